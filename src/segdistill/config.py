@@ -1,0 +1,286 @@
+"""A recipe: one YAML file that makes a run. Dataclasses only; nothing here needs torch."""
+
+from dataclasses import asdict, dataclass, field, fields, is_dataclass
+from pathlib import Path
+from types import UnionType
+from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
+
+import yaml
+
+from segdistill.names import unknown
+
+
+@dataclass
+class DataConfig:
+    """The images and labels."""
+
+    name: str = "synthetic"
+    """data set: synthetic, camvid, folder, or the dotted path of your own class"""
+    root: str | None = None
+    """folder that holds the data set; synthetic needs none"""
+    size: tuple[int, int] | None = None
+    """height and width that images are resized to before the networks see them; null: as they are"""
+    train_split: str = "train"
+    """split that is trained on"""
+    val_split: str = "val"
+    """split that is evaluated on"""
+    options: dict[str, Any] = field(default_factory=dict)
+    """further arguments of the data set, such as {seed: 1} or {mapping: {0: 0, 255: 1}}"""
+    train_options: dict[str, Any] = field(default_factory=dict)
+    """arguments for the training split alone, such as {groups: [0001TP]}"""
+    val_options: dict[str, Any] = field(default_factory=dict)
+    """arguments for the evaluation split alone"""
+
+
+@dataclass
+class ModelConfig:
+    """A network that is trained: the student, or a teacher or control in plain training."""
+
+    model: str = "pspnet_r18"
+    """name as in `segdistill list models`, or the dotted path of your own module"""
+    weights: str | None = None
+    """file that the network starts from; null: random (or the model's own pretrained option)"""
+    options: dict[str, Any] = field(default_factory=dict)
+    """further arguments of the network, such as {head_width: 64}"""
+    taps: dict[str, str] = field(default_factory=dict)
+    """tap name -> module path, added to the network's own"""
+
+
+@dataclass
+class TeacherConfig:
+    """The frozen network that is learnt from: a finished run, or a model with its weights."""
+
+    run: str | None = None
+    """folder of a finished run"""
+    model: str | None = None
+    """name of a network, where there is no run"""
+    weights: str | None = None
+    """file with the network's trained weights"""
+    options: dict[str, Any] = field(default_factory=dict)
+    """further arguments of the network"""
+    taps: dict[str, str] = field(default_factory=dict)
+    """tap name -> module path, added to the network's own"""
+    min_miou: float | None = None
+    """refuse a teacher that measures less than this on the evaluation split (0 to 100)"""
+
+
+@dataclass
+class MethodConfig:
+    """A method of the catalogue and which of its presets."""
+
+    name: str = "supervised"
+    """supervised, kd, cwd, skd, idd: see `segdistill list methods`"""
+    preset: Literal["default", "paper"] = "default"
+    """default: weights that carry over; paper: as published or released"""
+
+
+@dataclass
+class TermConfig:
+    """Overrides a term of the method, or adds one. What is left null keeps the method's value."""
+
+    loss: str | None = None
+    """loss of this term (`segdistill list losses`, or a dotted path); null: the term's own name"""
+    weight: float | None = None
+    """factor of the loss; 0 takes the term out"""
+    on: str | None = None
+    """tap that the loss reads: logits, features, aux, or one of your own"""
+    options: dict[str, Any] = field(default_factory=dict)
+    """arguments of the loss, such as {temperature: 4}"""
+
+
+@dataclass
+class TrainConfig:
+    """How the student is trained."""
+
+    steps: int = 1000
+    """optimiser steps"""
+    batch: int = 8
+    """images a step, over all processes"""
+    crop: tuple[int, int] = (96, 128)
+    """height and width of a training crop, in pixels"""
+    scale: tuple[float, float] = (0.75, 1.5)
+    """range of the random scale"""
+    flip: float = 0.5
+    """probability of a horizontal flip"""
+    photometric: float = 0.0
+    """strength of random brightness, contrast and saturation; 0: none"""
+    optimizer: Literal["sgd", "adamw"] = "sgd"
+    """sgd with momentum as in the papers, or adamw"""
+    lr: float = 0.01
+    """base learning rate"""
+    head_lr_factor: float = 1.0
+    """learning rate of everything outside the pretrained encoder, relative to lr"""
+    momentum: float = 0.9
+    """momentum of sgd"""
+    weight_decay: float = 5e-4
+    """weight decay"""
+    power: float = 0.9
+    """power of the poly schedule: lr * (1 - step / steps) ** power"""
+    warmup: int = 0
+    """steps of linear warm-up"""
+    clip: float | None = None
+    """largest norm of the gradient; null: no clipping"""
+    accumulate: int = 1
+    """parts that each batch is split into, to save memory"""
+    precision: Literal["32", "bf16", "fp16"] = "32"
+    """bf16 and fp16 are mixed precision; fp16 needs a GPU"""
+    channels_last: bool = False
+    """memory format of images and networks"""
+    seed: int = 0
+    """seeds the initial weights, the order of the images and the augmentation"""
+    val_every: int = 0
+    """steps between evaluations; 0: only at the end"""
+    save_every: int = 200
+    """steps between checkpoints to resume from"""
+    log_every: int = 20
+    """steps between rows of metrics.jsonl"""
+    workers: int = 0
+    """processes that load data; 0: in the main process"""
+    device: Literal["auto", "cpu", "cuda"] = "auto"
+    """where to train"""
+    deterministic: bool = False
+    """refuse operations without a deterministic form (slower on GPUs; CPUs repeat themselves anyway)"""
+
+
+@dataclass
+class EvaluationConfig:
+    """How a network is measured: the whole image once, unless said otherwise."""
+
+    window: tuple[int, int] | None = None
+    """height and width of a sliding window; null: the whole image"""
+    overlap: float = 1 / 3
+    """share of a window that the next one covers again"""
+    flip: bool = False
+    """average with the mirrored image"""
+    scales: tuple[float, ...] = (1.0,)
+    """scales to average over"""
+    absent: Literal["undefined", "zero"] = "undefined"
+    """a class in neither labels nor predictions: left out of the mean, or counted as 0 as the papers do"""
+
+
+@dataclass
+class Recipe:
+    """Everything that makes a run."""
+
+    data: DataConfig = field(default_factory=DataConfig)
+    student: ModelConfig = field(default_factory=ModelConfig)
+    teacher: TeacherConfig | None = None
+    method: str | MethodConfig = "supervised"
+    terms: dict[str, TermConfig] = field(default_factory=dict)
+    train: TrainConfig = field(default_factory=TrainConfig)
+    evaluate: EvaluationConfig = field(default_factory=EvaluationConfig)
+    out: str | None = None
+    """run folder; null: runs/<recipe folder>/<recipe name>-s<seed>"""
+
+    def chosen_method(self) -> MethodConfig:
+        """The method with its preset spelled out."""
+        return self.method if isinstance(self.method, MethodConfig) else MethodConfig(self.method)
+
+
+def to_dict(recipe: Recipe) -> dict[str, Any]:
+    """The recipe as plain values: tuples become lists, ready for YAML and JSON."""
+
+    def plain(value: Any) -> Any:
+        if isinstance(value, dict):
+            return {key: plain(item) for key, item in value.items()}
+        if isinstance(value, (list, tuple)):
+            return [plain(item) for item in value]
+        return value
+
+    result: dict[str, Any] = plain(asdict(recipe))
+    return result
+
+
+def read_yaml(path: Path) -> dict[str, Any]:
+    """The mapping that a YAML file holds, read without running anything in it.
+
+    Raises:
+        FileNotFoundError: There is no such file.
+        ValueError: The file is no YAML, or no mapping; the message gives the line.
+    """
+    if not path.is_file():
+        raise FileNotFoundError(f"no recipe at {path}: give the path of a YAML file")
+    try:
+        values = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except UnicodeDecodeError:
+        raise ValueError(f"{path} is not a text file: give the path of a YAML file") from None
+    except yaml.YAMLError as error:
+        mark = getattr(error, "problem_mark", None)
+        where = f" at line {mark.line + 1}, column {mark.column + 1}" if mark else ""
+        problem = getattr(error, "problem", None) or "not readable"
+        raise ValueError(f"{path} is not valid YAML{where}: {problem}") from None
+    if not isinstance(values, dict):
+        raise ValueError(f"{path} should hold a mapping such as 'method: idd', not {values!r:.60}")
+    return values
+
+
+def check_keys(values: dict[str, Any], kind: type = Recipe, path: str = "") -> None:
+    """Refuse keys that no field of the recipe has, and values where keys are expected.
+
+    Raises:
+        ValueError: Names the key with its path (`terms.channelwise.wieght`) and the nearest field, or
+            the values that it may have.
+    """
+    types = get_type_hints(kind)
+    for key, value in values.items():
+        if key not in types:
+            raise ValueError(f"{path}{key}: {unknown('key', str(key), types)}")
+        _check_value(value, types[key], f"{path}{key}")
+
+
+def _choices(annotation: Any) -> tuple[Any, ...]:
+    return get_args(annotation) if get_origin(annotation) in (Union, UnionType) else (annotation,)
+
+
+def _dataclass_in(annotation: Any) -> type | None:
+    return next((c for c in _choices(annotation) if isinstance(c, type) and is_dataclass(c)), None)
+
+
+def _check_value(value: Any, annotation: Any, path: str) -> None:
+    inner = _dataclass_in(annotation)
+    if inner is not None and isinstance(value, dict):
+        check_keys(value, inner, f"{path}.")
+    elif inner is not None and type(value) not in _choices(annotation):
+        keys = ", ".join(entry.name for entry in fields(inner))
+        raise ValueError(f"{path}: expected a mapping with keys among {keys}; got {value!r:.60}")
+    elif get_origin(annotation) is dict and isinstance(value, dict):
+        for key, entry in value.items():
+            _check_value(entry, get_args(annotation)[1], f"{path}.{key}")
+    elif get_origin(annotation) is Literal and value not in get_args(annotation):
+        known = ", ".join(map(repr, get_args(annotation)))
+        raise ValueError(f"{path}: expected one of {known}; got {value!r:.60}")
+
+
+def annotation_at(path: list[str], kind: type = Recipe) -> Any:
+    """The type of the value at a path such as `["train", "lr"]`; Any where a recipe leaves it open."""
+    here = get_type_hints(kind).get(path[0], Any)
+    if len(path) == 1:
+        return here
+    inner = _dataclass_in(here)
+    if inner is not None:
+        return annotation_at(path[1:], inner)
+    item = get_args(here)[1] if get_origin(here) is dict else Any
+    if len(path) == 2:
+        return item
+    inner = _dataclass_in(item)
+    return Any if inner is None else annotation_at(path[2:], inner)
+
+
+def option_names(kind: type = Recipe, prefix: str = "") -> list[str]:
+    """Every key of a recipe as its path (`train.lr`)."""
+    names: list[str] = []
+    types = get_type_hints(kind)
+    for entry in fields(kind):
+        inner = _dataclass_in(types[entry.name])
+        names.append(prefix + entry.name)
+        if inner is not None:
+            names += option_names(inner, f"{prefix}{entry.name}.")
+    return names
+
+
+def save_recipe(recipe: Recipe, path: Path) -> None:
+    """Write the recipe as YAML that `load_recipe` reads back."""
+    temporary = path.with_name(f".{path.name}.tmp")
+    temporary.write_text(yaml.safe_dump(to_dict(recipe), sort_keys=False), encoding="utf-8")
+    # A kill leaves the old file or the new one: half a recipe would pass for another run's.
+    temporary.replace(path)
