@@ -1,0 +1,268 @@
+"""Time and memory of each loss, forward and backward, beside versions that loop over the classes.
+
+    python benchmarks/losses.py --out benchmarks/results/losses.json
+
+Features are those of the paper's pair (512 channels of the teacher, 128 of the student) on the
+65 x 65 grid of a 512 x 512 crop; logits and labels have 19 classes at batch 8, and 150 at batch 2.
+The labels are blocks, at most 36 classes an image. Times are medians over repeats in which the
+cases take turns, so that a disturbance of the machine falls on all. Memory is the high-water
+resident size of a fresh process, less that of the same process before the loss ran, inputs in
+place.
+"""
+
+import argparse
+import json
+import platform
+import resource
+import statistics
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+# The parent must stay small while it starts the processes whose memory is measured: a child's
+# high-water mark begins at its parent's size. So torch is imported inside the functions.
+
+TEACHER_WIDTH, STUDENT_WIDTH = 512, 128
+SETTINGS = {"19 classes, batch 8": (19, 8), "150 classes, batch 2": (150, 2)}
+ON_LOGITS = ["cross_entropy", "pixelwise", "channelwise"]
+ON_FEATURES = ["pairwise", "inter_class", "intra_class", "position"]
+LOOPS = ["class_tokens", "inter_class", "intra_class"]
+CASES = [
+    *((name, "ours") for name in [*ON_LOGITS, *ON_FEATURES, "class_tokens"]),
+    *((name, "loop") for name in LOOPS),
+]
+
+Step = Callable[[], float]
+
+
+def step_of(name: str, version: str, classes: int, batch: int, size: int) -> Step:
+    """A function that runs one forward and backward and returns the value."""
+    import torch
+
+    generator = torch.Generator().manual_seed(0)
+
+    def drawn(channels: int) -> "Tensor":
+        return torch.randn(batch, channels, size, size, generator=generator)
+
+    blocks = torch.randint(0, classes, (batch, 1, 6, 6), generator=generator).float()
+    pixels = 8 * (size - 1)
+    labels = torch.nn.functional.interpolate(blocks, (pixels, pixels))[:, 0].long()
+    if name in ON_LOGITS:
+        student, teacher = drawn(classes), drawn(classes)
+    else:
+        student, teacher = drawn(STUDENT_WIDTH), drawn(TEACHER_WIDTH)
+    student.requires_grad_()
+    evaluate = _loop(name, classes) if version == "loop" else _ours(name, student, teacher, classes)
+
+    def step() -> float:
+        student.grad = None
+        value = evaluate(student, teacher, labels)
+        value.backward()
+        return value.item()
+
+    return step
+
+
+def _ours(
+    name: str, student: "Tensor", teacher: "Tensor", classes: int
+) -> "Callable[[Tensor, Tensor, Tensor], Tensor]":
+    import inspect
+
+    import torch
+
+    from segdistill.losses import LOSSES
+    from segdistill.losses.classwise import class_tokens, sample_labels
+
+    if name == "class_tokens":
+
+        def tokens(student: "Tensor", teacher: "Tensor", labels: "Tensor") -> "Tensor":
+            labels = sample_labels(labels, (student.shape[2], student.shape[3]))
+            return class_tokens(student, labels, torch.arange(classes))[0].square().sum()
+
+        return tokens
+    loss = LOSSES[name]()
+    if name == "position":
+        loss = LOSSES[name](steps=1)
+    loss.build(student.shape, teacher.shape)
+    loss.prepare([(student.detach(), teacher)])
+    loss.train()
+    arguments = list(inspect.signature(loss.forward).parameters)
+
+    def called(student: "Tensor", teacher: "Tensor", labels: "Tensor") -> "Tensor":
+        given = {"student": student, "teacher": teacher, "labels": labels}
+        value: Tensor = loss(*(given[argument] for argument in arguments))
+        return value
+
+    return called
+
+
+def _loop(name: str, classes: int) -> "Callable[[Tensor, Tensor, Tensor], Tensor]":
+    """The same values, by loops over all classes with masks of the features' full size."""
+    import torch
+
+    from segdistill.losses.classwise import sample_labels
+
+    def mask_of(features: "Tensor", labels: "Tensor", k: int) -> "Tensor":
+        return (labels[:, None] == k).expand(features.shape).to(features)
+
+    def tokens(features: "Tensor", labels: "Tensor") -> "tuple[Tensor, Tensor]":
+        means, counts = [], []
+        for k in range(classes):
+            mask = mask_of(features, labels, k)
+            count = mask[:, 0].sum((1, 2))
+            means.append((features * mask).sum((2, 3)) / count.clamp_min(1)[:, None])
+            counts.append(count)
+        return torch.stack(means, 1), torch.stack(counts, 1)
+
+    def class_tokens(student: "Tensor", teacher: "Tensor", labels: "Tensor") -> "Tensor":
+        here = sample_labels(labels, (student.shape[2], student.shape[3]))
+        return tokens(student, here)[0].square().sum()
+
+    def inter_class(student: "Tensor", teacher: "Tensor", labels: "Tensor") -> "Tensor":
+        here = sample_labels(labels, (student.shape[2], student.shape[3]))
+        (ours, counts), (theirs, _) = tokens(student, here), tokens(teacher, here)
+        edges: list[list[tuple[Tensor, Tensor, Tensor]]] = []
+        for b in range(len(student)):
+            edges.append([])
+            for i in range(classes):
+                for j in range(i + 1, classes):
+                    if min(counts[b, i], counts[b, j]) >= 4:
+                        mine = torch.linalg.vector_norm(ours[b, i] - ours[b, j])
+                        other = torch.linalg.vector_norm(theirs[b, i] - theirs[b, j])
+                        edges[b].append((mine, other, (counts[b, i] * counts[b, j]).sqrt()))
+        mean = [torch.stack([edge[n] for image in edges for edge in image]).mean() for n in (0, 1)]
+        images = []
+        for image in edges:
+            squares = [w * (mine / mean[0] - other / mean[1]) ** 2 for mine, other, w in image]
+            images.append(torch.stack(squares).sum() / torch.stack([w for *_, w in image]).sum())
+        return torch.stack(images).mean()
+
+    def similarity(features: "Tensor", labels: "Tensor") -> "Tensor":
+        centres = features
+        for k in range(classes):
+            mask = mask_of(features, labels, k)
+            mean = (features * mask).sum((2, 3)) / mask.sum((2, 3)).clamp_min(1)
+            centres = (1 - mask) * centres + mask * mean[..., None, None]
+        return torch.nn.functional.cosine_similarity(features, centres)
+
+    def intra_class(student: "Tensor", teacher: "Tensor", labels: "Tensor") -> "Tensor":
+        here = sample_labels(labels, (student.shape[2], student.shape[3]))
+        return (similarity(student, here) - similarity(teacher, here)).square().mean()
+
+    return {
+        "class_tokens": class_tokens,
+        "inter_class": inter_class,
+        "intra_class": intra_class,
+    }[name]
+
+
+def memory_of(name: str, version: str, classes: int, batch: int, size: int) -> float:
+    """MiB that one step adds to the high-water resident size of this process."""
+    step = step_of(name, version, classes, batch, size)
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    step()
+    return (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) / 1024
+
+
+def memories(size: int, threads: int) -> dict[tuple[str, str, str], float]:
+    """The memory of each case, each in a process of its own."""
+    found = {}
+    for setting, (classes, batch) in SETTINGS.items():
+        for name, version in CASES:
+            case = [name, version, str(classes), str(batch), str(size)]
+            command = [sys.executable, __file__, "--threads", str(threads), "--memory-of", *case]
+            output = subprocess.run(command, check=True, capture_output=True, text=True).stdout
+            found[setting, name, version] = float(output)
+    return found
+
+
+def times(size: int, repeats: int) -> dict[tuple[str, str, str], list[float]]:
+    """Milliseconds of each case in each repeat; the values of the loops are checked on the way."""
+    found: dict[tuple[str, str, str], list[float]] = {}
+    for setting, (classes, batch) in SETTINGS.items():
+        steps = {case: step_of(*case, classes, batch, size) for case in CASES}
+        values = {case: step() for case, step in steps.items()}
+        for name in LOOPS:
+            ours, loop = values[name, "ours"], values[name, "loop"]
+            assert abs(ours - loop) <= 1e-3 * abs(loop), (name, ours, loop)
+        for _ in range(repeats):
+            for case, step in steps.items():
+                start = time.perf_counter()
+                step()
+                row = found.setdefault((setting, *case), [])
+                row.append((time.perf_counter() - start) * 1e3)
+    return found
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--size", type=int, default=65, help="height and width of the features")
+    parser.add_argument("--repeats", type=int, default=5)
+    parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--out", type=Path, help="write the figures to this JSON file")
+    parser.add_argument("--memory-of", nargs=5, help=argparse.SUPPRESS)
+    options = parser.parse_args()
+
+    memory = {} if options.memory_of else memories(options.size, options.threads)
+    import torch
+
+    torch.set_num_threads(options.threads)
+    if options.memory_of:
+        name, version, *numbers = options.memory_of
+        print(memory_of(name, version, *(int(number) for number in numbers)))
+        return
+    rows = []
+    for key, values in times(options.size, options.repeats).items():
+        setting, name, version = key
+        rows.append(
+            {
+                "setting": setting,
+                "loss": name,
+                "version": version,
+                "milliseconds": round(statistics.median(values), 2),
+                "mebibytes": round(memory[key], 1),
+            }
+        )
+    show(rows)
+    if options.out:
+        options.out.parent.mkdir(parents=True, exist_ok=True)
+        report = {
+            "command": "python benchmarks/losses.py " + " ".join(sys.argv[1:]),
+            "size": options.size,
+            "channels": {"student": STUDENT_WIDTH, "teacher": TEACHER_WIDTH},
+            "repeats": options.repeats,
+            "threads": options.threads,
+            "python": platform.python_version(),
+            "torch": torch.__version__,
+            "machine": platform.machine(),
+            "rows": rows,
+        }
+        options.out.write_text(json.dumps(report, indent=1) + "\n")
+
+
+def show(rows: list[dict[str, object]]) -> None:
+    """Print the rows, each loop beside its loss."""
+    loops = {(row["setting"], row["loss"]): row for row in rows if row["version"] == "loop"}
+    print(f"{'':36}{'time, ms':>22}{'':8}{'memory, MiB':>22}")
+    print(f"{'':36}{'ours':>11}{'loop':>11}{'ratio':>8}{'ours':>11}{'loop':>11}")
+    for row in rows:
+        if row["version"] == "loop":
+            continue
+        line = f"{row['setting']!s:22}{row['loss']!s:14}{row['milliseconds']:11.1f}"
+        loop = loops.get((row["setting"], row["loss"]))
+        if loop:
+            ratio = float(str(loop["milliseconds"])) / float(str(row["milliseconds"]))
+            line += f"{loop['milliseconds']:11.1f}{ratio:7.0f}x"
+        else:
+            line += " " * 19
+        print(line + f"{row['mebibytes']:11.1f}" + (f"{loop['mebibytes']:11.1f}" if loop else ""))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,34 @@
+"""Losses, each by its name. They import nothing of this package but their neighbours."""
+
+from .base import IGNORED, Loss
+from .channelwise import ChannelwiseKD
+from .inter_class import InterClassDistance
+from .intra_class import IntraClassVariation
+from .pairwise import PairwiseKD
+from .pixelwise import PixelwiseKD
+from .position import PositionInformation
+from .task import CrossEntropy
+
+LOSSES: dict[str, type[Loss]] = {
+    "cross_entropy": CrossEntropy,
+    "pixelwise": PixelwiseKD,
+    "pairwise": PairwiseKD,
+    "channelwise": ChannelwiseKD,
+    "intra_class": IntraClassVariation,
+    "inter_class": InterClassDistance,
+    "position": PositionInformation,
+}
+"""Every loss by the name that recipes, logs and reports use."""
+
+__all__ = [
+    "IGNORED",
+    "LOSSES",
+    "ChannelwiseKD",
+    "CrossEntropy",
+    "InterClassDistance",
+    "IntraClassVariation",
+    "Loss",
+    "PairwiseKD",
+    "PixelwiseKD",
+    "PositionInformation",
+]

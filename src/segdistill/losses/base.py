@@ -1,0 +1,161 @@
+"""What every loss has in common: precision, joints with the distiller, checks at the door."""
+
+from collections.abc import Iterable, Sequence
+from typing import Any, ClassVar
+
+import torch
+from jaxtyping import Float, Shaped
+from torch import Tensor, nn
+
+IGNORED = 255
+"""Label id of pixels that belong to no class; the same everywhere in this package."""
+
+
+class Loss(nn.Module):
+    """A number from a student tensor, perhaps a teacher tensor, perhaps labels.
+
+    A loss knows no weight, no layer, no network and no logger of values. Its ``forward`` takes, by
+    these names and as far as it needs them, ``student``, ``teacher`` (feature maps or logits, ``b c
+    h w``) and ``labels`` (integer ids, ``b h w`` at the size of the label images, 255 ignored; a
+    loss samples them to its own grid). The names are read from the signature when a method is
+    built.
+
+    What any loss promises:
+
+    - it is computed with autocast off and in at least float32 (half types are raised, float64
+      stays);
+    - where nothing is valid (all pixels ignored, no class present) it is a finite zero whose
+      gradient is zero, not NaN;
+    - no gradient ever reaches the teacher.
+
+    Attributes:
+        matches_channels: the loss compares channel with channel; a student of another width is
+            projected to the teacher's before it is handed in.
+        matches_grid: the loss compares cell with cell; maps of different height or width are
+            brought to a common grid before they are handed in.
+    """
+
+    matches_channels: ClassVar[bool] = False
+    matches_grid: ClassVar[bool] = False
+
+    def __call__(self, *inputs: Any, **named: Any) -> Any:
+        tensors = [value for value in (*inputs, *named.values()) if isinstance(value, Tensor)]
+        device = tensors[0].device.type if tensors else "cpu"
+        with torch.autocast(device, enabled=False):
+            return super().__call__(
+                *(_raised(value) for value in inputs),
+                **{name: _raised(value) for name, value in named.items()},
+            )
+
+    def build(self, student_shape: torch.Size, teacher_shape: torch.Size | None) -> None:
+        """Make the modules that depend on the sizes of the tapped tensors. Most losses have none.
+
+        Args:
+            student_shape: ``b c h w`` of the student's tensor, after any alignment.
+            teacher_shape: the same of the teacher's; None where training goes without a teacher.
+        """
+
+    def prepare(self, batches: Sequence[tuple[Tensor, Tensor | None]]) -> dict[str, float]:
+        """Learn from the frozen teacher what the first step needs. Most losses do nothing.
+
+        Args:
+            batches: (student, teacher) tensors of the tap on training crops, both networks in
+                ``eval`` mode and without gradient.
+
+        Returns:
+            Figures worth recording, by name; none by default.
+        """
+        return {}
+
+
+def raised(tensor: Tensor) -> Tensor:
+    """The tensor in float32 if it is of a half type; any other type, labels included, unchanged."""
+    return tensor.float() if tensor.dtype in (torch.float16, torch.bfloat16) else tensor
+
+
+def _raised(value: Any) -> Any:
+    return raised(value) if isinstance(value, Tensor) else value
+
+
+def attached_zero(student: Float[Tensor, "..."]) -> Float[Tensor, ""]:
+    """A zero that hangs in the student's graph, so that ``backward`` works and gives zeros."""
+    # Multiplied before it is summed: the sum of a large map may overflow, and inf * 0 is NaN.
+    return (student * 0).sum()
+
+
+def check_pair(
+    name: str,
+    student: Float[Tensor, "b cs hs ws"],
+    teacher: Float[Tensor, "b2 ct ht wt"],
+    *,
+    channels: bool = False,
+    grid: bool = False,
+) -> None:
+    """Refuse tensors that cannot be compared.
+
+    Args:
+        name: the loss, for the message.
+        student: the student's tensor.
+        teacher: the teacher's tensor.
+        channels: both must have the same number of channels.
+        grid: both must have the same height and width.
+
+    Raises:
+        ValueError: naming both shapes and the remedy.
+    """
+    here, there = tuple(student.shape), tuple(teacher.shape)
+    if here[0] != there[0]:
+        raise ValueError(
+            f"{name}: student {here} and teacher {there} hold different numbers of images; "
+            "run both networks on the same batch"
+        )
+    if channels and here[1] != there[1]:
+        raise ValueError(
+            f"{name} compares channel with channel, but the student has {here[1]} and the teacher "
+            f"{there[1]}; project the student to {there[1]} channels first (a 1x1 convolution)"
+        )
+    if grid and here[2:] != there[2:]:
+        raise ValueError(
+            f"{name} compares cell with cell, but the student's grid is {here[2]}x{here[3]} and "
+            f"the teacher's {there[2]}x{there[3]}; resize one of them first"
+        )
+
+
+def check_labels(
+    name: str, student: Float[Tensor, "b c h w"], labels: Shaped[Tensor, "..."]
+) -> None:
+    """Refuse labels that are not one map of integer ids an image.
+
+    Raises:
+        ValueError: naming what came and what was expected.
+    """
+    if labels.ndim != 3 or labels.shape[0] != student.shape[0] or labels.is_floating_point():
+        raise ValueError(
+            f"{name} expects integer labels of shape ({student.shape[0]}, height, width), but got "
+            f"{labels.dtype} {tuple(labels.shape)}; give one map of class ids an image"
+        )
+
+
+def chosen(name: str, option: str, value: str, known: Iterable[str]) -> str:
+    """Return ``value`` if it is one that the option of a loss can take.
+
+    Raises:
+        ValueError: listing the values that it can take.
+    """
+    known = list(known)
+    if value not in known:
+        raise ValueError(f"{name} has no {option} '{value}'; choose one of: {', '.join(known)}")
+    return value
+
+
+def positive(name: str, option: str, value: float | int) -> float:
+    """Return ``value`` as a float if it is above zero.
+
+    Raises:
+        ValueError: naming the loss, the option and the value.
+    """
+    if not value > 0:
+        raise ValueError(
+            f"{name}: {option} must be above 0, but is {value}; give a positive number"
+        )
+    return float(value)

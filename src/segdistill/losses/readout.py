@@ -1,0 +1,137 @@
+"""The position network: reads the coordinates of a feature map's cells off its features."""
+
+import math
+from collections.abc import Sequence
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+
+_IMAGES_A_STEP = 2
+
+
+class Readout(nn.Module):
+    """A 3x3 convolution without padding to two channels, x and y, batch normalisation, sigmoid.
+
+    Islam et al., "How Much Position Information Do Convolutional Neural Networks Encode?" (ICLR
+    2020), who train one such network a coordinate.
+    """
+
+    def __init__(self, channels: int, generator: torch.Generator) -> None:
+        super().__init__()
+        # Made without numbers: torch's own initialisation would draw from the global generator.
+        # It needs no bias: batch normalisation has one.
+        self.conv = nn.Conv2d(channels, 2, 3, bias=False, device="meta").to_empty(device="cpu")
+        nn.init.xavier_uniform_(self.conv.weight, generator=generator)
+        self.norm = nn.BatchNorm2d(2)
+
+    def forward(self, features: Float[Tensor, "b c h w"]) -> Float[Tensor, "b 2 hi wi"]:
+        kind = features.dtype
+        masks: Tensor = self.norm(self.conv(features.to(self.conv.weight)))
+        return masks.sigmoid().to(kind)
+
+
+def new_readout(channels: int, seed: int) -> Readout:
+    """A readout of so many channels; the same seed makes the same one."""
+    return Readout(channels, torch.Generator().manual_seed(seed))
+
+
+def ramps(features: Float[Tensor, "b c h w"]) -> Float[Tensor, "1 2 hi wi"]:
+    """The true x and y mask of the inner cells: (i + 1) / (side - 1); the whole map spans 0..1."""
+    rows, columns = (
+        torch.arange(1, side - 1, device=features.device, dtype=features.dtype) / max(side - 1, 1)
+        for side in features.shape[2:]
+    )
+    x = columns.expand(len(rows), len(columns))
+    y = rows[:, None].expand(len(rows), len(columns))
+    return torch.stack([x, y])[None]
+
+
+def fit_readout(
+    batches: Sequence[Float[Tensor, "b c h w"]], steps: int, seed: int, rate: float = 0.01
+) -> Readout:
+    """Fit a readout to the ramps by Adam, two images a step, the rate falling to 0 by a cosine.
+
+    The channels are standardised for the fit, which is folded into the kernel afterwards: features
+    of any scale are fitted alike and the result reads them as they are. The running statistics are
+    at last taken over all batches, so that the frozen readout is the one that was fitted.
+
+    Args:
+        batches: feature maps, float32 or float64, larger than 3x3.
+        steps: steps of Adam.
+        seed: of the start and of the order.
+        rate: first learning rate.
+
+    Returns:
+        The readout in ``eval`` mode, on the features' device.
+    """
+    generator = torch.Generator().manual_seed(seed)
+    mean, scale = _channel_statistics(batches)
+    readout = Readout(batches[0].shape[1], generator).to(batches[0].device)
+    optimiser = torch.optim.Adam(readout.parameters(), lr=rate)
+    # A few images a step are enough, and many times cheaper than a batch of wide features.
+    pieces = [piece for batch in batches for piece in torch.split(batch, _IMAGES_A_STEP)]
+    order: list[int] = []
+    with torch.enable_grad():
+        for step in range(steps):
+            order = order or torch.randperm(len(pieces), generator=generator).tolist()
+            piece = pieces[order.pop()]
+            optimiser.param_groups[0]["lr"] = rate * (1 + math.cos(math.pi * step / steps)) / 2
+            optimiser.zero_grad()
+            loss = (readout((piece - mean) * scale) - ramps(piece)).square().mean()
+            loss.backward()
+            optimiser.step()
+    return _settled(readout, batches, mean, scale)
+
+
+def score(
+    readout: Readout, batches: Sequence[Float[Tensor, "b c h w"]]
+) -> tuple[tuple[float, float], float]:
+    """R² of the readout in x and in y over all cells of the batches, and its mean squared error."""
+    error = torch.zeros(2, dtype=torch.float64)
+    for batch in batches:
+        wrong = (readout(batch) - ramps(batch)).square()
+        error += wrong.sum((0, 2, 3)).detach().cpu().double()
+    spread, cells = _ramp_spread(batches)
+    r2 = [1 - float(e / s) if s > 0 else 0.0 for e, s in zip(error, spread, strict=True)]
+    return (r2[0], r2[1]), float(error.mean() / cells)
+
+
+def chance_error(batches: Sequence[Float[Tensor, "b c h w"]]) -> float:
+    """Mean squared error of the best constant mask, 1/2 everywhere: about 1/12 on large maps."""
+    spread, cells = _ramp_spread(batches)
+    return float(spread.mean() / cells)
+
+
+def _ramp_spread(batches: Sequence[Tensor]) -> tuple[Tensor, int]:
+    """Summed squared deviation of each ramp from its mean over all cells, and their number."""
+    # By symmetry the mean of a ramp is 1/2 at every size.
+    spread = torch.zeros(2, dtype=torch.float64)
+    cells = 0
+    for batch in batches:
+        truth = ramps(batch).cpu().double()
+        spread += (truth - 0.5).square().sum((0, 2, 3)) * len(batch)
+        cells += len(batch) * truth[0, 0].numel()
+    return spread, cells
+
+
+def _channel_statistics(batches: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
+    """Mean and inverse standard deviation of each channel, ``1 c 1 1``; 0 where it is constant."""
+    mean = torch.stack([batch.mean((0, 2, 3)) for batch in batches]).mean(0)[:, None, None]
+    variance = torch.stack([(batch - mean).square().mean((0, 2, 3)) for batch in batches]).mean(0)
+    varies = variance > 1e-12 * mean.flatten().square().clamp_min(1e-12)
+    scale = torch.where(varies, torch.where(varies, variance, 1.0).rsqrt(), 0.0)
+    return mean[None], scale[None, :, None, None]
+
+
+@torch.no_grad()
+def _settled(readout: Readout, batches: Sequence[Tensor], mean: Tensor, scale: Tensor) -> Readout:
+    conv, norm = readout.conv, readout.norm
+    conv.weight.mul_(scale.to(conv.weight))
+    # What the mean contributes is a constant, which the running mean, taken next, removes.
+    norm.reset_running_stats()
+    norm.momentum = None
+    readout.train()
+    for batch in batches:
+        readout(batch)
+    return readout.eval()

@@ -1,0 +1,77 @@
+"""A linear map from one network's features to another's: least squares, never trained."""
+
+from collections.abc import Sequence
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+
+class RidgeMap(nn.Module):
+    """The 1x1 map A, without bias, that takes student features nearest to the teacher's.
+
+    A = E[t sᵀ] (E[s sᵀ] + λ)⁻¹ from running second moments, which are buffers. ``forward`` applies
+    A as a constant: gradient passes through it to the features, none reaches it.
+
+    Args:
+        width: channels of the student.
+        teacher_width: channels of the teacher.
+        momentum: share of the moments that each ``renew`` replaces.
+        ridge: λ as a share of the mean diagonal of E[s sᵀ].
+    """
+
+    student_moment: Tensor
+    cross_moment: Tensor
+
+    def __init__(self, width: int, teacher_width: int, momentum: float, ridge: float) -> None:
+        super().__init__()
+        self.momentum, self.ridge = momentum, ridge
+        self.register_buffer("student_moment", torch.zeros(width, width))
+        self.register_buffer("cross_moment", torch.zeros(teacher_width, width))
+
+    def forward(self, student: Float[Tensor, "b cs h w"]) -> Float[Tensor, "b ct h w"]:
+        weight = self.weight().to(student)
+        return F.conv2d(student, weight[:, :, None, None])
+
+    @torch.no_grad()
+    def weight(self) -> Float[Tensor, "ct cs"]:
+        """A as it stands, in float64 where the device has it."""
+        return ridge_map(self.student_moment, self.cross_moment, self.ridge)
+
+    @torch.no_grad()
+    def fill(self, pairs: Sequence[tuple[Tensor, Tensor]]) -> None:
+        """Take the moments as the mean over (student, teacher) batches."""
+        moments = [second_moments(student, teacher) for student, teacher in pairs]
+        self.student_moment.copy_(torch.stack([own for own, _ in moments]).mean(0))
+        self.cross_moment.copy_(torch.stack([cross for _, cross in moments]).mean(0))
+
+    @torch.no_grad()
+    def renew(self, student: Float[Tensor, "b cs h w"], teacher: Float[Tensor, "b ct h w"]) -> None:
+        """Move the moments a little towards those of one batch."""
+        own, cross = second_moments(student, teacher)
+        self.student_moment.lerp_(own.to(self.student_moment), self.momentum)
+        self.cross_moment.lerp_(cross.to(self.cross_moment), self.momentum)
+
+
+def second_moments(
+    student: Float[Tensor, "b cs h w"], teacher: Float[Tensor, "b ct h w"]
+) -> tuple[Float[Tensor, "cs cs"], Float[Tensor, "ct cs"]]:
+    """E[s sᵀ] and E[t sᵀ] over images and positions, not centred: their map has no bias."""
+    ours = student.transpose(0, 1).flatten(1)
+    theirs = teacher.transpose(0, 1).flatten(1)
+    return ours @ ours.T / ours.shape[1], theirs @ ours.T / ours.shape[1]
+
+
+def ridge_map(
+    own: Float[Tensor, "cs cs"], cross: Float[Tensor, "ct cs"], ridge: float
+) -> Float[Tensor, "ct cs"]:
+    """The A that minimises E‖A s - t‖² + λ‖A‖², with λ = ridge · the mean diagonal of E[s sᵀ]."""
+    # Apple's devices have no float64.
+    kind = torch.float32 if own.device.type == "mps" else torch.float64
+    own, cross = own.to(kind), cross.to(kind)
+    # The least λ keeps a student whose features are all zero solvable: A is then zero.
+    level = (own.diagonal().mean() * ridge).clamp_min(1e-12)
+    regular = own + level * torch.eye(len(own), dtype=kind, device=own.device)
+    solution: Tensor = torch.linalg.solve(regular, cross.T)
+    return solution.T

@@ -1,0 +1,145 @@
+"""Cross-entropy with the labels: the task itself."""
+
+from collections.abc import Sequence
+
+import torch
+from jaxtyping import Bool, Float, Int64
+from torch import Tensor
+from torch.nn import functional as F
+
+from .base import IGNORED, Loss, check_labels, positive
+
+_ZOOM = 8
+
+
+class CrossEntropy(Loss):
+    """Cross-entropy between the student's logits and the labels, at the labels' own size.
+
+    Logits are resized bilinearly to the labels; pixels labelled 255 do not count. The value is the
+    mean over valid pixels of the batch, in nats; with class weights the weighted mean, as in
+    PyTorch. This is the first term of Liu et al., "Structured Knowledge Distillation for Semantic
+    Segmentation" (CVPR 2019), and of every method here; deep supervision is a second
+    such term of weight 0.4 on the auxiliary head.
+
+    ``ohem=True`` keeps the hard pixels only, as the released code of that paper can do (none of its
+    scripts does): those whose probability of the right class is at most a threshold, which is
+    raised above ``threshold`` where fewer than ``min_kept`` pixels would be left. It is found on
+    probabilities downsampled to 1/8 (so among ``min_kept // 64`` pixels) over the whole batch. What
+    we do differently: the released code leaves torch for NumPy and SciPy at each step; here it
+    stays in torch and on the device, on the same sampling points, so that only rounding differs.
+
+    Args:
+        weight: a weight for each class, in order of the ids; None counts each pixel alike.
+        ohem: keep the hard pixels only.
+        threshold: probability (0..1) of the right class up to which a pixel is hard; read by
+            ``ohem``.
+        min_kept: full-size pixels of the batch to keep at least, about; read by ``ohem``.
+        align_corners: how logits are resized; it should be the network's own way. None: the way of
+            the student that the term is bound to, and False where there is none.
+    """
+
+    weight: Tensor | None
+
+    def __init__(
+        self,
+        weight: Sequence[float | int] | None = None,
+        ohem: bool = False,
+        threshold: float | int = 0.7,
+        min_kept: int = 100_000,
+        align_corners: bool | None = None,
+    ) -> None:
+        super().__init__()
+        values = None if weight is None else torch.tensor(list(weight), dtype=torch.float32)
+        # Settings come from the recipe, not from a checkpoint.
+        self.register_buffer("weight", values, persistent=False)
+        self.ohem = ohem
+        self.threshold = positive("cross_entropy", "threshold", threshold)
+        self.min_kept = min_kept
+        self.align_corners = align_corners
+
+    def forward(
+        self, student: Float[Tensor, "b k h w"], labels: Int64[Tensor, "..."]
+    ) -> Float[Tensor, ""]:
+        check_labels("cross_entropy", student, labels)
+        if self.weight is not None and len(self.weight) != student.shape[1]:
+            raise ValueError(
+                f"cross_entropy has weights for {len(self.weight)} classes, but the logits have "
+                f"{student.shape[1]} channels; give one weight a class"
+            )
+        logits = _resized(student, labels.shape[1:], bool(self.align_corners))
+        if self.ohem:
+            labels = hard_labels(logits.detach(), labels, self.threshold, self.min_kept)
+        return mean_cross_entropy(logits, labels, self.weight)
+
+
+def mean_cross_entropy(
+    logits: Float[Tensor, "b k h w"],
+    labels: Int64[Tensor, "b h w"],
+    weight: Float[Tensor, " k"] | None = None,
+) -> Float[Tensor, ""]:
+    """The (weighted) mean cross-entropy over pixels that are not 255; zero where all are."""
+    weight = None if weight is None else weight.to(logits)
+    total = F.cross_entropy(logits, labels, weight, ignore_index=IGNORED, reduction="sum")
+    valid = labels != IGNORED
+    counted = valid if weight is None else weight[labels.masked_fill(~valid, 0)] * valid
+    return total / counted.sum().to(logits).clamp_min(torch.finfo(logits.dtype).tiny)
+
+
+@torch.no_grad()
+def hard_labels(
+    logits: Float[Tensor, "b k h w"],
+    labels: Int64[Tensor, "b h w"],
+    threshold: float,
+    min_kept: int,
+) -> Int64[Tensor, "b h w"]:
+    """Labels in which all but the hard pixels are ignored; see ``CrossEntropy``.
+
+    Args:
+        logits: at the labels' size.
+        labels: ids, 255 ignored.
+        threshold: probability of the right class up to which a pixel is hard.
+        min_kept: full-size pixels to keep at least, about.
+    """
+    probabilities = logits.softmax(1)
+    right, valid = _right_class(probabilities, labels)
+    few, few_valid = _right_class(*_zoomed(probabilities, labels))
+    seen = few[few_valid]
+    kept = min_kept // _ZOOM**2
+    if kept >= seen.numel():
+        # Probabilities end at 1: everything is kept.
+        return labels
+    if kept > 0:
+        threshold = max(threshold, float(seen.kthvalue(kept).values))
+    return labels.masked_fill(valid & (right > threshold), IGNORED)
+
+
+def _right_class(
+    probabilities: Float[Tensor, "b k h w"], labels: Int64[Tensor, "b h w"]
+) -> tuple[Float[Tensor, "b h w"], Bool[Tensor, "b h w"]]:
+    valid = labels != IGNORED
+    index = labels.masked_fill(~valid, 0)
+    return probabilities.gather(1, index[:, None]).squeeze(1), valid
+
+
+def _zoomed(
+    probabilities: Float[Tensor, "b k h w"], labels: Int64[Tensor, "b h w"]
+) -> tuple[Float[Tensor, "b k hz wz"], Int64[Tensor, "b hz wz"]]:
+    """Both at 1/8 of the size, on the points of ``scipy.ndimage.zoom``: corners on corners."""
+    rows, columns = (max(1, round(side / _ZOOM)) for side in labels.shape[1:])
+    small = F.interpolate(probabilities, (rows, columns), mode="bilinear", align_corners=True)
+    row = _corner_index(labels.shape[1], rows, labels.device)
+    column = _corner_index(labels.shape[2], columns, labels.device)
+    return small, labels[:, row[:, None], column]
+
+
+def _corner_index(size: int, points: int, device: torch.device) -> Int64[Tensor, " points"]:
+    step = (size - 1) / max(points - 1, 1)
+    return (torch.arange(points, dtype=torch.float64) * step + 0.5).long().to(device)
+
+
+def _resized(
+    logits: Float[Tensor, "b k h w"], size: torch.Size, align_corners: bool
+) -> Float[Tensor, "b k hl wl"]:
+    if logits.shape[2:] == size:
+        return logits
+    return F.interpolate(logits, size, mode="bilinear", align_corners=align_corners)

@@ -1,0 +1,230 @@
+import logging
+import math
+
+import pytest
+import torch
+
+from segdistill.losses import InterClassDistance
+from segdistill.losses.inter_class import token_distances
+
+
+def drawn(b=3, k=5, size=8, student=6, teacher=9, seed=0):
+    generator = torch.Generator().manual_seed(seed)
+    features = [
+        torch.randn(b, c, size, size, generator=generator, dtype=torch.float64)
+        for c in (student, teacher)
+    ]
+    labels = torch.randint(0, k, (b, size, size), generator=generator)
+    labels[0, 0] = 255
+    labels[1, :, :] = labels[1].clamp_max(1)
+    return *features, labels
+
+
+def slow_edges(features, labels, min_pixels):
+    """For each image {(class, class): (distance, pixels, pixels)}, by loops from the equation."""
+    images = []
+    for b in range(features.shape[0]):
+        pixels = {}
+        for y in range(features.shape[2]):
+            for x in range(features.shape[3]):
+                if labels[b, y, x] != 255:
+                    pixels.setdefault(int(labels[b, y, x]), []).append(features[b, :, y, x])
+        tokens = {c: (sum(p) / len(p), len(p)) for c, p in pixels.items() if len(p) >= min_pixels}
+        images.append(
+            {
+                (i, j): (math.dist(tokens[i][0], tokens[j][0]), tokens[i][1], tokens[j][1])
+                for i in tokens
+                for j in tokens
+                if i < j
+            }
+        )
+    return images
+
+
+def slow_loss(student, teacher, labels, *, relative, root, min_pixels):
+    ours, theirs = (slow_edges(f, labels, min_pixels) for f in (student, teacher))
+    scale = []
+    for images in (ours, theirs):
+        edges = [edge[0] for image in images for edge in image.values()]
+        scale.append(sum(edges) / len(edges) if relative else 1.0)
+    per_image = []
+    for mine, other in zip(ours, theirs, strict=True):
+        total = weights = 0.0
+        for pair, (distance, n, m) in mine.items():
+            weight = math.sqrt(n * m) if root else 1.0
+            total += weight * (distance / scale[0] - other[pair][0] / scale[1]) ** 2
+            weights += weight
+        if weights:
+            per_image.append(total / weights)
+    return sum(per_image) / len(per_image)
+
+
+def test_default_agrees_with_loops() -> None:
+    student, teacher, labels = drawn()
+    expected = slow_loss(student, teacher, labels, relative=True, root=True, min_pixels=4)
+    torch.testing.assert_close(InterClassDistance()(student, teacher, labels).item(), expected)
+
+
+def test_paper_agrees_with_loops() -> None:
+    student, teacher, labels = drawn()
+    expected = slow_loss(student, teacher, labels, relative=False, root=False, min_pixels=1)
+    value = InterClassDistance(form="paper")(student, teacher, labels)
+    torch.testing.assert_close(value.item(), expected)
+
+
+def test_each_option_overrides_its_form() -> None:
+    student, teacher, labels = drawn()
+    value = InterClassDistance(form="paper", edge_weight="sqrt", min_pixels=12)
+    expected = slow_loss(student, teacher, labels, relative=False, root=True, min_pixels=12)
+    torch.testing.assert_close(value(student, teacher, labels).item(), expected)
+    value = InterClassDistance(distance="euclidean")(student, teacher, labels)
+    expected = slow_loss(student, teacher, labels, relative=False, root=True, min_pixels=4)
+    torch.testing.assert_close(value.item(), expected)
+
+
+def line(*values):
+    return torch.tensor(values, dtype=torch.float64).view(1, 1, 1, -1)
+
+
+def test_values_worked_by_hand() -> None:
+    # Tokens on a line. Student 0, 3, 7: edges 3, 7, 4. Teacher 0, 4, 4: edges 4, 4, 0.
+    # paper: ((3-4)² + (7-4)² + (4-0)²) / 3 = 26 / 3.
+    labels = torch.tensor([[[0, 1, 2, 2, 2, 2]]])
+    student, teacher = line(0, 3, 7, 7, 7, 7), line(0, 4, 4, 4, 4, 4)
+    paper = InterClassDistance(form="paper")(student, teacher, labels)
+    assert paper.item() == pytest.approx(26 / 3)
+    # default at min_pixels 1: mean edges 14/3 and 8/3; relative edges 9/14, 21/14, 12/14 and
+    # 3/2, 3/2, 0; squared differences 36/49, 0, 36/49; weights √(1·1), √(1·4), √(1·4) = 1, 2, 2:
+    # (1 · 36/49 + 2 · 0 + 2 · 36/49) / 5 = 108 / 245.
+    default = InterClassDistance(min_pixels=1)(student, teacher, labels)
+    assert default.item() == pytest.approx(108 / 245)
+
+
+def test_ordered_pairs_scale_the_uniform_value_by_k_minus_one_over_k() -> None:
+    labels = torch.tensor([[[0, 1, 2]]])
+    student, teacher = line(0, 3, 7), line(0, 4, 4)
+    ordered = InterClassDistance(form="paper", ordered=True)(student, teacher, labels)
+    # 2 · 26 / 9: nine ordered pairs, three of them i = j.
+    assert ordered.item() == pytest.approx(52 / 9)
+
+
+@pytest.mark.parametrize("ordered", [False, True])
+def test_images_without_an_edge_do_not_count(ordered) -> None:
+    student, teacher, labels = drawn()
+    loss = InterClassDistance(form="paper", ordered=ordered)
+    alone = loss(student[:2], teacher[:2], labels[:2])
+    labels[2] = 4
+    torch.testing.assert_close(loss(student, teacher, labels), alone)
+
+
+def test_absent_classes_and_their_ids_do_not_matter() -> None:
+    student, teacher, labels = drawn()
+    renamed = torch.where(labels == 255, 255, 149 - labels * 20)
+    torch.testing.assert_close(
+        InterClassDistance()(student, teacher, labels),
+        InterClassDistance()(student, teacher, renamed),
+    )
+
+
+def test_two_classes_give_a_gradient() -> None:
+    student, teacher, labels = drawn(k=2)
+    student.requires_grad_()
+    InterClassDistance()(student, teacher, labels).backward()
+    assert student.grad.abs().max() > 1e-4
+
+
+def test_scaling_the_students_features_changes_nothing() -> None:
+    student, teacher, labels = drawn()
+    loss = InterClassDistance()
+    torch.testing.assert_close(
+        loss(3 * student, teacher, labels), loss(student, teacher, labels), rtol=1e-12, atol=0
+    )
+    paper = InterClassDistance(form="paper")
+    assert paper(3 * student, teacher, labels) != paper(student, teacher, labels)
+
+
+@pytest.mark.parametrize("k", [2, 5])
+def test_gradient_does_not_change_the_scale_of_the_features(k) -> None:
+    # Euler: a value that does not depend on scale has Σ f · dL/df = 0.
+    student, teacher, labels = drawn(k=k)
+    student.requires_grad_()
+    InterClassDistance()(student, teacher, labels).backward()
+    along = (student * student.grad).sum().abs()
+    assert along < 1e-12 * (student * student.grad).abs().sum().clamp_min(1)
+
+
+@pytest.mark.parametrize("form", ["default", "paper"])
+def test_coinciding_tokens_have_a_finite_gradient(form) -> None:
+    _, teacher, labels = drawn()
+    student = torch.ones(3, 6, 8, 8, dtype=torch.float64, requires_grad=True)
+    value = InterClassDistance(form=form)(student, teacher, labels)
+    value.backward()
+    assert torch.isfinite(value)
+    assert torch.isfinite(student.grad).all()
+
+
+@pytest.mark.parametrize("form", ["default", "paper"])
+def test_one_class_is_a_zero_with_a_gradient_of_zero(form) -> None:
+    student, teacher, labels = drawn()
+    student.requires_grad_()
+    value = InterClassDistance(form=form)(student, teacher, torch.full_like(labels, 3))
+    value.backward()
+    assert value.item() == 0
+    assert (student.grad == 0).all()
+
+
+def test_tokens_below_the_least_number_of_pixels_are_left_out() -> None:
+    labels = torch.zeros(1, 1, 9, dtype=torch.int64)
+    labels[..., 5:] = 1
+    student, teacher = line(*range(9)), line(*(x**2 for x in range(9)))
+    with_small = labels.clone()
+    with_small[..., 0] = 2
+    loss = InterClassDistance(distance="euclidean", edge_weight="uniform")
+    before = labels.clone()
+    before[..., 0] = 255
+    torch.testing.assert_close(loss(student, teacher, with_small), loss(student, teacher, before))
+
+
+def test_grids_of_the_two_networks_may_differ() -> None:
+    student, teacher, labels = drawn(size=8)
+    fine = labels.repeat_interleave(2, 1).repeat_interleave(2, 2)
+    wide = teacher.repeat_interleave(2, 2).repeat_interleave(2, 3)
+    torch.testing.assert_close(
+        InterClassDistance(min_pixels=1)(student, wide, fine),
+        InterClassDistance(min_pixels=1)(student, teacher, labels),
+    )
+
+
+def test_close_tokens_far_from_the_origin_keep_their_distances() -> None:
+    # 40 tokens of norm 57 that lie 0.16 apart: by inner products float32 would be percents off.
+    generator = torch.Generator().manual_seed(0)
+    tokens = torch.randn(1, 40, 64, generator=generator, dtype=torch.float64) * 0.014 + 7.1
+    exact = torch.tensor([[math.dist(a, b) for b in tokens[0]] for a in tokens[0]])
+    torch.testing.assert_close(token_distances(tokens.float())[0], exact, rtol=1e-4, atol=1e-6)
+
+
+def test_two_classes_are_warned_of_when_built(caplog) -> None:
+    shape = torch.Size([1, 2, 3, 3])
+    with caplog.at_level(logging.WARNING):
+        InterClassDistance(num_classes=3).build(shape, shape)
+        InterClassDistance(num_classes=2, form="paper").build(shape, shape)
+        assert not caplog.records
+        InterClassDistance(num_classes=2).build(shape, shape)
+    assert "with two classes" in caplog.text
+    assert "distance=euclidean" in caplog.text
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (
+            {"distance": "l1"},
+            "inter_class has no distance 'l1'; choose one of: relative, euclidean",
+        ),
+        ({"edge_weight": "n"}, "inter_class has no edge_weight 'n'; choose one of: sqrt, uniform"),
+        ({"min_pixels": 0}, "min_pixels must be at least 1, but is 0"),
+    ],
+)
+def test_bad_options_are_refused(options, message) -> None:
+    with pytest.raises(ValueError, match=message):
+        InterClassDistance(**options)
