@@ -1,0 +1,57 @@
+"""What every network of this package promises to the rooms above."""
+
+from typing import Any
+
+from torch import Tensor, nn
+
+from segdistill.models.input import InputNormalisation
+
+
+class SegmentationModel(nn.Module):
+    """Base of all networks: `forward(images)` takes RGB in 0..1, gives logits at the head's stride.
+
+    Attributes:
+        num_classes: Channels of the logits.
+        taps: Name -> where the tensor is read: "" is the output of the network itself, "path" the
+            output of that submodule, "path:input" its first input. At least `logits` and `features`
+            (the tensor before the classifier and before its dropout); `aux` where there is an
+            auxiliary head. No operation changes a tapped tensor in place.
+        input: The normalisation; the first operation of `forward`.
+        align_corners: How the logits are to be resized bilinearly to the label's size.
+        multiple_of: Height and width that `forward` accepts are multiples of this (1: any).
+        spec: `{"name", "num_classes", "options"}` in plain values; `build_model(spec["name"],
+            spec["num_classes"], **spec["options"])` makes the same network with fresh weights. None
+            where the network was not made by name.
+        weights_report: What loading the encoder's weights from a file found; None without a file.
+    """
+
+    num_classes: int
+    taps: dict[str, str]
+    input: InputNormalisation
+    align_corners: bool
+    multiple_of: int
+    spec: dict[str, Any] | None = None
+    weights_report: Any = None
+
+
+def check_training_batch(model: nn.Module, images: Tensor) -> None:
+    """Refuses one image in training mode, where it is cheap to say why.
+
+    Raises:
+        ValueError: torch itself would fail deep in a batch norm that sees a single 1×1 map.
+    """
+    if model.training and images.shape[0] < 2:
+        raise ValueError(
+            "expected a batch of 2 or more in training, came 1 image: the globally pooled 1×1 map "
+            "cannot be batch-normalised alone; raise the batch (per process), or call .eval()"
+        )
+
+
+def level_taps(levels: int) -> dict[str, str]:
+    """Taps `layer1`.. for a network that holds its encoder as `encoder`."""
+    return {f"layer{i}": f"encoder.layer{i}" for i in range(1, levels + 1)}
+
+
+def aux_is_wanted(model: nn.Module, aux: nn.Module) -> bool:
+    """Whether the auxiliary head is to run: in training, or where a hook (an open tap) is on it."""
+    return model.training or bool(aux._forward_hooks)

@@ -1,0 +1,249 @@
+"""PSPNet (Zhao et al., CVPR 2017), as the distillation papers use it and on any timm encoder."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from segdistill.models.auxiliary import AuxiliaryHead
+from segdistill.models.backbone_keys import recognise, renamed
+from segdistill.models.contract import (
+    SegmentationModel,
+    aux_is_wanted,
+    check_training_batch,
+    level_taps,
+)
+from segdistill.models.convolution import classifier, conv_norm_act, initialise
+from segdistill.models.encoders import InputSetting, build_encoder
+from segdistill.models.input import InputNormalisation, make_input
+from segdistill.models.pooling import adaptive_avg_pool
+from segdistill.models.resnet import BasicBlock, Bottleneck, DeepStemResNet
+from segdistill.models.weights import LoadReport, load_state, read_weights
+
+
+class PyramidPooling(nn.Module):
+    """Context from four grids: pool to 1, 2, 3, 6 bins, 1×1, resize back, join, 3×3 convolution.
+
+    Section 3.2 of the paper. Every branch is as wide as the output (`PSPModule` of SKD), not a
+    quarter of the input. In-place ABN with leaky ReLU 0.01 is written as batch norm and leaky ReLU.
+
+    Args:
+        in_channels: Of the encoder's deepest level.
+        out_channels: Of each branch and of the output.
+        bins: Grid sizes.
+    """
+
+    def __init__(
+        self, in_channels: int, out_channels: int, bins: Sequence[int] = (1, 2, 3, 6)
+    ) -> None:
+        super().__init__()
+        self.bins = tuple(bins)
+        self.priors = nn.ModuleList(
+            conv_norm_act(in_channels, out_channels, leaky=0.01) for _ in self.bins
+        )
+        joined = in_channels + len(self.bins) * out_channels
+        self.bottleneck = conv_norm_act(joined, out_channels, kernel=3, leaky=0.01)
+        initialise(self)
+
+    def forward(self, x: Float[Tensor, "b c h w"]) -> Float[Tensor, "b d h w"]:
+        size = x.shape[-2:]
+        maps = [
+            F.interpolate(
+                prior(adaptive_avg_pool(x, bins)), size, mode="bilinear", align_corners=True
+            )
+            for bins, prior in zip(self.bins, self.priors, strict=True)
+        ]
+        out: Tensor = self.bottleneck(torch.cat([*maps, x], dim=1))
+        return out
+
+
+class PSPNet(SegmentationModel):
+    """Encoder, pyramid pooling, classifier; deep supervision from the second-deepest level.
+
+    Taps: `logits`; `features`, the pyramid's output; `features_released`, the same after the
+    channel dropout, where the released code of SKD and IFVD reads it (in training it shifts
+    distances between classes by several per cent, so it is not ours); `aux`, the auxiliary logits;
+    `layer1`..`layer4`, the encoder's levels.
+
+    Any height and width: maps are rounded up, so 512 gives 65 positions on the deep-stem ResNets.
+    Logits are to be resized with `align_corners=True`.
+
+    Args:
+        encoder: Gives a list of levels and has `channels`, `reductions`, `levels`.
+        num_classes: Channels of the logits.
+        head_width: Of the pyramid's output (`features`); None for a quarter of the encoder's
+            channels, at least 32.
+        aux: Whether there is an auxiliary head. It runs in training, or when its tap is open.
+        dropout: Share of whole channels dropped before the classifier in training.
+        input: First operation.
+    """
+
+    def __init__(
+        self,
+        encoder: nn.Module,
+        num_classes: int,
+        head_width: int | None = None,
+        aux: bool = True,
+        dropout: float = 0.1,
+        input: InputNormalisation | None = None,
+    ) -> None:
+        super().__init__()
+        channels: Any = encoder.channels
+        width = max(32, channels[-1] // 4) if head_width is None else head_width
+        self.num_classes = num_classes
+        self.align_corners, self.multiple_of = True, 1
+        self.input = make_input("imagenet") if input is None else input
+        self.encoder = encoder
+        self.psp = PyramidPooling(channels[-1], width)
+        self.dropout = nn.Dropout2d(dropout)
+        self.classifier = classifier(width, num_classes)
+        self.aux = AuxiliaryHead(channels[-2], num_classes, dropout) if aux else None
+        self.taps = {"logits": "", "features": "psp", "features_released": "dropout"}
+        if aux:
+            self.taps["aux"] = "aux"
+        levels: Any = encoder.levels
+        self.taps |= level_taps(levels)
+
+    def forward(self, images: Float[Tensor, "b c h w"]) -> Float[Tensor, "b k rows columns"]:
+        check_training_batch(self, images)
+        levels = self.encoder(self.input(images))
+        if self.aux is not None and aux_is_wanted(self, self.aux):
+            self.aux(levels[-2])  # read by a hook on it
+        logits: Tensor = self.classifier(self.dropout(self.psp(levels[-1])))
+        return logits
+
+
+def pspnet(
+    num_classes: int,
+    *,
+    encoder: str | None = None,
+    output_stride: int = 8,
+    head_width: int | None = None,
+    aux: bool = True,
+    dropout: float = 0.1,
+    input: InputSetting = None,
+    weights: str | None = None,
+) -> PSPNet:
+    """PSPNet on a timm encoder.
+
+    `weights` and `input` as for `build_encoder`, the rest as for `PSPNet`.
+    """
+    if encoder is None:
+        raise ValueError("expected an encoder for pspnet; name one of timm's, as pspnet:resnet18")
+    net, normalisation, report = build_encoder(encoder, output_stride, weights, input)
+    model = PSPNet(net, num_classes, head_width, aux, dropout, normalisation)
+    model.weights_report = report
+    return model
+
+
+def pspnet_r18(
+    num_classes: int,
+    *,
+    aux: bool = True,
+    dropout: float = 0.1,
+    input: InputSetting = None,
+    weights: str | None = None,
+) -> PSPNet:
+    """The paper's student.
+
+    13,068,262 parameters at 19 classes, 125.8 G multiply-adds at 512×1024.
+    """
+    encoder = DeepStemResNet(BasicBlock, (2, 2, 2, 2))
+    return _paper_form(encoder, None, num_classes, aux, dropout, input, weights)
+
+
+def pspnet_r18_half(
+    num_classes: int,
+    *,
+    aux: bool = True,
+    dropout: float = 0.1,
+    input: InputSetting = None,
+    weights: str | None = None,
+) -> PSPNet:
+    """The paper's half-width student: every width is halved.
+
+    3,271,686 parameters at 19 classes, 31.5 G multiply-adds at 512×1024.
+    """
+    encoder = DeepStemResNet(BasicBlock, (2, 2, 2, 2), width=32)
+    return _paper_form(encoder, None, num_classes, aux, dropout, input, weights)
+
+
+def pspnet_r50(
+    num_classes: int,
+    *,
+    aux: bool = True,
+    dropout: float = 0.1,
+    input: InputSetting = None,
+    weights: str | None = None,
+) -> PSPNet:
+    """The same on ResNet-50; not in the paper."""
+    encoder = DeepStemResNet(Bottleneck, (3, 4, 6, 3))
+    return _paper_form(encoder, "resnet50s", num_classes, aux, dropout, input, weights)
+
+
+def pspnet_r101(
+    num_classes: int,
+    *,
+    aux: bool = True,
+    dropout: float = 0.1,
+    input: InputSetting = None,
+    weights: str | None = None,
+) -> PSPNet:
+    """The paper's teacher.
+
+    70,437,350 parameters at 19 classes, 574.9 G multiply-adds at 512×1024.
+    """
+    encoder = DeepStemResNet(Bottleneck, (3, 4, 23, 3))
+    return _paper_form(encoder, "resnet101s", num_classes, aux, dropout, input, weights)
+
+
+def _paper_form(
+    encoder: DeepStemResNet,
+    published: str | None,
+    num_classes: int,
+    aux: bool,
+    dropout: float,
+    input: InputSetting,
+    weights: str | None,
+) -> PSPNet:
+    """`published`: the timm network whose ImageNet weights fit this encoder, if there is one."""
+    report = None
+    if weights == "imagenet":
+        if published is None:
+            raise ValueError(
+                "expected a file in weights: nobody offers ImageNet weights of this deep-stem "
+                "encoder for download; give a path, or take pspnet:resnet18 with weights='imagenet'"
+            )
+        report = _load_deep_stem(encoder, _timm_state(published), published)
+    elif weights is not None:
+        report = _load_deep_stem(encoder, read_weights(weights), str(weights))
+    normalisation = make_input("imagenet" if input is None else input)
+    model = PSPNet(encoder, num_classes, None, aux, dropout, normalisation)
+    model.weights_report = report
+    return model
+
+
+def _timm_state(name: str) -> dict[str, Tensor]:
+    import timm
+
+    try:
+        state: dict[str, Tensor] = timm.create_model(name, pretrained=True).state_dict()
+    except (OSError, RuntimeError) as error:
+        raise ValueError(
+            f"expected timm to download the weights of {name!r}, it could not; "
+            "connect to the network, or give weights=PATH"
+        ) from error
+    return state
+
+
+def _load_deep_stem(encoder: DeepStemResNet, state: dict[str, Tensor], source: str) -> LoadReport:
+    layout = recognise(state)
+    names = layout.names(encoder) if layout else {}
+    body = {
+        renamed(key, names): tensor for key, tensor in state.items() if not key.startswith("fc.")
+    }
+    left_out = [key for key in state if key.startswith("fc.")]
+    return load_state(encoder, body, source=source, left_out=left_out)

@@ -1,0 +1,177 @@
+"""Weights from a file into a network, with an account of every tensor."""
+
+import pickle
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file
+from torch import Tensor, nn
+
+from segdistill.models.wrapped import network
+
+
+@dataclass
+class LoadReport:
+    """What became of each tensor, by the network's own names.
+
+    Attributes:
+        source: The file.
+        matched: Loaded.
+        missing: In the network, not in the file. Batch norm's counters of batches do not count: old
+            files have none, and nothing here reads them.
+        unexpected: In the file, not in the network, and nothing explains them (under the file's
+            names).
+        mismatched: Name -> (shape in the file, shape in the network).
+        left_out: In the file and known not to belong here, such as an ImageNet classifier.
+    """
+
+    source: str = ""
+    matched: list[str] = field(default_factory=list)
+    missing: list[str] = field(default_factory=list)
+    unexpected: list[str] = field(default_factory=list)
+    mismatched: dict[str, tuple[tuple[int, ...], tuple[int, ...]]] = field(default_factory=dict)
+    left_out: list[str] = field(default_factory=list)
+
+    @property
+    def complete(self) -> bool:
+        """Whether all of the network was loaded and all of the file is accounted for."""
+        return not (self.missing or self.unexpected or self.mismatched)
+
+    def __str__(self) -> str:
+        shapes = [
+            f"{name} {list(file)} in the file, {list(ours)} in the network"
+            for name, (file, ours) in self.mismatched.items()
+        ]
+        return (
+            f"{self.source}: {len(self.matched)} tensors matched; missing {_some(self.missing)}; "
+            f"unexpected {_some(self.unexpected)}; of another shape {_some(shapes)}; "
+            f"left out as not part of this network {_some(self.left_out)}"
+        )
+
+
+def _some(names: list[str], most: int = 3) -> str:
+    if not names:
+        return "0"
+    more = ", …" if len(names) > most else ""
+    return f"{len(names)} ({', '.join(names[:most])}{more})"
+
+
+def read_weights(path: str | Path) -> dict[str, Tensor]:
+    """Tensors of a `.safetensors`, `.pt` or `.pth` file, on the CPU. Runs no code from the file.
+
+    A checkpoint that holds its weights under `state_dict` or `model` is unpacked, and the prefix
+    `module.` that DistributedDataParallel leaves on every key is taken off.
+
+    Raises:
+        FileNotFoundError: nothing at `path`.
+        ValueError: the file cannot be read safely, or holds no tensors.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise FileNotFoundError(f"expected a weights file at {path}, found none; check the path")
+    if path.suffix not in (".safetensors", ".pt", ".pth"):
+        raise ValueError(
+            f"expected weights as .safetensors, .pt or .pth, came {path.name}; "
+            "save model.state_dict() as one"
+        )
+    try:
+        content: Any = (
+            load_file(path)
+            if path.suffix == ".safetensors"
+            else torch.load(path, map_location="cpu", weights_only=True)
+        )
+    except (SafetensorError, pickle.UnpicklingError, RuntimeError, EOFError) as error:
+        cause = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+        raise ValueError(
+            f"expected a file of plain tensors, {path} cannot be read as one ({cause}); "
+            "save only model.state_dict(), whole pickled modules are not opened"
+        ) from error
+    for key in ("state_dict", "model"):
+        if isinstance(content, Mapping) and isinstance(content.get(key), Mapping):
+            content = content[key]
+    state = (
+        {key: value for key, value in content.items() if isinstance(value, Tensor)}
+        if isinstance(content, Mapping)
+        else {}
+    )
+    if not state:
+        raise ValueError(f"expected tensors by name in {path}, found none; save model.state_dict()")
+    if all(key.startswith("module.") for key in state):
+        state = {key.removeprefix("module."): value for key, value in state.items()}
+    return state
+
+
+def load_state(
+    model: nn.Module,
+    state: Mapping[str, Tensor],
+    strict: bool = True,
+    source: str = "weights",
+    left_out: Iterable[str] = (),
+) -> LoadReport:
+    """Copies `state` into `model`; `load_weights` with the tensors at hand.
+
+    Args:
+        left_out: Names to list as known not to belong here; they are not in `state`.
+    """
+    own = model.state_dict()
+    report = LoadReport(source=source, left_out=sorted(left_out))
+    for name, tensor in state.items():
+        if name not in own:
+            report.unexpected.append(name)
+        elif own[name].shape != tensor.shape:
+            report.mismatched[name] = (tuple(tensor.shape), tuple(own[name].shape))
+        else:
+            report.matched.append(name)
+    report.missing = [n for n in own if n not in state and not n.endswith("num_batches_tracked")]
+    if strict and not report.complete:
+        raise ValueError(_refusal(model, report))
+    model.load_state_dict({name: state[name] for name in report.matched}, strict=False)
+    return report
+
+
+def load_weights(model: nn.Module, path: str | Path, strict: bool = True) -> LoadReport:
+    """Loads a file into a network (into the user's own module, where it is wrapped).
+
+    Args:
+        model: Any module.
+        path: As for `read_weights`.
+        strict: Refuse unless every tensor on either side has its partner. Otherwise load what fits
+            and leave the rest of the network as it is; the report says what.
+
+    Raises:
+        FileNotFoundError: nothing at `path`.
+        ValueError: unreadable, or `strict` and something does not fit; the network is then
+            untouched.
+    """
+    return load_state(network(model), read_weights(path), strict, source=str(path))
+
+
+def _refusal(model: nn.Module, report: LoadReport) -> str:
+    expected = len(report.matched) + len(report.missing) + len(report.mismatched)
+    remedy = "build the network this file was made from, or load with strict=False"
+    classes = _class_counts(model, report)
+    if classes and not (report.missing or report.unexpected):
+        remedy = (
+            f"the file has {classes[0]} classes, the network {classes[1]}: "
+            f"build it with num_classes={classes[0]}, or load with strict=False"
+        )
+    elif classes:
+        remedy += f" (the file also has {classes[0]} classes, the network {classes[1]})"
+    return f"expected weights for all {expected} tensors; came {report}; {remedy}"
+
+
+def _class_counts(model: nn.Module, report: LoadReport) -> tuple[int, int] | None:
+    """Classes of the file and of the network, where that is all in which shapes differ."""
+    found = {
+        (file[0], ours[0])
+        for file, ours in report.mismatched.values()
+        if file and ours and file[1:] == ours[1:]
+    }
+    ours = getattr(model, "num_classes", None)
+    if len(found) == 1 and (ours is None or next(iter(found))[1] == ours):
+        return next(iter(found))
+    return None

@@ -1,0 +1,133 @@
+"""A user's own network, made to keep the contract of this package."""
+
+from collections.abc import Mapping
+from difflib import get_close_matches
+from typing import Any
+
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from segdistill.models.contract import SegmentationModel
+from segdistill.models.input import InputNormalisation, make_input
+
+_CONTRACT = ("num_classes", "taps", "input", "align_corners", "multiple_of")
+
+
+class Wrapped(SegmentationModel):
+    """Holds a plain module as `module`; made by `wrap`. What ships is `network(model)`."""
+
+    def __init__(
+        self,
+        module: nn.Module,
+        num_classes: int,
+        taps: Mapping[str, str],
+        input: InputNormalisation,
+        align_corners: bool,
+        multiple_of: int,
+    ) -> None:
+        super().__init__()
+        self.input = input
+        self.module = module
+        self.num_classes = num_classes
+        self.taps = dict(taps)
+        self.align_corners, self.multiple_of = align_corners, multiple_of
+
+    def forward(self, images: Float[Tensor, "b c h w"]) -> Float[Tensor, "b k rows columns"]:
+        return _logits(self.module(self.input(images)), self.num_classes)
+
+
+def wrap(
+    module: nn.Module,
+    num_classes: int,
+    taps: Mapping[str, str] | None = None,
+    input: str | Mapping[str, Any] | InputNormalisation | None = None,
+    align_corners: bool = False,
+    multiple_of: int = 1,
+) -> SegmentationModel:
+    """Gives a plain module the attributes that distillation, evaluation and export read.
+
+    Its output may be a tensor `b k h w`, a mapping with `out` or `logits`, an object with
+    `.logits`, or a tuple or list whose first item is the logits.
+
+    Args:
+        module: The network. Returned as it is if it keeps the contract already.
+        num_classes: Channels of its logits.
+        taps: Name -> path inside `module` ("" its output, "path:input" a submodule's first input).
+            Without them, `features` is the input of the last `Conv2d` with `num_classes` outputs
+            that is not in an auxiliary head. `logits` is the output unless named.
+        input: What the module expects: a name of `segdistill.models.input.INPUTS`, its settings, or
+            None for plain RGB in 0..1 (a module that normalises for itself).
+        align_corners: How its logits were resized when it was trained.
+        multiple_of: Height and width must be multiples of this.
+
+    Raises:
+        ValueError: no default for `features` can be found, a path does not exist, or the module
+            declares its own taps and input.
+    """
+    if all(hasattr(module, name) for name in _CONTRACT):
+        if taps is not None or input is not None:
+            raise ValueError(
+                f"expected no taps and no input for {type(module).__name__}, which declares its own; "
+                "change them on the module"
+            )
+        return module  # type: ignore[return-value]
+    if taps is None:
+        taps = {"features": _classifier_path(module, num_classes) + ":input"}
+    paths = {"logits": "", **taps}
+    for name, path in paths.items():
+        _check_path(module, name, path)
+    inner = {name: f"module.{path}" if path else "" for name, path in paths.items()}
+    return Wrapped(
+        module, num_classes, inner, make_input(input or "none"), align_corners, multiple_of
+    )
+
+
+def network(model: nn.Module) -> nn.Module:
+    """What `wrap` was given, or the model itself where it is not wrapped: this is what ships."""
+    return model.module if isinstance(model, Wrapped) else model
+
+
+def _classifier_path(module: nn.Module, num_classes: int) -> str:
+    found: list[str] = [
+        path
+        for path, layer in module.named_modules()
+        if isinstance(layer, nn.Conv2d) and layer.out_channels == num_classes and path
+    ]
+    # torchvision registers its auxiliary classifier after the real one.
+    found = [path for path in found if "aux" not in path] or found
+    if not found:
+        raise ValueError(
+            f"expected a Conv2d with {num_classes} outputs (the classifier) in "
+            f"{type(module).__name__}, found none; name the tensor before the classifier, as "
+            'taps={"features": "path.of.module"}'
+        )
+    return found[-1]
+
+
+def _check_path(module: nn.Module, name: str, path: str) -> None:
+    stem = path.removesuffix(":input")
+    known = [known for known, _ in module.named_modules()]
+    if stem not in known:
+        near = get_close_matches(stem, known, n=3, cutoff=0.3)
+        raise ValueError(
+            f"tap {name!r}: expected the path of a module in {type(module).__name__}, "
+            f"came {path!r}; "
+            + (f"did you mean {', '.join(map(repr, near))}?" if near else f"it has {known[1:8]}")
+        )
+
+
+def _logits(output: Any, num_classes: int) -> Tensor:
+    found = output
+    if isinstance(output, Mapping):
+        found = output.get("out", output.get("logits"))
+    elif hasattr(output, "logits"):
+        found = output.logits
+    elif isinstance(output, tuple | list) and output:
+        found = output[0]
+    if not isinstance(found, Tensor) or found.ndim != 4 or found.shape[1] != num_classes:
+        came = tuple(found.shape) if isinstance(found, Tensor) else type(output).__name__
+        raise ValueError(
+            f"expected logits of shape b {num_classes} h w (alone, as 'out' or 'logits', or first "
+            f"of a tuple), came {came}; check num_classes, or wrap a module that returns its logits"
+        )
+    return found

@@ -1,0 +1,62 @@
+"""Networks by name: what is refused, and in which words."""
+
+import sys
+from types import ModuleType
+
+import pytest
+import torch
+from torch import nn
+
+from segdistill.models import build_model
+
+
+@pytest.fixture
+def own_package(monkeypatch):
+    """An importable module `my_networks`, as a user would have one."""
+
+    class Small(nn.Sequential):
+        def __init__(self, num_classes: int, width: int = 4) -> None:
+            super().__init__(nn.Conv2d(3, width, 3), nn.ReLU(), nn.Conv2d(width, num_classes, 1))
+
+    module = ModuleType("my_networks")
+    module.Small, module.number, module.none = Small, int, lambda: None
+    monkeypatch.setitem(sys.modules, "my_networks", module)
+
+
+def test_own_network_by_its_import_path(own_package):
+    model = build_model("my_networks.Small", 6, width=5, input="imagenet", multiple_of=4)
+    assert model.eval()(torch.rand(1, 3, 8, 8)).shape == (1, 6, 6, 6)
+    assert model.taps["features"] == "module.2:input"
+    assert model.multiple_of == 4
+    assert model.spec["options"]["width"] == 5
+    twin = build_model(model.spec["name"], 6, **model.spec["options"])
+    assert twin.input.spec == model.input.spec
+
+
+@pytest.mark.parametrize(
+    ("name", "options", "message"),
+    [
+        ("pspnet_r19", {}, r"no model named 'pspnet_r19'; did you mean 'pspnet_r18'"),
+        ("pspnett:resnet18", {}, r"no model named 'pspnett'; did you mean 'pspnet'"),
+        ("pspnet", {}, r"expected an encoder for pspnet.*pspnet:resnet18"),
+        ("deeplabv3plus", {}, r"expected an encoder for deeplabv3plus"),
+        ("pspnet_r18:resnet18", {}, r"expected pspnet_r18 alone"),
+        ("pspnet:resnet18", {"head_with": 3}, r"option of pspnet named 'head_with'.*'head_width'"),
+        ("pspnet:resnet18", {"weights": "x/y.pth"}, r"expected a weights file at x/y\.pth"),
+        ("my_networks.Smal", {}, r"expected the import path.*my_networks\.Smal"),
+        ("my_networks.Small", {"widht": 3}, r"my_networks\.Small cannot be called"),
+        ("my_networks.number", {}, r"to make an nn\.Module, it is <class 'int'>"),
+        ("my_networks.none", {}, r"to make an nn\.Module, it made a NoneType"),
+        ("my_networks.Small", {"width": torch.tensor(4)}, r"plain values as options"),
+    ],
+)
+def test_slips_are_answered_in_one_line(own_package, name, options, message):
+    with pytest.raises((ValueError, FileNotFoundError), match=message) as error:
+        build_model(name, 4, **options)
+    assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize("classes", [0, -1, 2.0, True])
+def test_class_counts_that_are_none(classes):
+    with pytest.raises(ValueError, match="expected num_classes as a whole number"):
+        build_model("pspnet_r18_half", classes)

@@ -1,0 +1,101 @@
+"""Loading weights: what is reported, what is refused, and in which words."""
+
+import pytest
+import torch
+from safetensors.torch import save_file
+from torch import nn
+
+from segdistill.models import build_model, load_weights, wrap
+from segdistill.models.weights import load_state, read_weights
+
+
+def _net(classes: int = 3) -> nn.Sequential:
+    return nn.Sequential(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4), nn.Conv2d(4, classes, 1))
+
+
+def test_all_forms_of_file_give_the_same(tmp_path):
+    net = _net()
+    state = net.state_dict()
+    save_file(state, tmp_path / "a.safetensors")
+    torch.save(state, tmp_path / "b.pth")
+    torch.save({"state_dict": state, "epoch": 3}, tmp_path / "c.pt")
+    torch.save({"model": {f"module.{k}": v for k, v in state.items()}}, tmp_path / "d.pt")
+    for name in ("a.safetensors", "b.pth", "c.pt", "d.pt"):
+        twin = _net()
+        report = load_weights(twin, tmp_path / name)
+        assert report.complete
+        assert len(report.matched) == len(state) == 9
+        assert torch.equal(twin[0].weight, net[0].weight)
+
+
+def test_strict_names_what_does_not_fit_and_changes_nothing():
+    net = _net()
+    before = net[0].weight.clone()
+    state = {k: v + 1 for k, v in _net().state_dict().items()}
+    state["extra.weight"] = torch.zeros(1)
+    del state["1.bias"]
+    with pytest.raises(ValueError) as error:
+        load_state(net, state, source="file.pth")
+    text = str(error.value)
+    assert "missing 1 (1.bias)" in text
+    assert "unexpected 1 (extra.weight)" in text
+    assert "strict=False" in text
+    assert "\n" not in text
+    assert torch.equal(net[0].weight, before)
+    report = load_state(net, state, strict=False)
+    assert report.missing == ["1.bias"]
+    assert report.unexpected == ["extra.weight"]
+    assert torch.equal(net[0].weight, state["0.weight"])
+
+
+def test_another_class_count_is_said_in_those_words(tmp_path):
+    source, model = build_model("pspnet_r18_half", 20), build_model("pspnet_r18_half", 19)
+    torch.save(source.state_dict(), tmp_path / "w.pth")
+    with pytest.raises(ValueError, match=r"has 20 classes, the network 19: .*num_classes=20"):
+        load_weights(model, tmp_path / "w.pth")
+    report = load_weights(model, tmp_path / "w.pth", strict=False)
+    assert set(report.mismatched) == {
+        f"{head}.{tensor}"
+        for head in ("classifier", "aux.classifier")
+        for tensor in ("weight", "bias")
+    }
+    assert report.mismatched["classifier.bias"] == ((20,), (19,))
+
+
+def test_old_files_without_batch_counters_are_complete():
+    state = {k: v for k, v in _net().state_dict().items() if "num_batches" not in k}
+    assert load_state(_net(), state).complete
+
+
+def test_a_wrapped_network_loads_into_the_module_inside(tmp_path):
+    net = _net()
+    torch.save(net.state_dict(), tmp_path / "w.pth")
+    model = wrap(_net(), 3)
+    assert load_weights(model, tmp_path / "w.pth").complete
+    assert torch.equal(model.module[0].weight, net[0].weight)
+
+
+class _Unsafe:
+    pass
+
+
+@pytest.mark.parametrize(
+    ("content", "name", "kind", "message"),
+    [
+        (None, "none.pth", FileNotFoundError, r"expected a weights file at .*none\.pth"),
+        (b"nonsense", "a.safetensors", ValueError, "expected a file of plain tensors"),
+        (b"nonsense", "a.pth", ValueError, "expected a file of plain tensors"),
+        (b"", "a.onnx", ValueError, r"expected weights as \.safetensors, \.pt or \.pth"),
+        ({"epoch": 3}, "a.pt", ValueError, "expected tensors by name"),
+        (_Unsafe(), "a.pt", ValueError, "save only model.state_dict"),
+    ],
+)
+def test_files_that_cannot_be_used_say_why(content, name, kind, message, tmp_path):
+    path = tmp_path / name
+    if isinstance(content, bytes):
+        path.write_bytes(content)
+    elif content is not None:
+        torch.save(content, path)
+    with pytest.raises(kind, match=message) as error:
+        read_weights(path)
+    assert "\n" not in str(error.value)

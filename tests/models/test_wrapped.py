@@ -1,0 +1,77 @@
+"""Own networks: every form of output, the default taps, and the words when they do not fit."""
+
+from types import SimpleNamespace
+
+import pytest
+import torch
+from torch import nn
+
+from segdistill.models import build_model, network, wrap
+
+
+class Plain(nn.Module):
+    """A user's network; `form` picks what it returns."""
+
+    def __init__(self, num_classes: int = 5, form: str = "tensor") -> None:
+        super().__init__()
+        self.form = form
+        self.body = nn.Sequential(nn.Conv2d(3, 8, 3, stride=2, padding=1), nn.ReLU())
+        self.head = nn.Conv2d(8, num_classes, 1)
+        self.aux_head = nn.Conv2d(8, num_classes, 1)
+
+    def forward(self, x):
+        features = self.body(x)
+        logits = self.head(features)
+        return {
+            "tensor": logits,
+            "out": {"out": logits, "aux": self.aux_head(features)},
+            "logits": {"logits": logits},
+            "object": SimpleNamespace(logits=logits),
+            "tuple": (logits, features),
+            "list": [logits],
+            "wrong": {"prediction": logits},
+            "classifier": logits.mean((-2, -1)),
+        }[self.form]
+
+
+@pytest.mark.parametrize("form", ["tensor", "out", "logits", "object", "tuple", "list"])
+def test_every_form_of_output(form):
+    net = Plain(form=form).eval()
+    model = wrap(net, num_classes=5, multiple_of=2, align_corners=True)
+    x = torch.rand(2, 3, 8, 10)
+    assert torch.equal(model(x), net.head(net.body(x)))
+    assert (model.multiple_of, model.align_corners, model.num_classes) == (2, True, 5)
+    assert network(model) is net
+    assert model.spec is None
+
+
+def test_default_features_are_the_input_of_the_real_classifier():
+    model = wrap(Plain(), 5)
+    assert model.taps == {"logits": "", "features": "module.head:input"}
+
+
+def test_own_taps_and_input():
+    net = Plain().eval()
+    model = wrap(net, 5, taps={"features": "body", "aux": "aux_head"}, input="imagenet")
+    assert model.taps == {"logits": "", "features": "module.body", "aux": "module.aux_head"}
+    x = torch.rand(1, 3, 8, 8)
+    assert torch.equal(model(x), net(model.input(x)))
+
+
+def test_unwrapped_networks_are_left_alone():
+    model = build_model("pspnet_r18_half", 2)
+    assert wrap(model, 2) is model
+    assert network(model) is model
+    with pytest.raises(ValueError, match="PSPNet, which declares its own"):
+        wrap(model, 2, taps={"features": "psp"})
+
+
+def test_what_does_not_fit_is_said():
+    with pytest.raises(ValueError, match=r"Conv2d with 9 outputs.*Plain.*taps=\{"):
+        wrap(Plain(), 9)
+    with pytest.raises(ValueError, match=r"tap 'features'.*'boddy'.*did you mean 'body'"):
+        wrap(Plain(), 5, taps={"features": "boddy"})
+    with pytest.raises(ValueError, match="came dict; check num_classes"):
+        wrap(Plain(form="wrong"), 5)(torch.rand(1, 3, 8, 8))
+    with pytest.raises(ValueError, match=r"came \(1, 5\)"):
+        wrap(Plain(form="classifier"), 5)(torch.rand(1, 3, 8, 8))
