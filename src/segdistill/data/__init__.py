@@ -1,0 +1,100 @@
+"""Data sets by name, and the loaders that feed training and evaluation."""
+
+import inspect
+from importlib import import_module
+from pathlib import Path
+from typing import Any
+
+from torch.utils.data import Dataset
+
+from segdistill.data.camvid import CamVid
+from segdistill.data.dataset import IGNORED, LabelMap, Sample, SegmentationDataset
+from segdistill.data.folder import Folder
+from segdistill.data.loader import Batch, evaluation_loader, training_loader
+from segdistill.data.synthetic import Synthetic
+from segdistill.data.transforms import Augment
+from segdistill.names import unknown
+
+DATASETS: dict[str, type[SegmentationDataset]] = {
+    "camvid": CamVid,
+    "folder": Folder,
+    "synthetic": Synthetic,
+}
+
+__all__ = [
+    "DATASETS",
+    "IGNORED",
+    "Augment",
+    "Batch",
+    "CamVid",
+    "Folder",
+    "LabelMap",
+    "Sample",
+    "SegmentationDataset",
+    "Synthetic",
+    "build_dataset",
+    "evaluation_loader",
+    "training_loader",
+]
+
+
+def build_dataset(
+    name: str, root: str | Path | None = None, split: str = "train", **options: Any
+) -> Dataset[Any]:
+    """A data set by its name.
+
+    Args:
+        name: A key of `DATASETS`, or the dotted path of your own class (`package.module.Class`),
+            which is then called with `root`, `split` and the options as far as it takes them.
+        root: Folder of the files; needed by all but `synthetic`.
+        split: `train`, `val`, or what else the data set has.
+        **options: Options of the data set; see its class.
+
+    Raises:
+        ValueError: Unknown name or option (the nearest one named), or bad files.
+        FileNotFoundError: `root` does not hold what was expected.
+
+    Example:
+        >>> len(build_dataset("synthetic", split="val", count=3))
+        3
+    """
+    builder = DATASETS.get(name) or _own_class(name)
+    parameters = inspect.signature(builder).parameters
+    if not any(p.kind is p.VAR_KEYWORD for p in parameters.values()):
+        known = [p for p in parameters if p not in ("root", "split")]
+        for option in options:
+            if option not in known:
+                raise ValueError(unknown(f"option of the data set {name!r}", option, known))
+        if name not in DATASETS:
+            given = {"root": root, "split": split}
+            options |= {key: value for key, value in given.items() if key in parameters}
+            return _called(builder, name, options)
+    return _called(builder, name, {"root": root, "split": split, **options})
+
+
+def _called(builder: Any, name: str, options: dict[str, Any]) -> Dataset[Any]:
+    dataset = builder(**options)
+    if not hasattr(dataset, "__getitem__") or not hasattr(dataset, "__len__"):
+        raise ValueError(
+            f"{name} made a {type(dataset).__name__}; expected a data set with __len__ and "
+            "__getitem__"
+        )
+    return dataset  # type: ignore[no-any-return]
+
+
+def _own_class(path: str) -> Any:
+    module_name, _, attribute = path.rpartition(".")
+    if not module_name:
+        raise ValueError(unknown("data set", path, DATASETS))
+    try:
+        module = import_module(module_name)
+    except ModuleNotFoundError as error:
+        # A missing import inside the user's module is theirs to see, under its own name.
+        raise ValueError(
+            f"data set {path!r}: cannot import {module_name} ({error}); "
+            f"expected one of {', '.join(DATASETS)}, or the dotted path of a class"
+        ) from error
+    if not hasattr(module, attribute):
+        names = [n for n, value in vars(module).items() if inspect.isclass(value)]
+        raise ValueError(unknown(f"class in {module_name}", attribute, names))
+    return getattr(module, attribute)

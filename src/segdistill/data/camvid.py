@@ -1,0 +1,126 @@
+"""CamVid road scenes: 480x360 frames of four drives, 11 classes."""
+
+from collections.abc import Iterable
+from pathlib import Path
+
+from segdistill.data.dataset import IMAGE_SUFFIXES, LabelMap, Pair, PairDataset, list_names
+from segdistill.names import unknown
+
+CLASSES = {
+    "sky": (128, 128, 128),
+    "building": (128, 0, 0),
+    "pole": (192, 192, 128),
+    "road": (128, 64, 128),
+    "pavement": (0, 0, 192),
+    "tree": (128, 128, 0),
+    "sign_symbol": (192, 128, 128),
+    "fence": (64, 64, 128),
+    "car": (64, 0, 128),
+    "pedestrian": (64, 64, 0),
+    "bicyclist": (0, 128, 192),
+}
+VOID = 11
+SPLITS = ("train", "val", "test")
+
+
+class CamVid(PairDataset):
+    """CamVid in the 11-class form that the SegNet authors published.
+
+    Two layouts of `root` are understood:
+
+    - `train/images/*.jpg`, `train/labels/*.png` and a list `train.txt` of names;
+    - the SegNet tutorial's `CamVid/train/*.png`, `CamVid/trainannot/*.png` and `CamVid/train.txt`
+      with a line `/SegNet/CamVid/train/x.png /SegNet/CamVid/trainannot/x.png` for each frame
+      (`root` may also be that `CamVid` folder).
+
+    The list gives frames and order; without one all frames are taken in order of their names.
+    Masks hold 0..10, and 11 for void, which is ignored. The groups are the drives, named by what
+    precedes the underscore: `0001TP`, `0006R0` and `0016E5` in train (62, 101 and 204 frames),
+    `0016E5` in val (101), `Seq05VD` and `0001TP` in test. Val is a seven-second clip out of a
+    training drive, so val figures read far above those of an unseen drive; folds by drive come
+    from `groups`.
+
+    Brostow, Fauqueur, Cipolla, "Semantic object classes in video", Pattern Recognition Letters
+    30(2), 2009; Badrinarayanan, Kendall, Cipolla, "SegNet", PAMI 2017.
+
+    Args:
+        root: The folder described above.
+        split: `train`, `val` or `test`.
+        groups: Keep only these drives.
+        limit: Keep only this many frames, the first ones.
+        cache: Keep decoded frames in memory (0.7 MB a frame).
+
+    Raises:
+        FileNotFoundError: `root` has neither layout, or a listed frame is missing.
+        ValueError: There is no such split or drive.
+    """
+
+    def __init__(
+        self,
+        root: str | Path | None = None,
+        split: str = "train",
+        *,
+        groups: Iterable[str] | None = None,
+        limit: int | None = None,
+        cache: bool = False,
+    ) -> None:
+        if split not in SPLITS:
+            raise ValueError(unknown("CamVid split", split, SPLITS))
+        if root is None:
+            raise ValueError("camvid needs `root`, the folder that holds its frames and lists")
+        images, masks, names_file = _layout(Path(root), split)
+        mapping: dict[int, int | None] = {i: i for i in range(len(CLASSES))}
+        super().__init__(
+            _pairs(images, masks, names_file),
+            LabelMap({**mapping, VOID: None}, len(CLASSES)),
+            list(CLASSES),
+            list(CLASSES.values()),
+            groups=groups,
+            limit=limit,
+            cache=cache,
+        )
+
+
+def _layout(root: Path, split: str) -> tuple[Path, Path, Path]:
+    """Folder of images, folder of masks, list file (which need not exist)."""
+    for base in (root, root / "CamVid"):
+        for images, masks in (
+            (base / split / "images", base / split / "labels"),
+            (base / split, base / f"{split}annot"),
+        ):
+            if images.is_dir() and masks.is_dir():
+                return images, masks, base / f"{split}.txt"
+    if not root.is_dir():
+        found = "there is no such folder"
+    else:
+        entries = sorted(entry.name for entry in root.iterdir())
+        found = f"it holds {list_names(entries, 8)}" if entries else "it is empty"
+    raise FileNotFoundError(
+        f"{root} is no CamVid folder with a {split} split: expected {split}/images and "
+        f"{split}/labels, or {split} and {split}annot; {found}"
+    )
+
+
+def _pairs(images: Path, masks: Path, names_file: Path) -> list[Pair]:
+    files = {p.stem: p for p in sorted(images.iterdir()) if p.suffix.lower() in IMAGE_SUFFIXES}
+    names = _listed(names_file) if names_file.is_file() else list(files)
+    missing = [name for name in names if name not in files]
+    if missing:
+        raise FileNotFoundError(
+            f"{names_file} names {len(missing)} frame(s) that {images} lacks: {list_names(missing)}"
+        )
+    pairs = [Pair(n, files[n], masks / f"{n}.png", n.partition("_")[0]) for n in names]
+    unlabelled = [pair.mask for pair in pairs if not pair.mask.is_file()]
+    if unlabelled:
+        raise FileNotFoundError(
+            f"{len(unlabelled)} frame(s) have no mask: expected {list_names(unlabelled, 3)}"
+        )
+    if not pairs:
+        raise FileNotFoundError(f"{images} holds no frame; expected .jpg or .png files")
+    return pairs
+
+
+def _listed(names_file: Path) -> list[str]:
+    # The lists carry the paths of somebody else's machine: only the frame's name is of use.
+    lines = names_file.read_text(encoding="utf-8-sig").splitlines()
+    return [Path(line.split()[0].replace("\\", "/")).stem for line in lines if line.strip()]

@@ -1,0 +1,327 @@
+"""The order of training: which samples make up which step, wherever one starts.
+
+The order is a pure function of the seed. Epoch after epoch the data set is permuted anew, and the
+permutations are read as one endless stream; step s of a run takes the s-th batch of it. So a run
+that starts at step s sees what an unbroken one would have seen, the last batch of an epoch is
+filled up from the next one, and several processes share each batch without an exchange.
+"""
+
+import builtins
+import traceback
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any, TypedDict
+
+import numpy as np
+import torch
+from jaxtyping import Float, Int64, Num
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset
+
+from segdistill.data.dataset import IGNORED, SegmentationDataset
+from segdistill.data.randomness import generator_for
+from segdistill.data.transforms import Augment, resize_image
+
+
+class Batch(TypedDict):
+    """What the loaders yield: RGB in 0..1, labels int64 with 255 ignored, names of the samples."""
+
+    image: Float[Tensor, "b c h w"]
+    label: Int64[Tensor, "b h w"]
+    name: list[str]
+
+
+Key = tuple[int, int]
+"""`(epoch, index)`: a sample of the data set, seen for the epoch-th time."""
+
+
+def training_loader(
+    dataset: Dataset[Any],
+    augment: Augment,
+    batch: int,
+    seed: int,
+    start_step: int,
+    steps: int,
+    rank: int = 0,
+    world: int = 1,
+    workers: int = 0,
+    num_classes: int | None = None,
+) -> Iterator[Batch]:
+    """Batches for the optimiser steps `start_step .. steps - 1` of this process.
+
+    Augmentation is a function of (seed, epoch, index) alone; no global generator is touched, and
+    neither `workers` nor `world` changes a sample. Starting late costs one permutation.
+
+    Args:
+        dataset: A `SegmentationDataset`, or any data set of `{"image", "label"[, "name"]}` or
+            `(image, label)` with images uint8 or floating point `c h w`.
+        augment: Makes a crop of fixed size from a sample.
+        batch: Samples in a step, over all processes together.
+        seed: Seed of order and augmentation.
+        start_step: First step to yield, counted from 0.
+        steps: Steps of the whole run: the first one not to yield.
+        rank: Number of this process, which takes the rank-th part of every batch.
+        world: Number of processes; divides `batch`.
+        workers: Processes that read ahead; 0 reads in this one.
+        num_classes: Refuse label ids from this number on; taken from the data set where it has one.
+
+    Raises:
+        ValueError: The numbers do not fit together, or a sample is bad (file and value named).
+    """
+    _check_share(rank, world)
+    if batch < 1 or batch % world:
+        raise ValueError(
+            f"a batch of {batch} cannot be shared by {world} processes; "
+            f"expected a multiple of {world}, such as {max(1, batch // world) * world}"
+        )
+    if not 0 <= start_step <= steps:
+        raise ValueError(f"start_step is {start_step}; expected 0..{steps}, the steps of the run")
+    samples = _Samples(dataset, augment, seed, num_classes)
+    share = batch // world
+    order = _Order(len(samples), seed, range(start_step, steps), batch, rank * share, share)
+    return _batches(samples, order, workers)
+
+
+def evaluation_loader(
+    dataset: Dataset[Any],
+    size: tuple[int, int] | None = None,
+    rank: int = 0,
+    world: int = 1,
+    workers: int = 0,
+    num_classes: int | None = None,
+) -> Iterator[Batch]:
+    """Every image once, one at a time: images at `size`, labels at their own size.
+
+    Args:
+        dataset: As for `training_loader`.
+        size: Height and width to resize images to; None for their own size.
+        rank: Number of this process, which takes samples `rank, rank + world, ..`.
+        world: Number of processes. No image is counted twice and none is padded in.
+        workers: Processes that read ahead; 0 reads in this one.
+        num_classes: Refuse label ids from this number on; taken from the data set where it has one.
+    """
+    _check_share(rank, world)
+    samples = _Samples(dataset, _Whole(size), 0, num_classes)
+    order = [[(0, index)] for index in range(rank, len(samples), world)]
+    return _batches(samples, order, workers)
+
+
+def epoch_order(length: int, seed: int, epoch: int) -> list[int]:
+    """The order in which an epoch runs through a data set of this length."""
+    return torch.randperm(length, generator=generator_for("order", seed, epoch)).tolist()
+
+
+@dataclass(frozen=True)
+class _Order:
+    """The keys of each step, for one process."""
+
+    length: int
+    seed: int
+    steps: range
+    batch: int
+    offset: int
+    share: int
+
+    def __iter__(self) -> Iterator[list[Key]]:
+        epoch, order = -1, list[int]()
+        for step in self.steps:
+            first = step * self.batch + self.offset
+            keys = []
+            for place in range(first, first + self.share):
+                if place // self.length != epoch:
+                    epoch = place // self.length
+                    order = epoch_order(self.length, self.seed, epoch)
+                keys.append((epoch, order[place % self.length]))
+            yield keys
+
+    def __len__(self) -> int:
+        return len(self.steps)
+
+
+@dataclass(frozen=True)
+class _Whole:
+    """The whole image at one size, where `Augment` would take a crop."""
+
+    size: tuple[int, int] | None
+
+    def __call__(
+        self, image: Num[Tensor, "c h w"], label: Num[Tensor, "h w"], generator: torch.Generator
+    ) -> tuple[Float[Tensor, "c oh ow"], Int64[Tensor, "h w"]]:
+        height, width = self.size or image.shape[-2:]
+        return resize_image(image, (height, width)), label.long()
+
+
+@dataclass(frozen=True)
+class _Failure:
+    """An error on its way from a reading process to the one that shows it."""
+
+    kind: str
+    message: str
+    trace: str
+
+    @classmethod
+    def of(cls, error: Exception) -> "_Failure":
+        return cls(type(error).__name__, str(error), traceback.format_exc())
+
+    def error(self) -> Exception:
+        """The error as it was raised, or a RuntimeError where its type takes more than a text."""
+        kind = getattr(builtins, self.kind, None)
+        if kind in (ValueError, FileNotFoundError, PermissionError, OSError, TypeError):
+            error: Exception = kind(self.message)
+        else:
+            error = RuntimeError(f"reading the data failed: {self.kind}: {self.message}")
+        error.add_note(self.trace)
+        return error
+
+
+class _Samples(Dataset[Any]):
+    """Transformed samples by (epoch, index); what goes wrong is handed on, not raised.
+
+    A DataLoader wraps an error of its workers into many lines of trace; a `_Failure` keeps the
+    one line that was meant for the user.
+    """
+
+    def __init__(
+        self,
+        dataset: Dataset[Any],
+        transform: Augment | _Whole,
+        seed: int,
+        num_classes: int | None,
+    ) -> None:
+        length = getattr(dataset, "__len__", None)
+        if length is None:
+            raise ValueError(
+                f"{type(dataset).__name__} has no length; expected a data set with __len__ and "
+                "__getitem__ (iterable data sets have no order to resume from)"
+            )
+        if not length():
+            raise ValueError("the data set is empty; check its root and split")
+        self.dataset, self.transform, self.seed = dataset, transform, seed
+        self.length: int = length()
+        known = num_classes or getattr(dataset, "num_classes", None)
+        self.num_classes = known if isinstance(known, int) else None
+
+    def __len__(self) -> int:
+        return self.length
+
+    def __getitems__(self, keys: Sequence[Key]) -> "Batch | _Failure":
+        try:
+            return _stacked([self._sample(epoch, index) for epoch, index in keys])
+        except Exception as error:
+            return _Failure.of(error)
+
+    def _sample(self, epoch: int, index: int) -> tuple[Tensor, Tensor, str]:
+        if isinstance(self.dataset, SegmentationDataset):
+            image, label = self.dataset.read(index)
+            name = self.dataset.names[index]
+            # Its ids were mapped when it was read: only a smaller number asked for is news.
+            known = self.num_classes == self.dataset.num_classes
+        else:
+            image, label, name = _foreign_sample(self.dataset[index], index)
+            known = False
+        if not known:
+            check_label(label, self.num_classes, name)
+        generator = generator_for("augment", self.seed, epoch, index)
+        return *self.transform(image, label, generator), name
+
+
+def _stacked(samples: Sequence[tuple[Tensor, Tensor, str]]) -> Batch:
+    images, labels, names = zip(*samples, strict=True)
+    return {"image": torch.stack(images), "label": torch.stack(labels), "name": list(names)}
+
+
+def _batches(samples: _Samples, order: Any, workers: int) -> Iterator[Batch]:
+    if workers < 0:
+        raise ValueError(f"workers is {workers}; expected 0 or more")
+    loader = DataLoader(
+        samples,
+        batch_sampler=order,
+        num_workers=workers,
+        collate_fn=_as_is,
+        # Without a generator of its own a DataLoader draws its workers' seed from the global one.
+        generator=generator_for("workers", samples.seed),
+    )
+    return _unwrapped(loader)
+
+
+def _unwrapped(loader: "DataLoader[Any]") -> Iterator[Batch]:
+    for batch in loader:
+        if isinstance(batch, _Failure):
+            raise batch.error()
+        yield batch
+
+
+def _as_is(batch: Any) -> Any:
+    return batch
+
+
+def _check_share(rank: int, world: int) -> None:
+    if not 0 <= rank < world:
+        raise ValueError(f"process {rank} of {world}; expected 0..{world - 1}")
+
+
+def _foreign_sample(item: Any, index: int) -> tuple[Tensor, Tensor, str]:
+    """Image, label and name of a sample of somebody's own data set."""
+    if isinstance(item, dict):
+        missing = [key for key in ("image", "label") if key not in item]
+        if missing:
+            raise ValueError(
+                f"sample {index} has no {missing[0]!r} but {', '.join(map(str, item))}; "
+                "expected {'image', 'label'} or (image, label)"
+            )
+        image, label, name = item["image"], item["label"], str(item.get("name", index))
+    elif isinstance(item, (tuple, list)) and len(item) >= 2:
+        image, label, name = item[0], item[1], str(index)
+    else:
+        raise ValueError(
+            f"sample {index} is a {type(item).__name__}; "
+            "expected {'image', 'label'} or (image, label)"
+        )
+    image, label = _as_tensor(image, "image", name), _as_tensor(label, "label", name)
+    if image.ndim != 3 or label.ndim != 2 or image.shape[-2:] != label.shape:
+        raise ValueError(
+            f"sample {name}: image {_shape(image)} and label {_shape(label)}; "
+            "expected channels x height x width, and height x width of the same size"
+        )
+    if label.is_floating_point() or label.is_complex():
+        raise ValueError(f"sample {name}: labels are {label.dtype}; expected whole numbers")
+    return _checked_image(image, name), label.long(), name
+
+
+def _checked_image(image: Tensor, name: str) -> Tensor:
+    if image.dtype == torch.uint8:
+        return image
+    if not image.is_floating_point():
+        raise ValueError(f"sample {name}: image of {image.dtype}; expected uint8, or float in 0..1")
+    # No usual normalisation of 0..1 reaches 8, and no photograph in 0..255 stays below it.
+    if float(image.max()) > 8:
+        raise ValueError(
+            f"sample {name}: a {image.dtype} image with values up to {float(image.max()):g}; "
+            "expected uint8, or floating point in 0..1: divide it by 255"
+        )
+    return image.float()
+
+
+def _as_tensor(value: Any, kind: str, name: str) -> Tensor:
+    if isinstance(value, Tensor):
+        return value
+    if isinstance(value, np.ndarray):
+        return torch.from_numpy(value)
+    raise ValueError(f"sample {name}: {kind} is a {type(value).__name__}; expected a tensor")
+
+
+def _shape(tensor: Tensor) -> str:
+    return "x".join(map(str, tensor.shape)) or "a single number"
+
+
+def check_label(label: Num[Tensor, "h w"], num_classes: int | None, name: str) -> None:
+    """Refuse labels that are no class numbers, naming the sample and the first bad id."""
+    limit = min(num_classes or IGNORED, IGNORED)
+    if int(label.min()) >= 0 and int(label.max()) < limit:
+        return
+    bad = (label < 0) | ((label >= limit) & (label != IGNORED))
+    if bad.any():
+        raise ValueError(
+            f"sample {name}: label id {int(label[bad][0])}; expected 0..{limit - 1}, "
+            f"and {IGNORED} for ignored: map the ids, or declare more classes"
+        )

@@ -1,0 +1,37 @@
+"""Draws a street and its labels from dice alone; `synthetic` makes a data set of it."""
+
+import torch
+from jaxtyping import UInt8
+from torch import Tensor
+
+from segdistill.data.dataset import IGNORED
+from segdistill.data.street.dice import Dice
+from segdistill.data.street.light import lit
+from segdistill.data.street.paints import CLASSES
+from segdistill.data.street.surroundings import draw_frontage, draw_ground, draw_sky
+from segdistill.data.street.things import draw_bonnet, draw_things
+from segdistill.data.street.view import View
+
+__all__ = ["CLASSES", "draw_street"]
+
+
+def draw_street(
+    size: tuple[int, int], generator: torch.Generator
+) -> tuple[UInt8[Tensor, "3 h w"], UInt8[Tensor, "h w"]]:
+    """A street scene and its labels: class numbers, and 255 where the camera's own car shows.
+
+    Args:
+        size: Height and width in pixels.
+        generator: Source of all chance; the scene is a function of it and of the size.
+    """
+    dice = Dice(generator)
+    view = View(size, dice)
+    draw_sky(view, dice)
+    draw_ground(view, dice)
+    for side in (-1, 1):
+        draw_frontage(view, dice, side)
+    draw_things(view, dice)
+    if dice.chance(0.3):
+        draw_bonnet(view, dice, IGNORED)
+    image, label, shade = view.pixels()
+    return lit(image, label, shade, dice), label

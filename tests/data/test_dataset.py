@@ -1,0 +1,206 @@
+"""Reading images and masks, and what is said about bad ones."""
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from segdistill.data.dataset import (
+    LabelMap,
+    Pair,
+    PairDataset,
+    generated_palette,
+    read_image,
+    read_mask,
+)
+from tests.data.files import ids, save_image, save_mask
+
+IDENTITY = LabelMap(None, 3)
+
+
+def test_ids_are_mapped_ignored_and_merged():
+    # 7 -> 0; 8 and 9 -> 1; 0 and 4 ignored, declared in the two ways.
+    label_map = LabelMap({7: 0, 8: 1, 9: 1, 0: None, 4: 255}, 2)
+    mapped = label_map.apply(np.array([[7, 8, 9], [0, 4, 7]]))
+    assert mapped.tolist() == [[0, 1, 1], [255, 255, 0]] and mapped.dtype == np.uint8
+
+
+def test_without_a_mapping_ids_stand_for_themselves_and_255_is_ignored():
+    assert IDENTITY.apply(np.array([[0, 1, 2, 255]])).tolist() == [[0, 1, 2, 255]]
+
+
+def test_keys_of_a_yaml_mapping_may_be_text():
+    assert LabelMap({"26": 1, "0": None}, 2).apply(np.array([[26, 0]])).tolist() == [[1, 255]]
+
+
+@pytest.mark.parametrize(
+    ("mapping", "message"),
+    [
+        ({1: 3}, "sends id 1 to class 3; expected 0..2, or null"),
+        ({1: -1}, "sends id 1 to class -1"),
+        ({-1: 0}, "raw id -1; expected 0..65535"),
+        ({70000: 0}, "raw id 70000"),
+        ({"road": 0}, "'road': 0 is not `raw id: class`"),
+    ],
+)
+def test_impossible_mappings_are_refused(mapping, message):
+    with pytest.raises(ValueError, match=message.replace(".", r"\.")):
+        LabelMap(mapping, 3)
+
+
+@pytest.mark.parametrize("count", [0, 256])
+def test_more_than_255_classes_are_refused(count):
+    with pytest.raises(ValueError, match=f"{count} classes declared; expected 1 to 255"):
+        LabelMap(None, count)
+
+
+def test_255_classes_leave_room_for_the_ignored_id():
+    label_map = LabelMap({i: i - 1 if i else None for i in range(256)}, 255)
+    assert label_map.apply(np.array([[0, 1, 255]])).tolist() == [[255, 0, 254]]
+
+
+def test_an_undeclared_id_names_file_value_and_place(tmp_path):
+    raw = ids(3)
+    raw[5, 7] = 37
+    path = save_mask(tmp_path / "bad.png", raw)
+    with pytest.raises(ValueError) as error:
+        read_mask(path, IDENTITY)
+    text = str(error.value)
+    assert text.startswith(f"{path}: label id 37 (first at row 5, column 7)")
+    assert "declares 0..2, 255" in text and "null" in text and "\n" not in text
+
+
+def test_ids_counted_from_one_are_recognised(tmp_path):
+    path = save_mask(tmp_path / "shifted.png", ids(3) + 1)
+    with pytest.raises(ValueError, match=r"label id 3 .* start at 1: .* map \{1: 0, 2: 1"):
+        read_mask(path, IDENTITY)
+    path = save_mask(tmp_path / "unlabelled.png", ids(4))
+    with pytest.raises(ValueError, match=r"label id 3 .* 0 stands for unlabelled"):
+        read_mask(path, IDENTITY)
+
+
+def test_black_and_white_masks_are_read_once_declared(tmp_path):
+    path = save_mask(tmp_path / "binary.png", ids(2) * 255)
+    assert set(read_mask(path, LabelMap({0: 0, 255: 1}, 2)).unique().tolist()) == {0, 1}
+    with pytest.raises(
+        ValueError, match=r"binary\.png: 255 occurs but 1 does not.*\{0: 0, 255: 1\}"
+    ):
+        read_mask(path, LabelMap(None, 2))
+    declared = LabelMap({0: 0, 1: 1, 255: None}, 2)
+    assert set(read_mask(path, declared).unique().tolist()) == {0, 255}
+    path = save_mask(tmp_path / "void.png", np.array([[0, 1, 255]], np.uint8))
+    assert read_mask(path, LabelMap(None, 2)).tolist() == [[0, 1, 255]]
+
+
+def test_ids_no_mask_can_hold_are_refused():
+    with pytest.raises(ValueError, match=r"mask: label ids run -1\.\.2; expected 0\.\.65535"):
+        IDENTITY.apply(np.array([[-1, 2]]))
+
+
+@pytest.mark.parametrize("mode", ["L", "P", "I;16", "1"])
+def test_the_stored_value_is_the_id_in_every_mode(tmp_path, mode):
+    raw = ids(2 if mode == "1" else 3)
+    image = Image.fromarray(raw.astype(np.uint16) if mode == "I;16" else raw)
+    if mode == "P":
+        # Colours that an RGB or grey conversion would turn into other numbers.
+        image.putpalette([200, 10, 10, 10, 200, 10, 10, 10, 200])
+    elif mode == "1":
+        image = Image.fromarray(raw * 255).convert("1")
+    image.save(tmp_path / "mask.png")
+    with Image.open(tmp_path / "mask.png") as stored:
+        assert stored.mode == mode
+    read = read_mask(tmp_path / "mask.png", IDENTITY)
+    assert read.dtype == torch.uint8 and read.tolist() == raw.tolist()
+
+
+def test_sixteen_bit_ids_above_255_are_mapped(tmp_path):
+    path = save_mask(tmp_path / "deep.png", np.full((4, 4), 1001, np.uint16))
+    assert read_mask(path, LabelMap({1001: 2}, 3)).unique().tolist() == [2]
+    with pytest.raises(ValueError, match="label id 1001"):
+        read_mask(path, IDENTITY)
+
+
+def test_colour_masks_are_refused_with_their_colours(tmp_path):
+    pixels = np.zeros((4, 4, 3), np.uint8)
+    pixels[:2] = (128, 0, 0)
+    path = save_mask(tmp_path / "colour.png", pixels)
+    with pytest.raises(ValueError, match=r"mode RGB.*2 colours \(\(0, 0, 0\), \(128, 0, 0\)"):
+        read_mask(path, IDENTITY)
+    path = save_mask(tmp_path / "grey.png", np.repeat(ids(3)[..., None], 3, 2))
+    with pytest.raises(ValueError, match="channels are equal: save it with one channel"):
+        read_mask(path, IDENTITY)
+
+
+def test_jpeg_masks_are_refused_whatever_their_name(tmp_path):
+    Image.fromarray(ids(3)).save(tmp_path / "mask.png", format="JPEG")
+    with pytest.raises(ValueError, match=r"mask\.png: a JPEG mask is lossy.*PNG"):
+        read_mask(tmp_path / "mask.png", IDENTITY)
+
+
+@pytest.mark.parametrize("kind", ["image", "mask"])
+def test_damaged_and_missing_files_are_named(tmp_path, kind):
+    def read(path):
+        return read_image(path) if kind == "image" else read_mask(path, IDENTITY)
+
+    noise = np.random.default_rng(0).integers(0, 3, (64, 64), np.uint8)
+    whole = save_mask(tmp_path / "whole.png", noise).read_bytes()
+    (tmp_path / "cut.png").write_bytes(whole[: len(whole) // 2])
+    (tmp_path / "text.png").write_text("not an image")
+    (tmp_path / "empty.png").write_bytes(b"")
+    for name in ("cut.png", "text.png", "empty.png"):
+        with pytest.raises(ValueError, match=rf"{name}: cannot read this {kind} \(.*replace it"):
+            read(tmp_path / name)
+    with pytest.raises(FileNotFoundError, match=rf"none\.png: no such {kind} file"):
+        read(tmp_path / "none.png")
+
+
+def test_a_truncated_jpeg_is_named(tmp_path):
+    path = tmp_path / "frame.jpg"
+    pixels = np.random.default_rng(0).integers(0, 255, (64, 64, 3), np.uint8)
+    Image.fromarray(pixels).save(path)
+    path.write_bytes(path.read_bytes()[:1500])
+    with pytest.raises(ValueError, match=r"frame\.jpg: cannot read this image \(.*truncated"):
+        read_image(path)
+
+
+@pytest.mark.parametrize("mode", ["L", "P", "RGBA", "CMYK"])
+def test_images_of_other_modes_become_rgb(tmp_path, mode):
+    path = tmp_path / ("x.tif" if mode == "CMYK" else "x.png")
+    Image.new("RGB", (6, 4), (200, 200, 200)).convert(mode).save(path)
+    image = read_image(path)
+    assert image.shape == (3, 4, 6) and image.dtype == torch.uint8
+    assert (image.int() - 200).abs().max() <= 6
+
+
+def test_sixteen_bit_images_are_refused(tmp_path):
+    path = save_mask(tmp_path / "deep.png", np.full((4, 4), 4000, np.uint16))
+    with pytest.raises(ValueError, match="more than 8 bits a channel"):
+        read_image(path)
+
+
+def test_image_and_mask_of_different_sizes_are_both_named(tmp_path):
+    pair = Pair(
+        "a",
+        save_image(tmp_path / "a.png", 12, 16),
+        save_mask(tmp_path / "a_mask.png", ids(3, 10, 16)),
+    )
+    dataset = PairDataset([pair], IDENTITY, ["a", "b", "c"])
+    with pytest.raises(ValueError, match=r"a\.png is 16x12 but its mask .*a_mask\.png is 16x10"):
+        dataset[0]
+
+
+def test_an_empty_data_set_is_refused():
+    with pytest.raises(ValueError, match="empty"):
+        PairDataset([], IDENTITY, ["a", "b", "c"])
+
+
+def test_palettes_must_fit_the_classes():
+    with pytest.raises(ValueError, match="2 colours for 3 classes"):
+        PairDataset([], IDENTITY, ["a", "b", "c"], [[0, 0, 0], [1, 1, 1]])
+    with pytest.raises(ValueError, match=r"expected one \[red, green, blue\] in 0\.\.255"):
+        PairDataset([], IDENTITY, ["a"], [[0, 0, 300]])
+
+
+def test_generated_colours_differ():
+    assert len(set(generated_palette(255))) == 255
+    assert generated_palette(3) == [(128, 0, 0), (0, 128, 0), (128, 128, 0)]

@@ -1,0 +1,147 @@
+"""Pairing of the user's own files, and the splits."""
+
+import shutil
+
+import numpy as np
+import pytest
+
+from segdistill.data.folder import Folder
+from tests.data.files import ids, save_image, save_mask
+
+CLASSES = ["a", "b", "c"]
+
+
+def test_a_part_of_the_names_is_held_out(folder_tree):
+    train = Folder(folder_tree, "train", classes=CLASSES)
+    val = Folder(folder_tree, "val", classes=CLASSES)
+    everything = Folder(folder_tree, "all", classes=CLASSES)
+    assert sorted(train.names + val.names) == everything.names
+    # Binomial with n = 40, p = 0.2: 2..15 holds with probability above 0.998.
+    assert 2 <= len(val) <= 15
+    assert all(int(p.image.stem) == p_image for p, p_image in _blue(val))
+
+
+def _blue(dataset):
+    return [(pair, int(dataset.read(i)[0][2, 0, 0])) for i, pair in enumerate(dataset.pairs)]
+
+
+def test_adding_files_moves_no_sample_to_another_split(folder_tree):
+    before = set(Folder(folder_tree, "val", classes=CLASSES).names)
+    for i in range(40, 60):
+        save_image(folder_tree / "images" / f"{i:03d}.png")
+        save_mask(folder_tree / "masks" / f"{i:03d}.png", ids(3))
+    after = set(Folder(folder_tree, "val", classes=CLASSES).names)
+    assert {name for name in after if int(name) < 40} == before
+    assert set(Folder(folder_tree, "val", classes=CLASSES, seed=1).names) != after
+
+
+def test_a_split_that_catches_no_sample_is_refused(folder_tree):
+    with pytest.raises(ValueError, match=r"none of the 40 samples .* 'val' with val_fraction 0"):
+        Folder(folder_tree, "val", classes=CLASSES, val_fraction=0.0)
+    with pytest.raises(ValueError, match=r"val_fraction is 1\.5"):
+        Folder(folder_tree, "val", classes=CLASSES, val_fraction=1.5)
+
+
+@pytest.mark.parametrize("layout", ["{kind}/{split}", "{split}/{kind}"])
+def test_split_folders_decide_where_there_are_any(tmp_path, layout):
+    for split, count in (("train", 3), ("val", 2), ("extra", 1)):
+        for i in range(count):
+            images = tmp_path / layout.format(kind="images", split=split)
+            masks = tmp_path / layout.format(kind="masks", split=split)
+            save_image(images / f"{split}{i}.jpg")
+            save_mask(masks / f"{split}{i}.png", ids(3))
+    for split, count in (("train", 3), ("val", 2), ("extra", 1)):
+        dataset = Folder(tmp_path, split, classes=3)
+        assert dataset.names == [f"{split}{i}" for i in range(count)]
+    with pytest.raises(ValueError, match=r"no split folder named 'test'.*known: extra, train, val"):
+        Folder(tmp_path, "test", classes=3)
+
+
+def test_options_name_folders_suffix_and_classes(tmp_path):
+    for street in ("one", "two"):
+        save_image(tmp_path / "rgb" / street / "0.png")
+        save_mask(tmp_path / "truth" / street / "0_ids.png", ids(4) * 10)
+    dataset = Folder(
+        tmp_path,
+        "all",
+        image_dir="rgb",
+        mask_dir="truth",
+        mask_suffix="_ids",
+        classes=["ground", "car"],
+        mapping={0: 0, 10: 1, 20: 1, 30: None},
+        palette=[[1, 2, 3], [4, 5, 6]],
+    )
+    assert dataset.names == ["one/0", "two/0"] and dataset.groups == ["one", "two"]
+    assert dataset.palette == [(1, 2, 3), (4, 5, 6)] and dataset.classes == ["ground", "car"]
+    assert np.unique(dataset.read(0)[1]).tolist() == [0, 1, 255]
+
+
+def test_a_list_gives_samples_and_order(folder_tree):
+    (folder_tree / "train.txt").write_text("007\n003.png\n")
+    (folder_tree / "val.txt").write_text("images/001.png masks/002.png\n")
+    train = Folder(folder_tree, "train", classes=3, list_file="{split}.txt")
+    assert train.names == ["007", "003"]
+    val = Folder(folder_tree, "val", classes=3, list_file="{split}.txt")
+    assert val.pairs[0].image.name == "001.png" and val.pairs[0].mask.name == "002.png"
+
+
+@pytest.mark.parametrize(
+    ("text", "error", "message"),
+    [
+        ("007\n999\n", FileNotFoundError, r"list\.txt names '999', which has no image file"),
+        ("images/001.png masks/999.png\n", FileNotFoundError, r"entry 1: no such file .*999\.png"),
+        ("a b c\n", ValueError, "entry 1: expected `image mask`, got 'a b c'"),
+        ("\n", ValueError, "is empty"),
+    ],
+)
+def test_bad_lists_are_refused(folder_tree, text, error, message):
+    (folder_tree / "list.txt").write_text(text)
+    with pytest.raises(error, match=message):
+        Folder(folder_tree, classes=3, list_file="list.txt")
+
+
+def test_a_missing_list_is_named(folder_tree):
+    with pytest.raises(FileNotFoundError, match=r"none\.txt: no such list file"):
+        Folder(folder_tree, classes=3, list_file="none.txt")
+
+
+def test_unpaired_files_are_named_on_both_sides(folder_tree):
+    (folder_tree / "masks" / "004.png").unlink()
+    (folder_tree / "images" / "009.png").unlink()
+    with pytest.raises(ValueError) as error:
+        Folder(folder_tree, classes=3)
+    text = str(error.value)
+    assert "1 of 39 images" in text and "(004)" in text
+    assert "1 of 39 masks" in text and "(009)" in text and "mask_suffix" in text
+
+
+def test_two_images_of_one_name_are_refused(folder_tree):
+    save_image(folder_tree / "images" / "004.jpg")
+    with pytest.raises(ValueError, match=r"004\.jpg and .*004\.png have the same name"):
+        Folder(folder_tree, classes=3)
+
+
+def test_missing_folders_say_what_is_there(folder_tree):
+    with pytest.raises(
+        FileNotFoundError, match=r"truth: no such folder.*images, masks: set `mask_"
+    ):
+        Folder(folder_tree, classes=3, mask_dir="truth")
+    with pytest.raises(FileNotFoundError, match="no such folder; `root` must hold"):
+        Folder(folder_tree / "none", classes=3)
+    shutil.rmtree(folder_tree / "images")
+    (folder_tree / "images").mkdir()
+    with pytest.raises(FileNotFoundError, match=r"holds no image file; expected one of \.jpg"):
+        Folder(folder_tree, classes=3)
+
+
+def test_root_and_classes_must_be_given(folder_tree):
+    with pytest.raises(ValueError, match="folder needs `classes`"):
+        Folder(folder_tree)
+    with pytest.raises(ValueError, match="folder needs `root`"):
+        Folder(classes=3)
+
+
+def test_files_that_are_no_images_are_passed_over(folder_tree):
+    (folder_tree / "images" / "Thumbs.db").write_text("x")
+    (folder_tree / "images" / "._001.png").write_text("x")
+    assert len(Folder(folder_tree, "all", classes=3)) == 40

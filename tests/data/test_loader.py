@@ -1,0 +1,229 @@
+"""The order of training: a function of the seed, whoever asks and from wherever."""
+
+import random
+
+import numpy as np
+import pytest
+import torch
+
+from segdistill.data import Augment, Synthetic, build_dataset, evaluation_loader, training_loader
+from segdistill.data.loader import epoch_order
+
+AUGMENT = Augment(crop=(32, 32), scale=(0.5, 1.5), photometric=0.2)
+
+
+@pytest.fixture(scope="module")
+def scenes():
+    return Synthetic(count=10, size=(32, 48), seed=2)
+
+
+def batches(dataset, **options):
+    settings = {"batch": 4, "seed": 1, "start_step": 0, "steps": 7, **options}
+    return list(training_loader(dataset, AUGMENT, **settings))
+
+
+def assert_equal(some, others):
+    assert len(some) == len(others)
+    for a, b in zip(some, others, strict=True):
+        assert a["name"] == b["name"]
+        assert torch.equal(a["image"], b["image"]) and torch.equal(a["label"], b["label"])
+
+
+def joined(parts):
+    """Batches of all processes, put together step by step."""
+    return [
+        {
+            "image": torch.cat([p["image"] for p in step]),
+            "label": torch.cat([p["label"] for p in step]),
+            "name": [name for p in step for name in p["name"]],
+        }
+        for step in zip(*parts, strict=True)
+    ]
+
+
+def test_batches_have_the_promised_form(scenes):
+    batch = batches(scenes)[0]
+    assert batch["image"].shape == (4, 3, 32, 32) and batch["image"].dtype == torch.float32
+    assert batch["label"].shape == (4, 32, 32) and batch["label"].dtype == torch.int64
+    assert len(batch["name"]) == 4
+
+
+@pytest.mark.parametrize("world", [2, 4])
+def test_several_processes_see_the_stream_of_one(scenes, world):
+    parts = [batches(scenes, rank=rank, world=world) for rank in range(world)]
+    assert_equal(joined(parts), batches(scenes))
+
+
+def test_a_late_start_sees_the_tail(scenes):
+    assert_equal(batches(scenes, start_step=5), batches(scenes)[5:])
+    assert batches(scenes, start_step=7) == []
+
+
+def test_a_start_a_million_epochs_on_costs_one_permutation(scenes):
+    start = 2_500_000
+    batch = next(training_loader(scenes, AUGMENT, 4, 1, start, start + 1))
+    # Step 2,500,000 of batch 4 begins at sample 10,000,000: the first of epoch 1,000,000.
+    expected = [scenes.names[i] for i in epoch_order(10, 1, 1_000_000)[:4]]
+    assert batch["name"] == expected
+
+
+def test_worker_processes_change_nothing(scenes):
+    assert_equal(batches(scenes, workers=2), batches(scenes))
+
+
+def test_each_epoch_holds_every_sample_once_and_batches_cross_its_end(scenes):
+    names = [name for batch in batches(scenes, steps=10) for name in batch["name"]]
+    epochs = [names[i : i + 10] for i in range(0, 40, 10)]
+    assert all(sorted(epoch) == scenes.names for epoch in epochs)
+    assert len({tuple(epoch) for epoch in epochs}) == 4
+
+
+def test_seed_and_epoch_change_the_augmentation(scenes):
+    one = Synthetic(count=1, size=(32, 48))
+    images = [b["image"] for b in batches(one, batch=1, steps=3)]
+    images += [b["image"] for b in batches(one, batch=1, steps=3, seed=9)]
+    assert all(not torch.equal(a, b) for i, a in enumerate(images) for b in images[:i])
+
+
+def test_global_generators_are_left_alone(scenes):
+    torch.manual_seed(0), random.seed(0), np.random.seed(0)
+    before = torch.get_rng_state(), random.getstate(), np.random.get_state()[1].tolist()
+    batches(scenes)
+    batches(scenes, workers=1, steps=2)
+    list(evaluation_loader(scenes))
+    assert torch.equal(torch.get_rng_state(), before[0])
+    assert random.getstate() == before[1]
+    assert np.random.get_state()[1].tolist() == before[2]
+
+
+def test_and_nothing_hangs_on_them(scenes):
+    torch.manual_seed(0)
+    first = batches(scenes)
+    torch.manual_seed(1)
+    assert_equal(first, batches(scenes))
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"batch": 6, "world": 4}, "batch of 6 cannot be shared by 4 processes; .* such as 4"),
+        ({"batch": 0}, "batch of 0"),
+        ({"rank": 2, "world": 2}, r"process 2 of 2; expected 0\.\.1"),
+        ({"start_step": 8}, r"start_step is 8; expected 0\.\.7"),
+        ({"workers": -1}, "workers is -1"),
+    ],
+)
+def test_numbers_that_do_not_fit_are_refused_at_once(scenes, options, message):
+    settings = {"batch": 4, "seed": 1, "start_step": 0, "steps": 7, **options}
+    with pytest.raises(ValueError, match=message):
+        training_loader(scenes, AUGMENT, **settings)
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_a_bad_file_is_told_in_one_line(camvid_tree, workers):
+    path = camvid_tree / "train" / "labels" / "0001TP_0001.png"
+    path.write_bytes(path.read_bytes()[:50])
+    dataset = build_dataset("camvid", camvid_tree)
+    with pytest.raises(ValueError) as error:
+        batches(dataset, batch=2, workers=workers)
+    text = str(error.value)
+    assert text.startswith(f"{path}: cannot read this mask") and "\n" not in text
+    # The trace is kept for those who ask for it.
+    assert "Traceback" in error.value.__notes__[0]
+
+
+class Own(torch.utils.data.Dataset):
+    """A user's own data set of the given items."""
+
+    def __init__(self, *items):
+        self.items = items
+
+    def __len__(self):
+        return len(self.items)
+
+    def __getitem__(self, index):
+        item = self.items[index]
+        if isinstance(item, Exception):
+            raise item
+        return item
+
+
+def pair(label=0, image=None):
+    image = torch.rand(3, 32, 32) if image is None else image
+    return image, torch.full((32, 32), label, dtype=torch.int64)
+
+
+@pytest.mark.parametrize("workers", [0, 1])
+def test_an_error_of_foreign_code_keeps_its_text(workers):
+    for error, kind in ((KeyError("no such thing"), RuntimeError), (OSError("disk"), OSError)):
+        with pytest.raises(kind, match=r"no such thing|disk"):
+            batches(Own(pair(), error), batch=2, workers=workers)
+
+
+def test_own_data_sets_may_give_pairs_or_dicts():
+    image, label = pair(1)
+    for item in (
+        (image, label),
+        {"image": image, "label": label},
+        {"image": (image * 255).byte(), "label": label.byte(), "name": "x"},
+        (image.double().numpy(), label.numpy().astype(np.uint16)),
+    ):
+        batch = batches(Own(item), batch=1, steps=1)[0]
+        assert batch["image"].dtype == torch.float32 and batch["image"].max() <= 1
+        assert set(batch["label"].unique().tolist()) <= {1, 255}
+        assert batch["name"] == (["x"] if isinstance(item, dict) and "name" in item else ["0"])
+
+
+@pytest.mark.parametrize(
+    ("item", "message"),
+    [
+        (pair(7), r"sample 0: label id 7; expected 0\.\.4, and 255"),
+        (pair(-1), r"sample 0: label id -1; expected 0\.\.4"),
+        (pair(image=torch.rand(3, 32, 32) * 255), r"values up to 25.*divide it by 255"),
+        (pair(image=torch.zeros(3, 30, 32)), "image 3x30x32 and label 32x32"),
+        (pair(image=torch.zeros(3, 32, 32, dtype=torch.int64)), "image of torch.int64"),
+        ((torch.rand(3, 32, 32), torch.zeros(32, 32)), "labels are torch.float32"),
+        ({"image": torch.rand(3, 32, 32), "mask": 0}, "no 'label' but image, mask"),
+        (torch.rand(3, 32, 32), "sample 0 is a Tensor; expected {'image', 'label'}"),
+        (("path.png", torch.zeros(32, 32).long()), "image is a str; expected a tensor"),
+    ],
+)
+def test_bad_samples_are_named(item, message):
+    with pytest.raises(ValueError, match=message):
+        batches(Own(item), batch=1, steps=1, num_classes=5)
+
+
+def test_data_sets_without_length_or_samples_are_refused():
+    class Stream(torch.utils.data.IterableDataset):
+        def __iter__(self):
+            return iter(())
+
+    with pytest.raises(ValueError, match="Stream has no length"):
+        batches(Stream())
+    with pytest.raises(ValueError, match="empty"):
+        batches(Own())
+
+
+@pytest.mark.parametrize("workers", [0, 1])
+def test_evaluation_sees_every_image_once(scenes, workers):
+    parts = [
+        [b["name"][0] for b in evaluation_loader(scenes, rank=r, world=3, workers=workers)]
+        for r in range(3)
+    ]
+    assert sorted(name for part in parts for name in part) == scenes.names
+    assert parts[1] == scenes.names[1::3]
+
+
+def test_evaluation_resizes_images_but_not_labels(scenes):
+    for size in (None, (16, 20)):
+        batch = next(evaluation_loader(scenes, size=size))
+        assert batch["image"].shape == (1, 3, *(size or (32, 48)))
+        assert torch.equal(batch["label"][0], scenes[0]["label"])
+    native = next(evaluation_loader(scenes))
+    assert torch.equal(native["image"][0], scenes[0]["image"])
+
+
+def test_more_processes_than_images(scenes):
+    few = Synthetic(count=1, size=(32, 48))
+    assert len(list(evaluation_loader(few, rank=0, world=2))) == 1
+    assert list(evaluation_loader(few, rank=1, world=2)) == []
