@@ -1,0 +1,1 @@
+"""Teacher and student, their taps, and the terms between them."""

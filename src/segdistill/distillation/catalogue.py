@@ -1,0 +1,127 @@
+"""The methods: which losses, on which taps, with which weights, and where each value comes from.
+
+`default` weights are set by one procedure for every method: each term starts with a stated share of
+the task gradient at the last weight that all terms share (`docs/weights.md`), measured by
+`benchmarks/weights.py` and rounded. They carry over between networks and data sets because the default
+forms do not depend on batch size, resolution, channels or number of classes. `paper` weights belong to
+the released form beside them and to nothing else.
+"""
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from segdistill.distillation.method import Method, TermSpec, build_terms, override
+from segdistill.names import unknown
+
+Preset = dict[str, TermSpec]
+
+
+def supervised(preset: str) -> Preset:
+    """Plain training: cross-entropy, and 0.4 of it on the auxiliary head (Zhao et al., PSPNet, 2017)."""
+    return {
+        "cross_entropy": TermSpec("cross_entropy", 1.0, "logits", source="published"),
+        "cross_entropy_aux": TermSpec(
+            "cross_entropy", 0.4, "aux", source="released code", optional=True
+        ),
+    }
+
+
+def kd(preset: str) -> Preset:
+    """Pixel-wise distillation of the class probabilities (Hinton et al., 2015; Liu et al., 2019)."""
+    if preset == "paper":
+        pixel = TermSpec("pixelwise", 10.0, options={"form": "skd"}, source="released code")
+    else:
+        pixel = TermSpec("pixelwise", 1.0, options={"temperature": 1.0}, source="measured")
+    return {**supervised(preset), "pixelwise": pixel}
+
+
+def cwd(preset: str) -> Preset:
+    """Channel-wise distillation on the logits (Shu et al., ICCV 2021)."""
+    if preset == "paper":
+        options = {"form": "torchdistiller", "temperature": 4.0}
+        channel = TermSpec("channelwise", 3.0, options=options, source="released code")
+    else:
+        channel = TermSpec("channelwise", 1.0, options={"temperature": 4.0}, source="measured")
+    return {**supervised(preset), "channelwise": channel}
+
+
+def skd(preset: str) -> Preset:
+    """Structured distillation (Liu et al., CVPR 2019), pixel-wise and pair-wise.
+
+    The holistic (adversarial) part is not included: neither preset is the complete published method.
+    """
+    if preset == "paper":
+        pair = TermSpec(
+            "pairwise", 0.5, "features_released", {"form": "skd"}, source="released code"
+        )
+    else:
+        pair = TermSpec("pairwise", 0.3, "features", source="measured")
+    return {**kd(preset), "pairwise": pair}
+
+
+def idd(preset: str) -> Preset:
+    """Inter-class distance distillation (Zhang et al., IJCAI 2022), eq. (6): SKD + CWD + IDDM + PIDM.
+
+    The weights of the last two were never published; both presets take them from the procedure.
+    """
+    if preset == "paper":
+        on = "features_released"
+        distance = TermSpec("inter_class", 0.1, on, {"form": "paper"}, source="assumed")
+        position = TermSpec("position", 1.0, on, {"form": "paper"}, source="assumed")
+    else:
+        distance = TermSpec("inter_class", 0.1, "features", source="measured")
+        position = TermSpec("position", 0.6, "features", source="measured")
+    return {
+        **skd(preset),
+        "channelwise": cwd(preset)["channelwise"],
+        "inter_class": distance,
+        "position": position,
+    }
+
+
+METHODS: dict[str, Callable[[str], Preset]] = {
+    "supervised": supervised,
+    "kd": kd,
+    "cwd": cwd,
+    "skd": skd,
+    "idd": idd,
+}
+PRESETS = ("default", "paper")
+
+
+def method_terms(name: str, preset: str = "default") -> Preset:
+    """The terms of a method as plain values.
+
+    Raises:
+        ValueError: There is no such method or preset.
+    """
+    if name not in METHODS:
+        raise ValueError(unknown("method", name, METHODS))
+    if preset not in PRESETS:
+        raise ValueError(unknown("preset", preset, PRESETS))
+    return METHODS[name](preset)
+
+
+def build_method(
+    name: str,
+    num_classes: int,
+    preset: str = "default",
+    terms: Mapping[str, Mapping[str, Any]] | None = None,
+) -> Method:
+    """Build a method of the catalogue.
+
+    Args:
+        name: A name of `segdistill list methods`.
+        num_classes: Classes of the data, told to the losses that ask for it.
+        preset: `default` (weights that carry over) or `paper` (released forms and weights).
+        terms: Overrides by term name, `{"channelwise": {"weight": 5}}`; an unknown name adds a term.
+
+    Raises:
+        ValueError: An unknown method, preset, loss or option; the message gives the nearest name.
+
+    Example:
+        >>> list(build_method("cwd", num_classes=19).terms)
+        ['cross_entropy', 'cross_entropy_aux', 'channelwise']
+    """
+    specs = override(method_terms(name, preset), terms or {})
+    return Method(name, build_terms(specs, num_classes))

@@ -1,0 +1,332 @@
+"""Runs teacher and student with their taps open and hands the tensors to the method's terms."""
+
+import logging
+from collections.abc import Collection, Iterable, Mapping
+from copy import deepcopy
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from segdistill.distillation.alignment import Alignment
+from segdistill.distillation.method import Method, Term
+from segdistill.distillation.taps import Taps, tap_paths
+from segdistill.losses.base import Loss
+from segdistill.names import unknown
+
+_log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class TapRow:
+    """One line of the tap table: what a term reads, and what is done to it."""
+
+    term: str
+    tap: str
+    student: tuple[int, ...]
+    teacher: tuple[int, ...] | None
+    alignment: str
+
+
+class Distiller(nn.Module):
+    """Student, the modules its losses own, and a teacher that is no part of it.
+
+    The teacher hangs outside the parameters and the state, in `eval()` for good and under `no_grad`:
+    a training loop may set up, wrap, move and save this module as any other. `forward` gives the
+    *unweighted* value of each term; `method.total` weighs and adds them.
+
+    Args:
+        student: Network that is trained; it has `taps`, and `align_corners` if it has one.
+        method: The terms. Terms marked optional whose tap the student lacks are left out.
+        teacher: Frozen network, for methods that need one.
+
+    Raises:
+        ValueError: A term reads a tap that a network does not have, or the method needs a teacher and
+            there is none.
+    """
+
+    def __init__(
+        self, student: nn.Module, method: Method, teacher: nn.Module | None = None
+    ) -> None:
+        super().__init__()
+        student_paths = tap_paths(student)
+        absent = [n for n, t in method.terms.items() if t.optional and t.on not in student_paths]
+        self.method = method.without(absent)
+        if self.method.needs_teacher and teacher is None:
+            raise ValueError(
+                f"method {method.name!r} learns from a teacher: give the recipe a teacher"
+            )
+        self.student = student
+        self.losses = nn.ModuleDict({n: t.loss for n, t in self.method.terms.items()})
+        self.alignments = nn.ModuleDict()
+        self._hidden: list[nn.Module] = []
+        self._values: dict[str, Tensor] = {}
+        for term in self.method.terms.values():
+            if getattr(term.loss, "align_corners", False) is None:
+                corners = bool(getattr(student, "align_corners", False))
+                setattr(term.loss, "align_corners", corners)  # noqa: B010  a plain attribute, no tensor
+        self._student_taps = Taps(student, self._wanted(student_paths, "student"))
+        self._teacher_taps: Taps | None = None
+        if teacher is not None and self._reads_teacher():
+            for parameter in teacher.parameters():
+                parameter.requires_grad_(False)
+            self._hidden = [teacher.eval()]
+            self._teacher_taps = Taps(teacher, self._wanted(tap_paths(teacher), "teacher"))
+
+    @property
+    def teacher(self) -> nn.Module | None:
+        """The frozen teacher, or None where no term reads one."""
+        return self._hidden[0] if self._hidden else None
+
+    def _reads_teacher(self) -> bool:
+        return any(_reads_teacher(term) for term in self.method.terms.values())
+
+    def _wanted(self, paths: Mapping[str, str], owner: str) -> dict[str, str]:
+        wanted = {}
+        for name, term in self.method.terms.items():
+            if owner == "teacher" and not _reads_teacher(term):
+                continue
+            if term.on not in paths:
+                raise ValueError(f"term {name!r}: the {owner} has {unknown('tap', term.on, paths)}")
+            wanted[term.on] = paths[term.on]
+        return wanted
+
+    def to(self, *args: Any, **kwargs: Any) -> "Distiller":
+        """Move or cast, the teacher too."""
+        for teacher in self._hidden:
+            teacher.to(*args, **kwargs)
+        super().to(*args, **kwargs)
+        return self
+
+    def _run(self, images: Tensor) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+        teacher: dict[str, Tensor] = {}
+        if self._teacher_taps is not None:
+            with torch.no_grad():
+                self._hidden[0](images)
+            teacher = self._teacher_taps.collect()
+        self.student(images)
+        return self._student_taps.collect(), teacher
+
+    def forward(
+        self, images: Tensor, labels: Tensor, only: Collection[str] | None = None
+    ) -> dict[str, Tensor]:
+        """The unweighted value of each term.
+
+        Args:
+            images: RGB in 0..1, `b 3 h w`.
+            labels: Class ids `b h w` at the images' size, 255 ignored.
+            only: Compute these terms alone.
+        """
+        student, teacher = self._run(images)
+        batch = {"images": images, "labels": labels}
+        values: dict[str, Tensor] = {
+            name: term.loss(**self._arguments(name, term, student, teacher, batch))
+            for name, term in self.method.terms.items()
+            if only is None or name in only
+        }
+        # A training framework may hang hooks on what it hands out, so it is handed copies; shares are
+        # taken from these.
+        self._values = values
+        return {name: value.clone() for name, value in values.items()}
+
+    def _arguments(
+        self,
+        name: str,
+        term: Term,
+        student: Mapping[str, Tensor],
+        teacher: Mapping[str, Tensor],
+        batch: Mapping[str, Tensor],
+    ) -> dict[str, Tensor]:
+        tensors = {"student": student[term.on], **batch}
+        if _reads_teacher(term) and term.on in teacher:
+            tensors["teacher"] = teacher[term.on]
+            if name in self.alignments:
+                pair = self.alignments[name](tensors["student"], tensors["teacher"])
+                tensors["student"], tensors["teacher"] = pair
+        return {argument: tensors[argument] for argument in term.inputs() if argument in tensors}
+
+    def dry_pass(self, images: Tensor) -> list[TapRow]:
+        """Run once, build what the losses own, and describe what each term reads.
+
+        Nothing is trained and no running statistic moves. Call it before the optimiser is made.
+
+        Raises:
+            ValueError: The networks' logits have different numbers of classes.
+        """
+        was_training = self.student.training
+        self.student.eval()
+        with torch.no_grad():
+            student, teacher = self._run(images)
+        self.student.train(was_training)
+        rows = []
+        for name, term in self.method.terms.items():
+            own = tuple(student[term.on].shape)
+            other = tuple(teacher[term.on].shape) if term.on in teacher else None
+            what = "none"
+            if other is not None and _reads_teacher(term):
+                what = self._align(name, term, own, other)
+            build = getattr(term.loss, "build", None)
+            if build is not None:
+                grids = self._aligned_shapes(name, own, other)
+                build(*grids)
+            rows.append(TapRow(name, term.on, own, other if _reads_teacher(term) else None, what))
+        return rows
+
+    def _align(self, name: str, term: Term, own: tuple[int, ...], other: tuple[int, ...]) -> str:
+        channels = bool(getattr(term.loss, "matches_channels", True))
+        if channels and term.on == "logits" and own[1] != other[1]:
+            raise ValueError(
+                f"term {name!r}: the student gives {own[1]} classes and the teacher {other[1]}: "
+                "use a teacher trained on the same classes"
+            )
+        grid = bool(getattr(term.loss, "matches_grid", True))
+        alignment = Alignment(own[1], other[1], channels=channels, grid=grid)
+        if any(True for _ in alignment.parameters()) or (grid and len(own) == 4):
+            self.alignments[name] = alignment
+        return alignment.describe(own, other)
+
+    def _aligned_shapes(
+        self, name: str, own: tuple[int, ...], other: tuple[int, ...] | None
+    ) -> tuple[torch.Size, torch.Size | None]:
+        if other is None or name not in self.alignments:
+            return torch.Size(own), None if other is None else torch.Size(other)
+        device = next(self.student.parameters()).device
+        pair = (torch.zeros(own, device=device), torch.zeros(other, device=device))
+        student, teacher = self.alignments[name](*pair)
+        return student.shape, teacher.shape
+
+    def terms_to_prepare(self) -> list[str]:
+        """Names of the terms whose loss wants to see the frozen teacher before step 1."""
+        base = Loss.prepare
+        return [
+            name
+            for name, term in self.method.terms.items()
+            if getattr(type(term.loss), "prepare", base) is not base
+            and getattr(term.loss, "wants_preparation", True)
+        ]
+
+    def prepare(
+        self, batches: Iterable[Tensor], memory: int = 2**28
+    ) -> dict[str, dict[str, float]]:
+        """Let losses fit what they own on the frozen teacher, once, before step 1.
+
+        The student is read in training mode from a copy, so that its features have the statistics of
+        training and no running statistic moves.
+
+        Args:
+            batches: Images `b 3 h w`; the losses hold the last quarter of them out.
+            memory: Bytes of features to keep; as many batches are taken as fit, at least four.
+
+        Returns:
+            Term name -> figures to record.
+        """
+        names = self.terms_to_prepare()
+        if not names:
+            return {}
+        pairs: dict[str, list[tuple[Tensor, Tensor | None]]] = {name: [] for name in names}
+        copied = deepcopy_without_hooks(self.student).train()
+        wanted = {self.method.terms[n].on for n in names}
+        with (
+            torch.no_grad(),
+            Taps(copied, {tap: self._student_taps.paths[tap] for tap in wanted}) as taps,
+        ):
+            kept = 0
+            for count, images in enumerate(batches, start=1):
+                copied(images)
+                student, teacher = taps.collect(), {}
+                if self._teacher_taps is not None:
+                    self._hidden[0](images)
+                    teacher = self._teacher_taps.collect()
+                for name in names:
+                    pair = self._preparation_pair(name, student, teacher)
+                    pairs[name].append(pair)
+                    kept += sum(t.numel() * t.element_size() for t in pair if t is not None)
+                if count >= 4 and kept * (count + 1) / count > memory:
+                    break
+        figures = {}
+        for name in names:
+            loss: Any = self.method.terms[name].loss
+            figures[name] = loss.prepare(pairs[name])
+        return figures
+
+    def _preparation_pair(
+        self, name: str, student: Mapping[str, Tensor], teacher: Mapping[str, Tensor]
+    ) -> tuple[Tensor, Tensor | None]:
+        on = self.method.terms[name].on
+        if on not in teacher:
+            return student[on].float(), None
+        if name not in self.alignments:
+            return student[on].float(), teacher[on].float()
+        own, other = self.alignments[name](student[on].float(), teacher[on].float())
+        return own, other
+
+    def close(self) -> None:
+        """Close the taps: student and teacher are again what they were before."""
+        self._student_taps.close()
+        if self._teacher_taps is not None:
+            self._teacher_taps.close()
+        self._values = {}
+
+    def anchor(self) -> nn.Parameter | None:
+        """The last weight that the terms on `logits` and on `features` share: the last matrix or kernel
+        at or before the features' module. Gradient shares are measured on it."""
+        path = tap_paths(self.student).get("features")
+        if path is None:
+            return None
+        wanted, _, side = path.partition(":")
+        last: nn.Parameter | None = None
+        reached = False
+        for name, module in self.student.named_modules():
+            inside = name == wanted or name.startswith(f"{wanted}.")
+            if (reached and not inside) or (side and inside):
+                break
+            reached = reached or inside
+            for parameter in module.parameters(recurse=False):
+                last = parameter if parameter.ndim >= 2 else last
+        return last
+
+    def gradient_shares(self, task: str = "cross_entropy", scale: float = 1.0) -> dict[str, float]:
+        """Each weighted term's gradient norm relative to the task term's, at the anchor weight.
+
+        Follows GradNorm's convention of the last shared weight (Chen et al., 2018). A term whose
+        gradient does not pass the anchor (an auxiliary head) is left out.
+
+        Args:
+            task: The term that the others are related to.
+            scale: Factor of all gradients against underflow in half precision; it cancels.
+
+        The terms are those of the last `forward`, whose graph must still be alive.
+        """
+        values = self._values
+        anchor = self.anchor()
+        if anchor is None or task not in values or not anchor.requires_grad:
+            return {}
+        norms = {}
+        for name, term in self.method.terms.items():
+            if name not in values or not values[name].requires_grad:
+                continue
+            (grad,) = torch.autograd.grad(
+                scale * term.weight * values[name], anchor, retain_graph=True, allow_unused=True
+            )
+            if grad is not None:
+                norms[name] = float(grad.float().norm())
+        base = norms.get(task, 0.0)
+        return {name: norm / base for name, norm in norms.items()} if base > 0 else {}
+
+
+def _reads_teacher(term: Term) -> bool:
+    return "teacher" in term.inputs()
+
+
+def deepcopy_without_hooks(network: nn.Module) -> nn.Module:
+    """A copy of a network whose taps are closed."""
+    hooks = [(m, m._forward_hooks, m._forward_pre_hooks) for m in network.modules()]
+    try:
+        for module, _, _ in hooks:
+            module._forward_hooks = type(module._forward_hooks)()
+            module._forward_pre_hooks = type(module._forward_pre_hooks)()
+        return deepcopy(network)
+    finally:
+        for module, after, before in hooks:
+            module._forward_hooks, module._forward_pre_hooks = after, before

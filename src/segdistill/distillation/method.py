@@ -1,0 +1,208 @@
+"""A method is a mapping of named terms; a term is a loss, its weight and the tap it reads."""
+
+import inspect
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field, replace
+from importlib import import_module
+from typing import Any
+
+from torch import Tensor, nn
+
+from segdistill.losses import LOSSES
+from segdistill.names import unknown
+
+_SOURCES = ("student", "teacher", "labels", "images")
+
+
+@dataclass(frozen=True)
+class TermSpec:
+    """A term before its loss is built: plain values, as a catalogue or a recipe states them.
+
+    Attributes:
+        loss: Key of `LOSSES`, or the dotted path of a class.
+        weight: Factor of the loss in the total.
+        on: Tap that `student` and `teacher` are read from.
+        options: Arguments of the loss.
+        source: Where weight and form come from: "published", "released code", "assumed" or "measured".
+        optional: Left out where the student has no such tap (an auxiliary head).
+    """
+
+    loss: str
+    weight: float
+    on: str = "logits"
+    options: dict[str, Any] = field(default_factory=dict)
+    source: str = ""
+    optional: bool = False
+
+
+@dataclass(frozen=True)
+class Term:
+    """A loss with its weight and the tap it reads.
+
+    Attributes:
+        loss: Called with those of `student`, `teacher`, `labels` and `images` that its `forward` names.
+        weight: Factor of the loss in the total.
+        on: Tap that `student` and `teacher` are read from.
+        source: Where weight and form come from.
+        optional: Left out where the student has no such tap.
+    """
+
+    loss: nn.Module
+    weight: float
+    on: str = "logits"
+    source: str = ""
+    optional: bool = False
+
+    def inputs(self) -> dict[str, bool]:
+        """Argument names of the loss's `forward`, and whether each is required."""
+        parameters = inspect.signature(self.loss.forward).parameters.values()
+        return {p.name: p.default is inspect.Parameter.empty for p in parameters}
+
+    @property
+    def needs_teacher(self) -> bool:
+        """Whether the loss cannot be computed without a teacher."""
+        return self.inputs().get("teacher", False)
+
+
+class Method:
+    """Named terms.
+
+    Args:
+        name: What the method is called in tables.
+        terms: Term name -> term. Names are also the log lines and report columns.
+
+    Raises:
+        ValueError: A loss asks for something other than student, teacher, labels and images, or no
+            term is left.
+    """
+
+    def __init__(self, name: str, terms: Mapping[str, Term]) -> None:
+        if not terms:
+            raise ValueError(
+                f"method {name!r} has no term: give at least one with a weight above 0"
+            )
+        for term_name, term in terms.items():
+            for argument in term.inputs():
+                if argument not in _SOURCES:
+                    raise ValueError(
+                        f"term {term_name!r}: {unknown('loss input', argument, _SOURCES)}; "
+                        "forward() of a loss may name these alone"
+                    )
+        self.name = name
+        self.terms = dict(terms)
+
+    @property
+    def needs_teacher(self) -> bool:
+        """Whether any term needs a teacher."""
+        return any(term.needs_teacher for term in self.terms.values())
+
+    def without(self, names: Iterable[str]) -> "Method":
+        """The same method without some of its terms."""
+        dropped = set(names)
+        return Method(self.name, {n: t for n, t in self.terms.items() if n not in dropped})
+
+    def total(self, values: Mapping[str, Tensor]) -> Tensor:
+        """The weighted sum of the terms' values."""
+        return sum(
+            (term.weight * values[name] for name, term in self.terms.items()), start=_zero(values)
+        )
+
+
+def _zero(values: Mapping[str, Tensor]) -> Tensor:
+    return next(iter(values.values())).new_zeros(())
+
+
+def build_loss(name: str, **options: Any) -> nn.Module:
+    """Build a loss by its name.
+
+    Args:
+        name: A name of `segdistill list losses`, or the dotted path of a class of your own
+            (`mypackage.losses.MyLoss`).
+        options: Arguments of the loss; `form="skd"` and the like choose a published form.
+
+    Raises:
+        ValueError: There is no such loss, or it does not take one of the options.
+
+    Example:
+        >>> build_loss("pixelwise", temperature=4.0).temperature
+        4.0
+    """
+    kind = LOSSES.get(name) or _import_class(name)
+    known = inspect.signature(kind).parameters
+    if not any(p.kind is inspect.Parameter.VAR_KEYWORD for p in known.values()):
+        for option in options:
+            if option not in known:
+                raise ValueError(f"loss {name!r}: {unknown('option', option, known)}")
+    loss = kind(**options)
+    if not isinstance(loss, nn.Module):
+        raise ValueError(f"loss {name!r} should build a torch.nn.Module, not {type(loss).__name__}")
+    return loss
+
+
+def _import_class(path: str) -> Any:
+    module, _, attribute = path.rpartition(".")
+    if not module:
+        raise ValueError(unknown("loss", path, LOSSES))
+    try:
+        return getattr(import_module(module), attribute)
+    except (ImportError, AttributeError) as error:
+        raise ValueError(f"no loss at {path!r}: {error}") from None
+
+
+def build_terms(specs: Mapping[str, TermSpec], num_classes: int) -> dict[str, Term]:
+    """Build the loss of each term; a loss that asks for `num_classes` is told it."""
+    terms = {}
+    for name, spec in specs.items():
+        if spec.weight == 0:
+            continue
+        options = dict(spec.options)
+        kind = LOSSES.get(spec.loss)
+        if kind is not None and "num_classes" in inspect.signature(kind).parameters:
+            options.setdefault("num_classes", num_classes)
+        try:
+            loss = build_loss(spec.loss, **options)
+        except (ValueError, TypeError) as error:
+            raise ValueError(f"terms.{name}: {error}") from None
+        terms[name] = Term(loss, spec.weight, spec.on, spec.source, spec.optional)
+    return terms
+
+
+def override(
+    specs: Mapping[str, TermSpec], changes: Mapping[str, Mapping[str, Any]]
+) -> dict[str, TermSpec]:
+    """Apply a recipe's `terms` to a method's: override by name, or add a term.
+
+    Args:
+        specs: The method's terms.
+        changes: Term name -> `{loss, weight, on, options}`; what is None or missing is kept.
+            A new term needs a weight; its loss defaults to its name, its tap to `logits`.
+
+    Raises:
+        ValueError: A new term has no weight, a weight is negative, or its name names no loss.
+    """
+    result = dict(specs)
+    for name, change in changes.items():
+        weight = change.get("weight")
+        if name not in result:
+            loss = change.get("loss") or name
+            if loss not in LOSSES and "." not in loss:
+                raise ValueError(f"terms.{name}: {unknown('loss', loss, LOSSES)}")
+            if weight is None:
+                raise ValueError(
+                    f"terms.{name}: a term that the method does not have needs a weight"
+                )
+            result[name] = TermSpec(loss, weight, source="recipe")
+        if weight is not None and not weight >= 0:
+            raise ValueError(f"terms.{name}.weight: expected 0 or more, got {weight}")
+        old = result[name]
+        other = change.get("loss") not in (None, old.loss)
+        result[name] = replace(
+            old,
+            loss=change.get("loss") or old.loss,
+            weight=old.weight if weight is None else float(weight),
+            on=change.get("on") or old.on,
+            # Another loss has other options.
+            options={**({} if other else old.options), **(change.get("options") or {})},
+            source="recipe" if weight is not None or change.get("options") else old.source,
+        )
+    return result

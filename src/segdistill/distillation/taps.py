@@ -1,0 +1,133 @@
+"""Taps: named tensors of a network, read by forward hooks at module paths."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from torch import Tensor, nn
+
+from segdistill.names import unknown
+
+
+def first_tensor(output: Any) -> Tensor | None:
+    """The tensor of a module's output: itself, `out` or `logits` of a mapping or object, or the first
+    item of a sequence; None where there is none."""
+    if isinstance(output, Tensor):
+        return output
+    if isinstance(output, Mapping):
+        return first_tensor(output.get("out", output.get("logits")))
+    if hasattr(output, "logits"):
+        return first_tensor(output.logits)
+    if isinstance(output, (tuple, list)) and output:
+        return first_tensor(output[0])
+    return None
+
+
+def tap_paths(network: nn.Module) -> dict[str, str]:
+    """The taps that a network declares, name -> module path.
+
+    Raises:
+        ValueError: It declares none.
+    """
+    paths = getattr(network, "taps", None)
+    if not isinstance(paths, Mapping):
+        raise ValueError(
+            f"{type(network).__name__} declares no taps: wrap it (segdistill.models.wrap), or give it "
+            "`taps`, a mapping of names to module paths"
+        )
+    return dict(paths)
+
+
+class Taps:
+    """Reads named tensors of a network while it runs.
+
+    A path names a submodule, whose output is read; `path:input` reads its first input instead, and the
+    empty path stands for the network itself. Only the opened taps have hooks, so that an auxiliary
+    head which nobody reads need not run.
+
+    Args:
+        network: The network to read from.
+        paths: Tap name -> module path.
+
+    Raises:
+        ValueError: A path names no submodule; the message gives the nearest one.
+
+    Example:
+        >>> network = nn.Sequential(nn.Conv2d(3, 4, 1), nn.ReLU())
+        >>> taps = Taps(network, {"features": "0"})
+        >>> _ = network(torch.zeros(1, 3, 2, 2))
+        >>> taps.collect()["features"].shape
+        torch.Size([1, 4, 2, 2])
+    """
+
+    def __init__(self, network: nn.Module, paths: Mapping[str, str]) -> None:
+        self.paths = dict(paths)
+        self._tensors: dict[str, tuple[Tensor, int]] = {}
+        modules = dict(network.named_modules())
+        self._hooks = []
+        for name, path in self.paths.items():
+            module_path, _, side = path.partition(":")
+            if module_path not in modules:
+                raise ValueError(f"tap {name!r}: {unknown('module', module_path, modules)}")
+            if side not in ("", "input"):
+                raise ValueError(
+                    f"tap {name!r} reads {path!r}: after the colon only 'input' may stand"
+                )
+            module = modules[module_path]
+            if side:
+                self._hooks.append(module.register_forward_pre_hook(self._read_input(name)))
+            else:
+                self._hooks.append(module.register_forward_hook(self._read_output(name)))
+
+    def _read_output(self, name: str) -> Any:
+        def hook(_module: nn.Module, _inputs: Any, output: Any) -> None:
+            self._keep(name, first_tensor(output))
+
+        return hook
+
+    def _read_input(self, name: str) -> Any:
+        def hook(_module: nn.Module, inputs: Any) -> None:
+            self._keep(name, first_tensor(inputs))
+
+        return hook
+
+    def _keep(self, name: str, tensor: Tensor | None) -> None:
+        if tensor is None:
+            raise ValueError(
+                f"tap {name!r} at {self.paths[name]!r} gives no tensor: point it at a module whose "
+                "output is a tensor, or a mapping with 'out' or 'logits'"
+            )
+        self._tensors[name] = (tensor, tensor._version)
+
+    def collect(self) -> dict[str, Tensor]:
+        """Hand over the tensors of the last forward pass and forget them.
+
+        Raises:
+            ValueError: A tap was not reached in the forward pass, or its tensor was changed in place
+                after it was read.
+        """
+        tensors, self._tensors = self._tensors, {}
+        for name, path in self.paths.items():
+            if name not in tensors:
+                raise ValueError(
+                    f"tap {name!r} at {path!r} was not reached in the forward pass: name a module "
+                    "that runs in every step"
+                )
+            tensor, version = tensors[name]
+            if not tensor.is_inference() and tensor._version != version:
+                raise ValueError(
+                    f"tap {name!r} at {path!r} was changed in place after it was read: tap the module "
+                    "after it, or build the network without inplace operations there"
+                )
+        return {name: tensors[name][0] for name in self.paths}
+
+    def close(self) -> None:
+        """Take the hooks out of the network."""
+        for hook in self._hooks:
+            hook.remove()
+        self._hooks.clear()
+
+    def __enter__(self) -> "Taps":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()

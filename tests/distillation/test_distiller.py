@@ -1,0 +1,207 @@
+import copy
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from segdistill.distillation.catalogue import METHODS, PRESETS, build_method
+from segdistill.distillation.distiller import Distiller
+from segdistill.distillation.method import Method, Term
+from tests.distillation.networks import Tiny, batch
+
+
+def _distiller(method: str = "idd", width: int = 6, **networks: int) -> Distiller:
+    torch.manual_seed(0)
+    student, teacher = Tiny(width), Tiny(9, **networks)
+    distiller = Distiller(student, build_method(method, num_classes=3), teacher)
+    distiller.dry_pass(batch()[0])
+    images, _ = batch()
+    distiller.prepare([images] * 4)
+    return distiller
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_every_method_gives_a_finite_value_for_each_term_and_a_gradient(method: str) -> None:
+    distiller = _distiller(method)
+    values = distiller(*batch())
+    assert set(values) == set(distiller.method.terms)
+    total = distiller.method.total(values)
+    total.backward()
+    assert torch.isfinite(total)
+    assert all(p.grad is not None for p in distiller.student.parameters())
+
+
+def test_the_paper_preset_of_idd_runs_where_the_released_tap_exists() -> None:
+    student, teacher = Tiny(6), Tiny(9)
+    for network in (student, teacher):
+        network.taps["features_released"] = "body"
+    distiller = Distiller(student, build_method("idd", 3, "paper"), teacher)
+    distiller.dry_pass(batch()[0])
+    distiller.prepare([batch()[0]] * 4)
+    assert torch.isfinite(distiller.method.total(distiller(*batch())))
+
+
+@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("preset", PRESETS)
+def test_every_weight_of_the_catalogue_says_where_it_comes_from(method: str, preset: str) -> None:
+    for term in METHODS[method](preset).values():
+        assert term.source in {"published", "released code", "assumed", "measured"}
+
+
+def test_the_teacher_is_no_part_of_parameters_state_or_modes() -> None:
+    distiller = _distiller()
+    teacher = distiller.teacher
+    assert teacher is not None
+    theirs = {id(p) for p in teacher.parameters()}
+    assert not theirs & {id(p) for p in distiller.parameters()}
+    assert not any("teacher" in key for key in distiller.state_dict())
+    distiller.train()
+    assert not teacher.training
+    assert not any(p.requires_grad for p in teacher.parameters())
+
+
+def test_a_step_changes_neither_the_teachers_weights_nor_its_statistics() -> None:
+    distiller = _distiller()
+    assert distiller.teacher is not None
+    before = copy.deepcopy(distiller.teacher.state_dict())
+    distiller.train()
+    optimizer = torch.optim.SGD(distiller.parameters(), lr=0.1)
+    distiller.method.total(distiller(*batch())).backward()
+    optimizer.step()
+    for key, value in distiller.teacher.state_dict().items():
+        torch.testing.assert_close(value, before[key], rtol=0, atol=0)
+
+
+def test_the_dry_pass_and_the_preparation_move_no_running_statistic() -> None:
+    torch.manual_seed(0)
+    student = Tiny(6)
+    before = copy.deepcopy(student.state_dict())
+    distiller = Distiller(student, build_method("idd", 3), Tiny(9))
+    distiller.dry_pass(batch()[0])
+    distiller.prepare([batch()[0]] * 4)
+    for key, value in student.state_dict().items():
+        torch.testing.assert_close(value, before[key], rtol=0, atol=0)
+    assert student.training
+
+
+def test_the_tap_table_says_what_is_aligned() -> None:
+    torch.manual_seed(0)
+    distiller = Distiller(Tiny(6), build_method("idd", 3), Tiny(9, stride=2))
+    rows = {row.term: row for row in distiller.dry_pass(batch()[0])}
+    assert rows["cross_entropy"].teacher is None
+    assert rows["channelwise"].student == (2, 3, 8, 10)
+    assert rows["channelwise"].teacher == (2, 3, 16, 20)
+    assert rows["channelwise"].alignment == "resize to 8x10"
+    assert rows["inter_class"].alignment == "none"
+
+
+def test_channels_are_projected_on_the_students_side_and_trained_with_it() -> None:
+    terms = {"features": {"loss": "channelwise", "on": "features", "weight": 1.0}}
+    distiller = Distiller(Tiny(6), build_method("supervised", 3, terms=terms), Tiny(9))
+    (row,) = [r for r in distiller.dry_pass(batch()[0]) if r.term == "features"]
+    assert row.alignment == "project 6 -> 9"
+    distiller(*batch())["features"].backward()
+    projection = distiller.alignments["features"].project
+    assert projection.weight.shape == (9, 6, 1, 1)
+    assert projection.weight.grad is not None
+
+
+def test_an_auxiliary_term_is_left_out_where_the_student_has_no_such_head() -> None:
+    distiller = Distiller(Tiny(6, aux=False), build_method("supervised", 3))
+    assert list(distiller.method.terms) == ["cross_entropy"]
+
+
+def test_a_method_that_learns_from_a_teacher_needs_one() -> None:
+    with pytest.raises(ValueError, match="learns from a teacher"):
+        Distiller(Tiny(6), build_method("kd", 3))
+
+
+def test_an_unknown_tap_names_owner_and_nearest() -> None:
+    terms = {"channelwise": {"on": "featurs"}}
+    with pytest.raises(
+        ValueError, match=r"'channelwise': the student has no tap named 'featurs'.*'features'"
+    ):
+        Distiller(Tiny(6), build_method("cwd", 3, terms=terms), Tiny(9))
+
+
+def test_other_numbers_of_classes_are_refused_in_the_dry_pass() -> None:
+    distiller = Distiller(Tiny(6), build_method("kd", 3), Tiny(9, num_classes=4))
+    with pytest.raises(ValueError, match="3 classes and the teacher 4"):
+        distiller.dry_pass(batch()[0])
+
+
+def test_gradient_shares_are_norms_at_the_last_shared_weight_relative_to_the_task() -> None:
+    distiller = _distiller("kd")
+    anchor = distiller.anchor()
+    assert anchor is distiller.student.body[0].weight
+    values = distiller(*batch())
+    shares = distiller.gradient_shares()
+    assert shares["cross_entropy"] == 1.0
+    assert "cross_entropy_aux" not in shares
+    task, pixel = (
+        torch.autograd.grad(values[n], anchor, retain_graph=True)[0].norm()
+        for n in ("cross_entropy", "pixelwise")
+    )
+    weight = distiller.method.terms["pixelwise"].weight
+    assert shares["pixelwise"] == pytest.approx(float(weight * pixel / task), rel=1e-5)
+
+
+def test_the_anchor_before_a_classifiers_input_is_the_last_kernel_before_it() -> None:
+    student = Tiny(6)
+    student.taps["features"] = "head:input"
+    distiller = Distiller(student, build_method("kd", 3), Tiny(9))
+    assert distiller.anchor() is student.body[0].weight
+
+
+def test_measuring_shares_leaves_the_gradients_of_the_step_alone() -> None:
+    plain, measured = _distiller(), _distiller()
+    for distiller, with_shares in ((plain, False), (measured, True)):
+        values = distiller(*batch())
+        if with_shares:
+            assert distiller.gradient_shares()
+        distiller.method.total(values).backward()
+    for own, other in zip(plain.parameters(), measured.parameters(), strict=True):
+        if own.grad is not None:
+            torch.testing.assert_close(own.grad, other.grad, rtol=0, atol=0)
+
+
+def test_a_loss_may_ask_for_images_and_for_nothing_else() -> None:
+    class WithImages(nn.Module):
+        def forward(self, student: Tensor, images: Tensor) -> Tensor:
+            return student.mean() + images.mean()
+
+    class Odd(nn.Module):
+        def forward(self, student: Tensor, weather: Tensor) -> Tensor:
+            return student.mean()
+
+    distiller = Distiller(Tiny(6), Method("mine", {"term": Term(WithImages(), 1.0)}))
+    images, labels = batch()
+    torch.testing.assert_close(
+        distiller(images, labels)["term"], distiller.student(images).mean() + images.mean()
+    )
+    with pytest.raises(ValueError, match="no loss input named 'weather'"):
+        Method("mine", {"term": Term(Odd(), 1.0)})
+
+
+def test_the_alignment_of_corners_comes_from_the_student() -> None:
+    student = Tiny(6)
+    student.align_corners = True
+    distiller = Distiller(student, build_method("supervised", 3))
+    assert distiller.method.terms["cross_entropy"].loss.align_corners is True
+
+
+def test_closing_takes_the_hooks_out_of_both_networks() -> None:
+    distiller = _distiller("kd")
+    networks = [distiller.student, distiller.teacher]
+    assert any(m._forward_hooks for n in networks for m in n.modules())
+    distiller.close()
+    assert not any(m._forward_hooks or m._forward_pre_hooks for n in networks for m in n.modules())
+
+
+def test_tensors_are_aligned_in_full_precision_under_autocast() -> None:
+    distiller = Distiller(Tiny(6), build_method("kd", 3), Tiny(9, stride=2))
+    distiller.dry_pass(batch()[0])
+    with torch.autocast("cpu", torch.bfloat16):
+        values = distiller(*batch())
+    assert values["pixelwise"].dtype == torch.float32
+    assert torch.isfinite(values["pixelwise"])

@@ -1,0 +1,63 @@
+import pytest
+import torch
+
+from segdistill.distillation.catalogue import build_method, method_terms
+from segdistill.distillation.method import build_loss
+
+
+def test_the_total_weighs_each_term() -> None:
+    method = build_method(
+        "kd", 3, terms={"pixelwise": {"weight": 2.5}, "cross_entropy_aux": {"weight": 0}}
+    )
+    values = {"cross_entropy": torch.tensor(1.0), "pixelwise": torch.tensor(4.0)}
+    assert set(method.terms) == set(values)
+    assert float(method.total(values)) == 1.0 + 2.5 * 4.0
+
+
+def test_an_override_keeps_what_it_does_not_name() -> None:
+    plain = method_terms("cwd")["channelwise"]
+    term = build_method("cwd", 3, terms={"channelwise": {"options": {"temperature": 2.0}}}).terms[
+        "channelwise"
+    ]
+    assert term.weight == plain.weight
+    assert term.loss.temperature == 2.0
+    assert term.source == "recipe"
+
+
+@pytest.mark.parametrize(
+    ("terms", "message"),
+    [
+        (
+            {"chanelwise": {"weight": 1.0}},
+            "terms.chanelwise: no loss named 'chanelwise'; did you mean 'channelwise'",
+        ),
+        ({"pairwise": {}}, "terms.pairwise: a term that the method does not have needs a weight"),
+        (
+            {"channelwise": {"weight": -1.0}},
+            "terms.channelwise.weight: expected 0 or more, got -1.0",
+        ),
+        (
+            {"channelwise": {"options": {"temprature": 2}}},
+            "terms.channelwise: .*did you mean 'temperature'",
+        ),
+    ],
+)
+def test_a_bad_override_is_refused_by_its_path(terms: dict, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        build_method("cwd", 3, terms=terms)
+
+
+def test_unknown_methods_and_presets_name_the_nearest() -> None:
+    with pytest.raises(ValueError, match="did you mean 'idd'"):
+        build_method("iddd", 3)
+    with pytest.raises(ValueError, match="did you mean 'paper'"):
+        build_method("idd", 3, preset="papr")
+
+
+def test_a_loss_of_ones_own_is_named_by_its_dotted_path() -> None:
+    loss = build_loss("torch.nn.MSELoss", reduction="sum")
+    assert float(loss(torch.ones(3), torch.zeros(3))) == 3.0
+    with pytest.raises(ValueError, match=r"no loss at 'torch\.nn\.NoSuchLoss'"):
+        build_loss("torch.nn.NoSuchLoss")
+    with pytest.raises(ValueError, match=r"did you mean 'pixelwise'"):
+        build_loss("pixelwse")
