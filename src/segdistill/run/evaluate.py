@@ -1,0 +1,304 @@
+"""Measure a network on a labelled set: one confusion matrix, and what follows from it."""
+
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from typing import Any, Literal
+
+import torch
+from jaxtyping import Int, Int64
+from torch import Tensor, nn
+from torch.utils.data import Dataset
+
+from segdistill.data.dataset import IGNORED
+from segdistill.data.loader import evaluation_loader
+from segdistill.run.protocol import Protocol, Size, evaluating, label_map
+
+Absent = Literal["undefined", "zero"]
+
+
+@dataclass(eq=False)
+class Evaluation:
+    """What a network reached on a set of labelled images. All figures are shares between 0 and 1.
+
+    With n_ij the number of pixels labelled i and predicted j, over the whole set: the IoU of class
+    i is n_ii / (Σ_j n_ij + Σ_j n_ji − n_ii), its accuracy n_ii / Σ_j n_ij.
+
+    Attributes:
+        miou: Mean of the defined IoUs.
+        iou: IoU of each class; None where a class occurs neither in the labels nor in the
+            predictions (with `absent="zero"`: 0). Predicted but never labelled is 0.
+        accuracy: Share of each class's labelled pixels that is found; None where none is labelled.
+        pixel_accuracy: Share of all labelled pixels that is right.
+        classes_counted: How many classes the mean is over.
+        classes: Names of the classes.
+        confusion: Pixels, rows labels, columns predictions; int64.
+        images: How many images were counted.
+        protocol: How the images were shown, and the rule for absent classes, as plain values.
+    """
+
+    miou: float
+    iou: list[float | None]
+    accuracy: list[float | None]
+    pixel_accuracy: float
+    classes_counted: int
+    classes: list[str]
+    confusion: Tensor
+    images: int
+    protocol: dict[str, Any]
+
+    @classmethod
+    def from_confusion(
+        cls,
+        confusion: Int64[Tensor, "k k"],
+        *,
+        classes: list[str] | None = None,
+        absent: Absent = "undefined",
+        images: int = 0,
+        protocol: dict[str, Any] | None = None,
+    ) -> "Evaluation":
+        """Work the figures out of a confusion matrix.
+
+        Raises:
+            ValueError: The matrix holds no labelled pixel.
+        """
+        total = int(confusion.sum())
+        if not total:
+            raise ValueError(
+                f"no labelled pixel in {images} images (all are {IGNORED}): nothing to measure"
+            )
+        iou = class_iou(confusion, absent)
+        defined = [value for value in iou if value is not None]
+        hits, labelled = confusion.diagonal().tolist(), confusion.sum(1).tolist()
+        return cls(
+            miou=sum(defined) / len(defined),
+            iou=iou,
+            accuracy=[
+                hit / count if count else None for hit, count in zip(hits, labelled, strict=True)
+            ],
+            pixel_accuracy=sum(hits) / total,
+            classes_counted=len(defined),
+            classes=classes or [f"class {index}" for index in range(len(iou))],
+            confusion=confusion.cpu(),
+            images=images,
+            protocol={**(protocol or {}), "absent": absent},
+        )
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain values for a JSON file; `from_json` reads them back."""
+        return {**asdict(self), "confusion": self.confusion.tolist()}
+
+    @classmethod
+    def from_json(cls, values: dict[str, Any]) -> "Evaluation":
+        """Read what `to_json` gave; further keys are passed over.
+
+        Raises:
+            ValueError: A key is missing.
+        """
+        names = list(cls.__dataclass_fields__)
+        if missing := [name for name in names if name not in values]:
+            raise ValueError(f"no evaluation: {', '.join(missing)} missing; run `evaluate` again")
+        known = {name: values[name] for name in names}
+        known["confusion"] = torch.tensor(values["confusion"], dtype=torch.int64)
+        return cls(**known)
+
+    def table(self) -> str:
+        """The figures in per cent as aligned plain text, one line a class."""
+        width = max(5, *(len(name) for name in self.classes))
+        shares = (self.confusion.sum(1).double() / self.confusion.sum()).tolist()
+        lines = [f"{'class':<{width}}  {'IoU':>6}  {'found':>6}  {'pixels':>6}"]
+        for name, iou, found, share in zip(
+            self.classes, self.iou, self.accuracy, shares, strict=True
+        ):
+            cells = "  ".join(_percent(value) for value in (iou, found, share))
+            lines.append(f"{name:<{width}}  {cells}")
+        lines.append(
+            f"mIoU {100 * self.miou:.2f} over {self.classes_counted} of {len(self.classes)} "
+            f"classes, pixel accuracy {100 * self.pixel_accuracy:.2f}, {self.images} images"
+        )
+        return "\n".join(lines)
+
+
+def evaluate(
+    model: nn.Module,
+    dataset: Dataset[Any],
+    *,
+    size: Size | None = None,
+    window: Size | None = None,
+    overlap: float = 1 / 3,
+    flip: bool = False,
+    scales: tuple[float, ...] = (1.0,),
+    average: Literal["logits", "probabilities"] = "logits",
+    absent: Absent = "undefined",
+    device: str | torch.device | None = None,
+    precision: str = "32",
+    channels_last: bool = False,
+    workers: int = 0,
+    rank: int = 0,
+    world: int = 1,
+    all_reduce: Callable[[Tensor], Tensor] | None = None,
+    progress: Callable[[int, int], None] | None = None,
+) -> Evaluation:
+    """Measure mIoU, IoU of each class and pixel accuracy of a network on a labelled set.
+
+    One int64 confusion matrix over the whole set, at each label's own size; pixels are left out by
+    their label alone (255), whatever is predicted there. Predictions are not kept, so that the
+    memory does not grow with the number of images. The network's modes (training or not) are put
+    back.
+
+    The released code of SKD, IFVD and CIRKD counts a class that occurs nowhere as 0, which
+    `absent="zero"` does too.
+
+    Args:
+        model: Network with the model contract; a plain module that returns one tensor will do.
+        dataset: Samples {"image": RGB `3 h w` in 0..1, "label": class ids `h w`, "name"}, or pairs
+            (image, label). Its `classes` name the classes.
+        size, window, overlap, flip, scales, average, precision: See `Protocol`.
+        absent: Class that occurs neither in labels nor in predictions: "undefined" leaves it out of
+            the mean, "zero" counts it as 0.
+        device: Where to run; the network is moved there. None: where the network is.
+        channels_last: Memory format of images and network (the network's is changed for good; its
+            values are not).
+        workers: Processes that load data.
+        rank, world: This process takes every `world`-th image, from image `rank` on.
+        all_reduce: Sums an int64 tensor over the processes; asked for once, at the end. Needed
+            where `world` is above 1, unless a part is all that is wanted.
+        progress: Called with (images done, images to do by this process) after each image.
+
+    Raises:
+        ValueError: The set is empty or has no labelled pixel, its number of classes is not the
+            network's, 255 is a class id, or a label is out of range (image and value named).
+
+    Example:
+        >>> network = nn.Conv2d(3, 2, 1)
+        >>> network.num_classes = 2
+        >>> pairs = [(torch.zeros(3, 4, 4), torch.zeros(4, 4, dtype=torch.int64))]
+        >>> evaluate(network, pairs).images
+        1
+    """
+    protocol = Protocol(size, window, overlap, flip, tuple(scales), average, precision)
+    if absent not in ("undefined", "zero"):
+        raise ValueError(f"absent should be 'undefined' or 'zero', not {absent!r}")
+    classes = _class_names(model, dataset)
+    device = torch.device(device) if device is not None else _device_of(model)
+    model.to(device)
+    if channels_last:
+        model.to(memory_format=torch.channels_last)
+    # The last entry counts images, so that one reduction sums all there is to sum.
+    sums = torch.zeros(len(classes) ** 2 + 1, dtype=torch.int64, device=device)
+    loader = evaluation_loader(dataset, size=size, rank=rank, world=world, workers=workers)
+    todo = len(range(rank, len(dataset), world))  # type: ignore[arg-type]
+    with evaluating(model):
+        for done, sample in enumerate(loader, 1):
+            image, labels, name = sample["image"].to(device), sample["label"][0], sample["name"][0]
+            if channels_last:
+                image = image.contiguous(memory_format=torch.channels_last)
+            check_labels(labels, len(classes), name=name)
+            height, width = labels.shape
+            predictions = label_map(model, image, (height, width), protocol, len(classes))
+            sums[:-1] += confusion_matrix(labels.to(device), predictions, len(classes)).flatten()
+            sums[-1] += 1
+            if progress is not None:
+                progress(done, todo)
+    if all_reduce is not None:
+        sums = all_reduce(sums)
+    return Evaluation.from_confusion(
+        sums[:-1].view(len(classes), len(classes)),
+        classes=classes,
+        absent=absent,
+        images=int(sums[-1]),
+        protocol=protocol.describe(model),
+    )
+
+
+def confusion_matrix(
+    labels: Int[Tensor, "*pixels"],
+    predictions: Int[Tensor, "*pixels"],
+    num_classes: int,
+    ignore: int = IGNORED,
+) -> Int64[Tensor, "k k"]:
+    """Count pixels by label (row) and prediction (column).
+
+    A pixel is left out by its label alone. Counts of several images add up to those of the set.
+
+    Args:
+        labels: Class ids, or `ignore`; see `check_labels`.
+        predictions: Class ids below `num_classes`.
+        num_classes: Number of classes, k.
+        ignore: Label of pixels that do not count.
+
+    Example:
+        >>> confusion_matrix(torch.tensor([0, 1, 1, 255]), torch.tensor([0, 0, 1, 1]), 2)
+        tensor([[1, 0],
+                [1, 1]])
+    """
+    valid = labels != ignore
+    cells = labels[valid].long() * num_classes + predictions[valid]
+    return torch.bincount(cells, minlength=num_classes**2).view(num_classes, num_classes)
+
+
+def check_labels(
+    labels: Int[Tensor, "*pixels"],
+    num_classes: int,
+    ignore: int = IGNORED,
+    name: str = "the label map",
+) -> None:
+    """Refuse labels that are neither class ids nor `ignore`.
+
+    Raises:
+        ValueError: `ignore` is itself a class id, or a label is out of range.
+    """
+    if 0 <= ignore < num_classes:
+        raise ValueError(
+            f"label {ignore} marks ignored pixels, so it cannot be one of {num_classes} class ids: "
+            f"map the labels to at most {ignore} classes"
+        )
+    wrong = (labels != ignore) & ((labels < 0) | (labels >= num_classes))
+    if bool(wrong.any()):
+        raise ValueError(
+            f"{name}: label {int(labels[wrong][0])} is no class id (0 to {num_classes - 1}, "
+            f"{ignore} for ignored): declare a mapping from the raw ids"
+        )
+
+
+def class_iou(confusion: Int64[Tensor, "k k"], absent: Absent = "undefined") -> list[float | None]:
+    """Intersection over union of each class, 0 to 1.
+
+    None (or 0 with `absent="zero"`) where a class is neither labelled nor predicted.
+
+    Example:
+        >>> class_iou(torch.tensor([[2, 1, 0], [0, 3, 0], [0, 0, 0]]))
+        [0.6666666666666666, 0.75, None]
+    """
+    hits = confusion.diagonal().tolist()
+    unions = (confusion.sum(0) + confusion.sum(1) - confusion.diagonal()).tolist()
+    nothing = 0.0 if absent == "zero" else None
+    return [hit / union if union else nothing for hit, union in zip(hits, unions, strict=True)]
+
+
+def _class_names(model: nn.Module, dataset: Any) -> list[str]:
+    while not hasattr(dataset, "classes") and hasattr(dataset, "dataset"):
+        dataset = dataset.dataset  # a torch.utils.data.Subset knows its images only
+    names = list(getattr(dataset, "classes", []))
+    in_data = len(names) or getattr(dataset, "num_classes", None)
+    in_model = getattr(model, "num_classes", None)
+    if in_data and in_model and in_data != in_model:
+        raise ValueError(
+            f"the network tells {in_model} classes apart, the data set has {in_data}: evaluate on "
+            "the data set the network was trained for, or map the labels to its classes"
+        )
+    count = in_data or in_model
+    if not count:
+        raise ValueError(
+            "the number of classes is unknown: give the data set `classes`, or the network "
+            "`num_classes`"
+        )
+    return names or [f"class {index}" for index in range(count)]
+
+
+def _device_of(model: nn.Module) -> torch.device:
+    parameter = next(model.parameters(), None)
+    return parameter.device if parameter is not None else torch.device("cpu")
+
+
+def _percent(share: float | None) -> str:
+    return f"{'-':>6}" if share is None else f"{100 * share:6.2f}"

@@ -1,0 +1,205 @@
+"""Segment photographs: an index mask and a coloured overlay for each image file."""
+
+import json
+from collections.abc import Callable, Iterable, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from PIL import Image, ImageOps
+from torch import Tensor, nn
+
+from segdistill.data.dataset import IMAGE_SUFFIXES, list_names, read_image
+from segdistill.run.protocol import Protocol, Size, evaluating, label_map
+
+Inputs = str | Path | Iterable[str | Path]
+
+
+def predict(
+    model: nn.Module,
+    inputs: Inputs,
+    out: str | Path,
+    *,
+    classes: Sequence[str],
+    palette: Sequence[Sequence[int]],
+    size: Size | None = None,
+    window: Size | None = None,
+    overlap: float = 1 / 3,
+    flip: bool = False,
+    device: str | torch.device | None = None,
+    precision: str = "32",
+    alpha: float = 0.5,
+    progress: Callable[[int, int], None] | None = None,
+) -> list[Path]:
+    """Segment photographs: a mask of class ids and a coloured overlay for each.
+
+    Writes `<stem>.png` (the mask), `<stem>_overlay.jpg`, and one `classes.json` (names, colours).
+    The masks are 8-bit palette images: read as numbers they hold class ids, looked at they show the
+    classes' colours. Both pictures have the size of the photograph as a viewer shows it: an EXIF
+    orientation is applied first. Grey and palette images are converted to RGB, transparency is
+    dropped. Of two images with the same stem the second is written as `<stem>-2`.
+
+    All images are read once before the first is predicted, so that a bad one costs no work.
+
+    Args:
+        model: Network with the model contract.
+        inputs: Image files, and folders whose image files are taken in the order of their names
+            (not those of folders inside them).
+        out: Folder to write to; made where it does not exist.
+        classes: Names of the classes.
+        palette: A colour (red, green, blue in 0..255) for each class.
+        size, window, overlap, flip, precision: See `Protocol`.
+        device: Where to run; the network is moved there. None: where the network is.
+        alpha: Share of the class colour in the overlay, 0 to 1.
+        progress: Called with (images done, images to do) after each image.
+
+    Returns:
+        The written files.
+
+    Raises:
+        FileNotFoundError: An input does not exist, or a folder holds no image.
+        ValueError: An image cannot be read, would be overwritten, `out` is no folder that can be
+            written to, or the numbers of classes, colours and channels of the logits differ.
+    """
+    if not 0 <= alpha <= 1:
+        raise ValueError(f"alpha {alpha} is no share of the overlay: give 0 to 1")
+    if len(classes) != len(palette) or len(classes) > 256:
+        raise ValueError(
+            f"{len(palette)} colours for {len(classes)} classes: expected one for each, at most 256"
+        )
+    protocol = Protocol(size, window, overlap, flip, precision=precision)
+    paths = find_images(inputs)
+    _check_readable(paths)
+    folder = _output_folder(out)
+    targets = _targets(paths, folder)
+    parameter = next(model.parameters(), torch.empty(0))
+    device = torch.device(device) if device is not None else parameter.device
+    model.to(device)
+    colours = torch.tensor([list(colour) for colour in palette], dtype=torch.float32)
+    written = []
+    with evaluating(model):
+        for done, (path, (mask_path, overlay_path)) in enumerate(
+            zip(paths, targets, strict=True), 1
+        ):
+            photograph = _read_upright(path)
+            image = (photograph.float() / 255).permute(2, 0, 1)[None].contiguous().to(device)
+            shape = (photograph.shape[0], photograph.shape[1])
+            labels = label_map(model, image, shape, protocol, len(classes)).cpu()
+            save_mask(labels, palette, mask_path)
+            overlay = (1 - alpha) * photograph + alpha * colours[labels]
+            Image.fromarray(overlay.round().byte().numpy()).save(overlay_path, quality=92)
+            written += [mask_path, overlay_path]
+            if progress is not None:
+                progress(done, len(paths))
+    return [*written, _write_legend(classes, palette, folder)]
+
+
+def find_images(inputs: Inputs) -> list[Path]:
+    """Image files, each once: files as they are named, folders opened up.
+
+    Raises:
+        FileNotFoundError: An input does not exist, a folder holds no image, or there are no inputs.
+    """
+    inputs = [inputs] if isinstance(inputs, str | Path) else list(inputs)
+    found: dict[Path, Path] = {}
+    for path in map(Path, inputs):
+        if path.is_dir():
+            inside = sorted(
+                file
+                for file in path.iterdir()
+                if file.is_file() and file.suffix.lower() in IMAGE_SUFFIXES
+            )
+            if not inside:
+                raise FileNotFoundError(
+                    f"no image in {path}: expected files that end in {', '.join(IMAGE_SUFFIXES)}"
+                )
+        elif path.is_file():
+            inside = [path]
+        else:
+            raise FileNotFoundError(f"no image or folder at {path}: check the path")
+        for file in inside:
+            found.setdefault(file.resolve(), file)
+    if not found:
+        raise FileNotFoundError("no images to predict: name an image file or a folder of them")
+    return list(found.values())
+
+
+def save_mask(labels: Tensor, palette: Sequence[Sequence[int]], path: Path) -> None:
+    """Write class ids `h w` as an 8-bit palette PNG.
+
+    Args:
+        labels: Class ids, 0 to 255.
+        palette: Colours of the ids from 0 on.
+        path: File to write.
+    """
+    mask = Image.fromarray(labels.to(torch.uint8).numpy())
+    mask.putpalette([int(value) for colour in palette for value in colour])
+    mask.save(path)
+
+
+def _check_readable(paths: Sequence[Path]) -> None:
+    bad = []
+    for path in paths:
+        try:
+            read_image(path)
+        except (ValueError, OSError) as error:
+            bad.append((path, error))
+    if len(bad) == 1:
+        raise ValueError(str(bad[0][1]))
+    if bad:
+        names = list_names([path.name for path, _ in bad])
+        raise ValueError(f"{len(bad)} of {len(paths)} images cannot be read ({names}); {bad[0][1]}")
+
+
+def _output_folder(out: str | Path) -> Path:
+    folder = Path(out)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        probe = folder / ".writable"
+        probe.touch()
+        probe.unlink()
+    except OSError as error:
+        raise ValueError(
+            f"cannot write to {folder} ({error.strerror}): name another folder"
+        ) from None
+    return folder
+
+
+def _targets(paths: Sequence[Path], folder: Path) -> list[tuple[Path, Path]]:
+    """Mask and overlay file of each image; no two alike, and none that is itself an input."""
+    # File systems that ignore case take A.png and a.png for one file.
+    taken: set[str] = set()
+    stems = []
+    later = {path.stem.lower() for path in paths}
+    for path in paths:
+        stem, number = path.stem, 1
+        while stem.lower() in taken or (number > 1 and stem.lower() in later):
+            number += 1
+            stem = f"{path.stem}-{number}"
+        taken.add(stem.lower())
+        stems.append(stem)
+    targets = [(folder / f"{stem}.png", folder / f"{stem}_overlay.jpg") for stem in stems]
+    inputs = {path.resolve() for path in paths}
+    for path in (path for pair in targets for path in pair):
+        if path.resolve() in inputs:
+            raise ValueError(
+                f"{path} is an input and would be overwritten: write to another folder"
+            )
+    return targets
+
+
+def _read_upright(path: Path) -> Tensor:
+    with Image.open(path) as image:
+        upright = ImageOps.exif_transpose(image).convert("RGB")
+    return torch.from_numpy(np.array(upright))
+
+
+def _write_legend(classes: Sequence[str], palette: Sequence[Sequence[int]], folder: Path) -> Path:
+    legend: list[dict[str, Any]] = [
+        {"id": index, "name": name, "colour": [int(value) for value in colour]}
+        for index, (name, colour) in enumerate(zip(classes, palette, strict=True))
+    ]
+    path = folder / "classes.json"
+    path.write_text(json.dumps(legend, indent=1) + "\n")
+    return path

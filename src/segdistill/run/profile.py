@@ -1,0 +1,332 @@
+"""What a network costs: parameters, multiply-adds at a size, and measured latency."""
+
+import copy
+import statistics
+import time
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from typing import Any, Literal
+
+import torch
+from torch import Tensor, nn
+from torch.utils.flop_counter import FlopCounterMode
+
+from segdistill.run.protocol import Size, autocast, evaluating, multiple_of, padded
+
+Count = Literal["flops", "paper"]
+
+
+@dataclass(frozen=True)
+class Latency:
+    """Milliseconds of one forward pass of one image, and how many passes were timed."""
+
+    median: float
+    p90: float
+    repeats: int
+
+
+@dataclass(frozen=True)
+class Profile:
+    """What a network costs on one image.
+
+    Attributes:
+        parameters: All parameters, frozen or not, the auxiliary head's too, as the papers count.
+        parameters_deployed: Those without the auxiliary head: what is shipped.
+        multiply_adds: Multiply-adds of one forward pass at `size`; see `multiply_adds`.
+        count: Rule of `multiply_adds`: "flops" or "paper".
+        size: Height and width of the image, in pixels.
+        latency_ms_median: Median time of a forward pass of one image in milliseconds; None: not
+            measured.
+        latency_ms_p90: 90th percentile of the same.
+        repeats: How many passes were timed.
+        threads: Threads of the CPU that PyTorch used.
+        device: Where the time was measured.
+    """
+
+    parameters: int
+    parameters_deployed: int
+    multiply_adds: float
+    count: str
+    size: Size
+    latency_ms_median: float | None
+    latency_ms_p90: float | None
+    repeats: int
+    threads: int
+    device: str
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain values for a JSON file."""
+        return {**asdict(self), "size": list(self.size)}
+
+
+def profile(
+    model: nn.Module,
+    size: Size = (512, 1024),
+    *,
+    count: Count = "flops",
+    latency: bool = True,
+    repeats: int = 20,
+    device: str | torch.device | None = None,
+) -> Profile:
+    """Count a network's parameters and multiply-adds, and measure its latency.
+
+    Args:
+        model: The network; not changed, but moved to `device`.
+        size: Height and width of the image; the network sees it padded to its `multiple_of`.
+        count: Rule of the multiply-adds; see `multiply_adds`.
+        latency: Measure the time too.
+        repeats: Forward passes that are timed at most; see `measure_latency`.
+        device: Where to measure; None: where the network is.
+
+    Example:
+        >>> profile(nn.Conv2d(3, 8, 3, padding=1), size=(4, 4), latency=False).multiply_adds
+        3456.0
+    """
+    return compare({"": model}, size, count=count, latency=latency, repeats=repeats, device=device)[
+        ""
+    ]
+
+
+def compare(
+    models: Mapping[str, nn.Module],
+    size: Size = (512, 1024),
+    *,
+    count: Count = "flops",
+    latency: bool = True,
+    repeats: int = 20,
+    device: str | torch.device | None = None,
+) -> dict[str, Profile]:
+    """Profile several networks at one size, their forward passes timed in turns; see `profile`."""
+    check_size(size)
+    times = measure_latency(models, size, repeats, device=device) if latency else {}
+    return {
+        name: Profile(
+            parameters=_parameters(model),
+            parameters_deployed=_parameters(model) - _parameters(_auxiliary_head(model)),
+            multiply_adds=multiply_adds(model, size, count),
+            count=count,
+            size=size,
+            latency_ms_median=times[name].median if latency else None,
+            latency_ms_p90=times[name].p90 if latency else None,
+            repeats=times[name].repeats if latency else 0,
+            threads=torch.get_num_threads(),
+            device=str(_device(model, device)),
+        )
+        for name, model in models.items()
+    }
+
+
+def table(profiles: Mapping[str, Profile]) -> str:
+    """Profiles as aligned plain text; the last column is the time relative to the first one's."""
+    width = max(len("network"), *(len(name) for name in profiles))
+    lines = [
+        f"{'network':<{width}}  {'params':>9}  {'deployed':>9}  {'mult-adds':>9}  "
+        f"{'median ms':>9}  {'p90 ms':>9}  {'ratio':>6}"
+    ]
+    base = next(iter(profiles.values())).latency_ms_median
+    for name, entry in profiles.items():
+        cost = f"{entry.parameters / 1e6:8.3f}M  {entry.parameters_deployed / 1e6:8.3f}M"
+        cost += f"  {entry.multiply_adds / 1e9:8.3f}G"
+        median, p90 = entry.latency_ms_median, entry.latency_ms_p90
+        ratio = median / base if median is not None and base else None
+        time_cells = f"{_cell(median, 9, 1)}  {_cell(p90, 9, 1)}  {_cell(ratio, 6, 2)}"
+        lines.append(f"{name:<{width}}  {cost}  {time_cells}")
+    return "\n".join(lines)
+
+
+def multiply_adds(model: nn.Module, size: Size, count: Count = "flops") -> float:
+    """Multiply-adds of one forward pass of one image.
+
+    "flops": half of what `torch.utils.flop_counter` counts (convolutions, transposed ones too, and
+    matrix products), of the network as it is deployed, in eval mode.
+
+    "paper": as the papers of this field counted (found by reproducing their published figures): the
+    multiply-adds of `nn.Conv2d` alone plus half of their bias additions, the auxiliary head
+    included; transposed convolutions, normalisation, pooling and upsampling left out.
+
+    Counted on the meta device where the network can run there, which takes no time and no memory;
+    else with zeros on the network's own device.
+
+    Args:
+        model: The network; not changed.
+        size: Height and width of the image; padded to the network's `multiple_of`.
+        count: "flops" or "paper".
+
+    Raises:
+        ValueError: Unknown `count`.
+    """
+    check_size(size)
+    if count not in ("flops", "paper"):
+        raise ValueError(f"count should be 'flops' or 'paper', not {count!r}")
+    run = _count_flops if count == "flops" else _count_paper
+    try:
+        return run(_on_meta(model), size, torch.device("meta"))
+    except (RuntimeError, NotImplementedError, TypeError):
+        # The network makes tensors of its own on a fixed device, or looks at values.
+        return run(model, size, _device(model))
+
+
+def measure_latency(
+    models: Mapping[str, nn.Module],
+    size: Size,
+    repeats: int = 20,
+    *,
+    warmup: int = 2,
+    seconds: float = 60.0,
+    device: str | torch.device | None = None,
+    precision: str = "32",
+    channels_last: bool = False,
+) -> dict[str, Latency]:
+    """Time forward passes of one image, the networks taking turns so that their ratios are fair.
+
+    In eval mode without gradients, on random images; on GPUs each pass is waited for. A round lets
+    each network run once, beginning with another one each time.
+
+    Args:
+        models: Name -> network; moved to `device`.
+        size: Height and width of the image; padded to each network's `multiple_of`.
+        repeats: Rounds at most.
+        warmup: Rounds before those, not timed.
+        seconds: No further round is begun after this time, once 3 are timed.
+        device: Where to run; None: where each network is.
+        precision: "32", "bf16" or "fp16" (GPUs only).
+        channels_last: Memory format of image and networks (the networks' is changed for good).
+
+    Raises:
+        ValueError: There are no networks, or `repeats` is below 1.
+    """
+    if not models or repeats < 1:
+        raise ValueError(f"latency needs a network and at least 1 repeat, not {repeats}")
+    check_size(size)
+    images = {
+        name: _ready(model, size, _device(model, device), channels_last)
+        for name, model in models.items()
+    }
+    names, times = list(models), {name: list[float]() for name in models}
+    began = time.perf_counter()
+    for turn in range(warmup + repeats):
+        if turn >= warmup + 3 and time.perf_counter() - began > seconds:
+            break
+        first = turn % len(names)
+        for name in names[first:] + names[:first]:
+            elapsed = _time(models[name], images[name], precision)
+            if turn >= warmup:
+                times[name].append(1000 * elapsed)
+    return {
+        name: Latency(statistics.median(values), _percentile(values, 0.9), len(values))
+        for name, values in times.items()
+    }
+
+
+def check_size(size: Size) -> None:
+    """Refuse what is no height and width.
+
+    Raises:
+        ValueError: `size` is not two numbers above 0.
+    """
+    if len(size) != 2 or min(size) < 1:
+        raise ValueError(f"size should be a height and a width in pixels, not {size!r}")
+
+
+def _count_flops(model: nn.Module, size: Size, device: torch.device) -> float:
+    with evaluating(model), FlopCounterMode(display=False) as counter:
+        model(_image(model, size, device))
+    return float(counter.get_total_flops()) / 2
+
+
+def _count_paper(model: nn.Module, size: Size, device: torch.device) -> float:
+    total = 0.0
+
+    def add(module: nn.Module, _inputs: Any, output: Tensor) -> None:
+        nonlocal total
+        assert isinstance(module, nn.Conv2d)
+        per_output = module.weight[0].numel() + (0 if module.bias is None else 0.5)
+        total += output.numel() * per_output
+
+    def nothing(*_: Any) -> None:
+        return None
+
+    hooks = [
+        module.register_forward_hook(add)
+        for module in model.modules()
+        if isinstance(module, nn.Conv2d)
+    ]
+    # A hook on the auxiliary head is what opens its tap: it runs in eval mode too.
+    if (auxiliary := _auxiliary_head(model)) is not None:
+        hooks.append(auxiliary.register_forward_hook(nothing))
+    try:
+        with evaluating(model):
+            model(_image(model, size, device))
+    finally:
+        for hook in hooks:
+            hook.remove()
+    return total
+
+
+def _on_meta(model: nn.Module) -> nn.Module:
+    """A copy of the network whose tensors have no memory; its weights are not copied on the way."""
+    tensors: dict[int, Any] = {}
+    for parameter in model.parameters():
+        tensors[id(parameter)] = nn.Parameter(
+            torch.empty_like(parameter, device="meta"), requires_grad=False
+        )
+    for buffer in model.buffers():
+        tensors[id(buffer)] = torch.empty_like(buffer, device="meta")
+    return copy.deepcopy(model, tensors)
+
+
+def _auxiliary_head(model: nn.Module) -> nn.Module | None:
+    taps = getattr(model, "taps", None) or {}
+    path = taps.get("aux", "").partition(":")[0]
+    return model.get_submodule(path) if path else None
+
+
+def _parameters(model: nn.Module | None) -> int:
+    return sum(parameter.numel() for parameter in model.parameters()) if model is not None else 0
+
+
+def _device(model: nn.Module, device: str | torch.device | None = None) -> torch.device:
+    if device is not None:
+        return torch.device(device)
+    parameter = next(model.parameters(), None)
+    return parameter.device if parameter is not None else torch.device("cpu")
+
+
+def _image(model: nn.Module, size: Size, device: torch.device) -> Tensor:
+    channels = getattr(model, "in_channels", 3)
+    return torch.zeros(1, channels, *padded(size, multiple_of(model)), device=device)
+
+
+def _ready(model: nn.Module, size: Size, device: torch.device, channels_last: bool) -> Tensor:
+    model.to(device)
+    image = _image(model, size, device).uniform_()
+    if channels_last:
+        model.to(memory_format=torch.channels_last)
+        image = image.contiguous(memory_format=torch.channels_last)
+    return image
+
+
+def _time(model: nn.Module, image: Tensor, precision: str) -> float:
+    with evaluating(model), autocast(precision, image.device):
+        _wait(image.device)
+        began = time.perf_counter()
+        model(image)
+        _wait(image.device)
+        return time.perf_counter() - began
+
+
+def _wait(device: torch.device) -> None:
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+
+
+def _percentile(values: list[float], share: float) -> float:
+    ordered = sorted(values)
+    place = share * (len(ordered) - 1)
+    low = int(place)
+    high = min(low + 1, len(ordered) - 1)
+    return ordered[low] + (place - low) * (ordered[high] - ordered[low])
+
+
+def _cell(value: float | None, width: int, digits: int) -> str:
+    return f"{'-':>{width}}" if value is None else f"{value:{width}.{digits}f}"
