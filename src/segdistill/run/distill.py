@@ -1,0 +1,161 @@
+"""`segdistill.distill`: the training for modules and data sets of one's own, from Python."""
+
+from collections.abc import Mapping
+from dataclasses import fields
+from pathlib import Path
+from typing import Any
+
+from torch import nn
+from torch.utils.data import Dataset
+
+from segdistill.config import TrainConfig
+from segdistill.data.dataset import SegmentationDataset
+from segdistill.data.loader import evaluation_loader
+from segdistill.models import SegmentationModel, wrap
+from segdistill.models.input import InputNormalisation
+from segdistill.names import unknown
+from segdistill.run.folder import RunFolder
+from segdistill.run.job import Job
+from segdistill.run.networks import load_run_model
+from segdistill.run.recipe import parse_recipe
+from segdistill.run.train import check_recipe, execute, open_folder
+
+
+def distill(
+    teacher: nn.Module | None,
+    student: nn.Module,
+    train_set: Any,
+    val_set: Any,
+    method: str = "idd",
+    steps: int = 1000,
+    out: str | Path = "runs/distilled",
+    *,
+    preset: str = "default",
+    terms: Mapping[str, Mapping[str, Any]] | None = None,
+    classes: list[str] | None = None,
+    teacher_taps: Mapping[str, str] | None = None,
+    student_taps: Mapping[str, str] | None = None,
+    teacher_input: InputNormalisation | None = None,
+    student_input: InputNormalisation | None = None,
+    min_miou: float | None = None,
+    progress: bool = True,
+    **train: Any,
+) -> RunFolder:
+    """Distil a teacher into a student, both any `nn.Module`; the same call resumes an interrupted run.
+
+    Called again when the run is finished, it gives the student the run's weights and trains nothing.
+
+    Args:
+        teacher: Trained network; None for plain training. It is frozen and kept in `eval()`.
+        student: Network that is trained, in place. Its weights also land in the run.
+        train_set: Samples to learn from: `{image, label, name}` or `(image, label)` with the image
+            `3 h w` in 0..1 (RGB) or uint8, the label `h w` of class ids with 255 ignored.
+        val_set: Samples to measure on.
+        method: A name of `segdistill list methods`.
+        steps: Optimiser steps.
+        out: The run's folder.
+        preset: `default` or `paper`.
+        terms: Overrides of the method's terms, `{"channelwise": {"weight": 5}}`.
+        classes: Names of the classes; those of the data set, or numbers, by default.
+        teacher_taps: Tap name -> module path in the teacher. `logits` is its output, and `features` the
+            input of its last layer with one channel a class, unless given here.
+        student_taps: The same for the student.
+        teacher_input: What the teacher does to RGB in 0..1 first; None: nothing.
+        student_input: The same for the student.
+        min_miou: Refuse a teacher that measures less on `val_set` (0 to 100); None: no better than
+            chance, 0: none.
+        progress: Show a progress bar.
+        **train: Further fields of a recipe's `train`: `batch`, `crop`, `lr`, `seed`, ...
+
+    Returns:
+        The finished run.
+
+    Raises:
+        ValueError: Networks, data and method do not fit together; one line says what.
+
+    Example:
+        >>> run = segdistill.distill(teacher, student, train_set, val_set, steps=2000, out="runs/mine",
+        ...                          batch=8, crop=(256, 256))  # doctest: +SKIP
+    """
+    known = {f.name for f in fields(TrainConfig)} - {"steps"}
+    for key in train:
+        if key not in known:
+            raise ValueError(f"distill(): {unknown('training option', key, known)}")
+    names = [str(c) for c in (classes or getattr(val_set, "classes", None) or [])]
+    if not names:
+        raise ValueError(
+            "distill(): the data set has no `classes`; give their names as classes=[...]"
+        )
+    values: dict[str, Any] = {
+        "data": {"name": _path_of(train_set)},
+        "student": {"model": _path_of(student)},
+        "method": {"name": method, "preset": preset},
+        "terms": {name: dict(change) for name, change in (terms or {}).items()},
+        "train": {"steps": steps, **train},
+        "out": str(out),
+    }
+    if teacher is not None:
+        values["teacher"] = {"model": _path_of(teacher), "min_miou": min_miou}
+    recipe = parse_recipe(values, name="distill()")
+    check_recipe(recipe)
+    finished = open_folder(recipe, Path(out))
+    if finished is not None:
+        load_run_model(finished, model=student)
+        return finished
+    own = _fulfil(student, len(names), student_taps, student_input)
+    other = None if teacher is None else _fulfil(teacher, len(names), teacher_taps, teacher_input)
+    train_set, val_set = (_Declared.where_needed(s, names) for s in (train_set, val_set))
+    _check_samples(val_set)
+    origin = {} if teacher is None else {"module": _path_of(teacher)}
+    job = Job(recipe, Path(out), own, other, origin, train_set, val_set, names)
+    return execute(job, progress)
+
+
+def _path_of(thing: Any) -> str:
+    return f"{type(thing).__module__}.{type(thing).__qualname__}"
+
+
+def _fulfil(
+    module: nn.Module,
+    num_classes: int,
+    taps: Mapping[str, str] | None,
+    normalise: InputNormalisation | None,
+) -> nn.Module:
+    """The module itself where it keeps the contract, else wrapped so that it does."""
+    if isinstance(module, SegmentationModel) and normalise is None:
+        if taps:
+            module.taps = {**module.taps, **taps}
+        return module
+    model = wrap(module, num_classes, taps=dict(taps) if taps else None, input=normalise)
+    if model is not module:
+        model.spec = {"name": _path_of(module), "rebuild": False, "options": {}}
+    return model
+
+
+class _Declared(Dataset[Any]):
+    """A data set of somebody's own with what a run asks of one: its classes, and samples by key.
+
+    Without a number of classes no label id could be refused.
+    """
+
+    def __init__(self, dataset: Any, classes: list[str]) -> None:
+        self.dataset, self.classes, self.num_classes = dataset, classes, len(classes)
+        self.palette = getattr(dataset, "palette", [])
+
+    @classmethod
+    def where_needed(cls, dataset: Any, classes: list[str]) -> Any:
+        """The data set itself where it is one of this package."""
+        return dataset if isinstance(dataset, SegmentationDataset) else cls(dataset, classes)
+
+    def __len__(self) -> int:
+        return len(self.dataset)
+
+    def __getitem__(self, index: int) -> Any:
+        item = self.dataset[index]
+        if isinstance(item, (tuple, list)) and len(item) >= 2:
+            return {"image": item[0], "label": item[1], "name": str(index)}
+        return item
+
+
+def _check_samples(dataset: Any) -> None:
+    next(iter(evaluation_loader(dataset)))

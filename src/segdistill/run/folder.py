@@ -1,0 +1,152 @@
+"""A run: the folder that a training leaves behind, and that everything after training reads."""
+
+import json
+import os
+from collections.abc import Iterable, Mapping
+from copy import deepcopy
+from pathlib import Path
+from typing import Any
+
+from segdistill.config import read_yaml
+
+WEIGHTS = {"model": "model.safetensors", "best": "best.safetensors"}
+
+
+def write_atomically(path: Path, content: bytes | str) -> None:
+    """Write to a temporary name, sync, rename: a kill leaves the old file or the new one, never half."""
+    data = content.encode() if isinstance(content, str) else content
+    temporary = path.with_name(f".{path.name}.tmp")
+    with open(temporary, "wb") as file:
+        file.write(data)
+        file.flush()
+        os.fsync(file.fileno())
+    os.replace(temporary, path)
+
+
+def write_json(path: Path, values: Any) -> None:
+    """Write JSON atomically, indented for people."""
+    write_atomically(path, json.dumps(values, indent=1) + "\n")
+
+
+class RunFolder:
+    """Reads the files of a run.
+
+    Args:
+        path: The folder.
+
+    Raises:
+        FileNotFoundError: There is no run at this path.
+    """
+
+    def __init__(self, path: str | Path) -> None:
+        self.path = Path(path)
+        self._config: dict[str, Any] | None = None
+        if not (self.path / "config.yaml").is_file():
+            found = "there is no such folder" if not self.path.is_dir() else "it has no config.yaml"
+            raise FileNotFoundError(
+                f"no run at {self.path}: {found}; give a folder that `segdistill train` has made"
+            )
+
+    def __repr__(self) -> str:
+        return f"RunFolder({str(self.path)!r})"
+
+    def config(self) -> dict[str, Any]:
+        """The recipe as resolved."""
+        values = self._config or read_yaml(self.path / "config.yaml")
+        self._config = values
+        return deepcopy(values)
+
+    def _json(self, name: str) -> dict[str, Any] | None:
+        path = self.path / name
+        try:
+            return json.loads(path.read_text()) if path.is_file() else None
+        except json.JSONDecodeError as error:
+            raise ValueError(
+                f"{path} is damaged ({error}): evaluate or train that run anew"
+            ) from None
+
+    def metrics(self) -> list[dict[str, Any]]:
+        """The rows of metrics.jsonl; a last line cut off by a kill is left out."""
+        return read_metrics(self.path / "metrics.jsonl")
+
+    def evaluation(self) -> dict[str, Any] | None:
+        """The figures of the last weights, once the run is finished."""
+        return self._json("evaluation.json")
+
+    def model_info(self) -> dict[str, Any]:
+        """How to build the network, its classes and palette.
+
+        Raises:
+            FileNotFoundError: The run is not finished.
+        """
+        info = self._json("model.json")
+        if info is None:
+            raise FileNotFoundError(
+                f"{self.path} holds no finished network: resume it with `segdistill train`"
+            )
+        return info
+
+    def preparation(self) -> dict[str, Any] | None:
+        """What the losses recorded before step 1 (the position readout's R², for one)."""
+        return self._json("preparation.json")
+
+    def teacher(self) -> dict[str, Any] | None:
+        """The teacher audit: where it came from, its load report and its measured mIoU."""
+        return self._json("teacher.json")
+
+    def environment(self) -> dict[str, Any]:
+        """Versions, machine and threads."""
+        return self._json("environment.json") or {}
+
+    @property
+    def method_name(self) -> str:
+        """Name of the method, with its preset where that is not the default."""
+        method = self.config().get("method", "supervised")
+        if isinstance(method, str):
+            return method
+        preset = method.get("preset", "default")
+        return str(method["name"]) if preset == "default" else f"{method['name']}:{preset}"
+
+    @property
+    def seed(self) -> int:
+        """The run's seed."""
+        return int(self.config()["train"]["seed"])
+
+    @property
+    def finished(self) -> bool:
+        """Whether the training reached its last step and left its network."""
+        return all(
+            (self.path / name).is_file() for name in ("model.safetensors", "evaluation.json")
+        )
+
+    def weights_path(self, weights: str = "model") -> Path:
+        """Path of the last (`model`) or best (`best`) weights."""
+        if weights not in WEIGHTS:
+            raise ValueError(f"weights should be 'model' or 'best', not {weights!r}")
+        return self.path / WEIGHTS[weights]
+
+
+def read_metrics(path: Path) -> list[dict[str, Any]]:
+    """Rows of a JSON-lines file; unreadable lines (a write cut off by a kill) are left out."""
+    if not path.is_file():
+        return []
+    rows = []
+    for line in path.read_text().splitlines():
+        try:
+            rows.append(json.loads(line))
+        except json.JSONDecodeError:
+            continue
+    return rows
+
+
+def write_metrics(path: Path, rows: Iterable[Mapping[str, Any]]) -> None:
+    """Replace a JSON-lines file."""
+    write_atomically(path, "".join(json.dumps(row) + "\n" for row in rows))
+
+
+def file_sha256(path: Path) -> str:
+    """SHA-256 of a file's content, in hexadecimal."""
+    import hashlib
+
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()

@@ -1,0 +1,111 @@
+"""A training with everything built that does not depend on a device, and the device it runs on."""
+
+import os
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import torch
+from lightning_fabric import Fabric
+from lightning_fabric.strategies.ddp import DDPStrategy
+from torch import nn
+
+from segdistill.config import DataConfig, Recipe, to_dict
+from segdistill.data import build_dataset
+from segdistill.run.evaluate import Evaluation, evaluate
+
+
+@dataclass
+class Job:
+    """A training with everything built that does not depend on a device.
+
+    Attributes:
+        recipe: What was asked for.
+        out: The run's folder.
+        student: Network with its initial weights.
+        teacher: Frozen network, or None.
+        origin: Where the teacher came from, for the record.
+        train_set: Samples to learn from.
+        val_set: Samples to evaluate on.
+        classes: Names of the classes.
+    """
+
+    recipe: Recipe
+    out: Path
+    student: nn.Module
+    teacher: nn.Module | None
+    origin: dict[str, Any]
+    train_set: Any
+    val_set: Any
+    classes: list[str]
+
+
+def open_split(config: DataConfig, split: str) -> Any:
+    """A split of the recipe's data: `train` or `val`."""
+    name, own = (
+        (config.train_split, config.train_options)
+        if split == "train"
+        else (config.val_split, config.val_options)
+    )
+    return build_dataset(config.name, config.root, name, **{**config.options, **own})
+
+
+def resolve_device(device: str) -> str:
+    """`auto` becomes `cuda` where there is one, else `cpu`.
+
+    Raises:
+        ValueError: A GPU is asked for and there is none.
+    """
+    if device == "cuda" and not torch.cuda.is_available():
+        raise ValueError("device cuda: this machine has no usable GPU; use auto or cpu")
+    return ("cuda" if torch.cuda.is_available() else "cpu") if device == "auto" else device
+
+
+def make_fabric(recipe: Recipe, find_unused: bool = False) -> Fabric:
+    """Fabric for the recipe's device and precision; `torchrun` decides on the processes."""
+    config = recipe.train
+    world = int(os.environ.get("WORLD_SIZE", "1"))
+    local = int(os.environ.get("LOCAL_WORLD_SIZE", str(world)))
+    precision: Any = {"32": "32-true", "bf16": "bf16-mixed", "fp16": "16-mixed"}[config.precision]
+    strategy = DDPStrategy(find_unused_parameters=find_unused) if world > 1 else "auto"
+    fabric = Fabric(
+        accelerator=resolve_device(config.device),
+        devices=local,
+        num_nodes=world // local,
+        strategy=strategy,
+        precision=precision,
+    )
+    fabric.launch()
+    return fabric
+
+
+def sum_over_processes(fabric: Fabric, tensor: torch.Tensor) -> torch.Tensor:
+    """The sum of a tensor over all processes."""
+    total = fabric.all_reduce(tensor, reduce_op="sum")
+    assert isinstance(total, torch.Tensor)
+    return total
+
+
+def share_state(fabric: Fabric, module: nn.Module) -> None:
+    """Give all processes the first one's buffers and frozen parameters."""
+    if fabric.world_size == 1:
+        return
+    for tensor in [*module.buffers(), *(p for p in module.parameters() if not p.requires_grad)]:
+        torch.distributed.broadcast(tensor.detach(), src=0)
+
+
+def evaluate_with(job: Job, model: nn.Module, fabric: Fabric) -> Evaluation:
+    """Evaluate a network on the job's evaluation split, over all processes, in full precision."""
+    many = fabric.world_size > 1
+    options = to_dict(job.recipe)["evaluate"]
+    return evaluate(
+        model,
+        job.val_set,
+        size=job.recipe.data.size,
+        **options,
+        device=str(fabric.device),
+        rank=fabric.global_rank,
+        world=fabric.world_size,
+        all_reduce=partial(sum_over_processes, fabric) if many else None,
+    )

@@ -1,0 +1,352 @@
+"""The one training loop: a teacher, a control and a distilled student all go through it."""
+
+import logging
+import math
+import signal
+import time
+from collections import defaultdict
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+import torch
+from lightning_fabric import Fabric
+from torch import Tensor, nn
+
+from segdistill.config import TrainConfig
+from segdistill.distillation.distiller import Distiller
+from segdistill.run.checkpoint import load_checkpoint, save_checkpoint
+from segdistill.run.folder import read_metrics, write_metrics
+from segdistill.run.job import sum_over_processes
+from segdistill.run.progress import TrainingProgress
+
+_log = logging.getLogger(__name__)
+
+
+class Interrupted(Exception):
+    """The training was asked to stop; its state is saved and the same command goes on from there."""
+
+    def __init__(self, step: int, signal_number: int) -> None:
+        super().__init__(f"stopped after step {step}; the same command resumes there")
+        self.exit_code = 128 + signal_number
+
+
+class NonFiniteLoss(ValueError):
+    """A term became infinite or not a number."""
+
+
+@dataclass
+class Validation:
+    """What the loop asks of an evaluation.
+
+    Attributes:
+        run: Evaluates the student at a step and gives `miou` and further figures of a metrics row.
+        every: Steps between evaluations; 0 for none during the training.
+        save_best: Called when the student is the best so far.
+    """
+
+    run: Callable[[int], dict[str, Any]]
+    every: int
+    save_best: Callable[[], None]
+
+
+def learning_rate_factor(step: int, config: TrainConfig) -> float:
+    """Factor of the base learning rate at a step: linear warm-up, then poly (1 − step/steps)^power."""
+    warm = min((step + 1) / config.warmup, 1.0) if config.warmup else 1.0
+    return float(warm * (1 - step / config.steps) ** config.power)
+
+
+def parameter_groups(distiller: Distiller, config: TrainConfig) -> list[dict[str, Any]]:
+    """Parameters with their learning rates: the student's `encoder` at `lr`, all others at
+    `lr * head_lr_factor`. Frozen parameters are left out."""
+    groups: dict[float, list[nn.Parameter]] = defaultdict(list)
+    for name, parameter in distiller.named_parameters():
+        if parameter.requires_grad:
+            inside = name.startswith(("student.encoder.", "student.backbone."))
+            groups[1.0 if inside else config.head_lr_factor].append(parameter)
+    return [{"params": group, "factor": factor} for factor, group in groups.items()]
+
+
+def build_optimizer(distiller: Distiller, config: TrainConfig) -> torch.optim.Optimizer:
+    """SGD with momentum, or AdamW, over the student and what its losses and alignments train."""
+    groups = parameter_groups(distiller, config)
+    if config.optimizer == "adamw":
+        return torch.optim.AdamW(groups, lr=config.lr, weight_decay=config.weight_decay)
+    return torch.optim.SGD(
+        groups, lr=config.lr, momentum=config.momentum, weight_decay=config.weight_decay
+    )
+
+
+@contextmanager
+def _signals() -> Iterator[list[int]]:
+    """Collect SIGINT and SIGTERM instead of dying of them; a second one interrupts at once."""
+    received: list[int] = []
+
+    def note(number: int, _frame: FrameType | None) -> None:
+        if received:
+            raise KeyboardInterrupt
+        received.append(number)
+
+    try:
+        before = {s: signal.signal(s, note) for s in (signal.SIGINT, signal.SIGTERM)}
+    except ValueError:  # not in the main thread: the caller keeps its own handlers
+        yield received
+        return
+    try:
+        yield received
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+class Loop:
+    """Trains a distiller for a number of steps, resuming where a run was left.
+
+    Everything random in a step follows from (seed, step, process): torch's generator is seeded anew for
+    each step, so that a resumed run draws the same dropout masks as an unbroken one.
+
+    Args:
+        fabric: Device, precision and processes.
+        distiller: Student, terms and teacher; its dry pass is done.
+        config: How to train.
+        folder: The run's folder.
+        loader: Gives the batches from a step on: `images`, `labels` and `names`.
+        validation: The evaluation, or None.
+        label: What is shown beside the progress bar.
+    """
+
+    def __init__(
+        self,
+        fabric: Fabric,
+        distiller: Distiller,
+        config: TrainConfig,
+        folder: Path,
+        loader: Callable[[int], Iterator[Mapping[str, Any]]],
+        validation: Validation | None = None,
+        label: str = "train",
+    ) -> None:
+        self.fabric, self.distiller, self.config = fabric, distiller, config
+        self.folder, self.loader, self.validation, self.label = folder, loader, validation, label
+        optimizer = build_optimizer(distiller, config)
+        self.module, self.optimizer = fabric.setup(distiller, optimizer)
+        self.step = 0
+        self.best = -math.inf
+        self.seconds = 0.0
+
+    # State -------------------------------------------------------------------------------------
+
+    def restore(self) -> bool:
+        """Load the newest state of the run; False where there is none."""
+        state = load_checkpoint(self.folder)
+        if state is None:
+            if self.fabric.is_global_zero:
+                write_metrics(self.folder / "metrics.jsonl", [])
+            return False
+        self.distiller.load_state_dict(state["distiller"])
+        self.optimizer.load_state_dict(state["optimizer"])
+        self.fabric.strategy.precision.load_state_dict(state["precision"])
+        self.step, self.best, self.seconds = state["step"], state["best"], state["seconds"]
+        if self.fabric.is_global_zero:
+            path = self.folder / "metrics.jsonl"
+            write_metrics(path, [row for row in read_metrics(path) if row["step"] <= self.step])
+        return True
+
+    def save(self) -> None:
+        """Write the state to resume from."""
+        if self.fabric.is_global_zero:
+            state = {
+                "step": self.step,
+                "best": self.best,
+                "seconds": self.seconds,
+                "distiller": self.distiller.state_dict(),
+                "optimizer": self.optimizer.state_dict(),
+                "precision": self.fabric.strategy.precision.state_dict(),
+            }
+            save_checkpoint(self.folder, state)
+        self.fabric.barrier()
+
+    # Training ----------------------------------------------------------------------------------
+
+    def run(self, progress: bool = True) -> None:
+        """Train from the current step to the last.
+
+        Raises:
+            Interrupted: SIGINT or SIGTERM came; the state is saved.
+            NonFiniteLoss: A term became non-finite; the parameters are those before the step.
+        """
+        config = self.config
+        show = progress and self.fabric.is_global_zero
+        window = _Window()
+        with (
+            TrainingProgress(self.label, config.steps, self.step, show) as bar,
+            _signals() as received,
+        ):
+            self.module.train()
+            batches = self.loader(self.step)
+            clock = time.perf_counter()
+            while self.step < config.steps:
+                batch = next(batches)
+                loaded = time.perf_counter()
+                logs = (self.step + 1) % config.log_every == 0 or self.step + 1 == config.steps
+                values, shares = self._train_step(batch, logs)
+                self.step += 1
+                now = time.perf_counter()
+                window.add(values, now - clock, loaded - clock)
+                self.seconds += now - clock
+                clock = now
+                bar.step(self.step)
+                if logs:
+                    bar.terms(self.step, self._log(window, shares))
+                    window = _Window()
+                if self._validate(bar):
+                    clock = time.perf_counter()
+                if self._asked_to_stop(received):
+                    self.save()
+                    raise Interrupted(self.step, received[0] if received else signal.SIGTERM)
+                if self.step % config.save_every == 0 and self.step < config.steps:
+                    self.save()
+                    clock = time.perf_counter()
+
+    def _asked_to_stop(self, received: list[int]) -> bool:
+        if self.fabric.world_size == 1:
+            return bool(received)
+        asked = torch.tensor(float(bool(received)), device=self.fabric.device)
+        return bool(sum_over_processes(self.fabric, asked) > 0)
+
+    def _train_step(
+        self, batch: Mapping[str, Any], with_shares: bool
+    ) -> tuple[dict[str, Tensor], dict[str, float]]:
+        config, method = self.config, self.distiller.method
+        torch.manual_seed(_mix(config.seed, self.step, self.fabric.global_rank))
+        for group in self.optimizer.param_groups:
+            group["lr"] = config.lr * group["factor"] * learning_rate_factor(self.step, config)
+        images = self.fabric.to_device(batch["image"])
+        labels = self.fabric.to_device(batch["label"])
+        if config.channels_last:
+            images = images.to(memory_format=torch.channels_last)
+        parts = list(
+            zip(images.chunk(config.accumulate), labels.chunk(config.accumulate), strict=True)
+        )
+        sums: dict[str, Tensor] = {}
+        shares: dict[str, float] = {}
+        for index, (some_images, some_labels) in enumerate(parts):
+            last = index == len(parts) - 1
+            with self.fabric.no_backward_sync(self.module, enabled=not last):
+                values = self.module(some_images, some_labels)
+                self._check_finite(values, batch)
+                if with_shares and last:
+                    shares = self.distiller.gradient_shares(scale=self._scale())
+                self.fabric.backward(method.total(values) / len(parts))
+            for name, value in values.items():
+                sums[name] = sums.get(name, 0.0) + value.detach() / len(parts)
+        if config.clip is not None:
+            self.fabric.clip_gradients(
+                self.module, self.optimizer, max_norm=config.clip, error_if_nonfinite=False
+            )
+        self._check_gradient(batch)
+        self.optimizer.step()
+        self.optimizer.zero_grad(set_to_none=True)
+        return sums, shares
+
+    def _check_finite(self, values: Mapping[str, Tensor], batch: Mapping[str, Any]) -> None:
+        if bool(torch.isfinite(torch.stack([v.detach().float() for v in values.values()])).all()):
+            return
+        bad = [f"{n} = {float(v)}" for n, v in values.items() if not math.isfinite(float(v))]
+        raise NonFiniteLoss(
+            f"step {self.step + 1}: {', '.join(bad)} on {', '.join(batch['name'])}; lower train.lr or the "
+            "term's weight, set train.clip, or look at these files; the last checkpoint is kept"
+        )
+
+    def _scaler(self) -> torch.amp.GradScaler | None:
+        return getattr(self.fabric.strategy.precision, "scaler", None)
+
+    def _scale(self) -> float:
+        scaler = self._scaler()
+        return float(scaler.get_scale()) if scaler is not None else 1.0
+
+    def _check_gradient(self, batch: Mapping[str, Any]) -> None:
+        """Refuse a gradient that would poison the weights, and with them every later checkpoint."""
+        # A scaler is made to meet overflows: it leaves the step out and lowers its scale.
+        if self._scaler() is not None:
+            return
+        gradients = [p.grad for p in self.distiller.parameters() if p.grad is not None]
+        if gradients and not bool(torch.isfinite(torch.nn.utils.get_total_norm(gradients))):
+            raise NonFiniteLoss(
+                f"step {self.step + 1}: the gradient is not finite on {', '.join(batch['name'])}; lower "
+                "train.lr, set train.clip, or look at these files; the last checkpoint is kept"
+            )
+
+    # Records -----------------------------------------------------------------------------------
+
+    def _log(self, window: "_Window", shares: Mapping[str, float]) -> dict[str, float]:
+        means = window.means()
+        if self.fabric.is_global_zero:
+            terms = {
+                name: {"value": means[name], "weight": term.weight, "share": shares.get(name)}
+                for name, term in self.distiller.method.terms.items()
+            }
+            row = {
+                "kind": "train",
+                "step": self.step,
+                "lr": self.optimizer.param_groups[0]["lr"],
+                "total": sum(means[n] * t.weight for n, t in self.distiller.method.terms.items()),
+                "terms": terms,
+                "seconds_per_step": window.seconds / window.steps,
+                "data_seconds": window.waiting / window.steps,
+            }
+            write_row(self.folder, row)
+        return means
+
+    def _validate(self, bar: TrainingProgress) -> bool:
+        validation = self.validation
+        due = validation is not None and validation.every > 0 and self.step % validation.every == 0
+        if validation is None or not (due or self.step == self.config.steps):
+            return False
+        self.module.eval()
+        row = {"kind": "val", "step": self.step, **validation.run(self.step)}
+        self.module.train()
+        if self.fabric.is_global_zero:
+            write_row(self.folder, row)
+            bar.say(f"{self.label}  step {self.step}: {100 * row['miou']:.2f} mIoU")
+        if row["miou"] > self.best:
+            self.best = row["miou"]
+            validation.save_best()
+        return True
+
+
+def write_row(folder: Path, row: Mapping[str, Any]) -> None:
+    """Append a row to metrics.jsonl."""
+    import json
+
+    with open(folder / "metrics.jsonl", "a") as file:
+        file.write(json.dumps(row) + "\n")
+
+
+def _mix(*numbers: int) -> int:
+    """One 63-bit seed from several numbers, so that neighbouring steps have unrelated streams."""
+    value = 0x9E3779B97F4A7C15
+    for number in numbers:
+        value = (value ^ (number & 0xFFFFFFFFFFFFFFFF)) * 0xBF58476D1CE4E5B9 & 0xFFFFFFFFFFFFFFFF
+        value ^= value >> 31
+    return value & 0x7FFFFFFFFFFFFFFF
+
+
+class _Window:
+    """Means of the terms' values since the last row, kept on the device until they are asked for."""
+
+    def __init__(self) -> None:
+        self.sums: dict[str, Tensor] = {}
+        self.steps, self.seconds, self.waiting = 0, 0.0, 0.0
+
+    def add(self, values: Mapping[str, Tensor], seconds: float, waiting: float) -> None:
+        for name, value in values.items():
+            self.sums[name] = self.sums[name] + value if name in self.sums else value
+        self.steps += 1
+        self.seconds += seconds
+        self.waiting += waiting
+
+    def means(self) -> dict[str, float]:
+        return {name: float(value) / max(self.steps, 1) for name, value in self.sums.items()}

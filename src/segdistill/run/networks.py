@@ -1,0 +1,129 @@
+"""Building networks for a run, and reading them back from it."""
+
+import logging
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save
+from torch import nn
+
+from segdistill.config import ModelConfig, TeacherConfig
+from segdistill.distillation.taps import tap_paths
+from segdistill.models import build_model
+from segdistill.models.weights import load_weights
+from segdistill.models.wrapped import network
+from segdistill.run.folder import WEIGHTS, RunFolder, write_atomically
+
+_log = logging.getLogger(__name__)
+
+
+def build_student(config: ModelConfig, num_classes: int, seed: int) -> nn.Module:
+    """The network that is trained, its initial weights a function of the seed alone.
+
+    Args:
+        config: Name, weights, options and further taps.
+        num_classes: Classes of the data.
+        seed: Seeds torch's generator before the weights are drawn.
+    """
+    torch.manual_seed(seed)
+    model = build_model(config.model, num_classes, **config.options)
+    add_taps(model, config.taps)
+    if config.weights is not None:
+        report = load_weights(model, config.weights)
+        _log.info("student weights: %s", report)
+    return model
+
+
+def add_taps(model: nn.Module, taps: dict[str, str]) -> None:
+    """Give a network further taps, or other paths for those it has."""
+    if taps:
+        setattr(model, "taps", {**tap_paths(model), **taps})  # noqa: B010  a plain attribute, no tensor
+
+
+def load_teacher(config: TeacherConfig, num_classes: int) -> tuple[nn.Module, dict[str, Any]]:
+    """The teacher of a recipe, and where it came from.
+
+    Raises:
+        ValueError: Neither a run nor a model is named, its weights are missing or do not fit, or it
+            was trained on another number of classes.
+    """
+    if config.run is not None:
+        folder = RunFolder(config.run)
+        if not folder.finished:
+            raise ValueError(
+                f"teacher.run {config.run} is not finished: resume it with `segdistill train`"
+            )
+        model = load_run_model(folder)
+        origin: dict[str, Any] = {"run": str(folder.path), "load": "every key matched"}
+    elif config.model is not None:
+        if config.weights is None and "weights" not in config.options:
+            raise ValueError(
+                "teacher.weights: a teacher needs trained weights; give the path of their file, or teacher.run"
+            )
+        model = build_model(config.model, num_classes, **config.options)
+        origin = {"model": config.model, "weights": config.weights}
+        if config.weights is not None:
+            report = load_weights(model, config.weights)
+            _log.info("teacher weights: %s", report)
+            origin["load"] = str(report)
+    else:
+        raise ValueError("teacher: name a finished run (teacher.run), or a model and its weights")
+    classes = getattr(model, "num_classes", num_classes)
+    if classes != num_classes:
+        raise ValueError(
+            f"the teacher has {classes} classes and the data {num_classes}: use a teacher trained on these classes"
+        )
+    add_taps(model, config.taps)
+    return model, origin
+
+
+def weights_bytes(model: nn.Module) -> bytes:
+    """The network's own state as safetensors, without adapter, alignment or teacher."""
+    state = {k: v.detach().cpu().contiguous() for k, v in network(model).state_dict().items()}
+    return bytes(save(state))
+
+
+def save_network(model: nn.Module, folder: Path, weights: str = "model") -> None:
+    """Write the network's weights into a run."""
+    write_atomically(folder / WEIGHTS[weights], weights_bytes(model))
+
+
+def load_run_model(
+    run: RunFolder | str | Path, weights: str = "model", model: nn.Module | None = None
+) -> nn.Module:
+    """The network that a run trained, in `eval()` mode, its weights loaded strictly.
+
+    Args:
+        run: The run or its folder.
+        weights: `model` for the last weights, `best` for the best on validation.
+        model: The network itself, where the run came from a module that has no name to rebuild it by.
+
+    Raises:
+        FileNotFoundError: The run has no such weights.
+        ValueError: The network cannot be rebuilt by name and none was given, or the weights do not
+            fit the one that was.
+    """
+    folder = run if isinstance(run, RunFolder) else RunFolder(run)
+    info = folder.model_info()
+    if model is None:
+        if not info.get("rebuild", True):
+            raise ValueError(
+                f"{folder.path} was trained from a module of your own ({info['name']}) that cannot be "
+                "rebuilt by name: pass it as model="
+            )
+        options = {k: v for k, v in info["options"].items() if k != "weights"}
+        model = build_model(info["name"], info["num_classes"], **options)
+    path = folder.weights_path(weights)
+    try:
+        network(model).load_state_dict(load_file(path), strict=True)
+    except FileNotFoundError:
+        raise FileNotFoundError(f"no weights at {path}: that run has none of this kind") from None
+    except (RuntimeError, SafetensorError) as error:
+        cause = " ".join(str(error).split())
+        raise ValueError(
+            f"{path} does not fit {type(network(model)).__name__}, the network that it should be loaded "
+            f"into: {cause:.300}"
+        ) from None
+    return model.eval()

@@ -1,0 +1,140 @@
+"""Reading a recipe file: keys and types are checked before anything is built."""
+
+import re
+from collections.abc import Sequence
+from copy import deepcopy
+from dataclasses import is_dataclass
+from pathlib import Path
+from typing import Any, get_args, get_origin, get_type_hints
+
+import yaml
+from jsonargparse import ArgumentParser, set_parsing_settings
+
+from segdistill.config import Recipe, annotation_at, check_keys, read_yaml
+
+
+def recipe_parser() -> ArgumentParser:
+    """A parser that knows every key of a recipe as an option (`--train.lr 0.1`)."""
+    # The line below a field of the dataclasses is its --help text.
+    set_parsing_settings(docstring_parse_attribute_docstrings=True)
+    parser = ArgumentParser(exit_on_error=False, default_env=False, prog="segdistill train RECIPE")
+    parser.add_class_arguments(Recipe, nested_key=None)
+    return parser
+
+
+def load_recipe(path: str | Path, overrides: list[str] | None = None) -> Recipe:
+    """Read a recipe and apply overrides.
+
+    Args:
+        path: YAML file.
+        overrides: Options such as `["--train.lr", "0.1", "--terms.channelwise.weight", "5"]`.
+
+    Raises:
+        FileNotFoundError: There is no such file.
+        ValueError: A key that does not exist (named with its path and the nearest one), or a value of
+            the wrong type.
+    """
+    return parse_recipe(read_yaml(Path(path)), overrides, str(path))
+
+
+def parse_recipe(
+    values: dict[str, Any], overrides: list[str] | None = None, name: str = "recipe"
+) -> Recipe:
+    """Turn plain values, and overrides of them, into a recipe; `values` stay as they are.
+
+    Raises:
+        ValueError: As for `load_recipe`.
+    """
+    merged = _overridden(values, split_options(overrides or []))
+    check_keys(merged)
+    if isinstance(merged.get("train"), dict) and merged["train"].get("precision") == 32:
+        merged["train"]["precision"] = "32"  # YAML reads it as a number
+    parser = recipe_parser()
+    try:
+        recipe = Recipe(**vars(parser.instantiate(parser.parse_object(deepcopy(merged)))))
+    except Exception as error:
+        raise ValueError(f"{name}: {_one_line(error)}") from None
+    _restore_options(recipe, merged)
+    return recipe
+
+
+def _restore_options(part: Any, values: dict[str, Any]) -> None:
+    """Give options their values back as written: jsonargparse reads texts among them as YAML, "no" as no."""
+    types = get_type_hints(type(part))
+    for key, value in values.items():
+        current = getattr(part, key)
+        if types[key] == dict[str, Any]:
+            setattr(part, key, value)
+        elif isinstance(value, dict) and is_dataclass(current):
+            _restore_options(current, value)
+        elif isinstance(value, dict) and get_origin(types[key]) is dict:
+            for name, entry in value.items():
+                if is_dataclass(current[name]):
+                    _restore_options(current[name], entry)
+
+
+def split_options(arguments: Sequence[str]) -> dict[str, str]:
+    """`["--train.lr", "0.1", "--out=runs/a"]` as names and the texts given for them.
+
+    Raises:
+        ValueError: A word that is no option, or an option without a value.
+    """
+    options: dict[str, str] = {}
+    words = iter(arguments)
+    for word in words:
+        if not word.startswith("--"):
+            raise ValueError(f"expected an option such as --train.lr 0.1, got {word!r}")
+        name, equals, text = word.removeprefix("--").partition("=")
+        given = text if equals else next(words, None)
+        if given is None or (not equals and given.startswith("--")):
+            raise ValueError(f"--{name}: expected a value after it, such as --{name} VALUE")
+        options[name] = given
+    return options
+
+
+def _overridden(values: dict[str, Any], options: dict[str, str]) -> dict[str, Any]:
+    result = deepcopy(values)
+    for name, text in options.items():
+        path = name.split(".")
+        place = result
+        for depth, key in enumerate(path[:-1]):
+            inner = place.get(key)
+            if depth == 0 and key == "method" and isinstance(inner, str):
+                inner = {"name": inner}
+            place[key] = inner if isinstance(inner, dict) else {}
+            place = place[key]
+        place[path[-1]] = _value(text, path)
+    return result
+
+
+def _value(text: str, path: list[str]) -> Any:
+    """The text read as YAML, but left as it is where the key takes text: `--train.precision 32`."""
+    try:
+        value = yaml.safe_load(text)
+    except yaml.YAMLError:
+        value = text
+    annotation = annotation_at(path)
+    takes = [annotation, *get_args(annotation)]
+    takes_text = any(kind is str or isinstance(kind, str) for kind in takes)
+    plain = value is not None and not isinstance(value, (dict, list))
+    return text if takes_text and plain else value
+
+
+_UNION = re.compile(
+    r"Does not validate against any of the Union subtypes Subtypes: \[(.*?)\] Errors: .*"
+    r"Given value: (.*)"
+)
+
+
+def _one_line(error: Exception) -> str:
+    """jsonargparse's message in the words of a recipe: `train.lr: Expected a float. Got value: abc`."""
+    text = " ".join(str(error).split())
+    text = re.sub(r"<class '(?:[\w.]+\.)?(\w+)'>", r"\1", text).replace("NoneType", "null")
+    text = _UNION.sub(r"Expected one of \1. Got value: \2", text)
+    return re.sub(r'^Parser key "([^"]*)":', r"\1:", text)
+
+
+def recipe_name(path: str | Path) -> str:
+    """`camvid/idd` for recipes/camvid/idd.yaml: names the default run folder."""
+    file = Path(path).resolve()
+    return f"{file.parent.name}/{file.stem}"

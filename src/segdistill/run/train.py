@@ -1,0 +1,371 @@
+"""`segdistill train`: one recipe in, one run out; the same command resumes an interrupted run."""
+
+import logging
+import os
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from lightning_fabric import Fabric
+from torch import Tensor, nn
+
+from segdistill.config import Recipe, save_recipe, to_dict
+from segdistill.data.loader import evaluation_loader, training_loader
+from segdistill.data.transforms import Augment
+from segdistill.distillation.catalogue import build_method
+from segdistill.distillation.distiller import Distiller, TapRow
+from segdistill.run.audit import audit_teacher
+from segdistill.run.checkpoint import NEWEST, PREVIOUS, drop_checkpoints, load_checkpoint
+from segdistill.run.environment import describe_environment, differences
+from segdistill.run.evaluate import Evaluation
+from segdistill.run.folder import RunFolder, file_sha256, write_json
+from segdistill.run.job import (
+    Job,
+    evaluate_with,
+    make_fabric,
+    open_split,
+    resolve_device,
+    share_state,
+)
+from segdistill.run.loop import Loop, Validation, write_row
+from segdistill.run.networks import build_student, load_teacher, save_network
+from segdistill.run.profile import profile
+
+_log = logging.getLogger(__name__)
+_FREE = {"workers", "log_every", "save_every", "device"}
+_PREPARATION_BYTES = 2**28
+
+
+def train(recipe: Recipe, name: str = "recipe", progress: bool = True) -> RunFolder:
+    """Train what a recipe describes, or go on where its run was left.
+
+    Args:
+        recipe: What to train; `load_recipe` reads one from a file.
+        name: Names the run folder where the recipe has no `out`: `runs/<name>-s<seed>`.
+        progress: Show a progress bar.
+
+    Returns:
+        The finished run.
+
+    Raises:
+        ValueError: Something in the recipe, the data or the networks does not fit; one line says what.
+        FileNotFoundError: A file that the recipe names is missing.
+        Interrupted: The training was asked to stop and saved its state.
+    """
+    out = Path(recipe.out or f"runs/{name}-s{recipe.train.seed}")
+    finished = open_folder(recipe, out)
+    if finished is not None:
+        _log.info("%s is already finished; remove it, or choose another out, to train anew", out)
+        return finished
+    check_recipe(recipe)
+    train_set, val_set = open_split(recipe.data, "train"), open_split(recipe.data, "val")
+    classes = [str(c) for c in train_set.classes]
+    student = build_student(recipe.student, len(classes), recipe.train.seed)
+    teacher: nn.Module | None = None
+    origin: dict[str, Any] = {}
+    if recipe.teacher is not None:
+        teacher, origin = load_teacher(recipe.teacher, len(classes))
+    job = Job(recipe, out, student, teacher, origin, train_set, val_set, classes)
+    return execute(job, progress)
+
+
+def _comparable(values: Mapping[str, Any]) -> dict[str, Any]:
+    kept = {k: v for k, v in values.items() if k != "out"}
+    kept["train"] = {k: v for k, v in kept["train"].items() if k not in _FREE}
+    return kept
+
+
+def open_folder(recipe: Recipe, out: Path) -> RunFolder | None:
+    """Make or check a run's folder; gives the run where it is finished already.
+
+    Raises:
+        ValueError: The folder cannot be written, or holds the run of another recipe.
+    """
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+        probe = out / f".writable-{os.getpid()}"
+        probe.touch()
+        probe.unlink(missing_ok=True)
+    except OSError as error:
+        raise ValueError(
+            f"out {out} cannot be written ({error.strerror}): choose another folder"
+        ) from None
+    if not (out / "config.yaml").exists():
+        return None
+    if not any((out / name).exists() for name in (NEWEST, PREVIOUS, "model.safetensors")):
+        return None  # nothing was trained yet: whatever recipe stands there may be replaced
+    run = RunFolder(out)
+    old, new = _comparable(run.config()), _comparable(to_dict(recipe))
+    if old != new:
+        changed = ", ".join(sorted(_changed_keys(old, new)))
+        raise ValueError(
+            f"{out} holds the run of another recipe ({changed} differ): choose another out, or remove that folder"
+        )
+    return run if run.finished else None
+
+
+def _changed_keys(old: Any, new: Any, path: str = "") -> Iterator[str]:
+    if isinstance(old, dict) and isinstance(new, dict):
+        for key in sorted({*old, *new}):
+            yield from _changed_keys(old.get(key), new.get(key), f"{path}.{key}" if path else key)
+    elif old != new:
+        yield path
+
+
+def check_recipe(recipe: Recipe) -> None:
+    """Refuse what cannot work on this machine or does not add up, before anything is built.
+
+    Raises:
+        ValueError: Names the key and what it may be.
+    """
+    config, world = recipe.train, int(os.environ.get("WORLD_SIZE", "1"))
+    device = resolve_device(config.device)
+    if config.precision == "fp16" and device == "cpu":
+        raise ValueError("train.precision fp16 needs a GPU: use bf16 or 32 on a CPU")
+    if config.batch % (world * config.accumulate):
+        raise ValueError(
+            f"train.batch {config.batch} cannot be divided over {world} processes x {config.accumulate} "
+            f"parts (accumulate): use a multiple of {world * config.accumulate}"
+        )
+    for key, least in (
+        ("steps", 1),
+        ("batch", 1),
+        ("accumulate", 1),
+        ("log_every", 1),
+        ("save_every", 1),
+    ):
+        if getattr(config, key) < least:
+            raise ValueError(f"train.{key}: expected {least} or more, got {getattr(config, key)}")
+
+
+def make_loader(job: Job, fabric: Fabric) -> Any:
+    """A function that gives the batches of this process from a step on."""
+    config, data = job.recipe.train, job.recipe.data
+    augment = Augment(config.crop, config.scale, config.flip, config.photometric, base=data.size)
+
+    def batches(start: int) -> Iterator[Any]:
+        return iter(
+            training_loader(
+                job.train_set,
+                augment,
+                batch=config.batch,
+                seed=config.seed,
+                start_step=start,
+                steps=config.steps,
+                rank=fabric.global_rank,
+                world=fabric.world_size,
+                workers=config.workers,
+            )
+        )
+
+    return batches
+
+
+def execute(job: Job, progress: bool = True) -> RunFolder:
+    """Run a job to its end: dry pass, teacher audit, preparation, training, final evaluation."""
+    config = job.recipe.train
+    torch.use_deterministic_algorithms(config.deterministic)
+    classes = job.classes
+    _check_classes(job)
+    if int(os.environ.get("WORLD_SIZE", "1")) > 1 and resolve_device(config.device) == "cuda":
+        # Before any tap is opened: the conversion replaces modules.
+        job.student = nn.SyncBatchNorm.convert_sync_batchnorm(job.student)  # type: ignore[no-untyped-call]
+    torch.manual_seed(config.seed + 1)
+    method_config = job.recipe.chosen_method()
+    overrides = to_dict(job.recipe)["terms"]
+    method = build_method(method_config.name, len(classes), method_config.preset, overrides)
+    distiller = Distiller(job.student, method, job.teacher)
+    probe = Augment(config.crop, config.scale, 0.0, 0.0, base=job.recipe.data.size)
+    rows = distiller.dry_pass(_probe_batch(job, probe))
+    fabric = make_fabric(job.recipe, find_unused=_has_unused(distiller, job, probe))
+    first = fabric.is_global_zero
+    if config.channels_last:
+        distiller.to(memory_format=torch.channels_last)
+    fabric.to_device(distiller)
+    if first:
+        show_taps(rows)
+    if job.teacher is not None:
+        audit_teacher(job, fabric, write=first)
+    if first:
+        save_recipe(job.recipe, job.out / "config.yaml")
+        _record_environment(job.out, fabric)
+    fabric.barrier()
+    evaluation = _evaluator(job, fabric)
+    loop = Loop(
+        fabric,
+        distiller,
+        config,
+        job.out,
+        make_loader(job, fabric),
+        Validation(
+            run=lambda step: metrics_row(evaluation(step)),
+            every=config.val_every,
+            save_best=lambda: save_network(job.student, job.out, "best") if first else None,
+        ),
+        label=job.out.name,
+    )
+    if not loop.restore():
+        _prepare(job, distiller, loop, fabric)
+    loop.run(progress)
+    distiller.close()
+    result = evaluation(config.steps)
+    if first:
+        _finish(job, result, loop.seconds)
+    fabric.barrier()
+    return RunFolder(job.out)
+
+
+def _check_classes(job: Job) -> None:
+    counts = {"classes": len(job.classes)}
+    for owner, thing in (
+        ("training data", job.train_set),
+        ("evaluation data", job.val_set),
+        ("student", job.student),
+        ("teacher", job.teacher),
+    ):
+        count = getattr(thing, "num_classes", None)
+        if count is not None:
+            counts[owner] = int(count)
+    if len(set(counts.values())) > 1:
+        listed = ", ".join(f"{owner} {count}" for owner, count in counts.items())
+        raise ValueError(f"numbers of classes differ ({listed}): they must be the same")
+
+
+def _probe_batch(job: Job, augment: Augment) -> Tensor:
+    """Two training crops for the dry pass."""
+    loader = training_loader(job.train_set, augment, batch=2, seed=0, start_step=0, steps=1)
+    images: Tensor = next(iter(loader))["image"]
+    return images
+
+
+def _has_unused(distiller: Distiller, job: Job, augment: Augment) -> bool:
+    """Whether some trainable parameter gets no gradient: several processes must be told."""
+    if int(os.environ.get("WORLD_SIZE", "1")) == 1:
+        return False
+    loader = training_loader(job.train_set, augment, batch=2, seed=0, start_step=0, steps=1)
+    batch = next(iter(loader))
+    prepared = [n for n in distiller.method.terms if n not in distiller.terms_to_prepare()]
+    distiller.eval()
+    values = distiller(batch["image"], batch["label"], only=prepared)
+    sum(values.values()).backward()  # type: ignore[union-attr]
+    unused = any(p.requires_grad and p.grad is None for p in distiller.parameters())
+    distiller.zero_grad(set_to_none=True)
+    distiller.train()
+    return unused
+
+
+def show_taps(rows: list[TapRow]) -> None:
+    """Log the tap table."""
+    from rich.table import Table
+
+    from segdistill.run.console import log_table
+
+    table = Table("term", "tap", "student", "teacher", "alignment", title="What each term reads")
+    for row in rows:
+        shapes = ("x".join(map(str, s[1:])) if s else "-" for s in (row.student, row.teacher))
+        table.add_row(row.term, row.tap, *shapes, row.alignment)
+    log_table(_log, table)
+
+
+def _record_environment(out: Path, fabric: Fabric) -> None:
+    now = describe_environment(fabric.device, fabric.world_size)
+    path = out / "environment.json"
+    if path.exists() and load_checkpoint(out) is not None:
+        changed = differences(RunFolder(out).environment(), now)
+        if changed:
+            _log.warning(
+                "resuming in another environment (%s): the result may differ in its last bits",
+                "; ".join(changed),
+            )
+            return
+    write_json(path, now)
+
+
+def _prepare(job: Job, distiller: Distiller, loop: Loop, fabric: Fabric) -> None:
+    """Let the losses fit what they own, on as many training batches as fit a stated memory."""
+    if not distiller.terms_to_prepare():
+        return
+    _log.info("preparing %s on the frozen teacher", ", ".join(distiller.terms_to_prepare()))
+    config = job.recipe.train
+    augment = Augment(
+        config.crop, config.scale, config.flip, config.photometric, base=job.recipe.data.size
+    )
+    loader = training_loader(
+        job.train_set,
+        augment,
+        batch=config.batch,
+        seed=config.seed,
+        start_step=0,
+        # Within one pass over the data, so that the batches held out hold other images.
+        steps=min(64, max(4, len(job.train_set) // config.batch)),
+    )
+    figures = distiller.prepare(
+        (fabric.to_device(batch["image"]) for batch in loader), memory=_PREPARATION_BYTES
+    )
+    share_state(fabric, distiller.losses)
+    if fabric.is_global_zero:
+        write_json(job.out / "preparation.json", figures)
+        for name, values in figures.items():
+            text = "  ".join(f"{key} {value:.3g}" for key, value in values.items())
+            _log.info("%s: %s", name, text)
+            write_row(job.out, {"kind": "preparation", "step": 0, "term": name, **values})
+
+
+def _evaluator(job: Job, fabric: Fabric) -> Callable[[int], Evaluation]:
+    """Evaluates the student; asked again at the same step it gives the result it has."""
+    results: dict[int, Evaluation] = {}
+
+    def run(step: int) -> Evaluation:
+        if step not in results:
+            results.clear()
+            # Running statistics differ between processes; those of the first are saved, so measured.
+            share_state(fabric, job.student)
+            results[step] = evaluate_with(job, job.student, fabric)
+        return results[step]
+
+    return run
+
+
+def metrics_row(result: Evaluation) -> dict[str, Any]:
+    """An evaluation as figures of a metrics row, shares from 0 to 1."""
+    return {"miou": result.miou, "iou": result.iou, "pixel_accuracy": result.pixel_accuracy}
+
+
+def _finish(job: Job, evaluation: Evaluation, seconds: float) -> None:
+    """Write the network, how to build it, and its figures; then drop the resume files."""
+    recipe = job.recipe
+    save_network(job.student, job.out)
+    spec = getattr(job.student, "spec", None) or {}
+    info = {
+        "name": spec.get("name", type(job.student).__qualname__),
+        "rebuild": bool(spec.get("rebuild", bool(spec))),
+        "num_classes": len(job.classes),
+        "options": spec.get("options", {}),
+        "classes": job.classes,
+        "palette": [list(c) for c in getattr(job.train_set, "palette", [])],
+        "size": list(recipe.data.size) if recipe.data.size else None,
+        "method": recipe.chosen_method().name,
+        "step": recipe.train.steps,
+        "training_seconds": seconds,
+        "sha256": file_sha256(job.out / "model.safetensors"),
+    }
+    write_json(job.out / "model.json", info)
+    first = next(iter(evaluation_loader(job.val_set, recipe.data.size)))["image"]
+    size = (int(first.shape[-2]), int(first.shape[-1]))
+    cost = profile(job.student, size=size, latency=False)
+    result = {
+        **evaluation.to_json(),
+        "weights": "model.safetensors",
+        "split": recipe.data.val_split,
+        "data": to_dict(recipe)["data"],
+        "profile": cost.to_json(),
+    }
+    write_json(job.out / "evaluation.json", result)
+    drop_checkpoints(job.out)
+    _log.info(
+        "%s: %.2f mIoU over %d classes, last weights",
+        job.out,
+        100 * result["miou"],
+        result["classes_counted"],
+    )

@@ -1,0 +1,173 @@
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+import torch.nn.functional as F
+from safetensors.torch import load_file
+from torch import Tensor, nn
+
+import segdistill
+from segdistill.run.folder import RunFolder
+from segdistill.run.networks import load_run_model
+
+NAMES = ["road", "sky", "car"]
+
+
+class Plain(nn.Module):
+    """A user's module: no taps, no attributes of ours; everything under `module`, which must survive."""
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.module = nn.Sequential(nn.Conv2d(3, width, 3, stride=2, padding=1), nn.ReLU())
+        self.module.append(nn.Conv2d(width, len(NAMES), 1))
+
+    def forward(self, images: Tensor) -> Tensor:
+        return self.module(images)
+
+
+class Tuples:
+    """(image, label) pairs: bright above, dark below, a coloured square."""
+
+    classes = NAMES
+
+    def __init__(self, count: int = 6, bad: dict[int, int] | None = None) -> None:
+        self.count, self.bad = count, bad or {}
+
+    def __len__(self) -> int:
+        return self.count
+
+    def __getitem__(self, index: int) -> tuple[Tensor, Tensor]:
+        generator = torch.Generator().manual_seed(index)
+        label = torch.zeros(32, 48, dtype=torch.int64)
+        label[:16] = 1
+        label[12:20, 4 * index : 4 * index + 8] = 2
+        colours = torch.tensor([[0.2, 0.2, 0.2], [0.6, 0.7, 0.9], [0.9, 0.1, 0.1]])
+        image = colours[label].permute(2, 0, 1) + 0.05 * torch.rand(3, 32, 48, generator=generator)
+        label[0, 0] = self.bad.get(index, 255)
+        return image.clamp(0, 1), label
+
+
+def _distill(out: Path, student: nn.Module, **changes: Any) -> RunFolder:
+    torch.manual_seed(5)
+    settings: dict[str, Any] = {
+        "teacher": Plain(12),
+        "train_set": Tuples(),
+        "val_set": Tuples(3),
+        "steps": 4,
+        "batch": 2,
+        "crop": (32, 48),
+        "log_every": 2,
+        "min_miou": 0,
+        "device": "cpu",
+        "progress": False,
+    }
+    return segdistill.distill(student=student, out=out, **{**settings, **changes})
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory: pytest.TempPathFactory) -> tuple[RunFolder, nn.Module]:
+    torch.manual_seed(0)
+    student = Plain(6)
+    return _distill(tmp_path_factory.mktemp("distill") / "run", student), student
+
+
+def test_two_plain_modules_are_distilled_with_the_taps_found_by_default(
+    finished: tuple[RunFolder, nn.Module],
+) -> None:
+    run, _ = finished
+    assert run.finished
+    assert run.method_name == "idd"
+    rows = [row for row in run.metrics() if row["kind"] == "train"]
+    assert [row["step"] for row in rows] == [2, 4]
+    on_features = {"pairwise", "inter_class", "position"}
+    assert set(rows[-1]["terms"]) == {"cross_entropy", "pixelwise", "channelwise", *on_features}
+    info, figures = run.model_info(), run.evaluation()
+    assert (info["classes"], info["num_classes"], info["rebuild"]) == (NAMES, 3, False)
+    assert figures is not None
+    assert (figures["classes"], figures["images"]) == (NAMES, 3)
+
+
+def test_the_weights_load_strictly_into_the_users_class(
+    finished: tuple[RunFolder, nn.Module],
+) -> None:
+    run, student = finished
+    fresh = Plain(6)
+    fresh.load_state_dict(load_file(run.weights_path()), strict=True)
+    # The student was trained in place.
+    torch.testing.assert_close(fresh.state_dict(), student.cpu().state_dict(), rtol=0, atol=0)
+
+
+def test_a_module_without_a_name_is_read_back_through_model(
+    finished: tuple[RunFolder, nn.Module],
+) -> None:
+    run, student = finished
+    with pytest.raises(
+        ValueError, match=r"module of your own \(tests.run.test_distill.Plain\).*pass it as model="
+    ):
+        load_run_model(run)
+    model = load_run_model(run, model=Plain(6))
+    assert not model.training
+    image = Tuples()[0][0][None]
+    with torch.no_grad():
+        torch.testing.assert_close(model(image), student.eval()(image), rtol=0, atol=0)
+    with pytest.raises(ValueError, match=r"model.safetensors does not fit Plain.*size mismatch"):
+        load_run_model(run, model=Plain(5))
+
+
+def test_a_second_call_trains_nothing_and_hands_over_the_weights(
+    finished: tuple[RunFolder, nn.Module],
+) -> None:
+    run, student = finished
+    written = run.weights_path().stat().st_mtime_ns
+    other = Plain(6)
+    again = _distill(run.path, other)
+    assert again.path == run.path
+    assert run.weights_path().stat().st_mtime_ns == written
+    torch.testing.assert_close(other.state_dict(), student.state_dict(), rtol=0, atol=0)
+    with pytest.raises(ValueError, match=r"another recipe \(train.lr differ\)"):
+        _distill(run.path, other, lr=0.5)
+
+
+def test_plain_training_needs_no_teacher(tmp_path: Path) -> None:
+    run = _distill(tmp_path, Plain(4), teacher=None, method="supervised", steps=2)
+    assert run.finished
+    assert run.teacher() is None
+
+
+class Unnamed(Tuples):
+    classes = None  # type: ignore[assignment]
+
+
+class Headless(nn.Module):
+    def forward(self, images: Tensor) -> Tensor:
+        return F.avg_pool2d(images, 2)
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"lrr": 1}, r"no training option named 'lrr'; did you mean 'lr'"),
+        ({"lr": "fast"}, r"train.lr: Expected a float. Got value: fast"),
+        ({"val_set": Unnamed()}, r"has no `classes`; give their names as classes="),
+        ({"terms": {"pixelwise": {"wieght": 1}}}, r"terms.pixelwise.wieght: .*mean 'weight'"),
+        ({"terms": {"pixelwize": {"weight": 1}}}, r"terms.pixelwize: .*did you mean 'pixelwise'"),
+        ({"method": "ide"}, r"did you mean 'idd'"),
+        ({"preset": "papr"}, r"method.preset: expected one of 'default', 'paper'"),
+        ({"teacher": None}, r"learns from a teacher"),
+        ({"min_miou": 100}, r"mIoU, under teacher.min_miou 100"),
+        ({"student_taps": {"features": "module.9"}}, r"tap 'features'.*'module.9'; did you mean"),
+        ({"teacher": Headless()}, r"expected a Conv2d with 3 outputs .* in Headless, found none"),
+        ({"classes": ["a", "b"]}, r"expected a Conv2d with 2 outputs"),
+        ({"val_set": Tuples(3, bad={0: 7})}, r"sample 0: label id 7; expected 0..2"),
+        ({"val_set": Tuples(3, bad={2: 7})}, r"sample 2: label id 7; expected 0..2"),
+        ({"train_set": Tuples(6, bad={4: 9})}, r"sample 4: label id 9; expected 0..2"),
+    ],
+)
+def test_what_does_not_fit_is_refused(
+    changes: dict[str, Any], message: str, tmp_path: Path
+) -> None:
+    with pytest.raises(ValueError, match=message) as caught:
+        _distill(tmp_path / "run", Plain(6), **changes)
+    assert "\n" not in str(caught.value)
+    assert not (tmp_path / "run" / "model.safetensors").exists()

@@ -1,0 +1,194 @@
+from copy import deepcopy
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from segdistill.config import (
+    Recipe,
+    annotation_at,
+    check_keys,
+    option_names,
+    read_yaml,
+    save_recipe,
+    to_dict,
+)
+from segdistill.run.recipe import load_recipe, parse_recipe, recipe_name
+
+
+@pytest.mark.parametrize(
+    ("values", "messages"),
+    [
+        ({"trian": {}}, ["trian: no key named 'trian'", "did you mean 'train'"]),
+        ({"train": {"lrr": 1}}, ["train.lrr: ", "did you mean 'lr'"]),
+        (
+            {"terms": {"channelwise": {"wieght": 1}}},
+            ["terms.channelwise.wieght: ", "did you mean 'weight'"],
+        ),
+        ({"teacher": {"rum": "a"}}, ["teacher.rum: ", "did you mean 'run'"]),
+        ({"method": {"nam": "idd"}}, ["method.nam: ", "did you mean 'name'"]),
+        ({"train": 5}, ["train: expected a mapping", "steps", "got 5"]),
+        ({"train": None}, ["train: expected a mapping", "got None"]),
+        ({"teacher": "runs/a"}, ["teacher: expected a mapping", "run", "got 'runs/a'"]),
+        ({"terms": {"pixelwise": 5}}, ["terms.pixelwise: expected a mapping", "weight", "got 5"]),
+        ({"train": {"optimizer": "adam"}}, ["train.optimizer: ", "'sgd', 'adamw'", "got 'adam'"]),
+        ({"method": {"preset": "papr"}}, ["method.preset: ", "'default', 'paper'", "got 'papr'"]),
+        ({1: 2}, ["1: no key named '1'"]),
+    ],
+)
+def test_a_wrong_key_is_named_with_its_path(values: dict[Any, Any], messages: list[str]) -> None:
+    with pytest.raises(ValueError) as caught:
+        check_keys(values)
+    for message in messages:
+        assert message in str(caught.value)
+
+
+def test_options_and_taps_may_have_any_key() -> None:
+    check_keys(
+        {
+            "data": {"options": {"anything": {"at": "all"}}},
+            "student": {"taps": {"mine": "path"}},
+            "teacher": None,
+            "method": "idd",
+        }
+    )
+
+
+def test_a_slip_in_the_yaml_is_told_with_its_line(tmp_path: Path) -> None:
+    file = tmp_path / "recipe.yaml"
+    file.write_text("train:\n  steps: 5\n  crop: [3, 4\nmethod: idd\n")
+    with pytest.raises(ValueError, match=r"recipe.yaml is not valid YAML at line \d, column \d"):
+        read_yaml(file)
+
+
+@pytest.mark.parametrize("text", ["", "- a\n- b\n", "idd\n"])
+def test_a_file_without_a_mapping_is_refused(text: str, tmp_path: Path) -> None:
+    file = tmp_path / "recipe.yaml"
+    file.write_text(text)
+    with pytest.raises(ValueError, match=r"recipe.yaml should hold a mapping such as"):
+        read_yaml(file)
+
+
+def test_a_file_that_is_missing_or_no_text_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(FileNotFoundError, match=r"no recipe at .*nowhere.yaml: give the path"):
+        read_yaml(tmp_path / "nowhere.yaml")
+    (tmp_path / "picture.png").write_bytes(b"\x89PNG\xff\xfe")
+    with pytest.raises(ValueError, match=r"picture.png is not a text file"):
+        read_yaml(tmp_path / "picture.png")
+
+
+def test_yaml_cannot_run_anything(tmp_path: Path) -> None:
+    file = tmp_path / "recipe.yaml"
+    file.write_text("out: !!python/object/apply:os.getcwd []\n")
+    with pytest.raises(ValueError, match="is not valid YAML at line 1"):
+        read_yaml(file)
+
+
+FULL = {
+    "data": {
+        "name": "folder",
+        "size": [32, 48],
+        "options": {"mapping": {0: 0, 255: 1}, "text": "1e-3", "classes": ["no", "yes", "5"]},
+    },
+    "teacher": {"run": "runs/teacher", "min_miou": 0.0},
+    "method": {"name": "idd", "preset": "paper"},
+    "terms": {"channelwise": {"weight": 2, "options": {"temperature": 4.0}}},
+    "train": {"lr": "1e-3", "clip": None, "scale": [0.5, 2]},
+    "evaluate": {"scales": [0.5, 1]},
+}
+
+
+def test_a_saved_recipe_is_read_back_as_it_was(tmp_path: Path) -> None:
+    recipe = parse_recipe(FULL)
+    assert recipe.train.lr == 1e-3
+    assert recipe.data.options == FULL["data"]["options"]  # type: ignore[index]
+    save_recipe(recipe, tmp_path / "config.yaml")
+    assert load_recipe(tmp_path / "config.yaml") == recipe
+    assert [file.name for file in tmp_path.iterdir()] == ["config.yaml"]
+    assert to_dict(recipe)["train"]["scale"] == [0.5, 2.0]
+
+
+def test_parsing_leaves_the_values_as_they_were() -> None:
+    values = deepcopy(FULL)
+    parse_recipe(values, ["--terms.channelwise.weight", "7", "--teacher.run", "b"])
+    assert values == FULL
+
+
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        ({"train": {"lr": "abc"}}, "here: train.lr: Expected a float. Got value: abc"),
+        ({"train": {"steps": 1.5}}, "train.steps: Expected a int. Got value: 1.5"),
+        ({"train": {"crop": [3]}}, "train.crop: Expected a tuple with 2 elements"),
+        ({"terms": 5}, "terms: Expected a dict. Got value: 5"),
+        ({"out": 5}, "out: Expected one of str, null. Got value: 5"),
+        ({"train": {"precision": 32}}, "train.precision: expected one of '32', 'bf16', 'fp16'"),
+    ],
+)
+def test_a_value_of_the_wrong_type_is_refused_in_one_line(
+    values: dict[str, Any], message: str
+) -> None:
+    with pytest.raises(ValueError) as caught:
+        parse_recipe(values, name="here")
+    assert message in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+def test_overrides_change_single_keys_and_keep_the_rest() -> None:
+    recipe = parse_recipe(
+        FULL,
+        [
+            *("--terms.channelwise.weight", "5"),
+            *("--terms.pairwise.weight", "0"),
+            *("--terms.channelwise.options.form", "mmrazor"),
+            *("--teacher.min_miou", "30"),
+            *("--train.lr", "1e-4"),
+            "--train.crop=[64, 96]",
+            *("--train.precision", "32"),
+            *("--out", "7"),
+            *("--student.taps.features", "0"),
+            *("--data.size", "null"),
+        ],
+    )
+    assert recipe.terms["channelwise"].weight == 5
+    assert recipe.terms["channelwise"].options == {"temperature": 4.0, "form": "mmrazor"}
+    assert recipe.terms["pairwise"].weight == 0
+    assert recipe.teacher is not None
+    assert (recipe.teacher.run, recipe.teacher.min_miou) == ("runs/teacher", 30)
+    assert (recipe.train.lr, recipe.train.crop, recipe.train.precision) == (1e-4, (64, 96), "32")
+    assert (recipe.out, recipe.student.taps, recipe.data.size) == ("7", {"features": "0"}, None)
+
+
+def test_overriding_the_preset_keeps_the_method() -> None:
+    recipe = parse_recipe({"method": "idd"}, ["--method.preset", "paper"])
+    assert (recipe.chosen_method().name, recipe.chosen_method().preset) == ("idd", "paper")
+    assert parse_recipe(FULL, ["--method", "kd"]).chosen_method().name == "kd"
+
+
+@pytest.mark.parametrize(
+    ("overrides", "message"),
+    [
+        (["--train.lrr", "3"], r"train.lrr: no key named 'lrr'; did you mean 'lr'"),
+        (["--terms.pixelwise.wieght", "3"], r"terms.pixelwise.wieght: .*did you mean 'weight'"),
+        (["--train.lr"], r"--train.lr: expected a value"),
+        (["--train.lr", "--train.steps", "3"], r"--train.lr: expected a value"),
+        (["train.lr", "3"], r"expected an option such as --train.lr 0.1, got 'train.lr'"),
+        (["--train", "3"], r"train: expected a mapping"),
+    ],
+)
+def test_a_wrong_override_is_refused(overrides: list[str], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        parse_recipe({}, overrides)
+
+
+def test_option_names_are_the_paths_of_all_keys() -> None:
+    names = option_names()
+    assert {"data.name", "teacher.min_miou", "method.preset", "train.lr", "terms"} <= set(names)
+    assert len(names) == len(set(names))
+    for name in names:
+        assert annotation_at(name.split(".")) is not Any, name
+
+
+def test_a_run_folder_is_named_after_the_recipe() -> None:
+    assert recipe_name("recipes/camvid/idd.yaml") == "camvid/idd"
+    assert Recipe().chosen_method().name == "supervised"
