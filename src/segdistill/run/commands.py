@@ -1,0 +1,110 @@
+"""The short commands: evaluate, predict, profile and list, from a run to the terminal."""
+
+import logging
+from collections.abc import Sequence
+from importlib import import_module
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+
+from segdistill.config import DataConfig, option_names, to_dict
+from segdistill.run.evaluate import evaluate
+from segdistill.run.folder import RunFolder
+from segdistill.run.job import open_split, resolve_device
+from segdistill.run.networks import load_run_model
+from segdistill.run.predict import predict
+from segdistill.run.profile import compare as compare_profiles
+from segdistill.run.profile import table as profile_table
+from segdistill.run.recipe import parse_recipe
+
+_log = logging.getLogger(__name__)
+
+
+def run_data(run: RunFolder) -> DataConfig:
+    """The data of a run's recipe."""
+    return parse_recipe(run.config(), name=str(run.path / "config.yaml")).data
+
+
+def evaluate_run(path: str, weights: str, split: str | None, device: str, **protocol: Any) -> None:
+    """Measure a run's network on a split of its data and print the table.
+
+    The protocol is that of the run's recipe, but for what is given here and not None.
+    """
+    run = RunFolder(path)
+    model = load_run_model(run, weights)
+    data = run_data(run)
+    if split is not None:
+        data.val_split = split
+    options = to_dict(parse_recipe(run.config()))["evaluate"]
+    options |= {key: value for key, value in protocol.items() if value is not None}
+    dataset = open_split(data, "val")
+    result = evaluate(model, dataset, size=data.size, device=resolve_device(device), **options)
+    _print(result.table())
+    networks = {path: model, **_teacher_of(run)}
+    size = data.size or tuple(dataset[0]["image"].shape[-2:])
+    _print(profile_table(compare_profiles(networks, size)))
+
+
+def _teacher_of(run: RunFolder) -> dict[str, Any]:
+    """The teacher's network beside a run's, to be measured in turns with it; none where it has no run."""
+    path = (run.config().get("teacher") or {}).get("run")
+    if path is None or not (Path(path) / "model.json").is_file():
+        return {}
+    return {f"{path} (teacher)": load_run_model(path)}
+
+
+def predict_run(path: str, images: Sequence[str], out: str, weights: str, device: str) -> None:
+    """Segment images with a run's network."""
+    run = RunFolder(path)
+    info = run.model_info()
+    written = predict(
+        load_run_model(run, weights),
+        list(images),
+        out,
+        classes=info["classes"],
+        palette=info["palette"],
+        size=tuple(info["size"]) if info["size"] else None,
+        device=resolve_device(device),
+    )
+    _log.info("%d files in %s", len(written), out)
+
+
+def profile_networks(
+    names: Sequence[str], size: tuple[int, int], classes: int, count: str, latency: bool
+) -> None:
+    """Profile runs and networks side by side and print the table."""
+    from segdistill.models import build_model
+
+    models = {
+        name: load_run_model(name) if Path(name).is_dir() else build_model(name, classes)
+        for name in names
+    }
+    _print(profile_table(compare_profiles(models, size, count=count, latency=latency)))  # type: ignore[arg-type]
+
+
+def list_names(what: str) -> None:
+    """Print the names that a recipe may use."""
+    table = Table("name", "what it is", title=what)
+    for name, text in _known(what):
+        table.add_row(name, text)
+    _print(table)
+
+
+def _known(what: str) -> list[tuple[str, str]]:
+    if what == "keys":
+        return [(name, "") for name in option_names()]
+    where = {
+        "losses": ("segdistill.losses", "LOSSES"),
+        "methods": ("segdistill.distillation.catalogue", "METHODS"),
+        "models": ("segdistill.models", "MODELS"),
+        "datasets": ("segdistill.data", "DATASETS"),
+    }
+    module, table = where[what]
+    names: dict[str, Any] = getattr(import_module(module), table)
+    return [(name, (thing.__doc__ or "").strip().splitlines()[0]) for name, thing in names.items()]
+
+
+def _print(thing: Any) -> None:
+    Console().print(thing, markup=False, highlight=False)

@@ -1,0 +1,124 @@
+"""`segdistill compare`: methods × seeds from the same start, and a plain verdict."""
+
+import logging
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from segdistill.config import MethodConfig, Recipe
+from segdistill.distillation.catalogue import METHODS, method_terms
+from segdistill.names import unknown
+from segdistill.run.console import log_table
+from segdistill.run.folder import RunFolder, write_json
+from segdistill.run.report import find_runs, summarise
+from segdistill.run.summary import RunSummary, comparison_rows, comparison_table
+from segdistill.run.train import train
+from segdistill.run.verdict import context, verdicts
+
+_log = logging.getLogger(__name__)
+
+
+def compare(
+    recipe: Recipe,
+    methods: Sequence[str] = ("supervised", "kd", "cwd", "idd"),
+    seeds: int = 3,
+    first_seed: int = 0,
+    name: str = "compare",
+    progress: bool = True,
+) -> list[RunSummary]:
+    """Train the recipe's student with each method and seed; print and write the comparison.
+
+    For one seed all methods start from the same weights and see the same crops in the same order, for
+    the same number of steps. Finished runs are not trained again, so that an interrupted comparison
+    goes on with the same command. `supervised` is the control: the student alone.
+
+    Args:
+        recipe: Data, student, teacher and training. Its `terms` apply to the methods that have them.
+        methods: Names of the catalogue; `idd:paper` chooses a preset.
+        seeds: How many seeds.
+        first_seed: The first of them.
+        name: Names the folder of the runs, `runs/<name>`, where the recipe has no `out`.
+        progress: Show progress bars.
+
+    Returns:
+        The figures of all runs, the teacher's among them. `comparison.json` in the folder holds what
+        the table shows.
+
+    Raises:
+        ValueError: A method does not exist, a distilled method has no teacher to learn from, or a term
+            of the recipe belongs to no method.
+    """
+    chosen = [_method(text) for text in methods]
+    if seeds < 1:
+        raise ValueError(f"compare needs at least one seed, not {seeds}")
+    if recipe.teacher is None and any(m.name != "supervised" for m in chosen):
+        raise ValueError("compare: the methods learn from a teacher; give the recipe a teacher")
+    _check_terms(recipe, chosen)
+    base = Path(recipe.out or f"runs/{name}")
+    runs = [
+        train(one_run(recipe, method, seed, base), progress=progress)
+        for seed in range(first_seed, first_seed + seeds)
+        for method in chosen
+    ]
+    return conclude(runs, base)
+
+
+def _method(text: str) -> MethodConfig:
+    name, _, preset = text.strip().partition(":")
+    method = MethodConfig(name, preset or "default")  # type: ignore[arg-type]
+    method_terms(method.name, method.preset)
+    return method
+
+
+def _check_terms(recipe: Recipe, chosen: Sequence[MethodConfig]) -> None:
+    """A term of a method that is not compared now may stand in the recipe; a misspelt one may not."""
+    known = {term for method in METHODS for term in method_terms(method)}
+    known |= {term for method in chosen for term in method_terms(method.name, method.preset)}
+    for name in recipe.terms:
+        if name not in known:
+            raise ValueError(f"compare: terms.{name}: {unknown('term of a method', name, known)}")
+
+
+def one_run(recipe: Recipe, method: MethodConfig, seed: int, base: Path) -> Recipe:
+    """The recipe of one method and seed of a comparison."""
+    own = method_terms(method.name, method.preset)
+    label = method.name if method.preset == "default" else f"{method.name}-{method.preset}"
+    return replace(
+        recipe,
+        method=method,
+        teacher=None if method.name == "supervised" else recipe.teacher,
+        terms={name: change for name, change in recipe.terms.items() if name in own},
+        train=replace(recipe.train, seed=seed),
+        out=str(base / f"{label}-s{seed}"),
+    )
+
+
+def conclude(runs: Sequence[RunFolder], base: Path) -> list[RunSummary]:
+    """Print the table and the verdict of finished runs, and write them as `comparison.json`."""
+    summaries = summarise(find_runs([run.path for run in runs]))
+    log_table(_log, comparison_table(summaries))
+    _log.info("%s", context(summaries))
+    for verdict in verdicts(summaries):
+        _log.info("%s. %s", verdict.headline, " ".join(verdict.details))
+    write_json(base / "comparison.json", figures(summaries))
+    return summaries
+
+
+def figures(summaries: Sequence[RunSummary]) -> dict[str, Any]:
+    """What a comparison comes to, as plain values: mIoU in points, by method and seed."""
+    rows = {}
+    for row in comparison_rows(summaries):
+        own = [s for s in summaries if s.label == row.label]
+        rows[row.label] = {
+            "miou_mean": row.miou,
+            "miou_sd": row.miou_sd,
+            "miou_by_seed": {str(s.seed): s.miou for s in own},
+            "minus_control": row.difference.differences if row.difference else None,
+            "seconds_per_step": row.seconds_per_step,
+        }
+    return {
+        "methods": rows,
+        "verdict": {v.label: [v.headline, *v.details] for v in verdicts(summaries)},
+        "environment": next((dict(s.environment) for s in summaries if s.environment), {}),
+    }

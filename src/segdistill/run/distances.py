@@ -1,0 +1,225 @@
+"""Distances between classes in a network's feature space, averaged over a whole labelled set.
+
+The quantity that the inter-class loss compares image by image; here the tokens are means over all
+images, so that networks can be looked at side by side.
+"""
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from jaxtyping import Float, Int64
+from torch import Tensor, nn
+from torch.utils.data import Dataset
+
+from segdistill.data.dataset import Sample
+from segdistill.distillation.taps import Taps
+from segdistill.losses.classwise import sample_labels
+from segdistill.names import unknown
+from segdistill.run.protocol import Size, evaluating, multiple_of, padded
+
+IGNORE = 255
+
+
+@dataclass(frozen=True)
+class ClassStatistics:
+    """Sums over the cells of a feature map that carry each class, over a whole set, in float64."""
+
+    cells: Float[Tensor, "k"]
+    """how many cells carry the class"""
+    sums: Float[Tensor, "k c"]
+    """sum of their features"""
+    squares: Float[Tensor, "k"]
+    """sum of their features' squared norms"""
+
+    def tokens(self) -> Float[Tensor, "k c"]:
+        """Mean feature of each class; zero where a class has no cell."""
+        return self.sums / self.cells.clamp(min=1)[:, None]
+
+    def distances(self, min_pixels: int = 16) -> np.ndarray:
+        """Euclidean distances between class tokens, k by k.
+
+        Args:
+            min_pixels: A class with fewer cells of the feature map is left blank (NaN): the mean of
+                a few cells lies far from everything by noise alone.
+        """
+        tokens = self.tokens()
+        # By differences, not by the product form, which loses the small distances of large tokens.
+        table = torch.cdist(tokens, tokens, compute_mode="donot_use_mm_for_euclid_dist")
+        rare = self.cells < max(min_pixels, 1)
+        table[rare] = torch.nan
+        table[:, rare] = torch.nan
+        result: np.ndarray = table.numpy()
+        return result
+
+    def within_between(self, min_pixels: int = 16) -> float | None:
+        """Variance within classes over variance between them, weighted by cells; lower is tighter.
+
+        With n_c cells, mean μ_c and overall mean μ: Σ_c Σ_p |f_p − μ_c|² / Σ_c n_c |μ_c − μ|². None
+        where fewer than two classes have `min_pixels` cells, or their tokens coincide.
+        """
+        kept = self.cells >= max(min_pixels, 1)
+        cells, tokens = self.cells[kept], self.tokens()[kept]
+        if len(cells) < 2:
+            return None
+        centre = (cells[:, None] * tokens).sum(0) / cells.sum()
+        between = float((cells * (tokens - centre).square().sum(1)).sum())
+        within = float((self.squares[kept] - cells * tokens.square().sum(1)).clamp(min=0).sum())
+        return within / between if between > 0 else None
+
+
+def read_tap(
+    model: nn.Module, images: Float[Tensor, "b 3 h w"], name: str
+) -> Float[Tensor, "b c h w"]:
+    """Run the network and return what one of its taps reads.
+
+    Raises:
+        ValueError: The network has no such tap; the message names the nearest.
+    """
+    paths = getattr(model, "taps", {})
+    if name not in paths:
+        raise ValueError(unknown("tap", name, paths))
+    with Taps(model, {name: paths[name]}) as taps:
+        model(images)
+        return taps.collect()[name]
+
+
+def class_statistics(
+    model: nn.Module,
+    dataset: Dataset[Any],
+    tap: str = "features",
+    *,
+    num_classes: int | None = None,
+    size: Size | None = None,
+    limit: int | None = None,
+    device: str | torch.device = "cpu",
+) -> ClassStatistics:
+    """Gather the class statistics of a tapped feature map over a labelled set, image by image.
+
+    Labels are sampled at the cells' centres (stride · i), as the inter-class loss does by default.
+
+    Args:
+        model: Network with the model contract.
+        dataset: Samples {"image": RGB `3 h w` in 0..1, "label": class ids `h w`, 255 ignored}, or
+            pairs of these.
+        tap: What to read.
+        num_classes: Number of classes; None: the data set's own.
+        size: Height and width that images are resized to first; None: as they are.
+        limit: Use the first so many images.
+        device: Where to run; the network is moved there.
+
+    Raises:
+        ValueError: The network has no such tap, or the number of classes is not known.
+    """
+    k = num_classes or getattr(dataset, "num_classes", None) or getattr(model, "num_classes", None)
+    if k is None:
+        raise ValueError("the data set does not say how many classes it has: give num_classes")
+    model.to(device)
+    found: ClassStatistics | None = None
+    with evaluating(model):
+        length = len(dataset)  # type: ignore[arg-type]
+        for index in range(length if limit is None else min(limit, length)):
+            sample = sample_at(dataset, index)
+            images, labels = fitted_to(sample["image"], sample["label"], size, multiple_of(model))
+            features = read_tap(model, images.to(device), tap).double().cpu()
+            grid = (features.shape[-2], features.shape[-1])
+            chosen = sample_labels(labels, grid).flatten()
+            cells = features[0].flatten(1).T[chosen != IGNORE]
+            found = _add(found, cells, chosen[chosen != IGNORE], int(k))
+    if found is None:
+        raise ValueError("the data set is empty: class distances need at least one image")
+    return found
+
+
+def class_distances(
+    model: nn.Module,
+    dataset: Dataset[Any],
+    tap: str = "features",
+    *,
+    min_pixels: int = 16,
+    **options: Any,
+) -> np.ndarray:
+    """Euclidean distances between the class tokens of a network over a labelled set, k by k.
+
+    Args:
+        min_pixels: Classes with fewer cells of the feature map are blank (NaN).
+        model, dataset, tap, options: See `class_statistics`.
+    """
+    return class_statistics(model, dataset, tap, **options).distances(min_pixels)
+
+
+def edges(distances: np.ndarray) -> np.ndarray:
+    """The pairs i < j of a distance matrix as a vector, NaN where one of the classes is blank."""
+    result: np.ndarray = distances[np.triu_indices(len(distances), 1)]
+    return result
+
+
+def mean_edge(distances: np.ndarray) -> float | None:
+    """Mean over the known pairs; None where there is none."""
+    known = edges(distances)
+    known = known[np.isfinite(known)]
+    return float(known.mean()) if len(known) else None
+
+
+def normalised(distances: np.ndarray) -> np.ndarray:
+    """Distances divided by their mean edge, so that networks of any width share one scale."""
+    centre = mean_edge(distances)
+    return distances / centre if centre else distances
+
+
+def edge_correlation(one: np.ndarray, other: np.ndarray) -> float | None:
+    """Pearson correlation of two networks' edges over the pairs that both know.
+
+    None for fewer than three pairs, where it would be ±1 whatever the networks, and for edges that
+    are all the same.
+    """
+    first, second = edges(one), edges(other)
+    both = np.isfinite(first) & np.isfinite(second)
+    first, second = first[both], second[both]
+    if len(first) < 3 or np.ptp(first) == 0 or np.ptp(second) == 0:
+        return None
+    return float(np.corrcoef(first, second)[0, 1])
+
+
+def sample_at(dataset: Any, index: int) -> Sample:
+    """A sample as `{image, label, name}` with the image in 0..1, whatever the data set gives."""
+    item = dataset[index]
+    if not isinstance(item, dict):
+        item = {"image": item[0], "label": item[1]}
+    image: Tensor = item["image"]
+    if not image.is_floating_point():
+        image = image.float() / 255
+    return {"image": image, "label": item["label"].long(), "name": str(item.get("name", index))}
+
+
+def fitted_to(
+    image: Tensor, label: Tensor, size: Size | None, multiple: int
+) -> tuple[Float[Tensor, "1 3 h w"], Int64[Tensor, "1 h w"]]:
+    """Image and label as the network sees them: resized, then padded right and below with 255."""
+    images, labels = image[None], label[None]
+    height, width = size or (images.shape[-2], images.shape[-1])
+    if images.shape[-2:] != (height, width):
+        images = F.interpolate(images, (height, width), mode="bilinear", antialias=True)
+    if labels.shape[-2:] != (height, width):
+        numbers = labels[:, None].double()
+        labels = F.interpolate(numbers, (height, width), mode="nearest-exact")[:, 0].long()
+    bottom, right = (
+        to - at for to, at in zip(padded((height, width), multiple), (height, width), strict=True)
+    )
+    if bottom or right:
+        images = F.pad(images, (0, right, 0, bottom), mode="replicate")
+        labels = F.pad(labels, (0, right, 0, bottom), value=IGNORE)
+    return images, labels
+
+
+def _add(found: ClassStatistics | None, cells: Tensor, labels: Tensor, k: int) -> ClassStatistics:
+    if found is None:
+        zeros = torch.zeros(k, dtype=torch.float64)
+        found = ClassStatistics(zeros, zeros[:, None].repeat(1, cells.shape[1]), zeros.clone())
+    return ClassStatistics(
+        found.cells + torch.bincount(labels, minlength=k),
+        found.sums.index_add(0, labels, cells),
+        found.squares.index_add(0, labels, cells.square().sum(1)),
+    )

@@ -1,0 +1,176 @@
+"""What a report shows beside its figures: images, class distances, position masks."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+from markupsafe import Markup
+
+from segdistill.run import figures
+from segdistill.run.distances import edge_correlation, edges, normalised
+from segdistill.run.notation import number, signed
+
+IGNORE = 255
+
+
+@dataclass(frozen=True)
+class Panel:
+    """One image with its label and what each network sees in it."""
+
+    name: str
+    image: np.ndarray
+    """h w 3, uint8"""
+    label: np.ndarray
+    """h w class ids, 255 where there is none"""
+    predictions: Mapping[str, np.ndarray]
+    """label of a run (teacher, control, a method) -> h w class ids"""
+
+
+@dataclass(frozen=True)
+class Distances:
+    """Distances between the class tokens of one network."""
+
+    label: str
+    table: np.ndarray
+    """k k, NaN for classes that were not seen often enough"""
+    within_between: float | None = None
+    """variance within classes over variance between them"""
+
+
+@dataclass(frozen=True)
+class PositionMasks:
+    """What a position readout sees in one image, beside the ramps it was fitted to."""
+
+    name: str
+    ramps: np.ndarray
+    """2 h w: the x and the y ramp, 0 to 1"""
+    masks: Mapping[str, np.ndarray]
+    """label of a run -> 2 h w, 0 to 1"""
+    r2: Mapping[str, tuple[float, float]] = field(default_factory=dict)
+    """label of a run -> R² of x and y over the images the readout was scored on"""
+
+
+def css_colour(palette: Sequence[Sequence[int]], index: int) -> str:
+    """A class's colour as CSS writes it; grey for a class beyond the palette."""
+    red, green, blue = palette[index] if index < len(palette) else (128, 128, 128)
+    return f"rgb({int(red)} {int(green)} {int(blue)})"
+
+
+def panel_view(
+    panels: Sequence[Panel], classes: Sequence[str], palette: Sequence[Sequence[int]]
+) -> dict[str, Any] | None:
+    """Rows of pictures with their captions, and the legend of the classes that occur in them."""
+    if not panels:
+        return None
+    labels = list(panels[0].predictions)
+    seen = {int(value) for panel in panels for value in np.unique(panel.label)}
+    seen |= {
+        int(v) for panel in panels for mask in panel.predictions.values() for v in np.unique(mask)
+    }
+    return {
+        "labels": labels,
+        "rows": [_panel_row(panel, labels, palette) for panel in panels],
+        "legend": [
+            (name, css_colour(palette, index))
+            for index, name in enumerate(classes)
+            if index in seen
+        ],
+        "ignored": IGNORE in seen,
+    }
+
+
+def _panel_row(
+    panel: Panel, labels: Sequence[str], palette: Sequence[Sequence[int]]
+) -> dict[str, Any]:
+    counted = panel.label != IGNORE
+    cells = []
+    for label in labels:
+        mask = panel.predictions[label]
+        right = float((mask == panel.label)[counted].mean()) if counted.any() else None
+        caption = "" if right is None else f"{100 * right:.1f} %"
+        cells.append((figures.mask_png(mask, palette), caption))
+    return {
+        "name": panel.name,
+        "image": figures.png(panel.image),
+        "label": figures.mask_png(panel.label, palette),
+        "cells": cells,
+    }
+
+
+def matrix_view(found: Sequence[Distances], classes: Sequence[str]) -> dict[str, Any] | None:
+    """The distance matrices on one scale, their figures, and how they differ from the teacher's."""
+    if not found:
+        return None
+    tables = {entry.label: normalised(entry.table) for entry in found}
+    reference = tables.get("teacher")
+    limit = max(float(np.nanmax(table, initial=0.0)) for table in tables.values()) or 1.0
+    cards = []
+    for entry in found:
+        facts = [("variance within / between classes", number(entry.within_between, 2))]
+        if reference is not None and entry.label != "teacher":
+            correlation = edge_correlation(tables[entry.label], reference)
+            facts.append(("correlation with the teacher's edges", number(correlation, 3)))
+        chart = figures.matrix(tables[entry.label], classes, limit, figures.SEQUENTIAL)
+        cards.append((entry.label, Markup(chart), facts))
+    return {
+        "cards": cards,
+        "scale": (
+            figures.scale_png(figures.SEQUENTIAL),
+            ("0", number(limit, 1)),
+            "distance / mean distance",
+        ),
+        "gaps": _gap_cards(tables, reference, classes),
+        "blank": [
+            name
+            for name, row in zip(classes, found[0].table, strict=True)
+            if not np.isfinite(row).any()
+        ],
+    }
+
+
+def _gap_cards(
+    tables: Mapping[str, np.ndarray], reference: np.ndarray | None, classes: Sequence[str]
+) -> dict[str, Any] | None:
+    """How far each network's normalised distances are from the teacher's."""
+    if reference is None or len(tables) < 2:
+        return None
+    gaps = {label: table - reference for label, table in tables.items() if label != "teacher"}
+    limit = max(float(np.nanmax(np.abs(gap), initial=0.0)) for gap in gaps.values()) or 1.0
+    cards = [
+        (
+            label,
+            Markup(figures.matrix(gap, classes, limit, figures.DIVERGING, signed_values=True)),
+            [("mean absolute difference", number(_mean_size(edges(gap)), 3))],
+        )
+        for label, gap in gaps.items()
+    ]
+    ends = (signed(-limit), "0", signed(limit))
+    return {
+        "cards": cards,
+        "scale": (
+            figures.scale_png(figures.DIVERGING),
+            ends,
+            "difference in distance / mean distance",
+        ),
+    }
+
+
+def _mean_size(values: np.ndarray) -> float | None:
+    known = np.abs(values[np.isfinite(values)])
+    return float(known.mean()) if len(known) else None
+
+
+def position_view(positions: Sequence[PositionMasks]) -> list[dict[str, Any]]:
+    """For each image and axis the ramp and the networks' masks, with their R²."""
+    views = []
+    for entry in positions:
+        axes = []
+        for place, axis in enumerate("xy"):
+            cells = [("ramp", figures.field_png(entry.ramps[place]), "")]
+            for label, mask in entry.masks.items():
+                score = f"R² {entry.r2[label][place]:.2f}" if label in entry.r2 else ""
+                cells.append((label, figures.field_png(mask[place]), score))
+            axes.append((axis, cells))
+        views.append({"name": entry.name, "axes": axes})
+    return views

@@ -1,0 +1,423 @@
+"""Charts and pictures of the report: inline SVG that follows the page's colours, and PNG as text.
+
+Every chart is drawn in fixed colours, each of which stands for a CSS variable of the page and is
+replaced by it afterwards; so one drawing serves light, dark and print.
+"""
+
+import base64
+import io
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from itertools import count
+from typing import Any
+
+import matplotlib
+import numpy as np
+from markupsafe import escape
+from matplotlib.axes import Axes
+from matplotlib.colors import Colormap
+from matplotlib.figure import Figure
+from PIL import Image
+
+from segdistill.run.notation import signed
+from segdistill.run.statistics import mean
+from segdistill.run.summary import ClassChange, RunSummary, by_label, methods
+from segdistill.run.verdict import Verdict
+
+INK, MUTED, LINE, TEACHER, CONTROL = "#1c1d21", "#676b74", "#dfe1e6", "#3a3d45", "#8b8f99"
+# Okabe and Ito's colours, told apart by colour-blind readers; the yellow is too faint for lines.
+SERIES = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9")
+VARIABLES = {
+    INK: "--ink",
+    MUTED: "--muted",
+    LINE: "--line",
+    TEACHER: "--teacher",
+    CONTROL: "--control",
+    **{colour: f"--series-{place}" for place, colour in enumerate(SERIES)},
+}
+SEQUENTIAL, DIVERGING = matplotlib.colormaps["viridis"], matplotlib.colormaps["PuOr_r"]
+_STYLE: dict[Any, Any] = {
+    "svg.fonttype": "none",
+    "text.parse_math": False,
+    "font.family": "DejaVu Sans",
+    "font.size": 12,
+    "text.color": INK,
+    "axes.edgecolor": LINE,
+    "axes.labelcolor": MUTED,
+    "axes.labelsize": 11,
+    "axes.titlesize": 11,
+    "axes.titlecolor": MUTED,
+    "axes.titlelocation": "left",
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.grid": True,
+    "axes.axisbelow": True,
+    "grid.color": LINE,
+    "grid.linewidth": 0.8,
+    "xtick.color": LINE,
+    "ytick.color": LINE,
+    "xtick.labelcolor": MUTED,
+    "ytick.labelcolor": MUTED,
+    "xtick.labelsize": 11,
+    "ytick.labelsize": 11,
+    "xtick.major.size": 0,
+    "ytick.major.size": 0,
+    "lines.linewidth": 2,
+    "lines.solid_capstyle": "round",
+}
+_numbers = count()
+
+
+def colours(summaries: Sequence[RunSummary]) -> dict[str, str]:
+    """Colour of each label in every chart: greys for teacher and control, hues for methods."""
+    hues = {label: SERIES[place % len(SERIES)] for place, label in enumerate(methods(summaries))}
+    return {"teacher": TEACHER, "control": CONTROL, **hues}
+
+
+@contextmanager
+def _style() -> Iterator[None]:
+    with matplotlib.rc_context({**_STYLE, "svg.hashsalt": f"figure-{next(_numbers)}"}):
+        yield
+
+
+def _figure(width: float, height: float) -> Figure:
+    # One unit of the drawing is one pixel of the page: 72 to the inch, as SVG has it.
+    return Figure(figsize=(width / 72, height / 72), layout="constrained")
+
+
+def to_svg(figure: Figure, description: str) -> str:
+    """The drawing as an SVG element for the inside of a page, free of ids, fonts and outside names.
+
+    Args:
+        figure: What to draw; its colours out of `VARIABLES` become the page's.
+        description: What it shows, for readers who do not see it.
+    """
+    buffer = io.StringIO()
+    figure.savefig(buffer, format="svg", transparent=True)
+    drawing = buffer.getvalue()
+    drawing = drawing[drawing.index("<svg") :]
+    drawing = re.sub(r"<metadata>.*?</metadata>|<!--.*?-->", "", drawing, flags=re.DOTALL)
+    drawing = re.sub(r' xmlns(:\w+)?="[^"]*"| version="1.1"', "", drawing).replace(
+        "xlink:href", "href"
+    )
+    drawing = re.sub(r'<g id="[^"]*"', "<g", drawing)
+    # Releases of Matplotlib write "font: 700 12px 'DejaVu Sans'" or a property each.
+    drawing = re.sub(r"font: (?:(\d+) )?([\d.]+px) [^;\"]+", _font, drawing)
+    drawing = re.sub(r" ?font-family: [^;\"]+;?", "", drawing)
+    for colour, variable in VARIABLES.items():
+        drawing = drawing.replace(colour, f"var({variable})")
+    width = re.search(r'viewBox="0 0 ([\d.]+)', drawing)
+    label = f'role="img" aria-label="{escape(description)}"'
+    head = f'<svg {label} style="max-width:{width.group(1) if width else 0}px"'
+    return re.sub(r'^<svg width="[^"]*" height="[^"]*"', head, drawing.strip())
+
+
+def _font(found: re.Match[str]) -> str:
+    weight = f"; font-weight: {found.group(1)}" if found.group(1) else ""
+    return f"font-size: {found.group(2)}{weight}"
+
+
+def forest(found: Sequence[Verdict], colour: Mapping[str, str]) -> str:
+    """Each method's difference to the control: every seed, their mean, and its interval."""
+    with _style():
+        figure = _figure(960, 62 + 40 * len(found))
+        axes = figure.add_subplot()
+        for place, verdict in enumerate(found):
+            d, hue = verdict.difference, colour[verdict.label]
+            if d.half_width is not None:
+                axes.plot(
+                    [d.mean - d.half_width, d.mean + d.half_width],
+                    [place, place],
+                    color=hue,
+                    lw=7,
+                    alpha=0.3,
+                )
+            axes.plot(
+                d.differences, [place] * len(d.differences), "o", ms=6, mfc="none", mec=hue, mew=1.5
+            )
+            axes.plot([d.mean], [place], "D", ms=8, color=hue, mew=0)
+            axes.annotate(
+                signed(d.mean),
+                (1, place),
+                xycoords=("axes fraction", "data"),
+                xytext=(10, 0),
+                textcoords="offset points",
+                va="center",
+                color=hue,
+                weight="bold",
+            )
+        axes.axvline(0, color=MUTED, lw=1.2)
+        axes.set_yticks(range(len(found)), [verdict.label for verdict in found])
+        axes.tick_params(axis="y", labelcolor=INK, labelsize=12)
+        axes.set_ylim(len(found) - 0.5, -0.5)
+        low, high = axes.get_xlim()
+        room = 0.04 * (max(high, 0) - min(low, 0))
+        axes.set_xlim(min(low, -room), max(high, room))
+        axes.grid(axis="y", visible=False)
+        axes.spines["left"].set_visible(False)
+        axes.set_xlabel("mIoU points against the control")
+        return to_svg(figure, "Paired differences to the control, with intervals")
+
+
+def validation_curves(summaries: Sequence[RunSummary], colour: Mapping[str, str]) -> str | None:
+    """Validation mIoU over steps: thin lines for runs, a thick one for their mean.
+
+    None where no run was validated more than once.
+    """
+    groups = {label: runs for label, runs in by_label(summaries).items() if label != "teacher"}
+    curves = {
+        label: [_curve(run.val_rows, _miou) for run in runs] for label, runs in groups.items()
+    }
+    curves = {label: [one for one in many if len(one) > 1] for label, many in curves.items()}
+    curves = {label: many for label, many in curves.items() if many}
+    if not curves:
+        return None
+    with _style():
+        figure = _figure(960, 380)
+        axes = figure.add_subplot()
+        ends = {}
+        for label, many in curves.items():
+            for one in many:
+                axes.plot(list(one), list(one.values()), color=colour[label], lw=1, alpha=0.4)
+            steps, values = _mean_curve(many)
+            axes.plot(steps, values, color=colour[label], lw=2.4)
+            ends[label] = values[-1]
+        teachers = [run.miou for run in summaries if run.role == "teacher" and run.miou is not None]
+        if teachers:
+            ends["teacher"] = mean(teachers)
+            axes.axhline(ends["teacher"], color=TEACHER, lw=1.2, ls=(0, (4, 3)))
+        axes.margins(x=0.01)
+        axes.set_xlabel("step")
+        axes.set_title("validation mIoU")
+        _label_ends(axes, ends, colour)
+        return to_svg(figure, "Validation mIoU over steps")
+
+
+def _miou(row: Mapping[str, Any]) -> float | None:
+    return None if row.get("miou") is None else 100 * float(row["miou"])
+
+
+def _curve(rows: Sequence[Mapping[str, Any]], read: Any) -> dict[int, float]:
+    values = {int(row["step"]): read(row) for row in rows}
+    return {
+        step: value for step, value in values.items() if value is not None and np.isfinite(value)
+    }
+
+
+def _mean_curve(many: Sequence[Mapping[int, float]]) -> tuple[list[int], list[float]]:
+    # Only steps that every run has: a mean over fewer runs would jump where one of them ends.
+    steps = sorted(set.intersection(*(set(one) for one in many))) or sorted(many[0])
+    return steps, [mean([one[step] for one in many if step in one]) for step in steps]
+
+
+def _label_ends(axes: Axes, ends: Mapping[str, float], colour: Mapping[str, str]) -> None:
+    low, high = axes.get_ylim()
+    order = sorted(ends, key=ends.__getitem__)
+    heights = apart([ends[label] for label in order], 0.055 * (high - low))
+    for label, height in zip(order, heights, strict=True):
+        axes.annotate(
+            f"{label} {ends[label]:.1f}",
+            (1, height),
+            xycoords=("axes fraction", "data"),
+            xytext=(8, 0),
+            textcoords="offset points",
+            va="center",
+            color=colour[label],
+            weight="bold",
+        )
+
+
+def apart(heights: Sequence[float], gap: float) -> list[float]:
+    """Ascending heights, moved as little as possible (least squares) to be at least `gap` apart."""
+    blocks: list[tuple[float, int]] = []  # mean of height - place · gap, and how many share it
+    for place, height in enumerate(heights):
+        block = (height - place * gap, 1)
+        while blocks and blocks[-1][0] > block[0]:
+            (above, n), (below, m) = block, blocks.pop()
+            block = ((above * n + below * m) / (n + m), n + m)
+        blocks.append(block)
+    bases = [base for base, n in blocks for _ in range(n)]
+    return [base + place * gap for place, base in enumerate(bases)]
+
+
+def term_curves(summaries: Sequence[RunSummary], colour: Mapping[str, str]) -> dict[str, str]:
+    """For each term a pair of small charts: its value and its gradient share over steps."""
+    groups = {label: runs for label, runs in by_label(summaries).items() if label != "teacher"}
+    rows = [row for runs in groups.values() for run in runs for row in run.train_rows]
+    terms = list(dict.fromkeys(term for row in rows for term in row.get("terms", {})))
+    return {term: _term_chart(groups, term, colour) for term in terms}
+
+
+def _term_chart(
+    groups: Mapping[str, Sequence[RunSummary]], term: str, colour: Mapping[str, str]
+) -> str:
+    with _style():
+        # Fixed margins: the layout engine takes longer than the rest of the page.
+        figure = Figure(figsize=(470 / 72, 180 / 72))
+        for place, key in enumerate(("value", "share")):
+            axes = figure.add_axes((0.08 + 0.5 * place, 0.14, 0.41, 0.73))
+            values: list[float] = []
+            for label, runs in groups.items():
+                many = [_curve(run.train_rows, _term_reader(term, key)) for run in runs]
+                many = [one for one in many if one]
+                for one in many:
+                    axes.plot(
+                        list(one), list(one.values()), color=colour[label], lw=0.8, alpha=0.35
+                    )
+                    values += one.values()
+                if many:
+                    axes.plot(*_mean_curve(many), color=colour[label], lw=1.8)
+            axes.set_title("value" if key == "value" else "gradient share")
+            axes.xaxis.set_major_locator(matplotlib.ticker.MaxNLocator(3, integer=True))
+            axes.yaxis.set_major_locator(matplotlib.ticker.MaxNLocator(4))
+            positive = [value for value in values if value > 0]
+            if len(positive) == len(values) > 0 and max(values) > 30 * min(values):
+                axes.set_yscale("log")
+            elif values and min(values) >= 0:
+                axes.set_ylim(bottom=0)
+            if not values:
+                axes.annotate(
+                    "not recorded", (0.5, 0.5), xycoords="axes fraction", ha="center", color=MUTED
+                )
+        return to_svg(figure, f"Term {term}: value and gradient share over steps")
+
+
+def _term_reader(term: str, key: str) -> Any:
+    def read(row: Mapping[str, Any]) -> float | None:
+        value = row.get("terms", {}).get(term, {}).get(key)
+        return None if value is None else float(value)
+
+    return read
+
+
+def class_bars(changes: Sequence[ClassChange], label: str, colour: Mapping[str, str]) -> str:
+    """Bars of each class's IoU for the control and one method, the teacher as a mark."""
+    with _style():
+        figure = _figure(960, 66 + 34 * len(changes))
+        axes = figure.add_subplot()
+        for place, change in enumerate(changes):
+            for offset, group in ((-0.18, "control"), (0.18, label)):
+                value = change.iou.get(group)
+                if value is not None:
+                    axes.barh(place + offset, value, height=0.34, color=colour[group])
+            teacher = change.iou.get("teacher")
+            if teacher is not None:
+                axes.plot([teacher, teacher], [place - 0.42, place + 0.42], color=TEACHER, lw=2.4)
+            if change.change is not None:
+                axes.annotate(
+                    signed(change.change.mean),
+                    (1, place),
+                    xycoords=("axes fraction", "data"),
+                    xytext=(10, 0),
+                    textcoords="offset points",
+                    va="center",
+                    color=INK,
+                )
+        axes.set_yticks(range(len(changes)), [_short(change.name) for change in changes])
+        axes.tick_params(axis="y", labelcolor=INK, labelsize=12)
+        axes.set_ylim(len(changes) - 0.4, -0.6)
+        axes.set_xlim(0, 100)
+        axes.grid(axis="y", visible=False)
+        axes.spines["left"].set_visible(False)
+        axes.set_xlabel("IoU; change from the control on the right")
+        return to_svg(figure, f"IoU of each class for the control and {label}")
+
+
+def _short(name: str, length: int = 22) -> str:
+    return name if len(name) <= length else f"{name[: length - 1]}…"
+
+
+def matrix(
+    values: np.ndarray,
+    classes: Sequence[str],
+    limit: float,
+    colour_map: Colormap,
+    signed_values: bool = False,
+) -> str:
+    """A class-by-class matrix as an SVG; the diagonal and classes that were not seen stay blank.
+
+    Args:
+        values: k by k, NaN where unknown.
+        classes: Names of the k classes; left out above 24.
+        limit: Value at the end of the colour scale, the same for matrices to be compared.
+        colour_map: What the values are drawn in.
+        signed_values: The scale runs from -limit, not from 0.
+    """
+    shown = np.where(np.eye(len(values), dtype=bool), np.nan, values)
+    low = -limit if signed_values else 0.0
+    names = [_short(name, 12) for name in classes] if len(classes) <= 24 else []
+    margin, side = (72, 228) if names else (0, 300)
+    cell = side / max(len(values), 1)
+    size = min(10.0, 0.8 * cell)
+    texts = []
+    for place, name in enumerate(names):
+        middle = (place + 0.5) * cell
+        texts.append(f'<text x="{margin - 5}" y="{middle + 0.35 * size:.1f}">{escape(name)}</text>')
+        x = margin + middle + 0.35 * size
+        texts.append(
+            f'<text transform="translate({x:.1f} {side + 6}) rotate(-90)">{escape(name)}</text>'
+        )
+    return (
+        '<svg role="img" aria-label="Matrix over pairs of classes" style="max-width:360px" '
+        f'viewBox="0 0 300 {side + margin}">'
+        f'<image x="{margin}" y="0" width="{side}" height="{side}" preserveAspectRatio="none" '
+        f'style="image-rendering:pixelated" href="{field_png(shown, low, limit, colour_map)}"/>'
+        f'<g style="font-size:{size:.1f}px;text-anchor:end;fill:var(--muted)">'
+        f"{''.join(texts)}</g></svg>"
+    )
+
+
+def png(pixels: np.ndarray, width: int = 480) -> str:
+    """A picture as a data URI.
+
+    Args:
+        pixels: h w 3, uint8.
+        width: Wider pictures are made smaller, down to this; narrower ones stay as they are.
+    """
+    picture = Image.fromarray(np.ascontiguousarray(pixels))
+    if picture.width > width:
+        height = max(1, round(picture.height * width / picture.width))
+        picture = picture.resize((width, height), Image.Resampling.LANCZOS)
+    return _data_uri(picture)
+
+
+def mask_png(mask: np.ndarray, palette: Sequence[Sequence[int]], width: int = 480) -> str:
+    """A label mask in the data set's colours as a data URI; what has no class (255) is left clear.
+
+    Args:
+        mask: h w of class ids.
+        palette: Red, green and blue, 0 to 255, of each class.
+        width: As in `png`; thinned by nearest neighbour, so that no new colour appears.
+    """
+    table = np.zeros((256, 3), dtype=np.uint8)
+    table[: len(palette)] = np.asarray(palette, dtype=np.uint8)
+    picture = Image.fromarray(np.ascontiguousarray(mask).astype(np.uint8)).convert("P")
+    picture.putpalette(table.tobytes())
+    if picture.width > width:
+        height = max(1, round(picture.height * width / picture.width))
+        picture = picture.resize((width, height), Image.Resampling.NEAREST)
+    return _data_uri(picture, transparency=255)
+
+
+def field_png(
+    values: np.ndarray, low: float = 0.0, high: float = 1.0, colour_map: Colormap = SEQUENTIAL
+) -> str:
+    """A map of numbers (h w) as a data URI, a pixel each, coloured from `low` to `high`.
+
+    NaN is left clear.
+    """
+    share = np.clip((np.asarray(values, dtype=float) - low) / max(high - low, 1e-12), 0, 1)
+    pixels = colour_map(np.ma.masked_invalid(share), bytes=True)
+    return _data_uri(Image.fromarray(pixels))
+
+
+def scale_png(colour_map: Colormap) -> str:
+    """A strip from the low to the high end of a colour map, as a data URI."""
+    return field_png(np.linspace(0, 1, 128)[None], colour_map=colour_map)
+
+
+def _data_uri(picture: Image.Image, **options: int) -> str:
+    buffer = io.BytesIO()
+    picture.save(buffer, format="PNG", **options)
+    return "data:image/png;base64," + base64.b64encode(buffer.getvalue()).decode()

@@ -1,0 +1,55 @@
+"""How figures are written, in tables, charts and sentences."""
+
+from segdistill.run.statistics import Paired
+
+
+def number(value: float | None, digits: int) -> str:
+    """A number with fixed decimals; a dash where it is unknown."""
+    return "–" if value is None else f"{value:,.{digits}f}"
+
+
+def signed(value: float | None, digits: int = 1) -> str:
+    """A difference with its sign, the minus as wide as the plus."""
+    if value is None:
+        return "–"
+    text = f"{value:+.{digits}f}"
+    return (f"±{text[1:]}" if float(text) == 0 else text).replace("-", "−")
+
+
+def spread(value: float | None, deviation: float | None, digits: int = 1) -> str:
+    """Mean ± sd; the mean alone for one value."""
+    text = number(value, digits)
+    return text if deviation is None else f"{text} ± {deviation:.{digits}f}"
+
+
+def difference_text(difference: Paired | None) -> str:
+    """Paired mean ± half its 95 % interval; the difference alone for one pair."""
+    if difference is None:
+        return ""
+    text = signed(difference.mean)
+    return text if difference.half_width is None else f"{text} ± {difference.half_width:.1f}"
+
+
+def quantity(value: float | None) -> str:
+    """A count with four digits and its unit of thousands: 13.07 M."""
+    if value is None:
+        return "–"
+    for size, unit in ((1e12, "T"), (1e9, "G"), (1e6, "M"), (1e3, "k")):
+        if abs(value) >= size:
+            return f"{value / size:#.4g}".rstrip(".") + f" {unit}"
+    return f"{value:.4g}"
+
+
+def duration(seconds: float | None) -> str:
+    """A length of time in the unit that suits it: 45 s, 12 min, 3 h 20 min."""
+    if seconds is None:
+        return "–"
+    if seconds < 90:
+        return f"{seconds:.0f} s"
+    minutes = round(seconds / 60)
+    return f"{minutes} min" if minutes < 90 else f"{minutes // 60} h {minutes % 60:02d} min"
+
+
+def p_text(p: float) -> str:
+    """A p value as one prints it."""
+    return "p < 0.001" if p < 0.001 else f"p = {p:.3f}"

@@ -1,0 +1,276 @@
+"""The part of a report that runs networks: images, class distances, position masks, latency."""
+
+import logging
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, fields, replace
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.utils.data import Subset
+
+from segdistill.config import DataConfig, TeacherConfig
+from segdistill.data.dataset import Sample
+from segdistill.losses.readout import fit_readout, ramps, score
+from segdistill.run.distances import class_statistics, fitted_to, read_tap, sample_at
+from segdistill.run.exhibits import IGNORE, Distances, Panel, PositionMasks
+from segdistill.run.folder import RunFolder
+from segdistill.run.job import open_split
+from segdistill.run.networks import load_run_model, load_teacher
+from segdistill.run.page import Report
+from segdistill.run.profile import compare as compare_profiles
+from segdistill.run.protocol import Protocol, evaluating, label_map, multiple_of
+from segdistill.run.summary import RunSummary, seed_pairs
+
+_log = logging.getLogger(__name__)
+_TAP = "features"
+_READOUT_STEPS = 300
+_READOUT_BYTES = 2**27
+
+
+@dataclass(frozen=True)
+class Wish:
+    """What is asked of the part of the report that runs networks; see `report`."""
+
+    panels: int = 4
+    images: int = 100
+    latency: bool = True
+    dataset: Any = None
+    models: Mapping[str, nn.Module] = field(default_factory=dict)
+    device: str = "cpu"
+
+
+@dataclass(frozen=True)
+class _Scene:
+    """Networks of one seed by their labels, and the images they are shown.
+
+    `dataset` is the validation set, of which `indices` are used; `training` is None where it is
+    not known.
+    """
+
+    networks: Mapping[str, nn.Module]
+    dataset: Any
+    training: Any
+    indices: list[int]
+    protocol: Protocol
+    seed: int | None
+    device: torch.device
+
+    def tapped(self) -> dict[str, nn.Module]:
+        """Those of the networks that have the tap."""
+        return {n: m for n, m in self.networks.items() if _TAP in getattr(m, "taps", {})}
+
+    def chosen_from(self) -> str:
+        shown, all_images = len(self.indices), len(self.dataset)
+        return f"{shown}" if shown == all_images else f"{shown} (evenly spread over {all_images})"
+
+
+def with_pictures(page: Report, folders: Mapping[str, RunFolder], wish: Wish) -> Report:
+    """The page with all that needs networks and images, as far as they can be had.
+
+    Args:
+        page: What is known without them.
+        folders: Runs by the names they have in `page.summaries`.
+        wish: What is asked.
+    """
+    try:
+        scene = _scene(page, folders, wish)
+    except (ValueError, OSError, ImportError, TypeError) as error:
+        _log.warning("the report has no pictures: %s", error)
+        return replace(page, notes=[*page.notes, f"No pictures and no class distances: {error}."])
+    for network in scene.networks.values():
+        network.to(scene.device)
+    if wish.latency:
+        page = _with_latency(page, scene)
+    page = _with_panels(page, scene, wish.panels)
+    page = _with_distances(page, scene)
+    subject = page.subject()
+    terms = {
+        t
+        for run in page.summaries
+        if run.label == subject
+        for row in run.train_rows
+        for t in row["terms"]
+    }
+    if any("position" in term for term in terms):
+        page = _with_positions(page, scene)
+    return page
+
+
+def _scene(page: Report, folders: Mapping[str, RunFolder], wish: Wish) -> _Scene:
+    subject = page.subject()
+    pairs = seed_pairs(page.summaries, subject)
+    own = [run for run in page.summaries if run.label == subject]
+    chosen = (
+        {run.label: run for run in reversed(pairs[0])}
+        if pairs
+        else {run.label: run for run in own[:1]}
+    )
+    teacher = next((run for run in page.summaries if run.role == "teacher"), None)
+    networks: dict[str, nn.Module] = {}
+    if teacher is not None and teacher.name in folders:
+        networks["teacher"] = _network(teacher.name, folders, wish)
+    elif teacher is not None:
+        settings = next(
+            run.config["teacher"] for run in page.summaries if run.config.get("teacher")
+        )
+        networks["teacher"], _ = load_teacher(TeacherConfig(**settings), len(page.classes))
+    networks |= {label: _network(run.name, folders, wish) for label, run in chosen.items()}
+    first = next(iter(chosen.values()))
+    own_data = wish.dataset is not None
+    dataset = wish.dataset if own_data else open_split(_data(first.config), "val")
+    return _Scene(
+        networks,
+        dataset,
+        None if own_data else open_split(_data(first.config), "train"),
+        spread_evenly(len(dataset), wish.images),
+        _protocol(first.config),
+        first.seed,
+        torch.device(wish.device),
+    )
+
+
+def _network(name: str, folders: Mapping[str, RunFolder], wish: Wish) -> nn.Module:
+    return load_run_model(folders[name], model=wish.models.get(name))
+
+
+def _data(config: Mapping[str, Any]) -> DataConfig:
+    values = dict(config["data"])
+    values["size"] = tuple(values["size"]) if values.get("size") else None
+    return DataConfig(**values)
+
+
+def _protocol(config: Mapping[str, Any]) -> Protocol:
+    known = {entry.name for entry in fields(Protocol)}
+    given = {key: value for key, value in (config.get("evaluate") or {}).items() if key in known}
+    given = {
+        key: tuple(value) if isinstance(value, list) else value for key, value in given.items()
+    }
+    return Protocol(size=_data(config).size, **given)
+
+
+def spread_evenly(length: int, count: int) -> list[int]:
+    """At most `count` places out of `length`, evenly spread from the first on."""
+    count = min(length, count)
+    return [place * length // count for place in range(count)]
+
+
+def _with_latency(page: Report, scene: _Scene) -> Report:
+    image = sample_at(scene.dataset, 0)["image"]
+    size = scene.protocol.size or (image.shape[-2], image.shape[-1])
+    measured = compare_profiles(scene.networks, size, device=scene.device)
+    profiles = [profile.to_json() for profile in measured.values()]
+    return replace(page, summaries=[_timed(run, profiles) for run in page.summaries])
+
+
+def _timed(run: RunSummary, profiles: Sequence[Mapping[str, Any]]) -> RunSummary:
+    """The run with the profile of a timed network alike: one student is timed for all."""
+    keys = ("parameters", "multiply_adds")
+    own = run.profile or {}
+    alike = (p for p in profiles if all(p[key] == own.get(key) for key in keys))
+    return replace(run, profile=next(alike, run.profile))
+
+
+def _with_panels(page: Report, scene: _Scene, count: int) -> Report:
+    compared = [label for label in scene.networks if label != "teacher"]
+    if len(compared) < 2:
+        indices = [scene.indices[place] for place in spread_evenly(len(scene.indices), count)]
+        rule = f"{len(indices)} validation images, evenly spread."
+    else:
+        indices = _most_disputed(scene, compared, count)
+        rule = (
+            f"The {len(indices)} of {scene.chosen_from()} validation images on which {compared[0]} "
+            f"and {compared[1]} disagree about the most pixels, whichever of them is right. "
+            f"Seed {scene.seed}."
+        )
+    panels = []
+    for index in indices:
+        sample = sample_at(scene.dataset, index)
+        seen = {
+            label: _prediction(network, sample, scene).numpy().astype(np.uint8)
+            for label, network in scene.networks.items()
+        }
+        image = (sample["image"].clamp(0, 1) * 255).round().byte().permute(1, 2, 0).numpy()
+        label = sample["label"].numpy().astype(np.uint8)
+        panels.append(Panel(sample["name"], image, label, seen))
+    return replace(page, panels=panels, panel_rule=rule)
+
+
+def _prediction(network: nn.Module, sample: Sample, scene: _Scene) -> Tensor:
+    image, label = sample["image"], sample["label"]
+    with evaluating(network):
+        size = (label.shape[-2], label.shape[-1])
+        return label_map(network, image[None].to(scene.device), size, scene.protocol).cpu()
+
+
+def _most_disputed(scene: _Scene, labels: Sequence[str], count: int) -> list[int]:
+    disputed = {}
+    for index in scene.indices:
+        sample = sample_at(scene.dataset, index)
+        one, other = (_prediction(scene.networks[label], sample, scene) for label in labels[:2])
+        counted = sample["label"] != IGNORE
+        disputed[index] = float(((one != other) & counted).sum()) / max(int(counted.sum()), 1)
+    return sorted(sorted(disputed, key=lambda index: -disputed[index])[:count])
+
+
+def _with_distances(page: Report, scene: _Scene) -> Report:
+    tables = []
+    subset: Subset[Any] = Subset(scene.dataset, scene.indices)
+    for label, network in scene.tapped().items():
+        statistics = class_statistics(
+            network,
+            subset,
+            _TAP,
+            num_classes=len(page.classes),
+            size=scene.protocol.size,
+            device=scene.device,
+        )
+        tables.append(Distances(label, statistics.distances(), statistics.within_between()))
+    note = f"Tap {_TAP}, mean over {scene.chosen_from()} validation images, seed {scene.seed}."
+    return replace(page, distances=tables, distances_note=note)
+
+
+def _with_positions(page: Report, scene: _Scene) -> Report:
+    """A fresh readout for each network: what its features tell of place, term or no term.
+
+    The readout of the training itself would flatter the student, whose alignment it went through.
+    """
+    if scene.training is None:
+        return page
+    first = sample_at(scene.dataset, scene.indices[0])
+    masks, r2 = {}, {}
+    where: Tensor | None = None
+    for label, network in scene.tapped().items():
+        shown = _features(network, [first], scene)[0]
+        if min(shown.shape[-2:]) < 4:
+            return page
+        count = int(np.clip(_READOUT_BYTES // (shown.numel() * 4), 4, 32))
+        fitting, held_out = (
+            [sample_at(part, index) for index in spread_evenly(len(part), count)]
+            for part in (scene.training, scene.dataset)
+        )
+        readout = fit_readout(_features(network, fitting, scene), _READOUT_STEPS, seed=0)
+        r2[label], _ = score(readout, _features(network, held_out, scene))
+        with torch.no_grad():
+            masks[label] = readout(shown)[0].cpu().numpy()
+        where = ramps(shown)[0].cpu() if where is None else where
+    if where is None:
+        return page
+    note = (
+        "A readout is fitted afresh to each network's frozen features, on whole training images, "
+        "and scored (R²) on validation images."
+    )
+    shown_masks = PositionMasks(first["name"], where.numpy(), masks, r2)
+    return replace(page, positions=[shown_masks], positions_note=note)
+
+
+def _features(network: nn.Module, samples: Iterable[Sample], scene: _Scene) -> list[Tensor]:
+    found = []
+    with evaluating(network):
+        for sample in samples:
+            images, _ = fitted_to(
+                sample["image"], sample["label"], scene.protocol.size, multiple_of(network)
+            )
+            found.append(read_tap(network, images.to(scene.device), _TAP).float())
+    return found

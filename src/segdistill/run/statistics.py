@@ -1,0 +1,133 @@
+"""Statistics of paired seeds: means, Student's t, intervals and Holm's correction."""
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+
+def mean(values: Sequence[float]) -> float:
+    """Arithmetic mean.
+
+    Raises:
+        ValueError: There are no values.
+    """
+    if not values:
+        raise ValueError("the mean of no values is undefined: give at least one")
+    return math.fsum(values) / len(values)
+
+
+def sd(values: Sequence[float]) -> float | None:
+    """Standard deviation of a sample (n - 1 in the denominator); None for fewer than two values."""
+    if len(values) < 2:
+        return None
+    centre = mean(values)
+    return math.sqrt(math.fsum((value - centre) ** 2 for value in values) / (len(values) - 1))
+
+
+def t_within(t: float, df: int) -> float:
+    """Probability that Student's t with `df` degrees of freedom lies between -|t| and |t|.
+
+    The finite series for whole `df`: Abramowitz and Stegun, Handbook of Mathematical Functions,
+    26.7.3 (odd) and 26.7.4 (even).
+
+    Raises:
+        ValueError: `df` is below 1.
+    """
+    if df < 1:
+        raise ValueError(
+            f"Student's t needs at least 1 degree of freedom, not {df}: give two values"
+        )
+    angle = math.atan(abs(t) / math.sqrt(df))
+    cosine, sine = math.cos(angle), math.sin(angle)
+    odd = df % 2
+    term = cosine if odd else 1.0
+    total = term if df > 1 else 0.0
+    for step in range(2 + odd, df - 1, 2):
+        term *= cosine * cosine * (step - 1) / step
+        total += term
+    within = 2 / math.pi * (angle + sine * total) if odd else sine * total
+    return min(within, 1.0)
+
+
+def t_quantile(confidence: float, df: int) -> float:
+    """The t such that Student's t lies within ±t with this probability: 12.706 at 0.95, df = 1.
+
+    Args:
+        confidence: Two-sided probability, above 0 and below 1.
+        df: Degrees of freedom, a whole number from 1.
+
+    Raises:
+        ValueError: An argument is out of its range.
+    """
+    if not 0 < confidence < 1:
+        raise ValueError(f"confidence should lie between 0 and 1, not {confidence}: 0.95 is usual")
+    low, high = 0.0, 1.0
+    while t_within(high, df) < confidence:
+        low, high = high, high * 2
+    for _ in range(100):
+        middle = (low + high) / 2
+        low, high = (middle, high) if t_within(middle, df) < confidence else (low, middle)
+    return (low + high) / 2
+
+
+@dataclass(frozen=True)
+class Paired:
+    """What paired differences say about their mean. Units are those of the differences."""
+
+    differences: tuple[float, ...]
+    """one difference a pair (a seed)"""
+    mean: float
+    """mean difference"""
+    sd: float | None
+    """standard deviation of the differences; None for one pair"""
+    half_width: float | None
+    """half the interval of the mean, t · sd / √n; None for one pair. Lesser gains go unseen."""
+    p: float | None
+    """two-sided p of the paired t test; None for one pair"""
+
+    @property
+    def low(self) -> float | None:
+        """Lower end of the interval."""
+        return None if self.half_width is None else self.mean - self.half_width
+
+    @property
+    def high(self) -> float | None:
+        """Upper end of the interval."""
+        return None if self.half_width is None else self.mean + self.half_width
+
+    @property
+    def clear(self) -> bool:
+        """Whether the interval leaves zero out; False for one pair."""
+        return self.half_width is not None and abs(self.mean) > self.half_width
+
+
+def paired(differences: Sequence[float], confidence: float = 0.95) -> Paired:
+    """Mean, spread, interval and paired t test of differences that belong together in pairs.
+
+    Example:
+        >>> result = paired([2.8, 3.5, 3.0])
+        >>> f"{result.mean:.2f} ± {result.half_width:.2f}"
+        '3.10 ± 0.90'
+    """
+    centre, spread, n = mean(differences), sd(differences), len(differences)
+    if spread is None:
+        return Paired(tuple(differences), centre, None, None, None)
+    error = spread / math.sqrt(n)
+    # Differences without any spread: t is infinite, or 0/0 where they are all zero.
+    t = centre / error if error else math.inf if centre else 0.0
+    p = 1 - t_within(t, n - 1)
+    return Paired(tuple(differences), centre, spread, t_quantile(confidence, n - 1) * error, p)
+
+
+def holm(p_values: Mapping[str, float]) -> dict[str, float]:
+    """Holm's step-down correction: p values that hold although several were looked at.
+
+    The smallest of m is multiplied by m, the next by m - 1 and so on; none falls below the one
+    before it, none exceeds 1. (Holm 1979, A simple sequentially rejective multiple test procedure.)
+    """
+    adjusted: dict[str, float] = {}
+    largest = 0.0
+    for place, name in enumerate(sorted(p_values, key=p_values.__getitem__)):
+        largest = max(largest, min(1.0, (len(p_values) - place) * p_values[name]))
+        adjusted[name] = largest
+    return {name: adjusted[name] for name in p_values}

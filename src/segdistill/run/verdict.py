@@ -1,0 +1,153 @@
+"""What a set of runs says, in plain words that claim no more than the seeds can show."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+from segdistill.run.notation import p_text, signed
+from segdistill.run.statistics import Paired, holm
+from segdistill.run.summary import (
+    RunSummary,
+    by_label,
+    comparison_rows,
+    mean_of_known,
+    methods,
+    paired_miou,
+)
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """What the runs say about one method, in words."""
+
+    label: str
+    tone: Literal["better", "worse", "unclear"]
+    headline: str
+    details: list[str]
+    difference: Paired
+
+
+def verdicts(summaries: Sequence[RunSummary]) -> list[Verdict]:
+    """One verdict a method that has a seed in common with the control, largest mean gain first.
+
+    `better` and `worse` need an interval of the paired mean that leaves zero out *and*, where
+    several methods are compared, a p below 0.05 after Holm's correction. One seed is `unclear`.
+    """
+    found = {label: paired_miou(summaries, label) for label in methods(summaries)}
+    known = {label: difference for label, difference in found.items() if difference is not None}
+    corrected = holm({label: d.p for label, d in known.items() if d.p is not None})
+    order = sorted(known, key=lambda label: -known[label].mean)
+    return [_verdict(summaries, label, known[label], corrected) for label in order]
+
+
+def _verdict(
+    summaries: Sequence[RunSummary], label: str, difference: Paired, corrected: Mapping[str, float]
+) -> Verdict:
+    n = len(difference.differences)
+    survives = corrected.get(label, 1.0) < 0.05
+    side = "above" if difference.mean > 0 else "below"
+    stands = f"{label} is {abs(difference.mean):.1f} mIoU {side} the control"
+    if difference.mean == 0:
+        stands = f"{label} is level with the control"
+    tone: Literal["better", "worse", "unclear"] = "unclear"
+    details = []
+    if n == 1:
+        headline = f"{stands} with one seed: no statement about chance"
+    elif not difference.clear:
+        headline = f"{label}: no difference to the control that these {n} seeds can show"
+        details.append(f"Mean difference {signed(difference.mean)} mIoU.")
+    elif not survives:
+        headline = (
+            f"{stands} in the mean of {n} seeds, but not clearly so once it is counted "
+            f"that {len(corrected)} methods were compared"
+        )
+    else:
+        headline = f"{stands} in the mean of {n} seeds"
+        tone = "better" if difference.mean > 0 else "worse"
+    details += _chance(difference, corrected.get(label), len(corrected))
+    details += _budget(summaries, label)
+    return Verdict(label, tone, headline, details, difference)
+
+
+def _chance(difference: Paired, p: float | None, compared: int) -> list[str]:
+    n = len(difference.differences)
+    if difference.half_width is None or difference.low is None or difference.high is None:
+        return []
+    seeds = ", ".join(signed(value) for value in difference.differences)
+    sentences = [f"Each seed: {seeds}."]
+    for side, holds in (
+        ("above", min(difference.differences) > 0),
+        ("below", max(difference.differences) < 0),
+    ):
+        if holds:
+            sentences.append(
+                f"{side.capitalize()} the control in all {n}; without any effect that happens "
+                f"once in {2**n} by chance."
+            )
+    sentences.append(
+        f"95 % interval of the paired mean: {signed(difference.low)} to {signed(difference.high)}; "
+        f"at this spread {n} seeds cannot see gains under {difference.half_width:.1f} mIoU."
+    )
+    if compared > 1 and p is not None:
+        sentences.append(f"Paired t test, Holm's correction for {compared} methods: {p_text(p)}.")
+    return sentences
+
+
+def _budget(summaries: Sequence[RunSummary], label: str) -> list[str]:
+    groups = by_label(summaries)
+    runs, control = groups[label], groups["control"]
+    steps = {run.steps for run in runs}, {run.steps for run in control}
+    sentences = []
+    if steps[0] != steps[1] and None not in steps[0] | steps[1]:
+        counts = [" / ".join(f"{count:,}" for count in sorted(filter(None, one))) for one in steps]
+        sentences.append(
+            f"Not an equal budget: {counts[0]} steps against the control's {counts[1]}."
+        )
+    times = [mean_of_known(run.seconds_per_step for run in group) for group in (runs, control)]
+    if times[0] and times[1] and times[0] > 1.05 * times[1]:
+        ratio = times[0] / times[1]
+        sentences.append(
+            f"A step costs {ratio:.1f} times the control's: at equal time the control would have "
+            f"had {ratio:.1f} times the steps."
+        )
+    unpaired = sorted(
+        {str(run.seed) for run in runs} ^ {str(run.seed) for run in control},
+        key=lambda seed: (len(seed), seed),
+    )
+    if unpaired:
+        sentences.append(
+            f"Left out of the difference for want of a partner: seed {', '.join(unpaired)}."
+        )
+    return sentences
+
+
+def context(summaries: Sequence[RunSummary]) -> str:
+    """Where teacher and control stand and how much of their gap each method closes: a sentence."""
+    rows = {row.label: row for row in comparison_rows(summaries)}
+    teacher = rows["teacher"].miou if "teacher" in rows else None
+    control = rows["control"].miou if "control" in rows else None
+    if control is None:
+        return (
+            "There is no control among these runs: train the same student alone, with the same "
+            "seeds (method: supervised), to see what distillation adds."
+        )
+    if teacher is None:
+        return f"The control stands at {control:.1f} mIoU."
+    gap = teacher - control
+    stand = f"The teacher stands at {teacher:.1f} mIoU and the control at {control:.1f}"
+    if gap <= 0:
+        return (
+            f"{stand}: this teacher is no better than the student alone, so it has little to teach."
+        )
+    # A share of the gap is only worth a sentence where the gain itself may be spoken of.
+    spoken = [
+        v for v in verdicts(summaries) if v.tone == "better" or len(v.difference.differences) == 1
+    ]
+    closed = [
+        f"{verdict.label} closes {100 * verdict.difference.mean / gap:.0f} %"
+        for verdict in spoken
+        if verdict.difference.mean > 0
+    ]
+    if not closed:
+        return f"{stand}, a gap of {gap:.1f}."
+    return f"{stand}; of that gap of {gap:.1f}, {', '.join(closed)}."

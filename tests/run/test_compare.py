@@ -1,0 +1,153 @@
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from segdistill.run import compare as module
+from segdistill.run.compare import compare
+from segdistill.run.folder import RunFolder
+from segdistill.run.networks import build_student
+from tests.run import small
+
+METHODS = ("supervised", "kd")
+
+
+@pytest.fixture(scope="module")
+def teacher(tmp_path_factory: pytest.TempPathFactory) -> RunFolder:
+    return small.teacher(tmp_path_factory.mktemp("teacher") / "run")
+
+
+def _recipe(teacher: RunFolder, out: Path, **changes: Any) -> Any:
+    # A learning rate of zero leaves the weights as they began.
+    changes = {"train": {"steps": 2, "lr": 0.0, "log_every": 1}, **changes}
+    return small.recipe(**small.distilled(teacher.path), out=str(out), **changes)
+
+
+@pytest.fixture(scope="module")
+def compared(teacher: RunFolder, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    out = tmp_path_factory.mktemp("compare")
+    compare(_recipe(teacher, out), METHODS, seeds=2, first_seed=4, progress=False)
+    return out
+
+
+def _parameters(folder: Path) -> dict[str, torch.Tensor]:
+    saved = load_file(folder / "model.safetensors")
+    return {k: v for k, v in saved.items() if "running" not in k and "tracked" not in k}
+
+
+def test_each_method_and_seed_has_its_folder(compared: Path) -> None:
+    names = {folder.name for folder in compared.iterdir() if folder.is_dir()}
+    assert names == {"supervised-s4", "supervised-s5", "kd-s4", "kd-s5"}
+    for name in names:
+        run = RunFolder(compared / name)
+        assert run.finished
+        method, seed = name.split("-s")
+        assert (run.method_name, run.seed) == (method, int(seed))
+        assert (run.config()["teacher"] is None) == (method == "supervised")
+
+
+def test_the_methods_of_a_seed_start_from_the_same_weights(
+    compared: Path, teacher: RunFolder
+) -> None:
+    start = _recipe(teacher, compared).student
+    for seed in (4, 5):
+        fresh = build_student(start, small.CLASSES, seed).state_dict()
+        for method in METHODS:
+            for key, value in _parameters(compared / f"{method}-s{seed}").items():
+                torch.testing.assert_close(value, fresh[f"module.{key}"], rtol=0, atol=0)
+    one, other = _parameters(compared / "kd-s4"), _parameters(compared / "kd-s5")
+    assert any(not torch.equal(one[key], other[key]) for key in one)
+
+
+def test_the_methods_of_a_seed_see_the_same_crops(compared: Path) -> None:
+    """The weights do not move here, so that equal crops give equal cross-entropies."""
+
+    def losses(name: str) -> list[float]:
+        rows = RunFolder(compared / name).metrics()
+        return [r["terms"]["cross_entropy"]["value"] for r in rows if r["kind"] == "train"]
+
+    for seed in (4, 5):
+        assert losses(f"kd-s{seed}") == pytest.approx(losses(f"supervised-s{seed}"), rel=1e-5)
+    assert losses("kd-s4") != pytest.approx(losses("kd-s5"), rel=1e-5)
+
+
+def test_comparison_json_holds_what_the_runs_measured(compared: Path, teacher: RunFolder) -> None:
+    content = json.loads((compared / "comparison.json").read_text())
+    methods = content["methods"]
+    assert list(methods) == ["teacher", "control", "kd"]
+
+    def miou(folder: Path) -> float:
+        figures = RunFolder(folder).evaluation()
+        assert figures is not None
+        return 100 * float(figures["miou"])
+
+    control = [miou(compared / f"supervised-s{seed}") for seed in (4, 5)]
+    kd = [miou(compared / f"kd-s{seed}") for seed in (4, 5)]
+    assert methods["teacher"]["miou_mean"] == pytest.approx(miou(teacher.path))
+    assert methods["control"]["miou_by_seed"] == pytest.approx({"4": control[0], "5": control[1]})
+    assert methods["kd"]["miou_by_seed"] == pytest.approx({"4": kd[0], "5": kd[1]})
+    assert methods["kd"]["miou_mean"] == pytest.approx(sum(kd) / 2)
+    # The sample standard deviation of two values is their distance over the root of two.
+    assert methods["kd"]["miou_sd"] == pytest.approx(abs(kd[0] - kd[1]) / 2**0.5)
+    assert methods["kd"]["minus_control"] == pytest.approx([kd[0] - control[0], kd[1] - control[1]])
+    assert methods["control"]["minus_control"] is None
+    assert methods["kd"]["seconds_per_step"] > 0
+    assert "kd" in content["verdict"]
+    assert content["environment"]["packages"]["torch"]
+
+
+def test_a_second_call_trains_only_what_is_missing(compared: Path, teacher: RunFolder) -> None:
+    files = sorted(compared.rglob("model.safetensors"))
+    before = [file.stat().st_mtime_ns for file in files]
+    summaries = compare(_recipe(teacher, compared), METHODS, 2, first_seed=4, progress=False)
+    assert [file.stat().st_mtime_ns for file in files] == before
+    assert len(files) == 4
+    assert [summary.label for summary in summaries].count("kd") == 2
+
+
+@pytest.mark.parametrize(
+    ("methods", "changes", "message"),
+    [
+        (("supervised", "kdd"), {}, r"no method named 'kdd'; did you mean 'kd'"),
+        (("supervised", "idd:papr"), {}, r"did you mean 'paper'"),
+        (("supervised", "kd"), {"teacher": None}, r"give the recipe a teacher"),
+        (
+            ("supervised", "kd"),
+            {"terms": {"chanelwise": {"weight": 5}}},
+            r"terms.chanelwise: .*did you mean 'channelwise'",
+        ),
+    ],
+)
+def test_a_slip_is_refused_before_anything_is_trained(
+    methods: tuple[str, ...],
+    changes: dict[str, Any],
+    message: str,
+    teacher: RunFolder,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(module, "train", lambda *_, **__: pytest.fail("something was trained"))
+    values = {**small.distilled(teacher.path), **changes}
+    with pytest.raises(ValueError, match=message):
+        compare(small.recipe(**values, out=str(tmp_path / "runs")), methods, 1)
+    assert not (tmp_path / "runs").exists()
+
+
+def test_no_seed_at_all_is_refused(teacher: RunFolder, tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="at least one seed, not 0"):
+        compare(_recipe(teacher, tmp_path), METHODS, seeds=0)
+
+
+def test_terms_apply_to_the_methods_that_have_them(teacher: RunFolder, tmp_path: Path) -> None:
+    recipe = _recipe(teacher, tmp_path, terms={"pixelwise": {"weight": 3.0}})
+    kd, alone = (
+        module.one_run(recipe, module.MethodConfig(name), 1, tmp_path)
+        for name in ("kd", "supervised")
+    )
+    assert kd.terms["pixelwise"].weight == 3.0
+    assert alone.terms == {}
+    paper = module.one_run(recipe, module.MethodConfig("kd", "paper"), 1, tmp_path)
+    assert paper.out == str(tmp_path / "kd-paper-s1")

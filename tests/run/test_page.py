@@ -1,0 +1,197 @@
+import re
+from dataclasses import replace
+from html.parser import HTMLParser
+
+import numpy as np
+import pytest
+
+from segdistill.run.exhibits import Distances
+from segdistill.run.page import Report, render
+from tests.run.made_up import CLASSES, distances, full_report, run, three_seeds
+
+VOID = {"meta", "img", "br", "hr", "link", "input"}
+
+
+class Page(HTMLParser):
+    """Reads a page strictly: every element that is opened must be closed, in order."""
+
+    def __init__(self, text):
+        super().__init__(convert_charrefs=True)
+        self.open, self.links, self.tags, self.words, self.headings = [], [], [], [], []
+        self.feed(text)
+        self.close()
+        assert not self.open, self.open
+
+    def handle_starttag(self, tag, attributes):
+        self.tags.append(tag)
+        self.links += [v for k, v in attributes if k in ("src", "href", "xlink:href", "action")]
+        if tag not in VOID:
+            self.open.append(tag)
+
+    def handle_startendtag(self, tag, attributes):
+        self.tags.append(tag)
+        self.links += [v for k, v in attributes if k in ("src", "href", "xlink:href")]
+
+    def handle_endtag(self, tag):
+        assert self.open and self.open.pop() == tag, tag
+
+    def handle_data(self, data):
+        self.words.append(data)
+        if self.open and self.open[-1] == "h2":
+            self.headings.append(data)
+
+    @property
+    def text(self):
+        return " ".join(" ".join(self.words).split())
+
+
+@pytest.fixture(scope="module")
+def html():
+    return render(full_report())
+
+
+@pytest.fixture(scope="module")
+def page(html):
+    return Page(html)
+
+
+def test_the_page_parses_and_has_its_sections_in_order(page):
+    assert page.headings == [
+        "Comparison",
+        "Curves",
+        "IoU by class",
+        "Images",
+        "Distances between classes",
+        "Position readout",
+        "Details",
+    ]
+
+
+def test_the_verdict_comes_first(page):
+    assert page.text.index("idd is 3.1 mIoU above the control") < page.text.index("Comparison Mean")
+
+
+def test_the_page_needs_nothing_but_itself(html, page):
+    assert page.links
+    assert all(link.startswith(("data:", "#")) for link in page.links)
+    assert not re.search(r"https?:|url\((?!#)|@import|<script|<link", html)
+
+
+def test_links_within_the_page_lead_somewhere(html, page):
+    for link in {link for link in page.links if re.fullmatch(r"#[a-z]+", link)}:
+        assert f'id="{link[1:]}"' in html
+
+
+def test_figures_are_there(page):
+    for words in (
+        "65.3 ± 1.2",
+        "+3.1 ± 0.9",
+        "+2.8 +3.5 +3.0",
+        "3.272 M",
+        "at 360 × 480 input on cpu with 1 thread",
+        "pspnet_r18_half",
+        "position.r2_teacher_x 0.41 0.41 0.41",
+        "machine.threads 1",
+        "11 classes on 101 images",
+        "one clip of 6.7 s",
+        "whichever of them is right",
+        "R² 0.35",
+    ):
+        assert words in page.text, words
+
+
+def test_edges_are_correlated_with_the_teachers(page):
+    found = re.findall(r"correlation with the teacher's edges ([\d.]+)", page.text)
+    assert len(found) == 2 and float(found[0]) < float(found[1]) < 1
+    assert "Blank for want of pixels: fence." in page.text
+
+
+def test_methods_are_set_against_each_other(page):
+    # idd minus kd: 1.6, 3.9, 2.1.
+    assert "Methods against each other" in page.text and "+2.5 ± 3.0" in page.text
+
+
+def test_text_of_users_is_escaped():
+    evil = '<script>alert("x")</script>&'
+    runs = [replace(r, name=f"{evil}{r.name}", config={"out": evil}) for r in three_seeds()]
+    runs += [run(evil, seed, 0.01) for seed in range(3)]
+    report = full_report(
+        summaries=runs, classes=[evil, *CLASSES[1:]], title=evil, notes=[evil], panel_rule=evil
+    )
+    report = replace(report, panels=[replace(report.panels[0], name=evil)])
+    html = render(report)
+    assert "<script" not in html
+    assert "&lt;script&gt;" in html
+    assert evil in Page(html).text
+
+
+@pytest.mark.parametrize(
+    "labels",
+    [("control", "idd"), ("teacher", "idd"), ("idd",), ("control",), ("teacher", "control")],
+)
+def test_any_part_of_the_runs_makes_a_page(labels):
+    runs = [replace(r, metrics=()) for r in three_seeds() if r.label in labels]
+    page = Page(render(Report(runs, CLASSES, [])))
+    assert page.headings == ["Comparison", "IoU by class", "Details"]
+    assert ("There is no control" in page.text) == ("control" not in labels)
+
+
+def test_one_seed_makes_a_page():
+    runs = [replace(r, metrics=r.val_rows) for r in three_seeds() if r.seed == 0]
+    page = Page(render(Report(runs, CLASSES, [])))
+    assert "no statement about chance" in page.text and "+2.8" in page.text
+
+
+def test_runs_without_any_figures_make_a_page():
+    runs = [
+        replace(run(label), metrics=(), evaluation=None, profile=None)
+        for label in ("control", "idd")
+    ]
+    page = Page(render(Report(runs, CLASSES, [])))
+    assert page.headings == ["Comparison", "Details"]
+
+
+def test_no_runs_are_refused():
+    with pytest.raises(ValueError, match="at least one run"):
+        render(Report([], CLASSES, []))
+
+
+def test_sections_without_their_data_are_left_out():
+    page = Page(render(bare(distances=())))
+    assert page.headings == ["Comparison", "Details"]
+
+
+def bare(**changes):
+    """A report without charts, which take most of the time."""
+    runs = [replace(run(label), metrics=(), evaluation=None) for label in ("control", "idd")]
+    return full_report(**{"summaries": runs, "panels": (), "positions": (), **changes})
+
+
+def test_distances_without_a_teacher_have_no_correlation():
+    page = Page(render(bare(distances=[Distances("control", distances(2))])))
+    assert "correlation with" not in page.text and "minus teacher" not in page.text
+
+
+def test_distances_of_nothing_seen_make_a_page():
+    blank = np.full((11, 11), np.nan)
+    tables = [Distances("teacher", blank), Distances("idd", blank)]
+    assert "Blank for want of pixels: sky, building" in Page(render(bare(distances=tables))).text
+
+
+def test_many_classes_are_cut_in_the_chart_but_not_in_the_table():
+    names = [f"class {i}" for i in range(150)]
+    iou = {"control": np.linspace(0.1, 0.9, 150), "idd": np.linspace(0.2, 0.85, 150)}
+    runs = [
+        run(label, evaluation={"miou": 0.5, "iou": values.tolist()})
+        for label, values in iou.items()
+    ]
+    page = Page(render(Report(runs, names, [])))
+    assert "The chart shows the 40 classes at both ends" in page.text
+    assert all(name in page.text for name in names)
+
+
+def test_the_figures_of_runs_that_stand_in_are_named():
+    rows = [{"kind": "val", "step": 9, "miou": 0.5}]
+    runs = [replace(run("kd", seed), metrics=rows) for seed in range(3)]
+    runs[1] = replace(runs[1], evaluation=None)
+    assert "last validation stand in: kd-s1." in Page(render(Report(runs, CLASSES, []))).text

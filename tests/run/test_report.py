@@ -1,0 +1,166 @@
+import json
+import re
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from torch import nn
+
+from segdistill.run import pictures
+from segdistill.run.folder import RunFolder
+from segdistill.run.networks import load_run_model
+from segdistill.run.pictures import spread_evenly
+from segdistill.run.report import find_runs, report, summarise
+from segdistill.run.train import train
+from tests.run import small
+from tests.run.test_page import Page
+
+
+@pytest.fixture(scope="module", autouse=True)
+def quick_readouts() -> Iterator[None]:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(pictures, "_READOUT_STEPS", 20)
+        yield
+
+
+@pytest.fixture(scope="module")
+def runs(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with a teacher, and two seeds of control and idd."""
+    base = tmp_path_factory.mktemp("runs")
+    teacher = small.teacher(base / "teacher")
+    for seed in (0, 1):
+        settings = {"steps": 4, "seed": seed, "val_every": 2}
+        quick = {"position": {"options": {"steps": 10}}}
+        methods = {"control": {}, "idd": small.distilled(teacher.path, terms=quick)}
+        for name, more in methods.items():
+            out = str(base / f"{name}-s{seed}")
+            train(small.recipe(**more, train=settings, out=out), progress=False)
+    return base
+
+
+@pytest.fixture(scope="module")
+def page(runs: Path) -> Page:
+    file = report(
+        [runs], runs / "pages" / "report.html", remark="Few scenes & small ones.", panels=2
+    )
+    return Page(file.read_text())
+
+
+def copied(run: Path, to: Path) -> Path:
+    return Path(shutil.copytree(run, to))
+
+
+def change(file: Path, **values: Any) -> None:
+    file.write_text(json.dumps({**json.loads(file.read_text()), **values}))
+
+
+def test_the_page_of_real_runs_has_every_section(page: Page) -> None:
+    assert page.headings == [
+        "Comparison",
+        "Curves",
+        "IoU by class",
+        "Images",
+        "Distances between classes",
+        "Position readout",
+        "Details",
+    ]
+    assert "Few scenes & small ones." in page.text
+    assert all(link.startswith(("data:", "#")) for link in page.links)
+
+
+def test_the_page_shows_the_figures_of_the_runs(runs: Path, page: Page) -> None:
+    reached = [100 * RunFolder(runs / f"control-s{seed}").evaluation()["miou"] for seed in (0, 1)]
+    assert f"{sum(reached) / 2:.1f} ±" in page.text
+    assert "idd" in page.text and "inter_class" in page.text
+    assert "position.r2_teacher_x" in page.text
+    assert "latency, ms" in page.text
+
+
+def test_images_are_those_that_the_networks_dispute_most(page: Page) -> None:
+    found = re.search(
+        r"The 2 of (\d+) validation images on which control and idd disagree", page.text
+    )
+    assert found and "Seed 0." in page.text
+
+
+def test_roles_labels_and_order_follow_the_runs(runs: Path) -> None:
+    summaries = summarise(find_runs([runs / "idd-s1", runs / "idd-s0", runs / "control-s0"]))
+    assert [(s.name, s.role, s.label) for s in summaries] == [
+        ("control-s0", "control", "control"),
+        ("teacher", "teacher", "teacher"),
+        ("idd-s0", "student", "idd"),
+        ("idd-s1", "student", "idd"),
+    ]
+    assert summaries[-1].wall_seconds > 0
+
+
+def test_runs_of_one_method_with_other_recipes_are_told_apart(runs: Path, tmp_path: Path) -> None:
+    other = copied(runs / "idd-s0", tmp_path / "stronger-s0")
+    summaries = summarise(find_runs([runs / "idd-s0", other]))
+    assert {s.label for s in summaries} == {"teacher", "idd", "stronger"}
+
+
+def test_unfinished_runs_are_left_out_and_named(runs: Path, tmp_path: Path) -> None:
+    begun = tmp_path / "kd-s0"
+    begun.mkdir()
+    (begun / "config.yaml").write_text((runs / "control-s0" / "config.yaml").read_text())
+    with pytest.raises(ValueError, match=r"not finished: kd-s0; resume"):
+        report([begun], tmp_path / "a.html")
+    file = report([runs / "control-s0", begun], tmp_path / "b.html", latency=False, images=2)
+    page = Page(file.read_text())
+    assert "Left out, being unfinished: kd-s0." in page.text
+    assert "There is no control" not in page.text and "Images" in page.headings
+
+
+def test_runs_with_other_classes_are_refused(runs: Path, tmp_path: Path) -> None:
+    other = copied(runs / "control-s0", tmp_path / "other-s3")
+    change(other / "model.json", classes=["only", "two"])
+    with pytest.raises(ValueError, match=r"do not have the same classes \(11 and 2\)"):
+        report([runs / "control-s0", other], tmp_path / "a.html")
+
+
+def test_another_student_among_the_runs_is_pointed_out(runs: Path, tmp_path: Path) -> None:
+    other = copied(runs / "control-s0", tmp_path / "wide-s3")
+    config = yaml.safe_load((other / "config.yaml").read_text())
+    config["student"]["options"] = {"width": 16}
+    config["train"]["seed"] = 3
+    (other / "config.yaml").write_text(yaml.safe_dump(config))
+    folders = [runs / "control-s0", other]
+    page = Page(report(folders, tmp_path / "a.html", latency=False, images=1).read_text())
+    assert "Not all of these runs train the same student" in page.text
+
+
+def test_a_teacher_that_is_no_run_is_known_by_its_audit(runs: Path, tmp_path: Path) -> None:
+    own = copied(runs / "idd-s0", tmp_path / "idd-s0")
+    config = yaml.safe_load((own / "config.yaml").read_text())
+    config["teacher"] = {"model": small.MODEL, "weights": "gone.safetensors"}
+    (own / "config.yaml").write_text(yaml.safe_dump(config))
+    teacher = summarise(find_runs([own]))[0]
+    audit = json.loads((own / "teacher.json").read_text())
+    assert (teacher.label, teacher.miou) == ("teacher", 100 * audit["miou"])
+    page = Page(report([own], tmp_path / "a.html").read_text())
+    assert "No pictures and no class distances" in page.text
+
+
+def test_a_folder_without_runs_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(FileNotFoundError, match="no run at"):
+        report([tmp_path / "nowhere"])
+
+
+def test_networks_that_cannot_be_rebuilt_leave_the_pictures_out(runs: Path, tmp_path: Path) -> None:
+    own = copied(runs / "control-s0", tmp_path / "mine-s0")
+    change(own / "model.json", rebuild=False)
+    page = Page(report([own], tmp_path / "a.html").read_text())
+    assert "No pictures and no class distances" in page.text and "Images" not in page.headings
+    model: nn.Module = load_run_model(runs / "control-s0")
+    given = report([own], tmp_path / "b.html", models={"mine-s0": model}, images=2, latency=False)
+    assert "Images" in Page(given.read_text()).headings
+
+
+def test_places_are_spread_evenly() -> None:
+    assert spread_evenly(10, 3) == [0, 3, 6]
+    assert spread_evenly(2, 5) == [0, 1]
+    assert spread_evenly(0, 5) == []

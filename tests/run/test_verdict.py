@@ -1,0 +1,101 @@
+from dataclasses import replace
+
+import pytest
+
+from segdistill.run.verdict import context, verdicts
+from tests.run.made_up import run, three_seeds
+
+
+def seeds(label, gains, **changes):
+    return [run(label, seed, gain, **changes) for seed, gain in enumerate(gains)]
+
+
+def said(runs, label):
+    verdict = next(v for v in verdicts(runs) if v.label == label)
+    return verdict.headline, " ".join(verdict.details), verdict.tone
+
+
+def test_a_clear_gain_is_stated_with_its_seeds_interval_and_reach():
+    headline, details, tone = said(three_seeds(), "idd")
+    assert headline == "idd is 3.1 mIoU above the control in the mean of 3 seeds"
+    assert tone == "better"
+    assert "Each seed: +2.8, +3.5, +3.0." in details
+    assert "95 % interval of the paired mean: +2.2 to +4.0" in details
+    assert "3 seeds cannot see gains under 0.9 mIoU" in details
+    assert "once in 8 by chance" in details
+
+
+def test_an_interval_over_zero_is_no_difference_that_the_seeds_can_show():
+    headline, details, tone = said(three_seeds(), "kd")
+    assert headline == "kd: no difference to the control that these 3 seeds can show"
+    assert tone == "unclear"
+    assert "Mean difference +0.6 mIoU." in details
+    assert "by chance" not in details
+
+
+def test_a_clear_loss_is_called_a_loss():
+    runs = seeds("control", (0, 0.01, 0.02)) + seeds("kd", (-0.05, -0.041, -0.03))
+    headline, details, tone = said(runs, "kd")
+    assert headline == "kd is 5.0 mIoU below the control in the mean of 3 seeds"
+    assert tone == "worse" and "Below the control in all 3" in details
+
+
+def test_one_seed_makes_no_statement_about_chance():
+    headline, details, tone = said([run("control"), run("idd", 0, 0.031)], "idd")
+    assert headline == "idd is 3.1 mIoU above the control with one seed: no statement about chance"
+    assert tone == "unclear" and "interval" not in details
+
+
+def test_a_gain_that_several_methods_explain_away_is_not_clear():
+    # Two noisy methods beside one whose own p is 0.03: three times that is no longer under 0.05.
+    runs = seeds("control", (0, 0, 0)) + seeds("idd", (0.02, 0.03, 0.021))
+    alone = said(runs, "idd")
+    runs += seeds("kd", (0.01, -0.01, 0)) + seeds("cwd", (-0.01, 0.01, 0.002))
+    runs += seeds("skd", (-0.01, 0.011, 0.0))
+    together = said(runs, "idd")
+    assert alone[2] == "better" and together[2] == "unclear"
+    assert "not clearly so once it is counted that 4 methods were compared" in together[0]
+    assert "Holm's correction for 4 methods: p = 0." in together[1]
+
+
+def test_the_largest_gain_comes_first():
+    assert [v.label for v in verdicts(three_seeds())] == ["idd", "kd"]
+
+
+def test_costs_and_unequal_budgets_are_told():
+    details = said(three_seeds(), "idd")[1]
+    assert "A step costs 2.1 times the control's" in details
+    runs = [run("control", steps=1000), run("idd", steps=2000)]
+    assert "Not an equal budget: 2,000 steps against the control's 1,000." in said(runs, "idd")[1]
+
+
+def test_unpaired_seeds_are_named():
+    runs = [*three_seeds(), run("idd", 12)]
+    assert "want of a partner: seed 12." in said(runs, "idd")[1]
+
+
+def test_context_speaks_of_the_share_of_the_gap_only_for_clear_gains():
+    text = context(three_seeds())
+    assert "teacher stands at 74.0 mIoU and the control at 62.2" in text
+    assert "idd closes 26 %" in text and "kd closes" not in text
+
+
+@pytest.mark.parametrize(
+    ("kept", "words"),
+    [
+        (("teacher", "idd"), "There is no control among these runs"),
+        (("control", "idd"), "The control stands at 62.2 mIoU."),
+    ],
+)
+def test_context_without_control_or_teacher(kept, words):
+    assert words in context([r for r in three_seeds() if r.label in kept])
+
+
+def test_a_teacher_no_better_than_the_control_is_called_so():
+    runs = [run("teacher", 0, -0.1), run("control"), run("idd", 0, 0.1)]
+    assert "little to teach" in context(runs)
+
+
+def test_runs_without_an_miou_have_no_verdict():
+    runs = [replace(r, evaluation=None, metrics=()) for r in three_seeds()]
+    assert verdicts(runs) == []
