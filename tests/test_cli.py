@@ -1,0 +1,305 @@
+"""The command line as a user meets it: exit codes, one line for a slip, and the files that are left."""
+
+import json
+import logging
+import re
+import shutil
+import signal
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+import segdistill.run.train as train_module
+from segdistill.cli import main
+from segdistill.run.folder import RunFolder
+from segdistill.run.loop import Interrupted
+from segdistill.run.train import train
+from tests.run import small
+
+Command = Callable[..., tuple[int, str, str]]
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory: pytest.TempPathFactory) -> RunFolder:
+    """Measured with mirrored images, as its recipe says."""
+    out = tmp_path_factory.mktemp("cli") / "small"
+    recipe = small.recipe(train={"steps": 8}, evaluate={"flip": True}, out=str(out))
+    return train(recipe, progress=False)
+
+
+@pytest.fixture
+def command(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> Iterator[Command]:
+    """Run the command here; gives exit code, standard output and standard error."""
+    monkeypatch.setattr(sys, "path", list(sys.path))
+    logger = logging.getLogger("segdistill")
+    before = logger.handlers, logger.propagate, logger.level
+
+    def call(*argv: object) -> tuple[int, str, str]:
+        code = 0
+        try:
+            main([str(word) for word in argv])
+        except SystemExit as stop:
+            code = int(stop.code or 0)
+        captured = capsys.readouterr()
+        return code, captured.out, captured.err
+
+    yield call
+    logger.handlers, logger.propagate, _ = before
+    logger.setLevel(before[2])
+
+
+def _refused(command: Command, *argv: object) -> str:
+    """The message of a refusal: exit code 2, one line, nothing on standard output."""
+    code, out, error = command(*argv)
+    assert code == 2
+    assert out == ""
+    assert error.startswith("segdistill: ")
+    assert error.count("\n") == 1, error
+    return error
+
+
+# Slips -------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("argv", "messages"),
+    [
+        (["trian"], ["invalid choice: 'trian'", "'train'"]),
+        (["train"], ["expected a recipe first", "segdistill train RECIPE.yaml"]),
+        (["compare"], ["expected a recipe first", "segdistill compare RECIPE.yaml"]),
+        (["train", "--train.lr", "1", "a.yaml"], ["expected a recipe first"]),
+        (["train", "nowhere.yaml"], ["no recipe at nowhere.yaml", "give the path"]),
+        (["evaluate"], ["arguments are required: evaluate.run"]),
+        (["evaluate", "nowhere"], ["no run at nowhere", "no such folder"]),
+        (["evaluate", "nowhere", "--wiendow", "3"], ["--wiendow"]),
+        (["predict", "nowhere", "a.png"], ["no run at nowhere"]),
+        (["report", "nowhere"], ["no run at nowhere"]),
+        (["profile", "compct"], ["did you mean 'compact'"]),
+        (["profile", "compact", "--size", "5"], ["size"]),
+        (["list", "modles"], ["modles", "models"]),
+    ],
+)
+def test_a_slip_is_one_line_and_exit_code_2(
+    argv: list[str],
+    messages: list[str],
+    command: Command,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    error = _refused(command, *argv)
+    for message in messages:
+        assert message in error
+
+
+def test_an_unknown_key_is_named_with_its_path_and_the_nearest(
+    command: Command, tmp_path: Path
+) -> None:
+    recipe = small.write(tmp_path / "recipe.yaml", terms={"cross_entropy": {"wieght": 2}})
+    for name in ("train", "compare"):
+        error = _refused(command, name, recipe)
+        assert "terms.cross_entropy.wieght: no key named 'wieght'; did you mean 'weight'?" in error
+    good = small.write(tmp_path / "good.yaml")
+    error = _refused(command, "train", good, "--train.lrr", "3")
+    assert "train.lrr: no key named 'lrr'; did you mean 'lr'?" in error
+    assert "train.lr: Expected a float" in _refused(command, "train", good, "--train.lr", "fast")
+    assert "seeds" in _refused(command, "compare", good, "--seeds", "many")
+
+
+def test_a_folder_that_is_no_run_is_refused(command: Command, tmp_path: Path) -> None:
+    for name in ("evaluate", "report"):
+        error = _refused(command, name, tmp_path)
+        assert "no run at" in error
+        assert "it has no config.yaml" in error
+
+
+def test_a_run_that_is_not_finished_is_refused(
+    run: RunFolder, command: Command, tmp_path: Path
+) -> None:
+    shutil.copy(run.path / "config.yaml", tmp_path)
+    assert "resume it with `segdistill train`" in _refused(command, "evaluate", tmp_path)
+    assert "not finished" in _refused(command, "report", tmp_path)
+
+
+def test_damaged_files_of_a_run_are_named(run: RunFolder, command: Command, tmp_path: Path) -> None:
+    broken = tmp_path / "broken"
+    shutil.copytree(run.path, broken)
+    weights = broken / "model.safetensors"
+    content = weights.read_bytes()
+    weights.write_bytes(content[: len(content) // 2])
+    assert "model.safetensors does not fit" in _refused(command, "evaluate", broken)
+    weights.unlink()
+    assert "no weights at" in _refused(command, "evaluate", broken)
+    weights.write_bytes(content)
+    info = json.loads((broken / "model.json").read_text())
+    info["options"]["width"] = 9
+    (broken / "model.json").write_text(json.dumps(info))
+    assert "size mismatch" in _refused(command, "evaluate", broken)
+    (broken / "model.json").write_text("{")
+    assert "model.json is damaged" in _refused(command, "evaluate", broken)
+    shutil.copy(run.path / "model.json", broken)
+    (broken / "config.yaml").write_text("data: [")
+    assert "config.yaml is not valid YAML at line" in _refused(command, "evaluate", broken)
+
+
+@pytest.mark.parametrize(
+    ("stop", "code", "message"),
+    [
+        (Interrupted(7, signal.SIGTERM), 143, "stopped after step 7; the same command resumes"),
+        (Interrupted(7, signal.SIGINT), 130, "stopped after step 7"),
+        (KeyboardInterrupt(), 130, "interrupted"),
+    ],
+)
+def test_an_interrupted_training_says_so_with_its_exit_code(
+    stop: BaseException,
+    code: int,
+    message: str,
+    command: Command,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def stopped(*_: object) -> None:
+        raise stop
+
+    monkeypatch.setattr(train_module, "train", stopped)
+    got, _, error = command("train", small.write(tmp_path / "recipe.yaml"))
+    assert got == code
+    assert f"segdistill: {message}" in error
+
+
+def test_debug_shows_the_trace_and_a_fault_of_ours_is_never_hidden(
+    command: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with pytest.raises(FileNotFoundError, match="no recipe at"):
+        command("--debug", "train", tmp_path / "nowhere.yaml")
+
+    def broken(*_: object) -> None:
+        raise RuntimeError("a fault of ours")
+
+    monkeypatch.setattr(train_module, "train", broken)
+    with pytest.raises(RuntimeError, match="a fault of ours"):
+        command("train", small.write(tmp_path / "recipe.yaml"))
+
+
+def test_help_and_version(command: Command) -> None:
+    code, out, _ = command()
+    assert code == 0
+    for name in ("train", "compare", "evaluate", "predict", "report", "profile", "list", "demo"):
+        assert name in out
+    assert command("--version")[1].startswith("segdistill ")
+    code, out, _ = command("train", "--help")
+    assert code == 0
+    assert "--train.lr" in out
+    assert "base learning rate" in out
+    assert "--methods" in command("compare", "--help")[1]
+
+
+# What a finished run is for ----------------------------------------------------------------------
+
+
+def test_train_writes_a_run_and_takes_overrides(command: Command, tmp_path: Path) -> None:
+    recipe = small.write(tmp_path / "recipe.yaml")
+    out = tmp_path / "run"
+    code, _, error = command("train", recipe, f"--out={out}", "--train.steps", "2")
+    assert code == 0, error
+    assert RunFolder(out).config()["train"]["steps"] == 2
+    assert "step 2 of 2" in error
+    assert (
+        "is already finished" in command("train", recipe, f"--out={out}", "--train.steps", "2")[2]
+    )
+
+
+def test_compare_takes_its_own_options_beside_those_of_the_recipe(
+    command: Command, tmp_path: Path
+) -> None:
+    recipe = small.write(tmp_path / "recipe.yaml")
+    out = tmp_path / "runs"
+    options = ["--methods", "supervised", "--seeds", "1", "--first_seed=3", "--train.steps", "2"]
+    code, _, error = command("compare", recipe, "--out", out, *options)
+    assert code == 0, error
+    assert "control" in error
+    assert list(json.loads((out / "comparison.json").read_text())["methods"]) == ["control"]
+    assert RunFolder(out / "supervised-s3").finished
+
+
+def test_evaluate_prints_what_the_run_reported_unless_told_otherwise(
+    run: RunFolder, command: Command
+) -> None:
+    figures = run.evaluation()
+    assert figures is not None
+
+    def printed(*options: object) -> str:
+        code, out, error = command("evaluate", run.path, *options)
+        assert code == 0, error
+        found = re.search(r"mIoU (\S+) over", out)
+        assert found is not None
+        for name in figures["classes"]:
+            assert name in out
+        return found[1]
+
+    assert printed() == f"{100 * figures['miou']:.2f}"
+    assert printed("--weights", "best") == f"{100 * figures['miou']:.2f}"
+    assert printed("--flip", "false", "--scales", "[2.0]") != printed()
+    assert "nosplit" in _refused(command, "evaluate", run.path, "--split", "nosplit")
+
+
+def test_predict_writes_masks_and_overlays(
+    run: RunFolder, command: Command, tmp_path: Path
+) -> None:
+    photo = tmp_path / "photo.png"
+    Image.new("RGB", (50, 30), (90, 120, 200)).save(photo)
+    code, _, error = command("predict", run.path, photo, "--out", tmp_path / "out")
+    assert code == 0, error
+    with Image.open(tmp_path / "out" / "photo.png") as mask:
+        assert mask.size == (50, 30)
+        assert mask.mode == "P"
+        assert int(np.asarray(mask).max()) < small.CLASSES
+    assert {f.name for f in (tmp_path / "out").iterdir()} == {
+        "photo.png",
+        "photo_overlay.jpg",
+        "classes.json",
+    }
+    assert "missing.png" in _refused(command, "predict", run.path, tmp_path / "missing.png")
+
+
+def test_report_is_one_file_about_the_run(run: RunFolder, command: Command, tmp_path: Path) -> None:
+    code, _, error = command("report", run.path, "--out", tmp_path / "page" / "report.html")
+    assert code == 0, error
+    page = (tmp_path / "page" / "report.html").read_text()
+    assert page.lstrip().lower().startswith("<!doctype html")
+    assert "control" in page
+    assert not re.search(r'(src|href)="https?://', page)
+
+
+def test_profile_lays_runs_and_networks_side_by_side(run: RunFolder, command: Command) -> None:
+    code, out, error = command(
+        "profile", run.path, "compact", "--size", "[32,48]", "--latency", "false", "--classes", 11
+    )
+    assert code == 0, error
+    figures = run.evaluation()
+    assert figures is not None
+    first = next(line for line in out.splitlines() if str(run.path) in line)
+    assert f"{figures['profile']['parameters'] / 1e6:.3f}M" in first
+    assert any(line.startswith("compact ") for line in out.splitlines())
+
+
+@pytest.mark.parametrize(
+    ("what", "name"),
+    [
+        ("losses", "inter_class"),
+        ("methods", "idd"),
+        ("models", "pspnet_r18_half"),
+        ("datasets", "camvid"),
+        ("keys", "train.head_lr_factor"),
+    ],
+)
+def test_list_names_what_a_recipe_may_use(what: str, name: str, command: Command) -> None:
+    code, out, _ = command("list", what)
+    assert code == 0
+    assert name in out
