@@ -45,7 +45,7 @@ def test_the_paper_preset_of_idd_runs_where_the_released_tap_exists() -> None:
 @pytest.mark.parametrize("preset", PRESETS)
 def test_every_weight_of_the_catalogue_says_where_it_comes_from(method: str, preset: str) -> None:
     for term in METHODS[method](preset).values():
-        assert term.source in {"published", "released code", "assumed", "measured"}
+        assert term.source in {"published", "released code", "assumed", "tuned"}
 
 
 def test_the_teacher_is_no_part_of_parameters_state_or_modes() -> None:

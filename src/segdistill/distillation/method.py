@@ -23,7 +23,7 @@ class TermSpec:
         weight: Factor of the loss in the total.
         on: Tap that `student` and `teacher` are read from.
         options: Arguments of the loss.
-        source: Where weight and form come from: "published", "released code", "assumed" or "measured".
+        source: Where weight and form come from: "published", "released code", "assumed" or "tuned".
         optional: Left out where the student has no such tap (an auxiliary head).
     """
 
