@@ -31,11 +31,12 @@ def test_every_method_gives_a_finite_value_for_each_term_and_a_gradient(method: 
     assert all(p.grad is not None for p in distiller.student.parameters())
 
 
-def test_the_paper_preset_of_idd_runs_where_the_released_tap_exists() -> None:
+@pytest.mark.parametrize("method", METHODS)
+def test_every_paper_preset_runs_where_the_released_tap_exists(method: str) -> None:
     student, teacher = Tiny(6), Tiny(9)
     for network in (student, teacher):
         network.taps["features_released"] = "body"
-    distiller = Distiller(student, build_method("idd", 3, "paper"), teacher)
+    distiller = Distiller(student, build_method(method, 3, "paper"), teacher)
     distiller.dry_pass(batch()[0])
     distiller.prepare([batch()[0]] * 4)
     assert torch.isfinite(distiller.method.total(distiller(*batch())))

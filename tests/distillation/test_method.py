@@ -61,3 +61,10 @@ def test_a_loss_of_ones_own_is_named_by_its_dotted_path() -> None:
         build_loss("torch.nn.NoSuchLoss")
     with pytest.raises(ValueError, match=r"did you mean 'pixelwise'"):
         build_loss("pixelwse")
+
+
+def test_the_released_weights_of_ifvd() -> None:
+    weights = {name: term.weight for name, term in method_terms("ifvd", "paper").items()}
+    assert weights["pixelwise"] == 10
+    assert weights["intra_class"] == 200
+    assert method_terms("ifvd", "paper")["intra_class"].on == "features_released"

@@ -3,8 +3,9 @@
 `default` weights come from one stated procedure (`docs/weights.md`): gradient shares measured at the last weight
 that all terms share, then a search over a few multiples on scenes that no reported figure uses. They
 carry over between networks and data sets because the default forms do not depend on batch size,
-resolution, channels or number of classes. `paper` weights belong to the released form beside them and
-to nothing else.
+resolution, channels or number of classes. One that says `assumed` has not been
+through it: look at its share in the report. `paper` weights belong to the released form beside them
+and to nothing else.
 """
 
 from collections.abc import Callable, Mapping
@@ -59,6 +60,22 @@ def skd(preset: str) -> Preset:
     return {**kd(preset), "pairwise": pair}
 
 
+def ifvd(preset: str) -> Preset:
+    """Intra-class feature variation (Wang et al., ECCV 2020), with the pixel-wise term it is trained with.
+
+    The adversarial part (weight 0.001) is not included: neither preset is the complete published method.
+    """
+    if preset == "paper":
+        pixel = TermSpec("pixelwise", 10.0, options={"form": "ifvd"}, source="released code")
+        variation = TermSpec(
+            "intra_class", 200.0, "features_released", {"form": "ifvd"}, source="released code"
+        )
+    else:
+        pixel = kd(preset)["pixelwise"]
+        variation = TermSpec("intra_class", 1.0, "features", source="assumed")
+    return {**supervised(preset), "pixelwise": pixel, "intra_class": variation}
+
+
 def idd(preset: str) -> Preset:
     """Inter-class distance distillation (Zhang et al., IJCAI 2022), eq. (6): SKD + CWD + IDDM + PIDM.
 
@@ -84,6 +101,7 @@ METHODS: dict[str, Callable[[str], Preset]] = {
     "kd": kd,
     "cwd": cwd,
     "skd": skd,
+    "ifvd": ifvd,
     "idd": idd,
 }
 PRESETS = ("default", "paper")
