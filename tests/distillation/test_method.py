@@ -68,3 +68,10 @@ def test_the_released_weights_of_ifvd() -> None:
     assert weights["pixelwise"] == 10
     assert weights["intra_class"] == 200
     assert method_terms("ifvd", "paper")["intra_class"].on == "features_released"
+
+
+def test_the_released_weights_of_attention_transfer() -> None:
+    weights = {name: term.weight for name, term in method_terms("at", "paper").items()}
+    assert weights["attention"] == 1e4
+    assert weights["pixelwise"] == 1
+    assert "pixelwise" not in method_terms("at")

@@ -34,6 +34,8 @@ CASES = [
     ("position", {"form": "paper"}),
     ("position", {"align": "logits"}),
     ("position", {"target": "ramp"}),
+    ("attention", {}),
+    ("attention", {"form": "cirkd"}),
 ]
 # Cases that are least, with no gradient, where the student equals the teacher. The fitted map of
 # `position` is not the identity there (it is regularised), and a free one starts anywhere.
@@ -42,6 +44,7 @@ DISTILLING = [
     for case in CASES
     if case[0] != "cross_entropy" and (case[0] != "position" or case[1] == {"align": "logits"})
 ]
+GRIDS = ["pixelwise", "channelwise", "pairwise", "attention"]
 DEFAULTS = [(name, {}) for name in LOSSES if name != "position"]
 # SKD holds the norm constant on purpose: its gradient is not that of the value.
 DIFFERENTIABLE = [case for case in CASES if case != ("pairwise", {"form": "skd"})]
@@ -198,9 +201,7 @@ def test_the_same_call_gives_the_same_bits(name, options) -> None:
     assert torch.equal(first, second)
 
 
-@pytest.mark.parametrize(
-    "name", ["pixelwise", "pairwise", "channelwise", "intra_class", "inter_class", "position"]
-)
+@pytest.mark.parametrize("name", [name for name in LOSSES if name != "cross_entropy"])
 def test_an_unknown_form_lists_the_known_ones(name) -> None:
     with pytest.raises(ValueError, match=rf"{name} has no form 'ours'; choose one of: default, "):
         LOSSES[name](form="ours")
@@ -212,13 +213,13 @@ def test_different_channels_are_refused_with_the_remedy(name) -> None:
         LOSSES[name]()(torch.zeros(1, 3, 2, 2), torch.zeros(1, 4, 2, 2))
 
 
-@pytest.mark.parametrize("name", ["pixelwise", "channelwise", "pairwise"])
+@pytest.mark.parametrize("name", GRIDS)
 def test_different_grids_are_refused_with_the_remedy(name) -> None:
     with pytest.raises(ValueError, match="grid is 2x2 and the teacher's 2x3; resize"):
         LOSSES[name]()(torch.zeros(1, 3, 2, 2), torch.zeros(1, 3, 2, 3))
 
 
-@pytest.mark.parametrize("name", ["pixelwise", "channelwise", "pairwise"])
+@pytest.mark.parametrize("name", GRIDS)
 def test_different_batches_are_refused(name) -> None:
     with pytest.raises(ValueError, match="different numbers of images"):
         LOSSES[name]()(torch.zeros(1, 3, 2, 2), torch.zeros(2, 3, 2, 2))

@@ -76,6 +76,27 @@ def ifvd(preset: str) -> Preset:
     return {**supervised(preset), "pixelwise": pixel, "intra_class": variation}
 
 
+def at(preset: str) -> Preset:
+    """Attention transfer (Zagoruyko & Komodakis, ICLR 2017), on the last features.
+
+    The `paper` preset is CIRKD's comparison, whose script adds pixel-wise distillation.
+    """
+    if preset == "paper":
+        return {
+            **supervised(preset),
+            "pixelwise": TermSpec(
+                "pixelwise", 1.0, options={"form": "cirkd"}, source="released code"
+            ),
+            "attention": TermSpec(
+                "attention", 1e4, "features_released", {"form": "cirkd"}, source="released code"
+            ),
+        }
+    return {
+        **supervised(preset),
+        "attention": TermSpec("attention", 1.0, "features", source="assumed"),
+    }
+
+
 def idd(preset: str) -> Preset:
     """Inter-class distance distillation (Zhang et al., IJCAI 2022), eq. (6): SKD + CWD + IDDM + PIDM.
 
@@ -102,6 +123,7 @@ METHODS: dict[str, Callable[[str], Preset]] = {
     "cwd": cwd,
     "skd": skd,
     "ifvd": ifvd,
+    "at": at,
     "idd": idd,
 }
 PRESETS = ("default", "paper")

@@ -1,5 +1,6 @@
 """Losses, each by its name. They import nothing of this package but their neighbours."""
 
+from .attention import AttentionTransfer
 from .base import IGNORED, Loss
 from .channelwise import ChannelwiseKD
 from .inter_class import InterClassDistance
@@ -17,12 +18,14 @@ LOSSES: dict[str, type[Loss]] = {
     "intra_class": IntraClassVariation,
     "inter_class": InterClassDistance,
     "position": PositionInformation,
+    "attention": AttentionTransfer,
 }
 """Every loss by the name that recipes, logs and reports use."""
 
 __all__ = [
     "IGNORED",
     "LOSSES",
+    "AttentionTransfer",
     "ChannelwiseKD",
     "CrossEntropy",
     "InterClassDistance",
