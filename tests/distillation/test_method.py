@@ -75,3 +75,11 @@ def test_the_released_weights_of_attention_transfer() -> None:
     assert weights["attention"] == 1e4
     assert weights["pixelwise"] == 1
     assert "pixelwise" not in method_terms("at")
+
+
+def test_the_released_dist_is_on_the_auxiliary_head_too() -> None:
+    terms = method_terms("dist", "paper")
+    assert (terms["dist"].on, terms["dist"].weight) == ("logits", 1.0)
+    assert (terms["dist_aux"].on, terms["dist_aux"].weight) == ("aux", 0.4)
+    assert not terms["dist"].optional
+    assert terms["dist_aux"].optional

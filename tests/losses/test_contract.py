@@ -36,15 +36,21 @@ CASES = [
     ("position", {"target": "ramp"}),
     ("attention", {}),
     ("attention", {"form": "cirkd"}),
+    ("dist", {}),
+    ("dist", {"temperature": 4.0}),
+    ("dist", {"form": "dist"}),
 ]
 # Cases that are least, with no gradient, where the student equals the teacher. The fitted map of
-# `position` is not the identity there (it is regularised), and a free one starts anywhere.
+# `position` is not the identity there (it is regularised), and a free one starts anywhere; the 1e-8
+# in DIST's released denominator leaves a gradient of that size.
 DISTILLING = [
     case
     for case in CASES
-    if case[0] != "cross_entropy" and (case[0] != "position" or case[1] == {"align": "logits"})
+    if case[0] != "cross_entropy"
+    and (case[0] != "position" or case[1] == {"align": "logits"})
+    and case != ("dist", {"form": "dist"})
 ]
-GRIDS = ["pixelwise", "channelwise", "pairwise", "attention"]
+GRIDS = ["pixelwise", "channelwise", "pairwise", "attention", "dist"]
 DEFAULTS = [(name, {}) for name in LOSSES if name != "position"]
 # SKD holds the norm constant on purpose: its gradient is not that of the value.
 DIFFERENTIABLE = [case for case in CASES if case != ("pairwise", {"form": "skd"})]
@@ -207,7 +213,7 @@ def test_an_unknown_form_lists_the_known_ones(name) -> None:
         LOSSES[name](form="ours")
 
 
-@pytest.mark.parametrize("name", ["pixelwise", "channelwise"])
+@pytest.mark.parametrize("name", ["pixelwise", "channelwise", "dist"])
 def test_different_channels_are_refused_with_the_remedy(name) -> None:
     with pytest.raises(ValueError, match="student has 3 and the teacher 4; project the student"):
         LOSSES[name]()(torch.zeros(1, 3, 2, 2), torch.zeros(1, 4, 2, 2))
@@ -232,7 +238,7 @@ def test_labels_with_a_channel_axis_are_refused(name) -> None:
         called(LOSSES[name](), student, teacher, labels[:, None])
 
 
-@pytest.mark.parametrize("name", ["pixelwise", "channelwise"])
+@pytest.mark.parametrize("name", ["pixelwise", "channelwise", "dist"])
 def test_a_temperature_of_zero_is_refused(name) -> None:
     with pytest.raises(ValueError, match=f"{name}: temperature must be above 0, but is 0"):
         LOSSES[name](temperature=0)

@@ -97,6 +97,21 @@ def at(preset: str) -> Preset:
     }
 
 
+def dist(preset: str) -> Preset:
+    """Correlation of the class probabilities (DIST, Huang et al., NeurIPS 2022), on the logits.
+
+    The `paper` preset adds 0.4 of it on the auxiliary head, as released, where the student has one; the
+    teacher needs one, too.
+    """
+    if preset == "paper":
+        on_logits, on_aux = (
+            TermSpec("dist", weight, on, {"form": "dist"}, "released code", optional=on == "aux")
+            for on, weight in (("logits", 1.0), ("aux", 0.4))
+        )
+        return {**supervised(preset), "dist": on_logits, "dist_aux": on_aux}
+    return {**supervised(preset), "dist": TermSpec("dist", 1.0, source="assumed")}
+
+
 def idd(preset: str) -> Preset:
     """Inter-class distance distillation (Zhang et al., IJCAI 2022), eq. (6): SKD + CWD + IDDM + PIDM.
 
@@ -124,6 +139,7 @@ METHODS: dict[str, Callable[[str], Preset]] = {
     "skd": skd,
     "ifvd": ifvd,
     "at": at,
+    "dist": dist,
     "idd": idd,
 }
 PRESETS = ("default", "paper")

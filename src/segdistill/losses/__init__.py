@@ -3,6 +3,7 @@
 from .attention import AttentionTransfer
 from .base import IGNORED, Loss
 from .channelwise import ChannelwiseKD
+from .dist import CorrelationKD
 from .inter_class import InterClassDistance
 from .intra_class import IntraClassVariation
 from .pairwise import PairwiseKD
@@ -19,6 +20,7 @@ LOSSES: dict[str, type[Loss]] = {
     "inter_class": InterClassDistance,
     "position": PositionInformation,
     "attention": AttentionTransfer,
+    "dist": CorrelationKD,
 }
 """Every loss by the name that recipes, logs and reports use."""
 
@@ -27,6 +29,7 @@ __all__ = [
     "LOSSES",
     "AttentionTransfer",
     "ChannelwiseKD",
+    "CorrelationKD",
     "CrossEntropy",
     "InterClassDistance",
     "IntraClassVariation",
