@@ -83,3 +83,9 @@ def test_the_released_dist_is_on_the_auxiliary_head_too() -> None:
     assert (terms["dist_aux"].on, terms["dist_aux"].weight) == ("aux", 0.4)
     assert not terms["dist"].optional
     assert terms["dist_aux"].optional
+
+
+def test_the_released_weights_of_cirkd() -> None:
+    weights = {name: term.weight for name, term in method_terms("cirkd", "paper").items()}
+    assert weights["pixelwise"] == weights["image_relation"] == 1
+    assert method_terms("cirkd", "paper")["image_relation"].on == "features_released"

@@ -39,6 +39,9 @@ CASES = [
     ("dist", {}),
     ("dist", {"temperature": 4.0}),
     ("dist", {"form": "dist"}),
+    ("image_relation", {}),
+    ("image_relation", {"form": "cirkd"}),
+    ("image_relation", {"nodes": 3, "temperature": 1.0}),
 ]
 # Cases that are least, with no gradient, where the student equals the teacher. The fitted map of
 # `position` is not the identity there (it is regularised), and a free one starts anywhere; the 1e-8
@@ -50,7 +53,7 @@ DISTILLING = [
     and (case[0] != "position" or case[1] == {"align": "logits"})
     and case != ("dist", {"form": "dist"})
 ]
-GRIDS = ["pixelwise", "channelwise", "pairwise", "attention", "dist"]
+GRIDS = ["pixelwise", "channelwise", "pairwise", "attention", "dist", "image_relation"]
 DEFAULTS = [(name, {}) for name in LOSSES if name != "position"]
 # SKD holds the norm constant on purpose: its gradient is not that of the value.
 DIFFERENTIABLE = [case for case in CASES if case != ("pairwise", {"form": "skd"})]
@@ -238,7 +241,7 @@ def test_labels_with_a_channel_axis_are_refused(name) -> None:
         called(LOSSES[name](), student, teacher, labels[:, None])
 
 
-@pytest.mark.parametrize("name", ["pixelwise", "channelwise", "dist"])
+@pytest.mark.parametrize("name", ["pixelwise", "channelwise", "dist", "image_relation"])
 def test_a_temperature_of_zero_is_refused(name) -> None:
     with pytest.raises(ValueError, match=f"{name}: temperature must be above 0, but is 0"):
         LOSSES[name](temperature=0)

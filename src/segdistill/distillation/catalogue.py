@@ -112,6 +112,23 @@ def dist(preset: str) -> Preset:
     return {**supervised(preset), "dist": TermSpec("dist", 1.0, source="assumed")}
 
 
+def cirkd(preset: str) -> Preset:
+    """Cross-image relations (CIRKD, Yang et al., CVPR 2022) of the mini-batch, and pixel-wise distillation.
+
+    The relations to its memory of pixels and regions (weight 0.1 each) are not included: neither preset is
+    the complete published method.
+    """
+    if preset == "paper":
+        pixel = TermSpec("pixelwise", 1.0, options={"form": "cirkd"}, source="released code")
+        relation = TermSpec(
+            "image_relation", 1.0, "features_released", {"form": "cirkd"}, source="released code"
+        )
+    else:
+        pixel = kd(preset)["pixelwise"]
+        relation = TermSpec("image_relation", 1.0, "features", source="assumed")
+    return {**supervised(preset), "pixelwise": pixel, "image_relation": relation}
+
+
 def idd(preset: str) -> Preset:
     """Inter-class distance distillation (Zhang et al., IJCAI 2022), eq. (6): SKD + CWD + IDDM + PIDM.
 
@@ -140,6 +157,7 @@ METHODS: dict[str, Callable[[str], Preset]] = {
     "ifvd": ifvd,
     "at": at,
     "dist": dist,
+    "cirkd": cirkd,
     "idd": idd,
 }
 PRESETS = ("default", "paper")

@@ -4,6 +4,7 @@ from .attention import AttentionTransfer
 from .base import IGNORED, Loss
 from .channelwise import ChannelwiseKD
 from .dist import CorrelationKD
+from .image_relation import ImageRelation
 from .inter_class import InterClassDistance
 from .intra_class import IntraClassVariation
 from .pairwise import PairwiseKD
@@ -21,6 +22,7 @@ LOSSES: dict[str, type[Loss]] = {
     "position": PositionInformation,
     "attention": AttentionTransfer,
     "dist": CorrelationKD,
+    "image_relation": ImageRelation,
 }
 """Every loss by the name that recipes, logs and reports use."""
 
@@ -31,6 +33,7 @@ __all__ = [
     "ChannelwiseKD",
     "CorrelationKD",
     "CrossEntropy",
+    "ImageRelation",
     "InterClassDistance",
     "IntraClassVariation",
     "Loss",
