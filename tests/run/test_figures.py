@@ -89,6 +89,22 @@ def test_terms_that_vanish_or_were_not_recorded_are_drawn():
     assert list(charts) == ["position"] and ">not recorded</text>" in charts["position"]
 
 
+def test_a_share_that_falls_far_is_drawn_on_powers_of_ten_written_as_numbers():
+    values = [0.5, 0.05, 0.008]
+    rows = [
+        {
+            "kind": "train",
+            "step": step,
+            "terms": {"position": {"value": value, "weight": 1.0, "share": value}},
+        }
+        for step, value in enumerate(values, start=1)
+    ]
+    runs = [run("idd", metrics=rows)]
+    chart = figures.term_curves(runs, figures.colours(runs))["position"]
+    assert "mathdefault" not in chart
+    assert ">0.01</text>" in chart
+
+
 def test_text_in_charts_is_escaped():
     name = "<script>&"
     runs = [run("control"), run(name, 0, 0.02)]

@@ -274,6 +274,9 @@ def _term_chart(
             positive = [value for value in values if value > 0]
             if len(positive) == len(values) > 0 and max(values) > 30 * min(values):
                 axes.set_yscale("log")
+                # The default labels are mathematics, which these charts do not parse.
+                axes.yaxis.set_major_formatter("{x:g}")
+                axes.yaxis.set_minor_formatter(matplotlib.ticker.NullFormatter())
             elif values and min(values) >= 0:
                 axes.set_ylim(bottom=0)
             if not values:
