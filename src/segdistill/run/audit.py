@@ -10,6 +10,8 @@ from segdistill.run.folder import RunFolder, write_json
 from segdistill.run.job import Job, evaluate_with
 
 _log = logging.getLogger(__name__)
+CHANCE = 5.0
+"""Below this mIoU in per cent, and below one over the number of classes, a teacher knows nothing."""
 
 
 def audit_teacher(job: Job, fabric: Fabric, write: bool = True) -> dict[str, Any]:
@@ -44,7 +46,7 @@ def audit_teacher(job: Job, fabric: Fabric, write: bool = True) -> dict[str, Any
             f"the teacher measures {percent:.2f} mIoU, under teacher.min_miou {least}: look at its weights, "
             "the order of its channels and classes, and its normalisation"
         )
-    if least is None and percent < min(chance, 5.0):
+    if least is None and percent < min(chance, CHANCE):
         raise ValueError(
             f"the teacher measures {percent:.2f} mIoU, no better than chance: its weights, class order or "
             "input normalisation do not belong to this data (teacher.min_miou 0 goes on all the same)"

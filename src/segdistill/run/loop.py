@@ -254,7 +254,8 @@ class Loop:
     def _check_finite(self, values: Mapping[str, Tensor], batch: Mapping[str, Any]) -> None:
         if bool(torch.isfinite(torch.stack([v.detach().float() for v in values.values()])).all()):
             return
-        bad = [f"{n} = {float(v)}" for n, v in values.items() if not math.isfinite(float(v))]
+        plain = {name: float(value.detach()) for name, value in values.items()}
+        bad = [f"{name} = {value}" for name, value in plain.items() if not math.isfinite(value)]
         raise NonFiniteLoss(
             f"step {self.step + 1}: {', '.join(bad)} on {', '.join(batch['name'])}; lower train.lr or the "
             "term's weight, set train.clip, or look at these files; the last checkpoint is kept"
