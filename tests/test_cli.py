@@ -112,6 +112,17 @@ def test_an_unknown_key_is_named_with_its_path_and_the_nearest(
     assert "seeds" in _refused(command, "compare", good, "--seeds", "many")
 
 
+@pytest.mark.parametrize("options", ["options", "train_options", "val_options"])
+def test_a_split_among_the_options_is_sent_to_its_own_key(
+    options: str, command: Command, tmp_path: Path
+) -> None:
+    key = "train" if options == "options" else options.removesuffix("_options")
+    data = {"name": "synthetic", options: {"split": "val"}}
+    recipe = small.write(tmp_path / "recipe.yaml", data=data, out=str(tmp_path / "run"))
+    error = _refused(command, "train", recipe)
+    assert f"split 'val' is not set there; write it as data.{key}_split" in error
+
+
 def test_a_folder_that_is_no_run_is_refused(command: Command, tmp_path: Path) -> None:
     for name in ("evaluate", "report"):
         error = _refused(command, name, tmp_path)

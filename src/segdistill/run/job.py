@@ -42,13 +42,23 @@ class Job:
 
 
 def open_split(config: DataConfig, split: str) -> Any:
-    """A split of the recipe's data: `train` or `val`."""
+    """A split of the recipe's data: `train` or `val`.
+
+    Raises:
+        ValueError: An option that has a key of its own in the recipe, or that the data set lacks.
+    """
     name, own = (
         (config.train_split, config.train_options)
         if split == "train"
         else (config.val_split, config.val_options)
     )
-    return build_dataset(config.name, config.root, name, **{**config.options, **own})
+    options = {**config.options, **own}
+    for key, place in (("split", f"data.{split}_split"), ("root", "data.root")):
+        if key in options:
+            raise ValueError(
+                f"data options: {key} {options[key]!r} is not set there; write it as {place}"
+            )
+    return build_dataset(config.name, config.root, name, **options)
 
 
 def resolve_device(device: str) -> str:
