@@ -9,7 +9,6 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from segdistill.models.auxiliary import AuxiliaryHead
-from segdistill.models.backbone_keys import recognise, renamed
 from segdistill.models.contract import (
     SegmentationModel,
     aux_is_wanted,
@@ -20,8 +19,7 @@ from segdistill.models.convolution import classifier, conv_norm_act, initialise
 from segdistill.models.encoders import InputSetting, build_encoder
 from segdistill.models.input import InputNormalisation, make_input
 from segdistill.models.pooling import adaptive_avg_pool
-from segdistill.models.resnet import BasicBlock, Bottleneck, DeepStemResNet
-from segdistill.models.weights import LoadReport, load_state, read_weights
+from segdistill.models.resnet import BasicBlock, Bottleneck, DeepStemResNet, load_deep_stem
 
 
 class PyramidPooling(nn.Module):
@@ -209,41 +207,8 @@ def _paper_form(
     input: InputSetting,
     weights: str | None,
 ) -> PSPNet:
-    """`published`: the timm network whose ImageNet weights fit this encoder, if there is one."""
-    report = None
-    if weights == "imagenet":
-        if published is None:
-            raise ValueError(
-                "expected a file in weights: nobody offers ImageNet weights of this deep-stem "
-                "encoder for download; give a path, or take pspnet:resnet18 with weights='imagenet'"
-            )
-        report = _load_deep_stem(encoder, _timm_state(published), published)
-    elif weights is not None:
-        report = _load_deep_stem(encoder, read_weights(weights), str(weights))
+    report = load_deep_stem(encoder, weights, published)
     normalisation = make_input("imagenet" if input is None else input)
     model = PSPNet(encoder, num_classes, None, aux, dropout, normalisation)
     model.weights_report = report
     return model
-
-
-def _timm_state(name: str) -> dict[str, Tensor]:
-    import timm
-
-    try:
-        state: dict[str, Tensor] = timm.create_model(name, pretrained=True).state_dict()
-    except (OSError, RuntimeError) as error:
-        raise ValueError(
-            f"expected timm to download the weights of {name!r}, it could not; "
-            "connect to the network, or give weights=PATH"
-        ) from error
-    return state
-
-
-def _load_deep_stem(encoder: DeepStemResNet, state: dict[str, Tensor], source: str) -> LoadReport:
-    layout = recognise(state)
-    names = layout.names(encoder) if layout else {}
-    body = {
-        renamed(key, names): tensor for key, tensor in state.items() if not key.startswith("fc.")
-    }
-    left_out = [key for key in state if key.startswith("fc.")]
-    return load_state(encoder, body, source=source, left_out=left_out)

@@ -5,8 +5,10 @@ from collections.abc import Sequence
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from segdistill.models.backbone_keys import recognise, renamed
 from segdistill.models.convolution import initialise
 from segdistill.models.pooling import max_pool_up
+from segdistill.models.weights import LoadReport, load_state, read_weights
 
 
 def _norm_conv(inside: int, out: int, kernel: int, stride: int = 1, dilation: int = 1) -> nn.Conv2d:
@@ -114,13 +116,65 @@ class DeepStemResNet(nn.Module):
         rest = [block(out, planes, 1, dilation, nn.Identity()) for _ in range(blocks - 1)]
         return nn.Sequential(first, *rest)
 
-    def forward(self, x: Float[Tensor, "b c h w"]) -> list[Tensor]:
-        """Outputs of the four layers, at strides 4, 8, 8, 8."""
+    def stem(self, x: Float[Tensor, "b c h w"]) -> Float[Tensor, "b d rows columns"]:
+        """What comes before the layers, at stride 4."""
         x = self.relu(self.bn1(self.conv1(x)))
         x = self.relu(self.bn2(self.conv2(x)))
-        x = max_pool_up(self.relu(self.bn3(self.conv3(x))))
+        return max_pool_up(self.relu(self.bn3(self.conv3(x))))
+
+    def forward(self, x: Float[Tensor, "b c h w"]) -> list[Tensor]:
+        """Outputs of the four layers, at strides 4, 8, 8, 8."""
+        x = self.stem(x)
         levels = []
         for layer in (self.layer1, self.layer2, self.layer3, self.layer4):
             x = layer(x)
             levels.append(x)
         return levels
+
+
+def load_deep_stem(
+    encoder: DeepStemResNet, weights: str | None, published: str | None
+) -> LoadReport | None:
+    """Starts an encoder from ImageNet weights.
+
+    Args:
+        encoder: The network to fill.
+        weights: A file, "imagenet", or None to leave it as it is.
+        published: The timm network whose ImageNet weights fit this encoder, if there is one.
+
+    Raises:
+        ValueError: There are none to download, or a file does not fit.
+    """
+    if weights is None:
+        return None
+    if weights != "imagenet":
+        return _load(encoder, read_weights(weights), weights)
+    if published is None:
+        raise ValueError(
+            "expected a file in weights: nobody offers ImageNet weights of this deep-stem "
+            "encoder for download; give a path, or take pspnet:resnet18 with weights='imagenet'"
+        )
+    return _load(encoder, _timm_state(published), published)
+
+
+def _timm_state(name: str) -> dict[str, Tensor]:
+    import timm
+
+    try:
+        state: dict[str, Tensor] = timm.create_model(name, pretrained=True).state_dict()
+    except (OSError, RuntimeError) as error:
+        raise ValueError(
+            f"expected timm to download the weights of {name!r}, it could not; "
+            "connect to the network, or give weights=PATH"
+        ) from error
+    return state
+
+
+def _load(encoder: DeepStemResNet, state: dict[str, Tensor], source: str) -> LoadReport:
+    layout = recognise(state)
+    names = layout.names(encoder) if layout else {}
+    body = {
+        renamed(key, names): tensor for key, tensor in state.items() if not key.startswith("fc.")
+    }
+    left_out = [key for key in state if key.startswith("fc.")]
+    return load_state(encoder, body, source=source, left_out=left_out)
