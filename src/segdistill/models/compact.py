@@ -10,14 +10,6 @@ from segdistill.models.convolution import classifier, conv_norm_act, initialise
 from segdistill.models.input import InputNormalisation, make_input
 
 
-def _down(in_channels: int, out_channels: int) -> nn.Sequential:
-    return nn.Sequential(
-        nn.Conv2d(in_channels, out_channels, 3, stride=2, padding=1, bias=False),
-        nn.BatchNorm2d(out_channels),
-        nn.ReLU(inplace=True),
-    )
-
-
 class Compact(SegmentationModel):
     """Full 3×3 convolutions at strides 2, 4 and 8, the image's mean beside the deepest level, a stride-4 skip.
 
@@ -39,13 +31,15 @@ class Compact(SegmentationModel):
         self.num_classes = num_classes
         self.align_corners, self.multiple_of = False, 1
         self.input = input
-        self.stem = nn.Sequential(_down(3, width), conv_norm_act(width, width, kernel=3))
+        self.stem = nn.Sequential(
+            conv_norm_act(3, width, kernel=3, stride=2), conv_norm_act(width, width, kernel=3)
+        )
         self.middle = nn.Sequential(
-            _down(width, 2 * width),
+            conv_norm_act(width, 2 * width, kernel=3, stride=2),
             *(conv_norm_act(2 * width, 2 * width, kernel=3) for _ in range(depth)),
         )
         self.deep = nn.Sequential(
-            _down(2 * width, 4 * width),
+            conv_norm_act(2 * width, 4 * width, kernel=3, stride=2),
             *(conv_norm_act(4 * width, 4 * width, kernel=3, dilation=2) for _ in range(depth)),
         )
         self.context = conv_norm_act(8 * width, 2 * width, kernel=3)

@@ -10,11 +10,12 @@ def conv_norm_act(
     dilation: int = 1,
     bias: bool = False,
     leaky: float = 0.0,
+    stride: int = 1,
 ) -> nn.Sequential:
-    """Convolution that keeps the size, batch norm, ReLU (leaky with slope `leaky`, if not 0)."""
+    """Convolution that keeps the size (at stride 1), batch norm, ReLU (leaky with slope `leaky`, if not 0)."""
     padding = dilation * (kernel // 2)
     return nn.Sequential(
-        nn.Conv2d(in_channels, out_channels, kernel, padding=padding, dilation=dilation, bias=bias),
+        nn.Conv2d(in_channels, out_channels, kernel, stride, padding, dilation, bias=bias),
         nn.BatchNorm2d(out_channels),
         nn.LeakyReLU(leaky, inplace=True) if leaky else nn.ReLU(inplace=True),
     )
@@ -57,9 +58,9 @@ def initialise(module: nn.Module) -> None:
             nn.init.zeros_(layer.bias)
 
 
-def classifier(in_channels: int, num_classes: int) -> nn.Conv2d:
-    """1×1 convolution with bias, from N(0, 0.01²) and 0: all classes start nearly equal."""
-    layer = nn.Conv2d(in_channels, num_classes, 1)
+def classifier(in_channels: int, num_classes: int, kernel: int = 1) -> nn.Conv2d:
+    """Convolution with bias, from N(0, 0.01²) and 0: all classes start nearly equal."""
+    layer = nn.Conv2d(in_channels, num_classes, kernel, padding=kernel // 2)
     nn.init.normal_(layer.weight, std=0.01)
     assert layer.bias is not None
     nn.init.zeros_(layer.bias)
