@@ -314,3 +314,9 @@ def test_list_names_what_a_recipe_may_use(what: str, name: str, command: Command
     code, out, _ = command("list", what)
     assert code == 0
     assert name in out
+
+
+def test_list_models_gives_the_parameters(command: Command) -> None:
+    _, out, _ = command("list", "models")
+    row = next(line for line in out.splitlines() if "pspnet_r18_half" in line)
+    assert "3.27 M" in row

@@ -3,6 +3,7 @@
 import logging
 from collections.abc import Sequence
 from importlib import import_module
+from inspect import signature
 from pathlib import Path
 from typing import Any
 
@@ -85,11 +86,27 @@ def profile_networks(
 
 
 def list_names(what: str) -> None:
-    """Print the names that a recipe may use."""
-    table = Table("name", "what it is", title=what)
+    """Print the names that a recipe may use; of networks also the parameters at 19 classes."""
+    table = Table("name", title=what)
+    if what == "models":
+        table.add_column("parameters", justify="right")
+    table.add_column("what it is")
     for name, text in _known(what):
-        table.add_row(name, text)
+        table.add_row(name, *([_size(name)] if what == "models" else []), text)
     _print(table)
+
+
+def _size(model: str, classes: int = 19) -> str:
+    """Parameters of a network, which is made without memory for its weights."""
+    import torch
+
+    from segdistill.models import MODELS, build_model
+
+    if "encoder" in signature(MODELS[model]).parameters:
+        return "by encoder"
+    with torch.device("meta"):
+        count = sum(p.numel() for p in build_model(model, classes).parameters())
+    return f"{count / 1e6:.2f} M"
 
 
 def _known(what: str) -> list[tuple[str, str]]:
