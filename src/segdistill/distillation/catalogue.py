@@ -18,11 +18,17 @@ Preset = dict[str, TermSpec]
 
 
 def supervised(preset: str) -> Preset:
-    """Plain training: cross-entropy, and 0.4 of it on the auxiliary head (Zhao et al., PSPNet, 2017)."""
+    """Plain training: cross-entropy, and 0.4 of it on the auxiliary head (Zhao et al., PSPNet, 2017).
+
+    A second, coarser head (ICNet) gets 0.4 of it, too, as in mmsegmentation's and GluonCV's ports.
+    """
     return {
         "cross_entropy": TermSpec("cross_entropy", 1.0, "logits", source="published"),
         "cross_entropy_aux": TermSpec(
             "cross_entropy", 0.4, "aux", source="released code", optional=True
+        ),
+        "cross_entropy_aux_coarse": TermSpec(
+            "cross_entropy", 0.4, "aux_coarse", source="released code", optional=True
         ),
     }
 
@@ -195,7 +201,7 @@ def build_method(
 
     Example:
         >>> list(build_method("cwd", num_classes=19).terms)
-        ['cross_entropy', 'cross_entropy_aux', 'channelwise']
+        ['cross_entropy', 'cross_entropy_aux', 'cross_entropy_aux_coarse', 'channelwise']
     """
     specs = override(method_terms(name, preset), terms or {})
     return Method(name, build_terms(specs, num_classes))

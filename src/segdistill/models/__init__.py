@@ -8,11 +8,17 @@ from typing import Any
 
 from torch import nn
 
+from segdistill.models.ann import ann_r101
 from segdistill.models.compact import compact
 from segdistill.models.contract import SegmentationModel
 from segdistill.models.deeplabv3plus import deeplabv3plus
+from segdistill.models.fcn import fcn8s_vgg16
+from segdistill.models.icnet import icnet
 from segdistill.models.input import InputNormalisation
+from segdistill.models.ocnet import ocnet_r101
+from segdistill.models.ocrnet import ocrnet_r101
 from segdistill.models.pspnet import pspnet, pspnet_r18, pspnet_r18_half, pspnet_r50, pspnet_r101
+from segdistill.models.refinenet import refinenet, refinenet_r101
 from segdistill.models.weights import LoadReport, load_weights
 from segdistill.models.wrapped import network, wrap
 from segdistill.names import unknown
@@ -35,6 +41,13 @@ MODELS: dict[str, Callable[..., SegmentationModel]] = {
     "pspnet_r101": pspnet_r101,
     "pspnet": pspnet,
     "deeplabv3plus": deeplabv3plus,
+    "icnet": icnet,
+    "fcn8s_vgg16": fcn8s_vgg16,
+    "refinenet_r101": refinenet_r101,
+    "refinenet": refinenet,
+    "ocnet_r101": ocnet_r101,
+    "ocrnet_r101": ocrnet_r101,
+    "ann_r101": ann_r101,
     "compact": compact,
 }
 

@@ -102,7 +102,7 @@ def compare(
     return {
         name: Profile(
             parameters=_parameters(model),
-            parameters_deployed=_parameters(model) - _parameters(_auxiliary_head(model)),
+            parameters_deployed=_parameters(model) - _parameters(*_auxiliary_heads(model)),
             multiply_adds=multiply_adds(model, size, count),
             count=count,
             size=size,
@@ -251,9 +251,8 @@ def _count_paper(model: nn.Module, size: Size, device: torch.device) -> float:
         for module in model.modules()
         if isinstance(module, nn.Conv2d)
     ]
-    # A hook on the auxiliary head is what opens its tap: it runs in eval mode too.
-    if (auxiliary := _auxiliary_head(model)) is not None:
-        hooks.append(auxiliary.register_forward_hook(nothing))
+    # A hook on an auxiliary head is what opens its tap: it runs in eval mode too.
+    hooks += [head.register_forward_hook(nothing) for head in _auxiliary_heads(model)]
     try:
         with evaluating(model):
             model(_image(model, size, device))
@@ -275,14 +274,15 @@ def _on_meta(model: nn.Module) -> nn.Module:
     return copy.deepcopy(model, tensors)
 
 
-def _auxiliary_head(model: nn.Module) -> nn.Module | None:
-    taps = getattr(model, "taps", None) or {}
-    path = taps.get("aux", "").partition(":")[0]
-    return model.get_submodule(path) if path else None
+def _auxiliary_heads(model: nn.Module) -> list[nn.Module]:
+    """What is at the taps `aux`, `aux_coarse` and the like."""
+    taps: Mapping[str, str] = getattr(model, "taps", None) or {}
+    paths = {path.partition(":")[0] for name, path in taps.items() if name.startswith("aux")}
+    return [model.get_submodule(path) for path in sorted(paths) if path]
 
 
-def _parameters(model: nn.Module | None) -> int:
-    return sum(parameter.numel() for parameter in model.parameters()) if model is not None else 0
+def _parameters(*models: nn.Module) -> int:
+    return sum(parameter.numel() for model in models for parameter in model.parameters())
 
 
 def _device(model: nn.Module, device: str | torch.device | None = None) -> torch.device:
