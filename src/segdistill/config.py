@@ -15,7 +15,7 @@ class DataConfig:
     """The images and labels."""
 
     name: str = "synthetic"
-    """data set: synthetic, camvid, folder, or the dotted path of your own class"""
+    """data set: synthetic, cityscapes, voc, ... (`segdistill list datasets`), or the dotted path of your own class"""
     root: str | None = None
     """folder that holds the data set; synthetic needs none"""
     size: tuple[int, int] | None = None

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils.data import Subset
 
+from segdistill.data import build_dataset
 from segdistill.run.evaluate import (
     Evaluation,
     check_labels,
@@ -16,6 +17,7 @@ from segdistill.run.evaluate import (
     confusion_matrix,
     evaluate,
 )
+from tests.data import trees
 
 
 class Reader(nn.Module):
@@ -230,6 +232,12 @@ def test_the_ignored_id_cannot_be_a_class():
 def test_what_does_not_fit_is_refused(model, scenes, message):
     with pytest.raises(ValueError, match=message):
         evaluate(model, scenes)
+
+
+def test_a_set_without_labels_is_refused_at_once(tmp_path):
+    test = build_dataset("cityscapes", trees.cityscapes(tmp_path), "test")
+    with pytest.raises(ValueError, match="has no labels: there is nothing to learn from or to sc"):
+        evaluate(Reader(19), test)
 
 
 def test_a_set_without_a_labelled_pixel_has_no_miou():

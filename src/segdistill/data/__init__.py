@@ -7,28 +7,40 @@ from typing import Any
 
 from torch.utils.data import Dataset
 
+from segdistill.data.ade20k import ADE20K
 from segdistill.data.camvid import CamVid
+from segdistill.data.cityscapes import Cityscapes
+from segdistill.data.cocostuff import COCOStuff
 from segdistill.data.dataset import IGNORED, LabelMap, Sample, SegmentationDataset
 from segdistill.data.folder import Folder
 from segdistill.data.loader import Batch, evaluation_loader, training_loader
 from segdistill.data.synthetic import Synthetic
 from segdistill.data.transforms import Augment
+from segdistill.data.voc import PascalVOC
 from segdistill.names import unknown
 
 DATASETS: dict[str, type[SegmentationDataset]] = {
+    "ade20k": ADE20K,
     "camvid": CamVid,
+    "cityscapes": Cityscapes,
+    "cocostuff": COCOStuff,
     "folder": Folder,
     "synthetic": Synthetic,
+    "voc": PascalVOC,
 }
 
 __all__ = [
+    "ADE20K",
     "DATASETS",
     "IGNORED",
     "Augment",
     "Batch",
+    "COCOStuff",
     "CamVid",
+    "Cityscapes",
     "Folder",
     "LabelMap",
+    "PascalVOC",
     "Sample",
     "SegmentationDataset",
     "Synthetic",

@@ -4,6 +4,7 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from segdistill.data.dataset import IMAGE_SUFFIXES, LabelMap, Pair, PairDataset, list_names
+from segdistill.data.layout import listed_names
 from segdistill.names import unknown
 
 CLASSES = {
@@ -103,14 +104,14 @@ def _layout(root: Path, split: str) -> tuple[Path, Path, Path]:
 
 def _pairs(images: Path, masks: Path, names_file: Path) -> list[Pair]:
     files = {p.stem: p for p in sorted(images.iterdir()) if p.suffix.lower() in IMAGE_SUFFIXES}
-    names = _listed(names_file) if names_file.is_file() else list(files)
+    names = listed_names(names_file) if names_file.is_file() else list(files)
     missing = [name for name in names if name not in files]
     if missing:
         raise FileNotFoundError(
             f"{names_file} names {len(missing)} frame(s) that {images} lacks: {list_names(missing)}"
         )
     pairs = [Pair(n, files[n], masks / f"{n}.png", n.partition("_")[0]) for n in names]
-    unlabelled = [pair.mask for pair in pairs if not pair.mask.is_file()]
+    unlabelled = [pair.mask for pair in pairs if pair.mask and not pair.mask.is_file()]
     if unlabelled:
         raise FileNotFoundError(
             f"{len(unlabelled)} frame(s) have no mask: expected {list_names(unlabelled, 3)}"
@@ -118,9 +119,3 @@ def _pairs(images: Path, masks: Path, names_file: Path) -> list[Pair]:
     if not pairs:
         raise FileNotFoundError(f"{images} holds no frame; expected .jpg or .png files")
     return pairs
-
-
-def _listed(names_file: Path) -> list[str]:
-    # The lists carry the paths of somebody else's machine: only the frame's name is of use.
-    lines = names_file.read_text(encoding="utf-8-sig").splitlines()
-    return [Path(line.split()[0].replace("\\", "/")).stem for line in lines if line.strip()]

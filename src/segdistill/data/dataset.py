@@ -2,7 +2,7 @@
 
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import NamedTuple, TypedDict
+from typing import NamedTuple, NotRequired, TypedDict
 
 import numpy as np
 import torch
@@ -27,19 +27,22 @@ _UNREADABLE = (OSError, SyntaxError, ValueError, Image.DecompressionBombError)
 
 
 class Sample(TypedDict):
-    """One item of a data set: `image` float32 RGB in 0..1, `label` int64 with 255 ignored."""
+    """One item of a data set: `image` float32 RGB in 0..1, `label` int64 with 255 ignored.
+
+    A split without labels, such as the test split of a benchmark, gives no `label`.
+    """
 
     image: Float[Tensor, "3 h w"]
-    label: Int64[Tensor, "h w"]
+    label: NotRequired[Int64[Tensor, "h w"]]
     name: str
 
 
 class Pair(NamedTuple):
-    """An image file, its mask file, and what they are called."""
+    """An image file, its mask file (None where there is no label), and what they are called."""
 
     name: str
     image: Path
-    mask: Path
+    mask: Path | None
     group: str = ""
 
 
@@ -102,10 +105,15 @@ class LabelMap:
     def _complaint(self, raw: np.ndarray, source: str) -> str:
         ids = np.unique(raw)
         bad = ids[~self.declared[ids]]
+        known = np.flatnonzero(self.declared)
+        if bad[-1] > IGNORED >= known.max(initial=0):
+            return (
+                f"{source}: label id {bad[-1]}, where the mapping declares {_ranges(known)}: "
+                "more than 8 bits, so perhaps a map of instances; expected the map of classes"
+            )
         row, column = (int(axis[0]) for axis in np.nonzero(raw == bad[0]))
         more = f" and {bad.size - 1} more id(s)" if bad.size > 1 else ""
         hint = ""
-        known = np.flatnonzero(self.declared)
         if ids[0] >= 1 and bad[0] == known[known != IGNORED].max(initial=-1) + 1:
             hint = (
                 " Ids in this file start at 1: if classes are counted from 1, map {1: 0, 2: 1, ..}."
@@ -227,6 +235,11 @@ class SegmentationDataset(Dataset[Sample]):
         groups: Drive or sequence of each sample, "" where there is none; frames of one group look
             alike, so honest folds keep a group together.
         task: What the labels mean: always "semantic" so far.
+        labelled: Whether there are labels. Without them `read` gives 255 everywhere, and a sample
+            has no label at all.
+        server_ids: The id of each class in the masks that a benchmark's server takes; empty where
+            there is no server.
+        server_ending: What follows a sample's name in the names of those masks.
 
     Args:
         names: Name of each sample.
@@ -240,6 +253,9 @@ class SegmentationDataset(Dataset[Sample]):
     """
 
     task = "semantic"
+    labelled = True
+    server_ids: tuple[int, ...] = ()
+    server_ending = ".png"
 
     def __init__(
         self,
@@ -285,18 +301,20 @@ class SegmentationDataset(Dataset[Sample]):
 
     def __getitem__(self, index: int) -> Sample:
         image, label = self.read(index)
-        return {
+        sample: Sample = {
             "image": image.to(torch.float32, memory_format=torch.contiguous_format).div_(255),
-            "label": label.long(),
             "name": self.names[index],
         }
+        if self.labelled:
+            sample["label"] = label.long()
+        return sample
 
 
 class PairDataset(SegmentationDataset):
     """Pairs of an image file and a mask file of the same size.
 
     Args:
-        pairs: The files.
+        pairs: The files; those without a mask have every pixel ignored.
         label_map: From the ids in the masks to classes.
         classes: Names of the classes.
         palette: Colours of the classes; None for generated ones.
@@ -327,12 +345,15 @@ class PairDataset(SegmentationDataset):
         )
         self.pairs = [pairs[i] for i in self._places]
         self.label_map = label_map
+        self.labelled = any(pair.mask is not None for pair in self.pairs)
         self._all_pairs = pairs
 
     def load(self, place: int) -> tuple[UInt8[Tensor, "3 h w"], UInt8[Tensor, "h w"]]:
         """Image and label of a pair, as they are on disk."""
         pair = self._all_pairs[place]
         image = read_image(pair.image)
+        if pair.mask is None:
+            return image, torch.full(image.shape[-2:], IGNORED, dtype=torch.uint8)
         label = read_mask(pair.mask, self.label_map)
         if image.shape[-2:] != label.shape:
             (h, w), (label_h, label_w) = image.shape[-2:], label.shape
@@ -341,6 +362,19 @@ class PairDataset(SegmentationDataset):
                 "expected the same size: pair or export them again"
             )
         return image, label
+
+
+def require_labels(dataset: object, name: str = "this data set") -> None:
+    """Refuse images without labels where something is to be learnt from them, or scored.
+
+    Raises:
+        ValueError: The data set says that it has no labels.
+    """
+    if not getattr(dataset, "labelled", True):
+        raise ValueError(
+            f"{name} has no labels: there is nothing to learn from or to score; "
+            "`segdistill predict RUN --server test` writes masks for a benchmark's server"
+        )
 
 
 def generated_palette(num_classes: int) -> list[tuple[int, int, int]]:

@@ -18,7 +18,7 @@ from jaxtyping import Float, Int64, Num
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
-from segdistill.data.dataset import IGNORED, SegmentationDataset
+from segdistill.data.dataset import IGNORED, SegmentationDataset, require_labels
 from segdistill.data.randomness import generator_for
 from segdistill.data.transforms import Augment, resize_image
 
@@ -196,6 +196,7 @@ class _Samples(Dataset[Any]):
             )
         if not length():
             raise ValueError("the data set is empty; check its root and split")
+        require_labels(dataset)
         self.dataset, self.transform, self.seed = dataset, transform, seed
         self.length: int = length()
         known = num_classes or getattr(dataset, "num_classes", None)

@@ -13,6 +13,7 @@ from torch import nn
 
 from segdistill.config import DataConfig, Recipe, to_dict
 from segdistill.data import build_dataset
+from segdistill.data.dataset import require_labels
 from segdistill.run.evaluate import Evaluation, evaluate
 
 
@@ -41,11 +42,12 @@ class Job:
     classes: list[str]
 
 
-def open_split(config: DataConfig, split: str) -> Any:
+def open_split(config: DataConfig, split: str, labelled: bool = True) -> Any:
     """A split of the recipe's data: `train` or `val`.
 
     Raises:
-        ValueError: An option that has a key of its own in the recipe, or that the data set lacks.
+        ValueError: An option that has a key of its own in the recipe, or that the data set lacks; or
+            the split has no labels, and is not said to do without (`labelled=False`).
     """
     name, own = (
         (config.train_split, config.train_options)
@@ -58,7 +60,10 @@ def open_split(config: DataConfig, split: str) -> Any:
             raise ValueError(
                 f"data options: {key} {options[key]!r} is not set there; write it as {place}"
             )
-    return build_dataset(config.name, config.root, name, **options)
+    dataset = build_dataset(config.name, config.root, name, **options)
+    if labelled:
+        require_labels(dataset, f"{config.name}, split {name!r},")
+    return dataset
 
 
 def resolve_device(device: str) -> str:

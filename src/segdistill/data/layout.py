@@ -1,0 +1,131 @@
+"""Files of data sets with a fixed layout: where they lie, which belong together, what is missing."""
+
+import os
+from collections.abc import Sequence
+from pathlib import Path
+
+from segdistill.data.dataset import Pair, list_names
+
+
+class Layout:
+    """A root folder, and the folders that a data set is expected to have in it.
+
+    Args:
+        name: Name of the data set, for messages.
+        root: The folder.
+        inside: Folders in it that stand for it where there is one, such as `VOCdevkit/VOC2012`.
+
+    Raises:
+        ValueError: There is no root.
+    """
+
+    def __init__(self, name: str, root: str | Path | None, inside: Sequence[str] = ()) -> None:
+        if root is None:
+            raise ValueError(f"{name} needs `root`, the folder that holds its images and masks")
+        self.name = name
+        places = [Path(root, place) for place in inside]
+        self.root = next((place for place in places if place.is_dir()), Path(root))
+
+    def folder(self, *places: str) -> Path:
+        """The first of these folders that exists.
+
+        Raises:
+            FileNotFoundError: None does; what was expected and what is there are named.
+        """
+        for place in places:
+            if (self.root / place).is_dir():
+                return self.root / place
+        raise FileNotFoundError(
+            f"{self.name}: expected the folder {' or '.join(places)} in {self.root}; "
+            f"{found_in(self.root, places[0])}"
+        )
+
+
+class Files:
+    """The files of a folder, and of folders in it, whose names end alike.
+
+    Args:
+        folder: Where to look.
+        ending: What the names end in, such as `_leftImg8bit.png`.
+
+    Attributes:
+        paths: The files by their names without the ending, in the order of their paths.
+
+    Raises:
+        FileNotFoundError: There is no such file.
+    """
+
+    def __init__(self, folder: Path, ending: str) -> None:
+        self.folder, self.ending = folder, ending
+        # Text, not Path, which takes fifteen times as long to list and sort the 118,287 files of COCO.
+        self.paths: dict[str, str] = {}
+        for parent, folders, names in os.walk(folder):
+            folders.sort()
+            for name in sorted(names):
+                if name.endswith(ending) and not name.startswith("."):
+                    self.paths[name.removesuffix(ending)] = os.path.join(parent, name)
+        if not self.paths:
+            raise FileNotFoundError(f"{folder} holds no file named *{ending}; {found_in(folder)}")
+
+    def group(self, name: str) -> str:
+        """The folder that a file lies in, "" for the uppermost."""
+        parent = os.path.dirname(self.paths[name])
+        return "" if parent == str(self.folder) else os.path.basename(parent)
+
+
+def paired(images: Files, masks: Files | None, list_file: Path | None = None) -> list[Pair]:
+    """Images with the masks of the same names, grouped by the folders of the images.
+
+    Args:
+        images: The images.
+        masks: The masks; None: there are none.
+        list_file: Text file with the names to take, one a line; None: all.
+
+    Raises:
+        FileNotFoundError: The list, or a file that it names, or a mask is missing.
+        ValueError: The list is empty.
+    """
+    names = list(images.paths) if list_file is None else listed_names(list_file)
+    missing = [name for name in names if name not in images.paths]
+    if missing:
+        raise FileNotFoundError(
+            f"{list_file} names {len(missing)} file(s) that {images.folder} lacks: "
+            f"{list_names([name + images.ending for name in missing])}"
+        )
+    unlabelled = [] if masks is None else [name for name in names if name not in masks.paths]
+    if masks is not None and unlabelled:
+        raise FileNotFoundError(
+            f"{len(unlabelled)} of {len(names)} images have no mask in {masks.folder}: expected "
+            f"{list_names([name + masks.ending for name in unlabelled], 3)}"
+        )
+    return [
+        Pair(n, Path(images.paths[n]), Path(masks.paths[n]) if masks else None, images.group(n))
+        for n in names
+    ]
+
+
+def listed_names(list_file: Path) -> list[str]:
+    """Names in a list file, one a line; of paths to image and mask the image's name is taken.
+
+    Raises:
+        FileNotFoundError: There is no such file.
+        ValueError: It is empty.
+    """
+    if not list_file.is_file():
+        raise FileNotFoundError(f"{list_file}: no such list of names; {found_in(list_file.parent)}")
+    # Lists carry the paths of somebody else's machine: only the name is of use.
+    lines = list_file.read_text(encoding="utf-8-sig").splitlines()
+    names = [Path(line.split()[0].replace("\\", "/")).stem for line in lines if line.strip()]
+    if not names:
+        raise ValueError(f"{list_file} is empty; expected the name of an image on each line")
+    return names
+
+
+def found_in(root: Path, place: str = "") -> str:
+    """What lies where `place` was expected, or in the nearest folder above it, in a few words."""
+    wanted = [root, *(root.joinpath(*Path(place).parts[:n]) for n in range(1, 9))]
+    there = [folder for folder in wanted if folder.is_dir()]
+    if not there:
+        return f"there is no folder {root}"
+    entries = sorted(entry.name for entry in there[-1].iterdir())
+    return f"{there[-1]} holds {list_names(entries, 8)}" if entries else f"{there[-1]} is empty"
