@@ -18,6 +18,7 @@ from segdistill.cli import main
 from segdistill.run.folder import RunFolder
 from segdistill.run.loop import Interrupted
 from segdistill.run.train import train
+from tests.data import trees
 from tests.run import small
 
 Command = Callable[..., tuple[int, str, str]]
@@ -277,6 +278,103 @@ def test_predict_writes_masks_and_overlays(
         "classes.json",
     }
     assert "missing.png" in _refused(command, "predict", run.path, tmp_path / "missing.png")
+
+
+@pytest.fixture(scope="module")
+def cityscapes_run(tmp_path_factory: pytest.TempPathFactory) -> RunFolder:
+    """Trained on a small tree of Cityscapes, measured in windows."""
+    folder = tmp_path_factory.mktemp("cityscapes")
+    root = trees.cityscapes(folder / "data", size=(32, 48))
+    recipe = small.recipe(
+        data={"name": "cityscapes", "root": str(root)},
+        train={"steps": 2},
+        evaluate={"window": [32, 32]},
+        out=str(folder / "run"),
+    )
+    return train(recipe, progress=False)
+
+
+def test_a_split_without_labels_is_exported_and_not_scored(
+    cityscapes_run: RunFolder, command: Command, tmp_path: Path
+) -> None:
+    run = cityscapes_run.path
+    error = _refused(command, "evaluate", run, "--split", "test")
+    assert "cityscapes, split 'test', has no labels: there is nothing to learn from" in error
+    assert "segdistill predict RUN --server test" in error
+    code, _, error = command("predict", run, "--server", "test", "--out", tmp_path / "out")
+    assert code == 0, error
+    assert [file.name for file in sorted((tmp_path / "out").iterdir())] == [
+        f"bonn_{i:06d}_000019_pred_labelIds.png" for i in range(3)
+    ]
+    assert "not both" in _refused(command, "predict", run, tmp_path, "--server", "test")
+    assert "name an image file" in _refused(command, "predict", run)
+
+
+def test_nothing_is_learnt_from_a_split_without_labels(
+    cityscapes_run: RunFolder, command: Command, tmp_path: Path
+) -> None:
+    data = cityscapes_run.config()["data"]
+    recipe = small.write(tmp_path / "recipe.yaml", data=data)
+    for key in ("data.train_split", "data.val_split"):
+        error = _refused(command, "train", recipe, f"--{key}=test", f"--out={tmp_path / 'run'}")
+        assert "cityscapes, split 'test', has no labels" in error
+
+
+def _mask_of(kind: str) -> Image.Image:
+    if kind == "16-bit":
+        return Image.fromarray(np.full((32, 48), 26001, np.uint16))
+    return Image.new("RGB", (48, 32), (128, 64, 128))
+
+
+@pytest.mark.parametrize(
+    ("kind", "message"),
+    [
+        ("16-bit", "label id 26001, where the mapping declares 0..33: more than 8 bits"),
+        ("RGB", "the mask is a colour image (mode RGB); expected one channel of ids"),
+    ],
+)
+def test_masks_that_hold_no_class_ids_are_refused(
+    kind: str, message: str, command: Command, tmp_path: Path
+) -> None:
+    root = trees.cityscapes(tmp_path / "data", size=(32, 48))
+    for path in (root / "gtFine" / "train").rglob("*.png"):
+        _mask_of(kind).save(path)
+    data = {"name": "cityscapes", "root": str(root)}
+    recipe = small.write(tmp_path / "recipe.yaml", data=data)
+    error = _refused(command, "train", recipe, f"--out={tmp_path / 'run'}")
+    assert "_gtFine_labelIds.png: " in error
+    assert message in error
+
+
+@pytest.mark.parametrize(
+    ("name", "expected"),
+    [
+        ("cityscapes", "expected the folder leftImg8bit/train in"),
+        ("voc", "expected the folder JPEGImages in"),
+        ("ade20k", "expected the folder images/training in"),
+        ("cocostuff", "expected the folder images/train2017 or train2017 in"),
+        ("camvid", "expected train/images and train/labels"),
+    ],
+)
+def test_a_root_with_another_layout_is_refused(
+    name: str, expected: str, command: Command, tmp_path: Path
+) -> None:
+    for folder in ("photos", "truth"):
+        (tmp_path / "data" / folder).mkdir(parents=True)
+    data = {"name": name, "root": str(tmp_path / "data")}
+    recipe = small.write(tmp_path / "recipe.yaml", data=data)
+    error = _refused(command, "train", recipe, f"--out={tmp_path / 'run'}")
+    assert expected in error
+    assert "holds photos, truth" in error
+
+
+def test_a_list_that_names_a_missing_file_is_refused(command: Command, tmp_path: Path) -> None:
+    root = trees.voc(tmp_path / "data")
+    (root / "VOCdevkit/VOC2012/ImageSets/Segmentation/train.txt").write_text("2007_000777\n")
+    recipe = small.write(tmp_path / "recipe.yaml", data={"name": "voc", "root": str(root)})
+    error = _refused(command, "train", recipe, f"--out={tmp_path / 'run'}")
+    assert "train.txt names 1 file(s) that" in error
+    assert "2007_000777.jpg" in error
 
 
 def test_report_is_one_file_about_the_run(run: RunFolder, command: Command, tmp_path: Path) -> None:

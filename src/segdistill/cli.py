@@ -1,7 +1,7 @@
 """The `segdistill` command: a table of commands. Torch is imported inside a command, never for `--help`."""
 
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from inspect import signature
 from pathlib import Path
 from typing import Any, Literal, get_origin
@@ -52,6 +52,7 @@ def evaluate(
     weights: Literal["model", "best"] = "model",
     split: str | None = None,
     window: tuple[int, int] | None = None,
+    overlap: float | None = None,
     flip: bool | None = None,
     scales: tuple[float, ...] | None = None,
     absent: Literal["undefined", "zero"] | None = None,
@@ -66,6 +67,7 @@ def evaluate(
         weights: model for the last weights, best for the best on validation.
         split: Split of the run's data; its evaluation split by default.
         window: Height and width of a sliding window.
+        overlap: Share of a window that the next one covers again, 0 up to, not including, 1.
         flip: Average with the mirrored image.
         scales: Scales to average over.
         absent: A class in neither labels nor predictions: undefined leaves it out, zero counts it as 0.
@@ -73,9 +75,8 @@ def evaluate(
     """
     from segdistill.run.commands import evaluate_run
 
-    evaluate_run(
-        run, weights, split, device, window=window, flip=flip, scales=scales, absent=absent
-    )
+    protocol = {"window": window, "overlap": overlap, "flip": flip, "scales": scales}
+    evaluate_run(run, weights, split, device, absent=absent, **protocol)
 
 
 def report(runs: list[str], out: str = "report.html") -> None:
@@ -92,10 +93,11 @@ def report(runs: list[str], out: str = "report.html") -> None:
 
 def predict(
     run: str,
-    images: list[str],
+    images: Sequence[str] = (),
     out: str = "predictions",
     weights: Literal["model", "best"] = "model",
     device: Literal["auto", "cpu", "cuda"] = "auto",
+    server: str | None = None,
 ) -> None:
     """Segment images with a run's network: id masks and colour overlays.
 
@@ -105,10 +107,12 @@ def predict(
         out: Folder for the masks and overlays.
         weights: model for the last weights, best for the best on validation.
         device: Where to run.
+        server: In place of images: a split of the run's data, such as test. Its masks alone, with the
+            ids and file names that the benchmark's test server takes.
     """
     from segdistill.run.commands import predict_run
 
-    predict_run(run, images, out, weights, device)
+    predict_run(run, images, out, weights, device, server)
 
 
 def profile(
@@ -198,10 +202,13 @@ def _command_parser(name: str, function: Callable[..., Any]) -> ArgumentParser:
             _compare_options(parser)
         return parser
     parser = ArgumentParser(description=_first_line(function), exit_on_error=False)
-    positional = [p for p in signature(function).parameters.values() if p.default is p.empty]
+    # A default of () marks words that may be left out.
+    parameters = signature(function).parameters.values()
+    positional = [p for p in parameters if p.default in (p.empty, ())]
     for parameter in positional:
-        if get_origin(parameter.annotation) is list:
-            parser.add_argument(parameter.name, type=str, nargs="+")
+        if get_origin(parameter.annotation) in (list, Sequence):
+            nargs = "+" if parameter.default is parameter.empty else "*"
+            parser.add_argument(parameter.name, type=str, nargs=nargs)
         else:
             parser.add_argument(parameter.name, type=parameter.annotation)
     parser.add_function_arguments(function, skip={p.name for p in positional})

@@ -19,6 +19,7 @@ from segdistill.run.predict import predict
 from segdistill.run.profile import compare as compare_profiles
 from segdistill.run.profile import table as profile_table
 from segdistill.run.recipe import parse_recipe
+from segdistill.run.server import predict_for_server
 
 _log = logging.getLogger(__name__)
 
@@ -56,20 +57,44 @@ def _teacher_of(run: RunFolder) -> dict[str, Any]:
     return {f"{path} (teacher)": load_run_model(path)}
 
 
-def predict_run(path: str, images: Sequence[str], out: str, weights: str, device: str) -> None:
-    """Segment images with a run's network."""
+def predict_run(
+    path: str, images: Sequence[str], out: str, weights: str, device: str, server: str | None
+) -> None:
+    """Segment images, or write masks of a split for its benchmark's server, with a run's network.
+
+    Raises:
+        ValueError: Both images and a split are named.
+    """
     run = RunFolder(path)
-    info = run.model_info()
-    written = predict(
-        load_run_model(run, weights),
-        list(images),
-        out,
-        classes=info["classes"],
-        palette=info["palette"],
-        size=tuple(info["size"]) if info["size"] else None,
-        device=resolve_device(device),
-    )
+    if server is not None:
+        if images:
+            raise ValueError("predict: name images, or a split of the data with --server, not both")
+        written = _masks_for_server(run, server, out, weights, device)
+    else:
+        info = run.model_info()
+        written = predict(
+            load_run_model(run, weights),
+            list(images),
+            out,
+            classes=info["classes"],
+            palette=info["palette"],
+            size=tuple(info["size"]) if info["size"] else None,
+            device=resolve_device(device),
+        )
     _log.info("%d files in %s", len(written), out)
+
+
+def _masks_for_server(
+    run: RunFolder, split: str, out: str, weights: str, device: str
+) -> list[Path]:
+    data = run_data(run)
+    data.val_split = split
+    protocol = to_dict(parse_recipe(run.config()))["evaluate"]
+    del protocol["absent"]  # how to count, not how to show
+    dataset = open_split(data, "val", labelled=False)
+    model = load_run_model(run, weights)
+    device = resolve_device(device)
+    return predict_for_server(model, dataset, out, size=data.size, device=device, **protocol)
 
 
 def profile_networks(

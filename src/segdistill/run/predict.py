@@ -71,7 +71,7 @@ def predict(
     protocol = Protocol(size, window, overlap, flip, precision=precision)
     paths = find_images(inputs)
     _check_readable(paths)
-    folder = _output_folder(out)
+    folder = output_folder(out)
     targets = _targets(paths, folder)
     parameter = next(model.parameters(), torch.empty(0))
     device = torch.device(device) if device is not None else parameter.device
@@ -152,7 +152,12 @@ def _check_readable(paths: Sequence[Path]) -> None:
         raise ValueError(f"{len(bad)} of {len(paths)} images cannot be read ({names}); {bad[0][1]}")
 
 
-def _output_folder(out: str | Path) -> Path:
+def output_folder(out: str | Path) -> Path:
+    """A folder to write to, made where it does not exist.
+
+    Raises:
+        ValueError: It cannot be written to.
+    """
     folder = Path(out)
     try:
         folder.mkdir(parents=True, exist_ok=True)
