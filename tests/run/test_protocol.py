@@ -6,6 +6,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from segdistill.run.protocol import Protocol, evaluating, label_map, padded
+from segdistill.run.upsampling import Axis
 
 
 class Strided(nn.Module):
@@ -165,6 +166,15 @@ def starts(length: int, window: int, overlap: float) -> list[int]:
         found.append(at)
         at += round(window * (1 - overlap))
     return [*found, length - window]
+
+
+def test_windows_lie_where_the_released_code_puts_them():
+    # SKD on Cityscapes: windows of 512, stride ceil(512 * 2 / 3) = 342, the last pushed back.
+    rows, columns = (Axis(512, 1 / 3, length, length, True) for length in (1024, 2048))
+    assert rows.starts == [0, 342, 512]
+    assert columns.starts == [0, 342, 684, 1026, 1368, 1536]
+    # 24 * (1 - 1 / 3) is a little above 16 in floating point.
+    assert Axis(24, 1 / 3, 60, 60, True).starts == [0, 16, 32, 36]
 
 
 def test_windows_much_larger_than_the_image_are_the_whole_image():

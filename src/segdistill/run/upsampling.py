@@ -4,6 +4,7 @@ What `F.interpolate` cannot do: begin in the middle of a grid, as strips and ove
 """
 
 from dataclasses import dataclass
+from math import ceil
 
 import torch
 from jaxtyping import Float
@@ -145,7 +146,8 @@ def _starts(length: int, window: int, overlap: float) -> list[int]:
     """First pixels of the windows along one axis; the last window ends where the image does."""
     if window >= length:
         return [0]
-    stride = max(1, int(window * (1 - overlap) + 0.5))
+    # Rounded up, as in SKD's released code; a thousandth of a pixel is rounding error, not a pixel.
+    stride = max(1, ceil(window * (1 - overlap) - 1e-3))
     return [*range(0, length - window, stride), length - window]
 
 
