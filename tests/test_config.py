@@ -181,6 +181,48 @@ def test_a_wrong_override_is_refused(overrides: list[str], message: str) -> None
         parse_recipe({}, overrides)
 
 
+def test_a_recipe_is_laid_upon_its_base_key_by_key(tmp_path: Path) -> None:
+    (tmp_path / "shared").mkdir()
+    (tmp_path / "shared" / "base.yaml").write_text(
+        "data: {name: folder, options: {classes: [a, b], limit: 3}}\n"
+        "method: kd\nteacher: {run: runs/a}\ntrain: {steps: 5, crop: [3, 4]}\n"
+    )
+    (tmp_path / "middle.yaml").write_text("base: shared/base.yaml\ntrain: {crop: [5, 6]}\n")
+    (tmp_path / "row.yaml").write_text(
+        "base: middle.yaml\ndata: {options: {classes: [c]}}\n"
+        "method: {name: idd, preset: paper}\nteacher: null\ntrain: {batch: 2}\n"
+    )
+    recipe = load_recipe(tmp_path / "row.yaml", ["--train.lr", "0.5"])
+    assert (recipe.data.name, recipe.data.options) == ("folder", {"classes": ["c"], "limit": 3})
+    assert (recipe.chosen_method().name, recipe.teacher) == ("idd", None)
+    train = recipe.train
+    assert (train.steps, train.crop, train.batch, train.lr) == (5, (5, 6), 2, 0.5)
+    # The run's own copy stands alone.
+    assert "base" not in to_dict(recipe)
+
+
+@pytest.mark.parametrize(
+    ("texts", "error", "message"),
+    [
+        (["base: 1.yaml", "base: 2.yaml", "base: 1.yaml"], ValueError,
+         r"0\.yaml: recipes are each other's base \(0\.yaml -> 1\.yaml -> 2\.yaml -> 1\.yaml\)"),
+        (["base: 0.yaml"], ValueError, r"each other's base \(0\.yaml -> 0\.yaml\): take one out"),
+        (["base: 7.yaml"], FileNotFoundError, r"0\.yaml: base: no recipe at .*7\.yaml: give"),
+        (["base: [1.yaml]"], ValueError, r"0\.yaml: base: expected the path of a recipe, got \['1"),
+        (["base: 1.yaml", "train: {lrr: 1}"], ValueError, r"train\.lrr: .*did you mean 'lr'"),
+        (["base: 1.yaml", "- a"], ValueError, r"1\.yaml should hold a mapping"),
+    ],
+)  # fmt: skip
+def test_a_base_that_cannot_be_is_refused_in_one_line(
+    texts: list[str], error: type[Exception], message: str, tmp_path: Path
+) -> None:
+    for number, text in enumerate(texts):
+        (tmp_path / f"{number}.yaml").write_text(text)
+    with pytest.raises(error, match=message) as caught:
+        load_recipe(tmp_path / "0.yaml")
+    assert "\n" not in str(caught.value)
+
+
 def test_option_names_are_the_paths_of_all_keys() -> None:
     names = option_names()
     assert {"data.name", "teacher.min_miou", "method.preset", "train.lr", "terms"} <= set(names)

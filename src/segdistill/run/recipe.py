@@ -26,7 +26,7 @@ def load_recipe(path: str | Path, overrides: list[str] | None = None) -> Recipe:
     """Read a recipe and apply overrides.
 
     Args:
-        path: YAML file.
+        path: YAML file; see `read_recipe` for its `base`.
         overrides: Options such as `["--train.lr", "0.1", "--terms.channelwise.weight", "5"]`.
 
     Raises:
@@ -34,7 +34,46 @@ def load_recipe(path: str | Path, overrides: list[str] | None = None) -> Recipe:
         ValueError: A key that does not exist (named with its path and the nearest one), or a value of
             the wrong type.
     """
-    return parse_recipe(read_yaml(Path(path)), overrides, str(path))
+    return parse_recipe(read_recipe(Path(path)), overrides, str(path))
+
+
+def read_recipe(path: Path, above: tuple[Path, ...] = ()) -> dict[str, Any]:
+    """The values of a recipe file, laid upon those of the recipe that its key `base` names.
+
+    Mappings are joined key by key, at every depth; any other value takes the place of the base's.
+
+    Args:
+        path: YAML file; its `base` is a path relative to the folder it lies in.
+        above: The files whose base this one is.
+
+    Raises:
+        FileNotFoundError: There is no such file.
+        ValueError: The file is no recipe, or recipes are each other's base.
+    """
+    if path.resolve() in above:
+        names = " -> ".join(file.name for file in (*above, path))
+        raise ValueError(f"{above[0]}: recipes are each other's base ({names}): take one out")
+    values = read_yaml(path)
+    if "base" not in values:
+        return values
+    base = values.pop("base")
+    if not isinstance(base, str):
+        raise ValueError(f"{path}: base: expected the path of a recipe, got {base!r:.60}")
+    try:
+        below = read_recipe(path.parent / base, (*above, path.resolve()))
+    except FileNotFoundError as error:
+        raise FileNotFoundError(f"{path}: base: {error}") from None
+    return _joined(below, values)
+
+
+def _joined(below: dict[str, Any], upon: dict[str, Any]) -> dict[str, Any]:
+    result = dict(below)
+    for key, value in upon.items():
+        old = result.get(key)
+        if isinstance(old, dict) and isinstance(value, dict):
+            value = _joined(old, value)
+        result[key] = value
+    return result
 
 
 def parse_recipe(
