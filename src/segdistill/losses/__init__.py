@@ -1,9 +1,11 @@
 """Losses, each by its name. They import nothing of this package but their neighbours."""
 
+from .adversary import Adversary
 from .attention import AttentionTransfer
 from .base import IGNORED, Loss
 from .channelwise import ChannelwiseKD
 from .dist import CorrelationKD
+from .holistic import HolisticKD
 from .image_relation import ImageRelation
 from .inter_class import InterClassDistance
 from .intra_class import IntraClassVariation
@@ -16,6 +18,7 @@ LOSSES: dict[str, type[Loss]] = {
     "cross_entropy": CrossEntropy,
     "pixelwise": PixelwiseKD,
     "pairwise": PairwiseKD,
+    "holistic": HolisticKD,
     "channelwise": ChannelwiseKD,
     "intra_class": IntraClassVariation,
     "inter_class": InterClassDistance,
@@ -29,10 +32,12 @@ LOSSES: dict[str, type[Loss]] = {
 __all__ = [
     "IGNORED",
     "LOSSES",
+    "Adversary",
     "AttentionTransfer",
     "ChannelwiseKD",
     "CorrelationKD",
     "CrossEntropy",
+    "HolisticKD",
     "ImageRelation",
     "InterClassDistance",
     "IntraClassVariation",

@@ -33,6 +33,9 @@ class Loss(nn.Module):
             projected to the teacher's before it is handed in.
         matches_grid: the loss compares cell with cell; maps of different height or width are
             brought to a common grid before they are handed in.
+
+    A loss that trains a network *against* the student keeps it as ``self.adversary``
+    (``adversary.py``); a training loop gives it a step of its own. Most losses have none.
     """
 
     matches_channels: ClassVar[bool] = False

@@ -1,0 +1,115 @@
+"""The critic of holistic distillation: one score for the class scores of a whole image."""
+
+from itertools import pairwise
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+from torch.nn import functional as F
+from torch.nn.utils.parametrizations import spectral_norm
+
+_WIDTHS = (64, 128, 256, 512)
+_LAST_KERNEL = 4
+_IMAGE_CHANNELS = 3
+LEAST_SIDE = 2 ** len(_WIDTHS)
+"""The critic halves its input four times; what is smaller leaves nothing to score."""
+
+
+class Critic(nn.Module):
+    """Scores maps of logits: high for those that it takes for the teacher's.
+
+    The network of Liu et al., "Structured Knowledge Distillation for Semantic Segmentation" (CVPR
+    2019), after Zhang et al., "Self-Attention Generative Adversarial Networks" (ICML 2019): four 4x4
+    convolutions of stride 2 with spectral normalisation and leaky ReLU (0.1), self-attention after
+    the third and the fourth, and a last convolution without padding to one channel. On the 65x65
+    logits of a 512x512 crop it is the released one: the last kernel is 4x4 and covers all of the
+    4x4 that are left (3,191,721 trainable parameters at 19 classes with batch normalisation).
+
+    On larger maps, which the released code cannot read but CIRKD's can, the last kernel gives several
+    patch scores, for the loss to average. Where less than 4 cells are left in a direction, the
+    kernel is cut to them (ours). Sides under 16 are refused.
+
+    Spectral normalisation runs one power iteration in each forward pass in ``train`` mode, as the
+    released one does in any mode, and starts from 15 at its making, where the released one starts
+    from noise; in ``eval`` mode it holds still.
+
+    Args:
+        channels: classes.
+        size: height and width of the maps.
+        batch_norm: normalise each class over the batch first, as released; else the critic reads the
+            class probabilities.
+        conditional: read the image beside the logits.
+
+    Raises:
+        ValueError: for a side under 16.
+    """
+
+    def __init__(
+        self, channels: int, size: tuple[int, int], *, batch_norm: bool, conditional: bool
+    ) -> None:
+        super().__init__()
+        if min(size) < LEAST_SIDE:
+            raise ValueError(
+                f"the critic of holistic needs logits of {LEAST_SIDE}x{LEAST_SIDE} or more, but they "
+                f"are {size[0]}x{size[1]}; take larger crops (train.crop) or leave the term out (weight 0)"
+            )
+        self.normalise: nn.Module = nn.BatchNorm2d(channels) if batch_norm else nn.Softmax(1)
+        self.conditional = conditional
+        first = channels + _IMAGE_CHANNELS * conditional
+        halvings = [_halving(*widths) for widths in pairwise((first, *_WIDTHS))]
+        left = (min(_LAST_KERNEL, size[0] // LEAST_SIDE), min(_LAST_KERNEL, size[1] // LEAST_SIDE))
+        self.layers = nn.Sequential(
+            *halvings[:3],
+            SelfAttention(_WIDTHS[2]),
+            halvings[3],
+            SelfAttention(_WIDTHS[3]),
+            nn.Conv2d(_WIDTHS[3], 1, left),
+        )
+
+    def forward(
+        self, logits: Float[Tensor, "b c h w"], images: Float[Tensor, "b 3 hi wi"] | None = None
+    ) -> Float[Tensor, "b p"]:
+        """The scores of each image's patches, one where both sides are under 80.
+
+        Args:
+            logits: raw logits.
+            images: RGB in 0..1, read where the critic is conditional.
+        """
+        weight = next(self.parameters())
+        seen = self.normalise(logits.to(weight))
+        if self.conditional:
+            assert images is not None
+            size = logits.shape[2:]
+            small = F.interpolate(images.to(weight), size, mode="bilinear", antialias=True)
+            seen = torch.cat([seen, small], 1)
+        scores: Tensor = self.layers(seen).flatten(1)
+        return scores.to(logits.dtype)
+
+
+class SelfAttention(nn.Module):
+    """Adds to each position what resembles it anywhere on the map, through a gate that starts at 0.
+
+    Zhang et al., "Self-Attention Generative Adversarial Networks" (ICML 2019): x + γ·V·softmax(QᵀK)
+    over the positions; queries and keys have an eighth of the channels and are not scaled.
+    """
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.query = nn.Conv2d(channels, channels // 8, 1)
+        self.key = nn.Conv2d(channels, channels // 8, 1)
+        self.value = nn.Conv2d(channels, channels, 1)
+        self.gate = nn.Parameter(torch.zeros(1))
+
+    def forward(self, x: Float[Tensor, "b c h w"]) -> Float[Tensor, "b c h w"]:
+        query, key, value = (layer(x).flatten(2) for layer in (self.query, self.key, self.value))
+        # torch's fused attention has no second derivative, which the gradient penalty needs.
+        attention = (query.transpose(1, 2) @ key).softmax(2)
+        gathered = (value @ attention.transpose(1, 2)).reshape(x.shape)
+        mixed: Tensor = x + self.gate * gathered
+        return mixed
+
+
+def _halving(channels: int, width: int) -> nn.Sequential:
+    return nn.Sequential(
+        spectral_norm(nn.Conv2d(channels, width, 4, stride=2, padding=1)), nn.LeakyReLU(0.1)
+    )
