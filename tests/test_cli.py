@@ -124,6 +124,15 @@ def test_a_split_among_the_options_is_sent_to_its_own_key(
     assert f"split 'val' is not set there; write it as data.{key}_split" in error
 
 
+def test_logits_too_small_for_a_critic_are_refused_before_training(
+    run: RunFolder, command: Command, tmp_path: Path
+) -> None:
+    recipe = small.write(tmp_path / "recipe.yaml", **small.released(run.path))
+    error = _refused(command, "train", recipe, "--out", tmp_path / "run")
+    assert "needs logits of 16x16 or more, but they are 8x12; take larger crops" in error
+    assert not (tmp_path / "run" / "metrics.jsonl").exists()
+
+
 def test_a_folder_that_is_no_run_is_refused(command: Command, tmp_path: Path) -> None:
     for name in ("evaluate", "report"):
         error = _refused(command, name, tmp_path)

@@ -88,3 +88,20 @@ def test_the_released_weights_of_cirkd() -> None:
     weights = {name: term.weight for name, term in method_terms("cirkd", "paper").items()}
     assert weights["pixelwise"] == weights["image_relation"] == 1
     assert method_terms("cirkd", "paper")["image_relation"].on == "features_released"
+
+
+@pytest.mark.parametrize(
+    ("method", "form", "weight"),
+    [
+        ("skd", "skd", 0.1),
+        ("idd", "skd", 0.1),
+        ("ifvd", "ifvd", 0.001),
+    ],
+)
+def test_the_critic_is_in_the_published_presets_alone(
+    method: str, form: str, weight: float
+) -> None:
+    term = method_terms(method, "paper")["holistic"]
+    assert (term.weight, term.options, term.on) == (weight, {"form": form}, "logits")
+    assert term.source == "released code"
+    assert "holistic" not in method_terms(method)

@@ -42,11 +42,11 @@ def write(path: Path, **changes: Any) -> Path:
     return path
 
 
-def teacher(folder: Path) -> RunFolder:
+def teacher(folder: Path, **options: Any) -> RunFolder:
     """A teacher that was trained a little."""
     return train(
         recipe(
-            student={"model": MODEL, "options": {"width": 12}},
+            student={"model": MODEL, "options": {"width": 12, **options}},
             train={"steps": 8, "seed": 9},
             out=str(folder),
         ),
@@ -58,5 +58,21 @@ def distilled(teacher_folder: Path, **changes: Any) -> dict[str, Any]:
     return {
         "teacher": {"run": str(teacher_folder), "min_miou": 0.0},
         "method": "idd",
+        **changes,
+    }
+
+
+FINE = {"stride": 2}
+"""Options of networks whose logits (16x24) a critic can read."""
+
+
+def released(teacher_folder: Path, **changes: Any) -> dict[str, Any]:
+    """A method's `paper` preset on fine logits; the teacher's run needs the options `FINE`."""
+    taps = {"features_released": "module.body"}
+    method = changes.pop("method", "skd")
+    return {
+        "student": {"model": MODEL, "options": {"width": 8, **FINE}, "taps": taps},
+        "teacher": {"run": str(teacher_folder), "min_miou": 0.0, "taps": taps},
+        "method": {"name": method, "preset": changes.pop("preset", "paper")},
         **changes,
     }

@@ -109,17 +109,32 @@ def test_the_teacher_is_measured_where_its_run_was_measured_otherwise(
 def test_a_killed_run_resumes_to_the_same_bits(
     number: signal.Signals, teacher: RunFolder, tmp_path: Path
 ) -> None:
+    _kill_twice(number, small.distilled(teacher.path), tmp_path)
+
+
+@pytest.mark.parametrize("method", ["skd", pytest.param("ifvd", marks=pytest.mark.slow)])
+def test_a_killed_run_with_a_critic_resumes_to_the_same_bits(method: str, tmp_path: Path) -> None:
+    """The student follows the critic, so that its bits tell of the critic's and its optimiser's."""
+    teacher = small.teacher(tmp_path / "teacher", **small.FINE)
+    changes = small.released(teacher.path, method=method)
+    _kill_twice(signal.SIGKILL, changes, tmp_path, steps=14, kills=(4, 8))
+
+
+def _kill_twice(
+    number: signal.Signals,
+    changes: dict,
+    tmp_path: Path,
+    steps: int = 40,
+    kills: tuple[int, int] = (8, 20),
+) -> None:
     """Killed for real in the middle, twice; the same command goes on and ends as an unbroken run."""
-    recipe = small.write(
-        tmp_path / "recipe.yaml",
-        **small.distilled(teacher.path),
-        train={"steps": 40, "save_every": 3},
-    )
+    training = {"steps": steps, "save_every": 3}
+    recipe = small.write(tmp_path / "recipe.yaml", **changes, train=training)
     whole, broken = tmp_path / "whole", tmp_path / "broken"
     subprocess.run(
         _command(recipe, whole), check=True, cwd=ROOT, env=_environment(), capture_output=True
     )
-    for kill_at in (8, 20):
+    for kill_at in kills:
         process = subprocess.Popen(
             _command(recipe, broken), cwd=ROOT, env=_environment(), stderr=subprocess.DEVNULL
         )
@@ -139,8 +154,8 @@ def test_a_killed_run_resumes_to_the_same_bits(
         _command(recipe, broken), check=True, cwd=ROOT, env=_environment(), capture_output=True
     )
     _assert_same_weights(whole, broken)
-    steps = [row["step"] for row in RunFolder(broken).metrics() if row["kind"] == "train"]
-    assert steps == list(range(2, 41, 2))
+    logged = [row["step"] for row in RunFolder(broken).metrics() if row["kind"] == "train"]
+    assert logged == list(range(2, steps + 1, 2))
 
 
 def test_the_same_recipe_gives_the_same_bits_and_another_seed_does_not(tmp_path: Path) -> None:

@@ -53,33 +53,34 @@ def cwd(preset: str) -> Preset:
 
 
 def skd(preset: str) -> Preset:
-    """Structured distillation (Liu et al., CVPR 2019), pixel-wise and pair-wise.
+    """Structured distillation (Liu et al., CVPR 2019): pixel-wise, pair-wise and, as `paper`, holistic.
 
-    The holistic (adversarial) part is not included: neither preset is the complete published method.
+    The critic of the holistic part is trained beside the student; `default` goes without it.
     """
     if preset == "paper":
         pair = TermSpec(
             "pairwise", 0.5, "features_released", {"form": "skd"}, source="released code"
         )
-    else:
-        pair = TermSpec("pairwise", 1.0, "features", source="tuned")
-    return {**kd(preset), "pairwise": pair}
+        return {**kd(preset), "pairwise": pair, "holistic": _holistic("skd", 0.1)}
+    return {**kd(preset), "pairwise": TermSpec("pairwise", 1.0, "features", source="tuned")}
 
 
 def ifvd(preset: str) -> Preset:
-    """Intra-class feature variation (Wang et al., ECCV 2020), with the pixel-wise term it is trained with.
+    """Intra-class feature variation (Wang et al., ECCV 2020), with the terms it is trained with.
 
-    The adversarial part (weight 0.001) is not included: neither preset is the complete published method.
+    These are the pixel-wise and, as `paper`, the holistic one; `default` goes without a critic.
     """
     if preset == "paper":
         pixel = TermSpec("pixelwise", 10.0, options={"form": "ifvd"}, source="released code")
         variation = TermSpec(
             "intra_class", 200.0, "features_released", {"form": "ifvd"}, source="released code"
         )
+        critic = {"holistic": _holistic("ifvd", 0.001)}
     else:
         pixel = kd(preset)["pixelwise"]
         variation = TermSpec("intra_class", 1.0, "features", source="assumed")
-    return {**supervised(preset), "pixelwise": pixel, "intra_class": variation}
+        critic = {}
+    return {**supervised(preset), "pixelwise": pixel, "intra_class": variation, **critic}
 
 
 def at(preset: str) -> Preset:
@@ -153,6 +154,10 @@ def idd(preset: str) -> Preset:
         "inter_class": distance,
         "position": position,
     }
+
+
+def _holistic(form: str, weight: float) -> TermSpec:
+    return TermSpec("holistic", weight, options={"form": form}, source="released code")
 
 
 METHODS: dict[str, Callable[[str], Preset]] = {

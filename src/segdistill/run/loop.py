@@ -18,6 +18,7 @@ from torch import Tensor, nn
 
 from segdistill.config import TrainConfig
 from segdistill.distillation.distiller import Distiller
+from segdistill.run.adversaries import Adversaries
 from segdistill.run.checkpoint import load_checkpoint, save_checkpoint
 from segdistill.run.folder import read_metrics, write_metrics
 from segdistill.run.job import sum_over_processes
@@ -132,6 +133,7 @@ class Loop:
         self.folder, self.loader, self.validation, self.label = folder, loader, validation, label
         optimizer = build_optimizer(distiller, config)
         self.module, self.optimizer = fabric.setup(distiller, optimizer)
+        self.adversaries = Adversaries(fabric, distiller, config)
         self.step = 0
         self.best = -math.inf
         self.seconds = 0.0
@@ -147,6 +149,7 @@ class Loop:
             return False
         self.distiller.load_state_dict(state["distiller"])
         self.optimizer.load_state_dict(state["optimizer"])
+        self.adversaries.load_state_dict(state.get("adversaries", {}))
         self.fabric.strategy.precision.load_state_dict(state["precision"])
         self.step, self.best, self.seconds = state["step"], state["best"], state["seconds"]
         if self.fabric.is_global_zero:
@@ -163,6 +166,7 @@ class Loop:
                 "seconds": self.seconds,
                 "distiller": self.distiller.state_dict(),
                 "optimizer": self.optimizer.state_dict(),
+                "adversaries": self.adversaries.state_dict(),
                 "precision": self.fabric.strategy.precision.state_dict(),
             }
             save_checkpoint(self.folder, state)
@@ -175,7 +179,8 @@ class Loop:
 
         Raises:
             Interrupted: SIGINT or SIGTERM came; the state is saved.
-            NonFiniteLoss: A term became non-finite; the parameters are those before the step.
+            NonFiniteLoss: A term became non-finite; the parameters that it trains are those before the
+                step.
         """
         config = self.config
         show = progress and self.fabric.is_global_zero
@@ -249,7 +254,16 @@ class Loop:
         self._check_gradient(batch)
         self.optimizer.step()
         self.optimizer.zero_grad(set_to_none=True)
+        if self.adversaries:
+            sums |= self._train_adversaries(batch)
         return sums, shares
+
+    def _train_adversaries(self, batch: Mapping[str, Any]) -> dict[str, Tensor]:
+        values = self.adversaries.backward()
+        self._check_finite(values, batch)
+        self._check_gradient(batch)
+        self.adversaries.step(self.step)
+        return values
 
     def _check_finite(self, values: Mapping[str, Tensor], batch: Mapping[str, Any]) -> None:
         if bool(torch.isfinite(torch.stack([v.detach().float() for v in values.values()])).all()):
@@ -285,15 +299,16 @@ class Loop:
     def _log(self, window: "_Window", shares: Mapping[str, float]) -> dict[str, float]:
         means = window.means()
         if self.fabric.is_global_zero:
+            weights = {name: term.weight for name, term in self.distiller.method.terms.items()}
             terms = {
-                name: {"value": means[name], "weight": term.weight, "share": shares.get(name)}
-                for name, term in self.distiller.method.terms.items()
+                name: {"value": means[name], "weight": weight, "share": shares.get(name)}
+                for name, weight in (weights | self.adversaries.weights).items()
             }
             row = {
                 "kind": "train",
                 "step": self.step,
                 "lr": self.optimizer.param_groups[0]["lr"],
-                "total": sum(means[n] * t.weight for n, t in self.distiller.method.terms.items()),
+                "total": sum(means[name] * weight for name, weight in weights.items()),
                 "terms": terms,
                 "seconds_per_step": window.seconds / window.steps,
                 "data_seconds": window.waiting / window.steps,
