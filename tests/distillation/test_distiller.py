@@ -107,6 +107,27 @@ def test_channels_are_projected_on_the_students_side_and_trained_with_it() -> No
     assert projection.weight.grad is not None
 
 
+@pytest.mark.parametrize(("form", "layers"), [("cirkd", 1), ("torchdistiller", 3)])
+def test_a_form_with_a_projection_of_its_own_needs_no_other(form: str, layers: int) -> None:
+    options = {"form": form}
+    terms = {"mine": {"loss": "channelwise", "on": "features", "weight": 1.0, "options": options}}
+    distiller = Distiller(Tiny(6), build_method("supervised", 3, terms=terms), Tiny(9, stride=2))
+    (row,) = [r for r in distiller.dry_pass(batch()[0]) if r.term == "mine"]
+    assert row.alignment == "own projection 6 -> 9, resize to 8x10"
+    distiller(*batch())["mine"].backward()
+    trained = list(distiller.losses["mine"].parameters())
+    assert len(trained) == layers
+    assert trained[0].shape == (9, 6, 1, 1)
+    assert all(parameter.grad is not None for parameter in trained)
+
+
+def test_a_projecting_form_still_refuses_other_classes() -> None:
+    method = build_method("cwd", 3, terms={"channelwise": {"options": {"form": "cirkd"}}})
+    distiller = Distiller(Tiny(6), method, Tiny(9, num_classes=4))
+    with pytest.raises(ValueError, match="3 classes and the teacher 4"):
+        distiller.dry_pass(batch()[0])
+
+
 def test_an_auxiliary_term_is_left_out_where_the_student_has_no_such_head() -> None:
     distiller = Distiller(Tiny(6, aux=False), build_method("supervised", 3))
     assert list(distiller.method.terms) == ["cross_entropy"]

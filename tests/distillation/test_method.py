@@ -96,6 +96,7 @@ def test_the_released_weights_of_cirkd() -> None:
         ("skd", "skd", 0.1),
         ("idd", "skd", 0.1),
         ("ifvd", "ifvd", 0.001),
+        ("cwd_features", "cirkd", 0.001),
     ],
 )
 def test_the_critic_is_in_the_published_presets_alone(
@@ -105,3 +106,11 @@ def test_the_critic_is_in_the_published_presets_alone(
     assert (term.weight, term.options, term.on) == (weight, {"form": form}, "logits")
     assert term.source == "released code"
     assert "holistic" not in method_terms(method)
+
+
+def test_the_released_weights_of_cwd_on_features() -> None:
+    terms = method_terms("cwd_features", "paper")
+    assert (terms["channelwise"].on, terms["channelwise"].weight) == ("logits", 3)
+    features = terms["channelwise_features"]
+    assert (features.on, features.weight) == ("features_released", 50)
+    assert features.options == terms["channelwise"].options == {"form": "cirkd", "temperature": 4}

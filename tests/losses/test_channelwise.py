@@ -84,3 +84,35 @@ def test_peaked_maps_stay_finite() -> None:
     value.backward()
     assert value.item() == pytest.approx(2000.0)
     assert torch.isfinite(student.grad).all()
+
+
+def test_cirkd_divides_by_the_students_own_channels_after_projecting(pair) -> None:
+    student, teacher = pair[0][:, :2], pair[1]
+    loss = ChannelwiseKD(form="cirkd")
+    loss.build(student.shape, teacher.shape)
+    loss.double()
+    assert loss.projection.bias is None
+    projected = torch.einsum("dc,bchw->bdhw", loss.projection.weight[:, :, 0, 0], student)
+    expected = slow_sum(projected, teacher, 4.0) * 16 / (3 * 2)
+    torch.testing.assert_close(loss(student, teacher).item(), expected)
+
+
+def test_torchdistiller_projects_normalises_and_rectifies(pair) -> None:
+    student, teacher = pair[0][:, :2], pair[1]
+    loss = ChannelwiseKD(form="torchdistiller")
+    loss.build(student.shape, teacher.shape)
+    loss.double()
+    weight = loss.projection[0].weight[:, :, 0, 0]
+    projected = torch.einsum("dc,bchw->bdhw", weight, student)
+    mean = projected.mean((0, 2, 3), keepdim=True)
+    spread = (projected - mean).square().mean((0, 2, 3), keepdim=True)
+    seen = ((projected - mean) / (spread + 1e-5).sqrt()).clamp(min=0)
+    expected = slow_sum(seen, teacher, 4.0) * 16 / (3 * 5)
+    torch.testing.assert_close(loss(student, teacher).item(), expected)
+
+
+def test_equal_widths_and_other_forms_own_no_projection(pair) -> None:
+    for form in ("torchdistiller", "cirkd", "mmrazor", "default"):
+        loss = ChannelwiseKD(form=form)
+        loss.build(pair[0].shape, pair[1].shape)
+        assert not list(loss.parameters())

@@ -24,6 +24,7 @@ CASES = [
     ("channelwise", {}),
     ("channelwise", {"form": "torchdistiller"}),
     ("channelwise", {"form": "mmrazor"}),
+    ("channelwise", {"form": "cirkd"}),
     ("intra_class", {}),
     ("intra_class", {"form": "ifvd"}),
     ("intra_class", {"form": "cirkd"}),

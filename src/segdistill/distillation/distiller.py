@@ -181,10 +181,14 @@ class Distiller(nn.Module):
                 "use a teacher trained on the same classes"
             )
         grid = bool(getattr(term.loss, "matches_grid", True))
-        alignment = Alignment(own[1], other[1], channels=channels, grid=grid)
+        projects = bool(getattr(term.loss, "projects", False))
+        alignment = Alignment(own[1], other[1], channels=channels and not projects, grid=grid)
         if any(True for _ in alignment.parameters()) or (grid and len(own) == 4):
             self.alignments[name] = alignment
-        return alignment.describe(own, other)
+        what = alignment.describe(own, other)
+        if projects and own[1] != other[1]:
+            what = f"own projection {own[1]} -> {other[1]}" + f", {what}" * (what != "none")
+        return what
 
     def _aligned_shapes(
         self, name: str, own: tuple[int, ...], other: tuple[int, ...] | None

@@ -33,6 +33,8 @@ class Loss(nn.Module):
             projected to the teacher's before it is handed in.
         matches_grid: the loss compares cell with cell; maps of different height or width are
             brought to a common grid before they are handed in.
+        projects: the loss makes that projection itself, in ``build``, because a released form has
+            more of it than a convolution; the student is handed in at its own width.
 
     A loss that trains a network *against* the student keeps it as ``self.adversary``
     (``adversary.py``); a training loop gives it a step of its own. Most losses have none.
@@ -40,6 +42,7 @@ class Loss(nn.Module):
 
     matches_channels: ClassVar[bool] = False
     matches_grid: ClassVar[bool] = False
+    projects: bool = False
 
     def __call__(self, *inputs: Any, **named: Any) -> Any:
         tensors = [value for value in (*inputs, *named.values()) if isinstance(value, Tensor)]

@@ -1,7 +1,8 @@
 """Channel-wise distillation (CWD): each channel looks where the teacher's looks."""
 
+import torch
 from jaxtyping import Float
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import functional as F
 
 from .base import Loss, check_pair, chosen, positive
@@ -20,6 +21,13 @@ class ChannelwiseKD(Loss):
     | --- | --- |
     | ``default`` | T² / (19·B) · Σ KL(φ_teacher ‖ φ_student) over images and channels |
     | ``torchdistiller``, ``mmrazor`` | T² / (C·B) · the same sum: authors' code, its port |
+    | ``cirkd`` | T² / (C_student·B) · the same sum: C of the student before any projection |
+
+    A student of another width is projected to the teacher's by the term's 1x1 convolution without
+    bias, but in two forms by the loss's own, trained with the student: ``cirkd`` by such a
+    convolution, ``torchdistiller`` by one with batch normalisation and ReLU behind it (its code has
+    the two activations leaky ReLU and ReLU, which make a ReLU, and leaves this layer's learning
+    rate constant; ours falls with the others).
 
     What we do differently: the published mean over channels makes the gradient at a pixel fall as
     1/C, which halves the term's share of the task's gradient from 19 to 40 classes and all but
@@ -31,7 +39,7 @@ class ChannelwiseKD(Loss):
     Args:
         temperature: T, which flattens both distributions. The authors' code uses 4 on logits;
             mmrazor's Cityscapes recipe 1 with weight 5.
-        form: ``default``, ``torchdistiller`` or ``mmrazor``.
+        form: ``default``, ``torchdistiller``, ``mmrazor`` or ``cirkd``.
 
     Raises:
         ValueError: for an unknown form or a temperature not above 0.
@@ -43,14 +51,28 @@ class ChannelwiseKD(Loss):
     def __init__(self, temperature: float | int = 4.0, form: str = "default") -> None:
         super().__init__()
         self.temperature = positive("channelwise", "temperature", temperature)
-        self.form = chosen("channelwise", "form", form, ["default", "torchdistiller", "mmrazor"])
+        forms = ["default", "torchdistiller", "mmrazor", "cirkd"]
+        self.form = chosen("channelwise", "form", form, forms)
+        self.projects = form in ("torchdistiller", "cirkd")
+        self.projection: nn.Module = nn.Identity()
+
+    def build(self, student_shape: torch.Size, teacher_shape: torch.Size | None) -> None:
+        if not self.projects or teacher_shape is None or student_shape[1] == teacher_shape[1]:
+            return
+        width = teacher_shape[1]
+        self.projection = nn.Conv2d(student_shape[1], width, 1, bias=False)
+        if self.form == "torchdistiller":
+            self.projection = nn.Sequential(self.projection, nn.BatchNorm2d(width), nn.ReLU())
 
     def forward(
         self, student: Float[Tensor, "b c h w"], teacher: Float[Tensor, "bt ct ht wt"]
     ) -> Float[Tensor, ""]:
+        own_channels = student.shape[1]
+        student = self.projection(student)
         check_pair("channelwise", student, teacher, channels=True, grid=True)
         images, channels = student.shape[:2]
-        share = _PUBLISHED_CLASSES if self.form == "default" else channels
+        shares = {"default": _PUBLISHED_CLASSES, "cirkd": own_channels}
+        share = shares.get(self.form, channels)
         total = channel_kl(student, teacher.detach(), self.temperature).sum()
         return total * (self.temperature**2 / (images * share))
 
