@@ -124,11 +124,40 @@ def test_colour_masks_are_refused_with_their_colours(tmp_path):
     pixels = np.zeros((4, 4, 3), np.uint8)
     pixels[:2] = (128, 0, 0)
     path = save_mask(tmp_path / "colour.png", pixels)
-    with pytest.raises(ValueError, match=r"mode RGB.*2 colours \(\(0, 0, 0\), \(128, 0, 0\)"):
+    with pytest.raises(ValueError, match=r'mode RGB.*2 colours.*\{"#000000": \.\., "#800000"'):
         read_mask(path, IDENTITY)
     path = save_mask(tmp_path / "grey.png", np.repeat(ids(3)[..., None], 3, 2))
     with pytest.raises(ValueError, match="channels are equal: save it with one channel"):
         read_mask(path, IDENTITY)
+
+
+def test_a_mapping_of_colours_reads_colour_and_palette_masks(tmp_path):
+    raw = ids(3)
+    colours = np.array([[0, 0, 0], [128, 64, 128], [255, 255, 1]], np.uint8)
+    rgb = save_mask(tmp_path / "rgb.png", colours[raw])
+    Image.open(rgb).convert("RGBA").save(tmp_path / "rgba.png")
+    # Another order of the palette: the indices differ from file to file, the colours do not.
+    palette = Image.fromarray(2 - raw)
+    palette.putpalette(colours[::-1].ravel().tolist())
+    palette.save(tmp_path / "palette.png")
+    label_map = LabelMap({"#000000": None, "#804080": 0, "#FFFF01": 1}, 2)
+    expected = np.array([255, 0, 1])[raw].tolist()
+    for name in ("rgb.png", "rgba.png", "palette.png"):
+        assert read_mask(tmp_path / name, label_map).tolist() == expected
+    fewer = LabelMap({"#000000": None, "#804080": 0}, 2)
+    with pytest.raises(
+        ValueError, match=r"rgb\.png: colour #ffff01 \(first at row 0, column 2\).*2 colours"
+    ):
+        read_mask(rgb, fewer)
+
+
+def test_a_mapping_holds_ids_or_colours():
+    with pytest.raises(ValueError, match='mapping entry 7 is no colour; expected "#rrggbb"'):
+        LabelMap({"#000000": 0, 7: 1}, 2)
+    with pytest.raises(ValueError, match="'#12345' is no colour"):
+        LabelMap({"#12345": 0}, 2)
+    with pytest.raises(ValueError, match="sends id #000000 to class 2"):
+        LabelMap({"#000000": 2}, 2)
 
 
 def test_jpeg_masks_are_refused_whatever_their_name(tmp_path):

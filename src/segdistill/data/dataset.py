@@ -1,8 +1,9 @@
 """Pairs of image and label: reading them, mapping their ids, and saying what is wrong with them."""
 
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import NamedTuple, NotRequired, TypedDict
+from typing import Any, NamedTuple, NotRequired, TypedDict
 
 import numpy as np
 import torch
@@ -52,39 +53,49 @@ class LabelMap:
     Args:
         mapping: `{raw id: class}`; None or 255 as the class means ignored. Raw ids are 0..65535.
             Without a mapping ids `0..num_classes-1` stand for themselves and 255 is ignored
-            (but black and white masks of two classes are refused).
+            (but black and white masks of two classes are refused). For masks in colour every key
+            is a colour as text, `"#804080"`; it is then the raw id 0x804080.
         num_classes: Number of classes, 1..255.
 
+    Attributes:
+        by_colour: Whether the mapping is one of colours.
+        table: Class number of each raw id, uint8; 255 where ignored or not declared.
+        declared: Whether the mapping has each raw id.
+
     Raises:
-        ValueError: A class is outside `0..num_classes-1`, or a raw id is outside 0..65535.
+        ValueError: A class is outside `0..num_classes-1`, a raw id is outside 0..65535, or ids and
+            colours are mixed.
 
     Example:
         >>> LabelMap({7: 0, 8: 1, 0: None}, num_classes=2).apply(np.array([[7, 8, 0]])).tolist()
         [[0, 1, 255]]
     """
 
-    def __init__(self, mapping: Mapping[int, int | None] | None, num_classes: int) -> None:
+    def __init__(self, mapping: Mapping[Any, int | None] | None, num_classes: int) -> None:
         if not 1 <= num_classes <= MAX_CLASSES:
             raise ValueError(
                 f"{num_classes} classes declared; expected 1 to {MAX_CLASSES} "
                 f"({IGNORED} is the ignored id)"
             )
         self.num_classes = num_classes
-        self.table = np.full(65536, IGNORED, dtype=np.uint8)
-        self.declared = np.zeros(65536, dtype=bool)
         self._assumed = mapping is None
+        self.by_colour = mapping is not None and any(str(raw).startswith("#") for raw in mapping)
+        size = 2**24 if self.by_colour else 2**16
+        self.table = np.full(size, IGNORED, dtype=np.uint8)
+        self.declared = np.zeros(size, dtype=bool)
         if mapping is None:
             mapping = {**{i: i for i in range(num_classes)}, IGNORED: None}
         for raw, target in mapping.items():
-            raw_id, class_id = _checked_entry(raw, target, num_classes)
+            raw_id, class_id = _checked_entry(raw, target, num_classes, self.by_colour)
             self.table[raw_id] = class_id
             self.declared[raw_id] = True
 
     def apply(self, raw: np.ndarray, source: str = "mask") -> np.ndarray:
         """Class numbers (uint8, 255 ignored) of raw ids; `source` is the file named in errors."""
-        if raw.size and (raw.min() < 0 or raw.max() > 65535):
+        if raw.size and (raw.min() < 0 or raw.max() >= self.table.size):
             raise ValueError(
-                f"{source}: label ids run {raw.min()}..{raw.max()}; expected 0..65535 at most"
+                f"{source}: label ids run {raw.min()}..{raw.max()}; "
+                f"expected 0..{self.table.size - 1} at most"
             )
         if not self.declared.take(raw).all():
             raise ValueError(self._complaint(raw, source))
@@ -105,13 +116,20 @@ class LabelMap:
     def _complaint(self, raw: np.ndarray, source: str) -> str:
         ids = np.unique(raw)
         bad = ids[~self.declared[ids]]
+        row, column = (int(axis[0]) for axis in np.nonzero(raw == bad[0]))
+        if self.by_colour:
+            more = f" and {bad.size - 1} more" if bad.size > 1 else ""
+            return (
+                f"{source}: colour {colour_text(int(bad[0]))}{more} (first at row {row}, column "
+                f"{column}) is not in the mapping, which declares {self.declared.sum()} colours; "
+                "add it to `mapping`, with null as the class to ignore it"
+            )
         known = np.flatnonzero(self.declared)
         if bad[-1] > IGNORED >= known.max(initial=0):
             return (
                 f"{source}: label id {bad[-1]}, where the mapping declares {_ranges(known)}: "
                 "more than 8 bits, so perhaps a map of instances; expected the map of classes"
             )
-        row, column = (int(axis[0]) for axis in np.nonzero(raw == bad[0]))
         more = f" and {bad.size - 1} more id(s)" if bad.size > 1 else ""
         hint = ""
         if ids[0] >= 1 and bad[0] == known[known != IGNORED].max(initial=-1) + 1:
@@ -127,21 +145,28 @@ class LabelMap:
         )
 
 
-def _checked_entry(raw: int, target: int | None, num_classes: int) -> tuple[int, int]:
+def _checked_entry(
+    raw: int | str, target: int | None, num_classes: int, by_colour: bool
+) -> tuple[int, int]:
+    if by_colour and not re.fullmatch("#[0-9a-fA-F]{6}", str(raw)):
+        raise ValueError(
+            f'mapping entry {raw!r} is no colour; expected "#rrggbb", such as "#804080", for every '
+            "entry where one is a colour"
+        )
     # A recipe's YAML may hold the keys of a mapping as text.
     try:
-        raw_id = int(raw)
+        raw_id = int(str(raw).lstrip("#"), 16) if by_colour else int(raw)
         class_id = IGNORED if target is None else int(target)
     except (TypeError, ValueError):
         raise ValueError(
             f"mapping entry {raw!r}: {target!r} is not `raw id: class`; "
             "expected whole numbers, null as the class to ignore an id"
         ) from None
-    if not 0 <= raw_id <= 65535:
+    if not by_colour and not 0 <= raw_id <= 65535:
         raise ValueError(f"mapping declares raw id {raw_id}; expected 0..65535")
     if class_id != IGNORED and not 0 <= class_id < num_classes:
         raise ValueError(
-            f"mapping sends id {raw_id} to class {class_id}; expected 0..{num_classes - 1}, "
+            f"mapping sends id {raw} to class {class_id}; expected 0..{num_classes - 1}, "
             f"or null to ignore it"
         )
     return raw_id, class_id
@@ -154,6 +179,20 @@ def _ranges(ids: np.ndarray) -> str:
     runs = np.split(ids, np.flatnonzero(np.diff(ids) > 1) + 1)
     shown = [str(r[0]) if r.size == 1 else f"{r[0]}..{r[-1]}" for r in runs[:8]]
     return ", ".join(shown) + (", .." if len(runs) > 8 else "")
+
+
+def colour_text(code: int) -> str:
+    """`#804080`, as a mapping of colours writes it, for the raw id 0x804080."""
+    return f"#{code:06x}"
+
+
+def colour_codes(image: Image.Image) -> np.ndarray:
+    """The raw id 0xrrggbb of every pixel, int32."""
+    pixels = np.asarray(image.convert("RGB"))
+    codes = pixels[..., 0].astype(np.int32)
+    for channel in (1, 2):
+        codes = (codes << 8) | pixels[..., channel]
+    return codes
 
 
 def read_image(path: Path | str) -> UInt8[Tensor, "3 h w"]:
@@ -177,7 +216,8 @@ def read_image(path: Path | str) -> UInt8[Tensor, "3 h w"]:
 def read_mask(path: Path | str, label_map: LabelMap) -> UInt8[Tensor, "h w"]:
     """A mask file as class numbers, 255 ignored.
 
-    Ids are the stored values: grey values, palette *indices* (not colours), or 16-bit values.
+    Ids are the stored values: grey values, palette *indices* (not colours), or 16-bit values. With
+    a mapping of colours they are the colours, of palette images too.
 
     Raises:
         FileNotFoundError: There is no such file.
@@ -189,9 +229,12 @@ def read_mask(path: Path | str, label_map: LabelMap) -> UInt8[Tensor, "h w"]:
                 f"{path}: a JPEG mask is lossy and its ids are not those that were drawn; "
                 "export the masks as PNG"
             )
-        if image.mode not in _ID_MODES:
+        if label_map.by_colour and image.mode not in _DEEP_MODES:
+            raw = colour_codes(image)
+        elif image.mode in _ID_MODES:
+            raw = np.array(image)
+        else:
             raise ValueError(_colour_mask(path, image))
-        raw = np.array(image)
     return torch.from_numpy(label_map.apply(raw, str(path)))
 
 
@@ -214,9 +257,12 @@ def _colour_mask(path: Path | str, image: Image.Image) -> str:
     if (pixels == pixels[..., :1]).all():
         remedy = "all its channels are equal: save it with one channel (mode L)"
     else:
-        colours = np.unique(pixels.reshape(-1, 3), axis=0)
-        first = ", ".join(str(tuple(c)) for c in colours[:3].tolist())
-        remedy = f"it holds {len(colours)} colours ({first}, ..): convert colours to ids first"
+        colours = np.unique(colour_codes(image)).tolist()
+        first = ", ".join(f'"{colour_text(c)}": ..' for c in colours[:3])
+        remedy = (
+            f"it holds {len(colours)} colours: declare them as mapping: {{{first}}} "
+            "(`segdistill check` writes it)"
+        )
     return (
         f"{path}: the mask is a colour image (mode {image.mode}); expected one channel of ids "
         f"(8-bit grey, palette, or 16-bit); {remedy}"
