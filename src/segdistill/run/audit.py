@@ -8,6 +8,7 @@ from lightning_fabric import Fabric
 from segdistill.config import to_dict
 from segdistill.run.folder import RunFolder, write_json
 from segdistill.run.job import Job, evaluate_with
+from segdistill.run.suspects import Cause, suspect
 
 _log = logging.getLogger(__name__)
 CHANCE = 5.0
@@ -28,7 +29,8 @@ def audit_teacher(job: Job, fabric: Fabric, write: bool = True) -> dict[str, Any
         Origin, load report, `miou` (0 to 1) and per-class IoU.
 
     Raises:
-        ValueError: The teacher measures less than `teacher.min_miou`, or no better than chance.
+        ValueError: The teacher measures less than `teacher.min_miou`, or no better than chance; with
+            the reading of its classes or input that measures clearly more, if there is one.
     """
     config = job.recipe.teacher
     figures = _measured(job) or _measure(job, fabric)
@@ -40,18 +42,40 @@ def audit_teacher(job: Job, fabric: Fabric, write: bool = True) -> dict[str, Any
             "teacher: %.2f mIoU on %s (%s)", percent, job.recipe.data.val_split, _where(job.origin)
         )
     least = config.min_miou if config is not None else None
-    chance = 100 / len(job.classes)
-    if least is not None and percent < least:
-        raise ValueError(
-            f"the teacher measures {percent:.2f} mIoU, under teacher.min_miou {least}: look at its weights, "
-            "the order of its channels and classes, and its normalisation"
+    refused = refusal(percent, least, len(job.classes))
+    if refused:
+        assert job.teacher is not None
+        cause = suspect(
+            job.teacher,
+            job.val_set,
+            size=job.recipe.data.size,
+            device=str(fabric.device),
+            **to_dict(job.recipe)["evaluate"],
         )
-    if least is None and percent < min(chance, CHANCE):
-        raise ValueError(
-            f"the teacher measures {percent:.2f} mIoU, no better than chance: its weights, class order or "
-            "input normalisation do not belong to this data (teacher.min_miou 0 goes on all the same)"
-        )
+        raise ValueError(f"the teacher measures {percent:.2f} mIoU, {explained(refused, cause)}")
     return record
+
+
+def refusal(percent: float, least: float | None, classes: int) -> str:
+    """Why a teacher of this mIoU (0 to 100) teaches nothing; "" where it may.
+
+    Args:
+        percent: Its mIoU.
+        least: `teacher.min_miou`.
+        classes: Number of classes.
+    """
+    if least is not None:
+        return f"under teacher.min_miou {least}" if percent < least else ""
+    return "no better than chance" if percent < min(100 / classes, CHANCE) else ""
+
+
+def explained(refused: str, cause: Cause | None) -> str:
+    """What is wrong with a teacher and what to do, in one line."""
+    if cause is not None:
+        return f"{refused or 'not read as it was trained'}; {cause}"
+    look = "its weights, the order of its channels and classes, and its normalisation"
+    go_on = "" if "min_miou" in refused else " (teacher.min_miou 0 goes on all the same)"
+    return f"{refused}: look at {look}{go_on}"
 
 
 def _where(origin: dict[str, Any]) -> str:
