@@ -32,6 +32,14 @@ def train(argv: list[str]) -> None:
     run_train(load_recipe(argv[0], argv[1:]), recipe_name(argv[0]))
 
 
+def check(argv: list[str]) -> None:
+    """Audit the data and the teacher of a recipe before any long work; propose a mapping that fits."""
+    from segdistill.run.check import check as run_check
+    from segdistill.run.recipe import load_recipe
+
+    run_check(load_recipe(argv[0], argv[1:]), argv[0])
+
+
 def compare(argv: list[str]) -> None:
     """Train a recipe with several methods and seeds, from the same start; print who wins, if anyone."""
     from segdistill.run.compare import compare as run_compare
@@ -147,7 +155,11 @@ def list_names(what: Literal["losses", "methods", "models", "datasets", "keys"])
     show(what)
 
 
-_WITH_RECIPE: dict[str, Callable[[list[str]], None]] = {"train": train, "compare": compare}
+_WITH_RECIPE: dict[str, Callable[[list[str]], None]] = {
+    "check": check,
+    "train": train,
+    "compare": compare,
+}
 _COMMANDS: dict[str, Callable[..., Any]] = {
     "demo": demo,
     "evaluate": evaluate,

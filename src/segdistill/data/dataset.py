@@ -20,8 +20,8 @@ IGNORED = 255
 MAX_CLASSES = 255
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff", ".webp")
 
-_ID_MODES = ("L", "P", "1", "I;16", "I;16B", "I")
-_DEEP_MODES = ("I", "I;16", "I;16B", "I;16L", "F")
+ID_MODES = ("L", "P", "1", "I;16", "I;16B", "I")
+DEEP_MODES = ("I", "I;16", "I;16B", "I;16L", "F")
 # What Pillow raises on damaged files: OSError for most, SyntaxError from the PNG reader,
 # ValueError and DecompressionBombError for absurd headers.
 _UNREADABLE = (OSError, SyntaxError, ValueError, Image.DecompressionBombError)
@@ -58,6 +58,7 @@ class LabelMap:
         num_classes: Number of classes, 1..255.
 
     Attributes:
+        assumed: Whether there is no mapping, so that ids stand for themselves.
         by_colour: Whether the mapping is one of colours.
         table: Class number of each raw id, uint8; 255 where ignored or not declared.
         declared: Whether the mapping has each raw id.
@@ -78,8 +79,10 @@ class LabelMap:
                 f"({IGNORED} is the ignored id)"
             )
         self.num_classes = num_classes
-        self._assumed = mapping is None
-        self.by_colour = mapping is not None and any(str(raw).startswith("#") for raw in mapping)
+        if mapping is not None and not isinstance(mapping, Mapping):
+            raise ValueError(f"mapping is {mapping!r:.60}; expected {{raw id: class}}")
+        self.assumed = mapping is None
+        self.by_colour = any(str(raw).startswith("#") for raw in mapping or ())
         size = 2**24 if self.by_colour else 2**16
         self.table = np.full(size, IGNORED, dtype=np.uint8)
         self.declared = np.zeros(size, dtype=bool)
@@ -100,7 +103,7 @@ class LabelMap:
         if not self.declared.take(raw).all():
             raise ValueError(self._complaint(raw, source))
         classes = self.table.take(raw)
-        if self._assumed and self.num_classes == 2 and (classes == IGNORED).any():
+        if self.assumed and self.num_classes == 2 and (classes == IGNORED).any():
             self._refuse_black_and_white(classes, source)
         return classes
 
@@ -203,7 +206,7 @@ def read_image(path: Path | str) -> UInt8[Tensor, "3 h w"]:
         ValueError: The file is damaged, no image, or holds more than 8 bits a channel.
     """
     with _opened(path, "image") as image:
-        if image.mode in _DEEP_MODES:
+        if image.mode in DEEP_MODES:
             raise ValueError(
                 f"{path}: the image has more than 8 bits a channel (mode {image.mode}); "
                 "expected 8-bit RGB: convert it first"
@@ -223,19 +226,30 @@ def read_mask(path: Path | str, label_map: LabelMap) -> UInt8[Tensor, "h w"]:
         FileNotFoundError: There is no such file.
         ValueError: The file is damaged, lossy (JPEG), in colour, or holds an undeclared id.
     """
-    with _opened(path, "mask") as image:
-        if image.format in ("JPEG", "MPO"):
-            raise ValueError(
-                f"{path}: a JPEG mask is lossy and its ids are not those that were drawn; "
-                "export the masks as PNG"
-            )
-        if label_map.by_colour and image.mode not in _DEEP_MODES:
+    with open_mask(path) as image:
+        if label_map.by_colour and image.mode not in DEEP_MODES:
             raw = colour_codes(image)
-        elif image.mode in _ID_MODES:
+        elif image.mode in ID_MODES:
             raw = np.array(image)
         else:
             raise ValueError(_colour_mask(path, image))
     return torch.from_numpy(label_map.apply(raw, str(path)))
+
+
+def open_mask(path: Path | str) -> Image.Image:
+    """A mask file, decoded, in whatever mode it is stored.
+
+    Raises:
+        FileNotFoundError: There is no such file.
+        ValueError: The file is damaged or lossy (JPEG).
+    """
+    image = _opened(path, "mask")
+    if image.format in ("JPEG", "MPO"):
+        raise ValueError(
+            f"{path}: a JPEG mask is lossy and its ids are not those that were drawn; "
+            "export the masks as PNG"
+        )
+    return image
 
 
 def _opened(path: Path | str, kind: str) -> Image.Image:

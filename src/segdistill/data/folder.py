@@ -70,19 +70,22 @@ class Folder(PairDataset):
         limit: int | None = None,
         cache: bool = False,
     ) -> None:
-        if root is None:
-            raise ValueError("folder needs `root`, the folder that holds images and masks")
+        pairs = folder_pairs(
+            root,
+            split,
+            image_dir=image_dir,
+            mask_dir=mask_dir,
+            mask_suffix=mask_suffix,
+            list_file=list_file,
+            val_fraction=val_fraction,
+            seed=seed,
+        )
         if classes is None:
             raise ValueError("folder needs `classes`: a list of names, or their number")
-        if not 0 <= val_fraction < 1:
-            raise ValueError(f"val_fraction is {val_fraction}; expected 0 up to, not including, 1")
-        if not Path(root).is_dir():
-            raise FileNotFoundError(f"{root}: no such folder; `root` must hold images and masks")
         if isinstance(classes, int):
             classes = [f"class{number}" for number in range(classes)]
-        source = _Source(Path(root), image_dir, mask_dir, mask_suffix)
         super().__init__(
-            source.pairs(split, list_file, val_fraction, seed),
+            pairs,
             LabelMap(mapping, len(classes)),
             classes,
             palette,
@@ -92,12 +95,50 @@ class Folder(PairDataset):
         )
 
 
+def folder_pairs(
+    root: str | Path | None,
+    split: str = "train",
+    *,
+    image_dir: str = "images",
+    mask_dir: str = "masks",
+    mask_suffix: str = "",
+    list_file: str | None = None,
+    val_fraction: float = 0.2,
+    seed: int = 0,
+    unpaired: list[str] | None = None,
+) -> list[Pair]:
+    """The pairs of files of a split, as `Folder` finds them; no file is opened.
+
+    Args:
+        unpaired: Where to note images and masks without their partner, which are then left out;
+            None: an error. The rest is as for `Folder`.
+
+    Raises:
+        FileNotFoundError, ValueError: As for `Folder`.
+    """
+    if root is None:
+        raise ValueError("folder needs `root`, the folder that holds images and masks")
+    if not 0 <= val_fraction < 1:
+        raise ValueError(f"val_fraction is {val_fraction}; expected 0 up to, not including, 1")
+    if not Path(root).is_dir():
+        raise FileNotFoundError(f"{root}: no such folder; `root` must hold images and masks")
+    source = _Source(Path(root), image_dir, mask_dir, mask_suffix, unpaired)
+    return source.pairs(split, list_file, val_fraction, seed)
+
+
 class _Source:
     """Where images and masks lie, and the ways to read pairs out of it."""
 
-    def __init__(self, root: Path, image_dir: str, mask_dir: str, mask_suffix: str) -> None:
+    def __init__(
+        self,
+        root: Path,
+        image_dir: str,
+        mask_dir: str,
+        mask_suffix: str,
+        unpaired: list[str] | None = None,
+    ) -> None:
         self.root, self.mask_suffix = root, mask_suffix
-        self.image_dir, self.mask_dir = image_dir, mask_dir
+        self.image_dir, self.mask_dir, self.unpaired = image_dir, mask_dir, unpaired
 
     def pairs(self, split: str, list_file: str | None, fraction: float, seed: int) -> list[Pair]:
         if list_file is not None:
@@ -144,14 +185,19 @@ class _Source:
         without_mask = [n for n in images if n + suffix not in masks]
         without_image = [n for n in masks if n.removesuffix(suffix) not in images]
         if without_mask or without_image:
-            raise ValueError(
+            complaint = (
                 f"{len(without_mask)} of {len(images)} images in {image_folder} have no mask "
                 f"({list_names(without_mask) or 'none'}), {len(without_image)} of {len(masks)} "
                 f"masks in {mask_folder} no image ({list_names(without_image) or 'none'}); "
                 "names must be equal up to their ending and `mask_suffix`"
             )
+            if self.unpaired is None:
+                raise ValueError(complaint)
+            self.unpaired.append(complaint)
         return [
-            Pair(n, path, masks[n + suffix], n.rpartition("/")[0]) for n, path in images.items()
+            Pair(n, path, masks[n + suffix], n.rpartition("/")[0])
+            for n, path in images.items()
+            if n + suffix in masks
         ]
 
     def _files(self, folder: Path, option: str) -> dict[str, Path]:

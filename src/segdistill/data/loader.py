@@ -212,15 +212,10 @@ class _Samples(Dataset[Any]):
             return _Failure.of(error)
 
     def _sample(self, epoch: int, index: int) -> tuple[Tensor, Tensor, str]:
-        if isinstance(self.dataset, SegmentationDataset):
-            image, label = self.dataset.read(index)
-            name = self.dataset.names[index]
-            # Its ids were mapped when it was read: only a smaller number asked for is news.
-            known = self.num_classes == self.dataset.num_classes
-        else:
-            image, label, name = _foreign_sample(self.dataset[index], index)
-            known = False
-        if not known:
+        image, label, name = read_sample(self.dataset, index)
+        ours = isinstance(self.dataset, SegmentationDataset)
+        # Ids of ours were mapped when they were read: only a smaller number asked for is news.
+        if not ours or getattr(self.dataset, "num_classes", None) != self.num_classes:
             check_label(label, self.num_classes, name)
         generator = generator_for("augment", self.seed, epoch, index)
         return *self.transform(image, label, generator), name
@@ -259,6 +254,17 @@ def _as_is(batch: Any) -> Any:
 def _check_share(rank: int, world: int) -> None:
     if not 0 <= rank < world:
         raise ValueError(f"process {rank} of {world}; expected 0..{world - 1}")
+
+
+def read_sample(dataset: Any, index: int) -> tuple[Num[Tensor, "c h w"], Num[Tensor, "h w"], str]:
+    """Image, label and name of a sample of any data set that the loaders take.
+
+    Raises:
+        ValueError: The sample is bad, or no pair of image and label of one size.
+    """
+    if isinstance(dataset, SegmentationDataset):
+        return *dataset.read(index), dataset.names[index]
+    return _foreign_sample(dataset[index], index)
 
 
 def _foreign_sample(item: Any, index: int) -> tuple[Tensor, Tensor, str]:

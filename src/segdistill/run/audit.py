@@ -78,6 +78,16 @@ def explained(refused: str, cause: Cause | None) -> str:
     return f"{refused}: look at {look}{go_on}"
 
 
+def shared_files(train_set: Any, val_set: Any) -> list[str]:
+    """Names of the evaluation samples whose image file is trained on, too; no file is opened.
+
+    `segdistill check` compares the pixels.
+    """
+    sets = [getattr(dataset, "pairs", []) for dataset in (train_set, val_set)]
+    trained = {pair.image.resolve() for pair in sets[0]}
+    return [pair.name for pair in sets[1] if pair.image.resolve() in trained]
+
+
 def _where(origin: dict[str, Any]) -> str:
     return str(origin.get("run") or origin.get("model") or "given module")
 

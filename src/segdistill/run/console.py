@@ -31,7 +31,8 @@ def set_up_logging(debug: bool = False) -> None:
 def render(table: Table, width: int = 110) -> str:
     """A table as text."""
     console = Console(width=width, file=StringIO(), record=True)
-    console.print(table)
+    # Names of classes and files may hold brackets, which are no markup of rich's.
+    console.print(table, markup=False)
     return console.export_text().rstrip()
 
 

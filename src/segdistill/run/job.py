@@ -49,12 +49,8 @@ def open_split(config: DataConfig, split: str, labelled: bool = True) -> Any:
         ValueError: An option that has a key of its own in the recipe, or that the data set lacks; or
             the split has no labels, and is not said to do without (`labelled=False`).
     """
-    name, own = (
-        (config.train_split, config.train_options)
-        if split == "train"
-        else (config.val_split, config.val_options)
-    )
-    options = {**config.options, **own}
+    name = config.train_split if split == "train" else config.val_split
+    options = split_options(config, split)
     for key, place in (("split", f"data.{split}_split"), ("root", "data.root")):
         if key in options:
             raise ValueError(
@@ -64,6 +60,14 @@ def open_split(config: DataConfig, split: str, labelled: bool = True) -> Any:
     if labelled:
         require_labels(dataset, f"{config.name}, split {name!r},")
     return dataset
+
+
+def split_options(config: DataConfig, split: str) -> dict[str, Any]:
+    """The data set's options for a split: those of both, and its own over them."""
+    return {
+        **config.options,
+        **(config.train_options if split == "train" else config.val_options),
+    }
 
 
 def resolve_device(device: str) -> str:

@@ -1,7 +1,8 @@
 """What a training shows while it runs: a bar in a terminal, a line now and then elsewhere."""
 
 import logging
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from types import TracebackType
 
 from rich.console import Console
@@ -78,3 +79,23 @@ class TrainingProgress:
             self._bar.console.print(message, markup=False, highlight=False)
         elif self._show:
             _log.info("%s", message)
+
+
+@contextmanager
+def counting(label: str, console: Console | None = None) -> Iterator[Callable[[int, int], None]]:
+    """A bar for anything that reports (done, to do); nothing where there is no terminal.
+
+    Example:
+        >>> with counting("reading") as progress:
+        ...     progress(1, 2)
+    """
+    console = console or Console(stderr=True)
+    columns = (
+        TextColumn("{task.description}", markup=False),
+        BarColumn(bar_width=24),
+        MofNCompleteColumn(),
+        TimeRemainingColumn(),
+    )
+    with Progress(*columns, console=console, disable=not console.is_terminal) as bar:
+        task = bar.add_task(label, total=None)
+        yield lambda done, total: bar.update(task, completed=done, total=total)

@@ -11,11 +11,12 @@ from lightning_fabric import Fabric
 from torch import Tensor, nn
 
 from segdistill.config import Recipe, save_recipe, to_dict
+from segdistill.data.dataset import list_names
 from segdistill.data.loader import evaluation_loader, training_loader
 from segdistill.data.transforms import Augment
 from segdistill.distillation.catalogue import build_method
 from segdistill.distillation.distiller import Distiller, TapRow
-from segdistill.run.audit import audit_teacher
+from segdistill.run.audit import audit_teacher, shared_files
 from segdistill.run.checkpoint import NEWEST, PREVIOUS, drop_checkpoints, load_checkpoint
 from segdistill.run.environment import describe_environment, differences
 from segdistill.run.evaluate import Evaluation
@@ -185,6 +186,14 @@ def execute(job: Job, progress: bool = True) -> RunFolder:
     fabric.to_device(distiller)
     if first:
         show_taps(rows)
+        shared = shared_files(job.train_set, job.val_set)
+        if shared:
+            _log.warning(
+                "%d images of %s are trained on, too (%s): figures on them say nothing",
+                len(shared),
+                job.recipe.data.val_split,
+                list_names(shared),
+            )
     if job.teacher is not None:
         audit_teacher(job, fabric, write=first)
     if first:

@@ -1,0 +1,205 @@
+"""What lies in the files of a data set, whatever mapping the recipe declares for it."""
+
+import os
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+from segdistill.data.dataset import (
+    IGNORED,
+    LabelMap,
+    Pair,
+    PairDataset,
+    colour_text,
+    list_names,
+)
+from segdistill.data.facts import Facts, Size, pair_facts, sample_facts
+
+_AHEAD = 256
+
+
+@dataclass
+class Occurrence:
+    """How often a raw id occurs, and in which file first."""
+
+    pixels: int = 0
+    images: int = 0
+    file: str = ""
+
+    def add(self, pixels: int, file: str) -> None:
+        """Count a file that holds it."""
+        self.pixels += pixels
+        self.images += 1
+        self.file = self.file or file
+
+
+@dataclass
+class Survey:
+    """What a split holds; it grows with the number of ids and names, not with the pixels.
+
+    Attributes:
+        label_map: The declared mapping; None where there is none that can be used.
+        samples: How many were looked at.
+        faults: Files that cannot be used, one line each.
+        sizes: Sizes of the images, width and height.
+        modes: Modes of the masks, as Pillow calls them.
+        in_colour: Masks in colour where ids are expected.
+        ids: Raw ids that occur.
+        colours: Colours that occur, of masks in colour and of palette images.
+        palette: The colour that a palette image gives to an id, where it was first seen.
+        palettes_differ: Two files whose palettes give an id two colours; "" where there are none.
+        class_pixels: Pixels of each class, then those ignored.
+        class_images: Images with each class, then those with an ignored pixel.
+        unlabelled: Samples with nothing but ignored pixels.
+        names: Name of the first image with these pixels, by their hash.
+    """
+
+    label_map: LabelMap | None
+    samples: int = 0
+    faults: list[str] = field(default_factory=list)
+    sizes: Counter[Size] = field(default_factory=Counter)
+    modes: dict[str, Occurrence] = field(default_factory=dict)
+    in_colour: list[str] = field(default_factory=list)
+    ids: dict[int, Occurrence] = field(default_factory=dict)
+    colours: dict[int, Occurrence] = field(default_factory=dict)
+    palette: dict[int, tuple[int, str]] = field(default_factory=dict)
+    palettes_differ: str = ""
+    unlabelled: list[str] = field(default_factory=list)
+    names: dict[bytes, str] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        classes = self.label_map.num_classes if self.label_map is not None else 0
+        self.class_pixels = np.zeros(classes + 1, np.int64)
+        self.class_images = np.zeros(classes + 1, np.int64)
+
+    @property
+    def by_colour(self) -> bool:
+        """Whether the mapping is one of colours."""
+        return self.label_map is not None and self.label_map.by_colour
+
+    @property
+    def raw(self) -> dict[int, Occurrence]:
+        """Raw ids as the mapping would read them: colours for a mapping of colours."""
+        return self.colours if self.by_colour else self.ids
+
+    @property
+    def undeclared(self) -> dict[int, Occurrence]:
+        """Raw ids that the mapping does not have."""
+        if self.label_map is None:
+            return {}
+        table = self.label_map.declared
+        return {i: o for i, o in sorted(self.raw.items()) if not (i < table.size and table[i])}
+
+    @property
+    def unusable(self) -> bool:
+        """Whether training would stumble over some file."""
+        return bool(self.faults or self.undeclared or self.in_colour)
+
+    def add(self, facts: Facts) -> None:
+        """Count a pair in."""
+        self.samples += 1
+        if facts.fault:
+            self.faults.append(facts.fault)
+        if facts.image_size is not None:
+            self.sizes[facts.image_size] += 1
+            self.names.setdefault(facts.digest, facts.name)
+        if not facts.mode:
+            return
+        self.modes.setdefault(facts.mode, Occurrence()).add(int(facts.pixels.sum()), facts.mask)
+        if facts.colours.size and not facts.ids.size and not self.by_colour:
+            self.in_colour.append(facts.mask)
+        for values, found in ((facts.ids, self.ids), (facts.colours, self.colours)):
+            for value, pixels in zip(values.tolist(), facts.pixels.tolist(), strict=False):
+                found.setdefault(value, Occurrence()).add(pixels, facts.mask)
+        if facts.ids.size and facts.colours.size:
+            self._compare_palette(facts)
+        self._count_classes(facts)
+
+    def _compare_palette(self, facts: Facts) -> None:
+        for value, colour in zip(facts.ids.tolist(), facts.colours.tolist(), strict=True):
+            known, file = self.palette.setdefault(value, (colour, facts.mask))
+            if known != colour and not self.palettes_differ:
+                self.palettes_differ = (
+                    f"index {value} is {colour_text(known)} in {file} and {colour_text(colour)} "
+                    f"in {facts.mask}"
+                )
+
+    def _count_classes(self, facts: Facts) -> None:
+        if self.label_map is None:
+            return
+        raw = facts.colours if self.by_colour else facts.ids
+        inside = (raw >= 0) & (raw < self.label_map.table.size)
+        known = np.zeros(raw.size, bool)
+        known[inside] = self.label_map.declared[raw[inside]]
+        classes = self.label_map.table[raw[known]].astype(np.int64)
+        classes[classes == IGNORED] = self.label_map.num_classes
+        np.add.at(self.class_pixels, classes, facts.pixels[: raw.size][known])
+        self.class_images[np.unique(classes)] += 1
+        if not known.all():
+            return
+        if raw.size and (classes == self.label_map.num_classes).all():
+            self.unlabelled.append(facts.name)
+        try:
+            self.label_map.apply(raw, facts.mask)
+        except ValueError as error:
+            self.faults.append(str(error))
+
+
+def survey(
+    dataset: Any, label_map: LabelMap | None, progress: Callable[[int, int], None] | None = None
+) -> Survey:
+    """Read every image and mask once, on several threads, and keep nothing but counts.
+
+    Args:
+        dataset: Pairs of files, a data set made of such, or any other that the loaders take; the
+            ids of the last are counted after its own mapping.
+        label_map: The declared mapping.
+        progress: Called with (done, to do) after each.
+    """
+    found = Survey(label_map)
+    pairs = dataset.pairs if isinstance(dataset, PairDataset) else dataset
+    if isinstance(pairs, list):
+        facts: Iterable[Facts] = _read_pairs(pairs, label_map)
+    else:
+        facts = (sample_facts(dataset, index) for index in range(len(dataset)))
+    for one in facts:
+        found.add(one)
+        if progress is not None:
+            progress(found.samples, len(pairs))
+    return found
+
+
+def _read_pairs(pairs: Sequence[Pair], label_map: LabelMap | None) -> Iterator[Facts]:
+    by_colour = label_map is not None and label_map.by_colour
+    with ThreadPoolExecutor(min(8, os.cpu_count() or 1)) as pool:
+        # In parts, as `map` takes all its work at once.
+        for start in range(0, len(pairs), _AHEAD):
+            yield from pool.map(lambda p: pair_facts(p, by_colour), pairs[start : start + _AHEAD])
+
+
+def shared_images(train: Survey, val: Survey) -> list[str]:
+    """Images of the evaluation split whose very pixels are in the training split, too."""
+    both = [key for key in val.names if key in train.names]
+    return [
+        val.names[k] if val.names[k] == train.names[k] else f"{val.names[k]} = {train.names[k]}"
+        for k in both
+    ]
+
+
+def undeclared_lines(found: Survey) -> list[str]:
+    """The ids that the mapping lacks, one line for each file in which some were seen first."""
+    by_file: dict[str, list[str]] = {}
+    kind = "colour" if found.by_colour else "label id"
+    for value, seen in found.undeclared.items():
+        text = colour_text(value) if found.by_colour else str(value)
+        by_file.setdefault(seen.file, []).append(
+            f"{text} ({seen.pixels} pixels in {seen.images} mask{'s' * (seen.images > 1)})"
+        )
+    return [
+        f"{file}: not in the mapping: {kind} {list_names(texts, 4)}"
+        for file, texts in by_file.items()
+    ]

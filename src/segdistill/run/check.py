@@ -1,0 +1,165 @@
+"""`segdistill check`: the data and the teacher of a recipe, audited before any long work."""
+
+from collections.abc import Sequence
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+
+from segdistill.config import DataConfig, Recipe, to_dict
+from segdistill.data.dataset import colour_text, list_names
+from segdistill.data.proposal import proposals
+from segdistill.data.survey import Survey, survey
+from segdistill.run.audit import explained, refusal
+from segdistill.run.console import render
+from segdistill.run.data_audit import Findings, Split, judge, open_for_audit
+from segdistill.run.evaluate import evaluate
+from segdistill.run.job import resolve_device
+from segdistill.run.networks import load_teacher
+from segdistill.run.progress import counting
+from segdistill.run.suspects import suspect
+
+_ROWS = 32
+"""Rows of undeclared ids in the table before `and n more`."""
+
+
+def check(recipe: Recipe, name: str = "RECIPE") -> None:
+    """Audit a recipe's data and teacher, and print what was found.
+
+    Every image and mask of both splits is read once. The declared mapping need not fit: what the
+    masks hold is counted without it, and a mapping that would fit is printed.
+
+    Args:
+        recipe: What is to be trained.
+        name: The recipe's file, for the last line.
+
+    Raises:
+        ValueError: Something must be mended before training; one line, after all was printed.
+    """
+    found = Findings()
+    opened = [open_for_audit(recipe.data, which, found) for which in ("train", "val")]
+    splits = [split for split in opened if split.dataset is not None]
+    surveys = []
+    for split in splits:
+        with counting(f"reading {split.name}") as progress:
+            surveys.append(survey(split.dataset, split.label_map, progress))
+        _say_split(split.name, surveys[-1])
+    if len({tuple(split.classes) for split in splits}) == 1:
+        _say_classes(splits, surveys)
+    else:
+        for split, one in zip(splits, surveys, strict=True):
+            _say_classes([split], [one])
+    judge(splits, surveys, found)
+    proposed = _propose(recipe.data, splits, surveys)
+    if recipe.teacher is not None:
+        if all(split.opened for split in opened) and not any(one.unusable for one in surveys):
+            _check_teacher(recipe, opened[1], found)
+        else:
+            found.warnings.append("the teacher was not measured: mend the data first")
+    _verdict(found, name, proposed)
+
+
+def _say_split(name: str, found: Survey) -> None:
+    sizes = [f"{w}x{h} ({count})" for (w, h), count in found.sizes.most_common()]
+    modes = [
+        f"{mode} ({seen.images}{'' if seen.images == found.samples else f', first {seen.file}'})"
+        for mode, seen in sorted(found.modes.items(), key=lambda item: -item[1].images)
+    ]
+    _say(f"{name}: {found.samples} images with masks")
+    _say(f"  images: {list_names(sizes) or 'none could be read'}")
+    _say(f"  masks: mode {list_names(modes) or 'none could be read'}")
+
+
+def _say_classes(splits: Sequence[Split], surveys: Sequence[Survey]) -> None:
+    """One row a class, or a raw id where no mapping can be used: its ids, pixels and images."""
+    columns = [f"{split.name} {unit}" for split in splits for unit in ("%", "images")]
+    table = Table("class", "ids", *columns, box=None, pad_edge=False, header_style="bold")
+    mapped = surveys[0].label_map is not None
+    if mapped:
+        ids = _ids_of_classes(surveys)
+        for number, name in enumerate([*splits[0].classes, "(ignored)"]):
+            title = f"{number} {name}" if number < len(splits[0].classes) else name
+            counts = [(s.class_pixels[number], s.class_images[number]) for s in surveys]
+            table.add_row(title, ids[number], *_cells(counts, surveys))
+    by_colour = surveys[0].by_colour or not (mapped or any(s.ids for s in surveys))
+    seen = [s.undeclared if mapped else s.colours if by_colour else s.ids for s in surveys]
+    loose = sorted({raw for one in seen for raw in one})
+    for raw in loose[:_ROWS]:
+        counts = [(one[raw].pixels, one[raw].images) if raw in one else (0, 0) for one in seen]
+        text = colour_text(raw) if by_colour else str(raw)
+        table.add_row("(not declared)", text, *_cells(counts, surveys))
+    _say(render(table))
+    if loose[_ROWS:]:
+        _say(f"and {len(loose) - _ROWS} more ids")
+
+
+def _ids_of_classes(surveys: Sequence[Survey]) -> list[str]:
+    """Which raw ids stand for each class, then which are ignored, as far as they occur."""
+    ids: list[set[int]] = [set() for _ in surveys[0].class_pixels]
+    for one in surveys:
+        assert one.label_map is not None
+        for raw in one.raw.keys() - one.undeclared.keys():
+            ids[min(int(one.label_map.table[raw]), len(ids) - 1)].add(raw)
+    text = colour_text if surveys[0].by_colour else str
+    return [list_names([text(raw) for raw in sorted(group)], 6) for group in ids]
+
+
+def _cells(counts: Sequence[tuple[Any, Any]], surveys: Sequence[Survey]) -> list[str]:
+    cells = []
+    for (pixels, images), found in zip(counts, surveys, strict=True):
+        total = sum(o.pixels for o in found.modes.values())
+        cells += [f"{100 * pixels / max(total, 1):.2f}", str(images)]
+    return cells
+
+
+def _propose(config: DataConfig, splits: Sequence[Split], surveys: Sequence[Survey]) -> bool:
+    """Print mappings that would fit; whether there are any."""
+    if config.name != "folder" or not splits:
+        return False
+    count = len(splits[0].classes) or None
+    fitting = proposals(surveys, count, config.options.get("palette"))
+    for proposal in fitting:
+        _say(f"\nA mapping to paste under data.options ({proposal.reason}):")
+        _say(proposal.yaml(count) or "none: take `mapping` out")
+    return bool(fitting)
+
+
+def _check_teacher(recipe: Recipe, val: Split, found: Findings) -> None:
+    assert recipe.teacher is not None
+    options = {
+        **to_dict(recipe)["evaluate"],
+        "size": recipe.data.size,
+        "device": resolve_device(recipe.train.device),
+    }
+    try:
+        model, origin = load_teacher(recipe.teacher, len(val.classes))
+        _say(f"\nteacher: {origin.get('run') or origin.get('model')}; {origin.get('load', '')}")
+        with counting("measuring the teacher") as progress:
+            evaluation = evaluate(model, val.dataset, progress=progress, **options)
+        _say(evaluation.table())
+        cause = suspect(model, val.dataset, **options)
+    except (ValueError, OSError) as error:
+        found.wrong.append(f"teacher: {error}")
+        return
+    percent = 100 * evaluation.miou
+    refused = refusal(percent, recipe.teacher.min_miou, len(val.classes))
+    if refused or cause is not None:
+        found.wrong.append(f"the teacher measures {percent:.2f} mIoU, {explained(refused, cause)}")
+
+
+def _verdict(found: Findings, name: str, proposed: bool) -> None:
+    for title, lines in (("wrong", found.wrong), ("warning", found.warnings)):
+        for line in lines:
+            _say(f"{title}: {line}")
+    if found.wrong:
+        raise ValueError(
+            f"{name}: {len(found.wrong)} thing(s) to mend before training"
+            f"{' (a mapping to paste stands above)' if proposed else ''}; the first: {found.wrong[0]}"
+        )
+    warnings = f", {len(found.warnings)} warning(s)" if found.warnings else ""
+    _say(f"\nnothing is wrong{warnings}: segdistill train {name}")
+
+
+def _say(text: str) -> None:
+    # Lines stay lines: paths must not be broken, nor brackets in them read as markup.
+    Console().print(text, markup=False, highlight=False, soft_wrap=True)

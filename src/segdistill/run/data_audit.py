@@ -1,0 +1,151 @@
+"""What is wrong with the files of a recipe's splits, and what is odd about them."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from inspect import signature
+from typing import Any
+
+from segdistill.config import DataConfig
+from segdistill.data.dataset import IGNORED, MAX_CLASSES, LabelMap, list_names
+from segdistill.data.folder import folder_pairs
+from segdistill.data.survey import Survey, shared_images, undeclared_lines
+from segdistill.run.job import open_split, split_options
+
+_SHOWN = 8
+"""Complaints of one kind that are kept before `and n more`."""
+
+
+@dataclass
+class Findings:
+    """What was found: what must be mended, and what should be known."""
+
+    wrong: list[str] = field(default_factory=list)
+    warnings: list[str] = field(default_factory=list)
+
+    def blame(self, lines: Sequence[str]) -> None:
+        """Note what is wrong, but not twice, and of many lines the first."""
+        new = [line for line in dict.fromkeys(lines) if line not in self.wrong]
+        self.wrong += new[:_SHOWN]
+        if new[_SHOWN:]:
+            self.wrong.append(f"{len(new) - _SHOWN} more of the same kind")
+
+
+@dataclass
+class Split:
+    """One split of a recipe's data.
+
+    Attributes:
+        name: What the data set calls it.
+        dataset: The data set, the pairs of files where it cannot be opened as declared, or None.
+        opened: Whether it could be.
+        classes: Names of the classes; empty where none are declared.
+        label_map: The declared mapping, where one can be used.
+    """
+
+    name: str
+    dataset: Any
+    opened: bool
+    classes: list[str]
+    label_map: LabelMap | None
+
+
+def open_for_audit(config: DataConfig, which: str, found: Findings) -> Split:
+    """A split as training would open it, or as much of it as there is."""
+    name = config.train_split if which == "train" else config.val_split
+    try:
+        dataset = open_split(config, which)
+    except (ValueError, OSError) as error:
+        found.blame([str(error)])
+        return _open_leniently(config, which, name, found)
+    classes = [str(c) for c in getattr(dataset, "classes", [])]
+    label_map = getattr(dataset, "label_map", None)
+    if label_map is None and 0 < len(classes) <= MAX_CLASSES:
+        label_map = LabelMap(None, len(classes))
+    return Split(name, dataset, True, classes, label_map)
+
+
+def _open_leniently(config: DataConfig, which: str, name: str, found: Findings) -> Split:
+    options = split_options(config, which)
+    if config.name != "folder":
+        return Split(name, None, False, [], None)
+    classes = options.get("classes") or []
+    if isinstance(classes, int):
+        classes = [f"class{number}" for number in range(classes)]
+    try:
+        label_map = LabelMap(options.get("mapping"), len(classes))
+    except ValueError:
+        label_map = None
+    unpaired: list[str] = []
+    layout = {k: v for k, v in options.items() if k in signature(folder_pairs).parameters}
+    try:
+        pairs = folder_pairs(config.root, name, unpaired=unpaired, **layout)
+    except (ValueError, OSError) as error:
+        found.blame([str(error)])
+        return Split(name, None, False, classes, label_map)
+    found.blame(unpaired)
+    return Split(name, pairs, False, [str(c) for c in classes], label_map)
+
+
+def judge(splits: Sequence[Split], surveys: Sequence[Survey], found: Findings) -> None:
+    """Note what is wrong with the files, and what is odd about them.
+
+    Args:
+        splits: Those that could be read.
+        surveys: What each of them holds.
+        found: Where to note it.
+    """
+    for split, one in zip(splits, surveys, strict=True):
+        found.blame(one.faults)
+        found.blame(undeclared_lines(one))
+        if one.in_colour:
+            found.wrong.append(
+                f"{split.name}: {len(one.in_colour)} masks are in colour where ids are expected: "
+                f"{list_names(one.in_colour, 3)}"
+            )
+        if one.palettes_differ and (one.label_map is None or not one.label_map.by_colour):
+            found.warnings.append(
+                f"{split.name}: the palettes of the masks differ ({one.palettes_differ}): if colours "
+                "tell the classes, declare a mapping of colours"
+            )
+        _judge_classes(split, one, found)
+    if len({tuple(split.classes) for split in splits}) > 1:
+        found.wrong.append("train and val declare different classes: they must be the same")
+    most = max((len(split.classes) for split in splits), default=0)
+    if most > MAX_CLASSES:
+        found.wrong.append(
+            f"{most} classes, so that {IGNORED}, the ignored id, is one of them: "
+            f"map the ids to at most {MAX_CLASSES}"
+        )
+    if len(surveys) == 2:
+        _judge_both(splits, surveys, found)
+
+
+def _judge_classes(split: Split, one: Survey, found: Findings) -> None:
+    absent = [c for c, n in zip(split.classes, one.class_images, strict=False) if not n]
+    if absent:
+        found.warnings.append(f"{split.name}: no pixel of {list_names(absent)}")
+    if one.unlabelled:
+        found.warnings.append(
+            f"{split.name}: {len(one.unlabelled)} masks are ignored from edge to edge: "
+            f"{list_names(one.unlabelled, 3)}"
+        )
+    total = int(one.class_pixels.sum())
+    if total and one.class_pixels[-1] > total / 2:
+        found.warnings.append(
+            f"{split.name}: {100 * one.class_pixels[-1] / total:.0f} % of the pixels are ignored"
+        )
+
+
+def _judge_both(splits: Sequence[Split], surveys: Sequence[Survey], found: Findings) -> None:
+    shared = shared_images(surveys[0], surveys[1])
+    if shared:
+        found.wrong.append(
+            f"{len(shared)} images of {splits[1].name} are in {splits[0].name}, too, pixel for pixel: "
+            f"{list_names(shared)}; figures on them say nothing: take them out of one"
+        )
+    groups = [set(getattr(split.dataset, "groups", [])) - {""} for split in splits]
+    if both := sorted(groups[0] & groups[1]):
+        found.warnings.append(
+            f"{splits[1].name} and {splits[0].name} share {len(both)} group(s) of frames that look "
+            f"alike ({list_names(both)}): figures read above those of unseen ones"
+        )

@@ -1,0 +1,378 @@
+"""`segdistill check` as a user meets it: each planted fault is found, and what is proposed works."""
+
+import re
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+import yaml
+from PIL import Image
+from safetensors.torch import save_file
+
+from segdistill.cli import main
+from segdistill.data.cityscapes import LABEL_IDS
+from segdistill.data.dataset import Pair
+from segdistill.data.proposal import proposals
+from segdistill.data.survey import survey
+from segdistill.run.train import train
+from tests.data.files import ids, save_image, save_mask
+from tests.run import small
+from tests.run.plain import ByColour, teacher_in, write_scenes
+
+Check = Callable[..., tuple[int, str, str]]
+NAMES = ["grass", "road [/x]", "sky"]
+
+
+@pytest.fixture
+def check(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> Check:
+    """Check a recipe with these keys; gives exit code, standard output and standard error."""
+    monkeypatch.setattr("segdistill.cli._set_up", lambda debug: None)
+
+    def call(**values: Any) -> tuple[int, str, str]:
+        (tmp_path / "recipe.yaml").write_text(yaml.safe_dump(values))
+        code = 0
+        try:
+            main(["check", str(tmp_path / "recipe.yaml"), "--train.device", "cpu"])
+        except SystemExit as stop:
+            code = int(stop.code or 0)
+        return code, *capsys.readouterr()
+
+    return call
+
+
+@pytest.fixture
+def tree(tmp_path: Path) -> Path:
+    """`train/images`, `train/masks` and so on: eight and four pairs, ids 0..2, no image twice."""
+    for split, count in (("train", 8), ("val", 4)):
+        for i in range(count):
+            value = i + 100 * (split == "val")
+            save_image(tmp_path / "data" / split / "images" / f"{i}.png", value=value)
+            save_mask(tmp_path / "data" / split / "masks" / f"{i}.png", ids(3))
+    return tmp_path / "data"
+
+
+def _data(root: Path, **options: Any) -> dict[str, Any]:
+    return {"name": "folder", "root": str(root), "options": {"classes": NAMES, **options}}
+
+
+def _wrong(result: tuple[int, str, str]) -> str:
+    """The complaints of a check that ended with code 2 and one line on standard error."""
+    code, out, error = result
+    assert code == 2, out + error
+    assert error.startswith("segdistill: ")
+    assert error.count("\n") == 1
+    lines = [line for line in out.splitlines() if line.startswith("wrong: ")]
+    assert lines
+    return "\n".join(lines)
+
+
+def _masks(tree: Path) -> list[Path]:
+    return sorted(tree.rglob("masks/*.png"))
+
+
+def _repaint(tree: Path, function: Callable[[np.ndarray], np.ndarray]) -> None:
+    for path in _masks(tree):
+        save_mask(path, function(np.array(Image.open(path))))
+
+
+def _proposed(out: str) -> list[dict[str, Any]]:
+    """The YAML of each proposal."""
+    blocks = re.findall(r"data\.options \(.*\):\n((?:.+\n)+?)(?=\n|wrong|warning)", out)
+    return [yaml.safe_load(block) for block in blocks]
+
+
+def test_sound_data_are_described_and_pass(tree: Path, check: Check) -> None:
+    code, out, error = check(data=_data(tree))
+    assert (code, error) == (0, "")
+    assert "train: 8 images with masks" in out
+    assert "16x12 (8)" in out
+    assert "mode L (4)" in out
+    # 192 pixels, each id 64 times; every class in every image.
+    row = next(line for line in out.splitlines() if "road [/x]" in line)
+    assert row.split() == ["1", "road", "[/x]", "1", "33.33", "8", "33.33", "4"]
+    assert "nothing is wrong: segdistill train" in out
+
+
+def test_a_stray_id_is_found_with_file_and_value(tree: Path, check: Check) -> None:
+    raw = ids(3)
+    raw[5, 7] = 37
+    save_mask(tree / "train/masks/5.png", raw)
+    result = check(data=_data(tree))
+    assert "train/masks/5.png: not in the mapping: label id 37 (1 pixels in 1 mask)" in _wrong(
+        result
+    )
+    assert "5.png" in result[2]
+    (proposal,) = _proposed(result[1])
+    assert proposal["mapping"][37] is None
+    assert check(data=_data(tree, **proposal))[0] == 0
+
+
+@pytest.mark.parametrize(
+    ("paint", "classes"),
+    [
+        (lambda raw: np.where(raw == 1, 255, 0).astype(np.uint8), ["no", "yes"]),
+        (lambda raw: raw + 1, NAMES),
+        (lambda raw: raw * 100, NAMES),
+        (lambda raw: np.array(LABEL_IDS, np.uint8)[raw * 7], [f"c{i}" for i in range(19)]),
+        (lambda raw: np.array([[0, 0, 0], [9, 8, 7], [200, 0, 0]], np.uint8)[raw], NAMES),
+    ],
+    ids=["black and white", "counted from 1", "spread", "cityscapes", "colours"],
+)
+def test_a_mapping_is_proposed_that_works(
+    paint: Callable[[np.ndarray], np.ndarray], classes: list[str], tree: Path, check: Check
+) -> None:
+    _repaint(tree, paint)
+    # A wrong mapping, and none at all.
+    for options in ({"mapping": {3: 1}, "classes": classes}, {"classes": classes}):
+        result = check(data=_data(tree, **options))
+        _wrong(result)
+        proposal = _proposed(result[1])[0]
+        code, out, error = check(data=_data(tree, **{**options, **proposal}))
+        assert code == 0, out + error
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"classes": None}, "folder needs `classes`"),
+        ({"mapping": {0: 7}}, "sends id 0 to class 7"),
+        ({"mapping": [0, 1]}, "mapping is [0, 1]; expected {raw id: class}"),
+        ({"classes": 256}, "256 classes declared"),
+    ],
+)
+def test_ids_are_shown_where_no_mapping_can_be_used(
+    options: dict[str, Any], message: str, tree: Path, check: Check
+) -> None:
+    result = check(data=_data(tree, **options))
+    assert message in _wrong(result)
+    assert "33.33" in result[1]
+    if "mapping" not in options and options["classes"] is None:
+        assert _proposed(result[1]) == [{"classes": 3}]
+
+
+def _spoil(tree: Path, fault: str) -> str:
+    """Plant a fault; gives what must be named."""
+    mask, image = tree / "train/masks/3.png", tree / "train/images/3.png"
+    if fault == "mask cut":
+        noise = np.random.default_rng(0).integers(0, 3, (64, 64), np.uint8)
+        save_mask(mask, noise)
+        mask.write_bytes(mask.read_bytes()[:300])
+        return "masks/3.png: cannot read this mask"
+    if fault == "image cut":
+        image.write_bytes(image.read_bytes()[:60])
+        return "images/3.png: cannot read this image"
+    if fault == "size":
+        save_mask(mask, ids(3, 10, 16))
+        return "masks/3.png: the mask is 16x10, its image"
+    if fault == "16 bits":
+        save_mask(mask, np.full((12, 16), 26001, np.uint16))
+        return "masks/3.png: not in the mapping: label id 26001"
+    if fault == "colour":
+        save_mask(mask, np.random.default_rng(0).integers(0, 9, (12, 16, 3), np.uint8))
+        return "in colour where ids are expected"
+    if fault == "jpeg":
+        Image.fromarray(ids(3)).save(mask, format="JPEG")
+        return "masks/3.png: a JPEG mask is lossy"
+    if fault == "leak":
+        shutil.copy(image, tree / "val/images/1.png")
+        return "1 images of val are in train, too, pixel for pixel: 1 = 3"
+    mask.unlink()
+    return "1 of 8 images in"
+
+
+@pytest.mark.parametrize(
+    "fault", ["mask cut", "image cut", "size", "16 bits", "colour", "jpeg", "leak", "unpaired"]
+)
+def test_a_planted_fault_is_found_by_name(fault: str, tree: Path, check: Check) -> None:
+    expected = _spoil(tree, fault)
+    # A second fault: one does not hide the other.
+    raw = ids(3)
+    raw[0, 0] = 99
+    save_mask(tree / "val/masks/2.png", raw)
+    wrong = _wrong(check(data=_data(tree)))
+    assert expected in wrong
+    assert ("3.png" in wrong) or fault in ("leak", "unpaired")
+    assert "label id 99" in wrong
+
+
+def test_what_is_odd_is_a_warning(tree: Path, check: Check) -> None:
+    _repaint(tree, lambda raw: np.where(raw == 2, 0, raw).astype(np.uint8))
+    save_mask(tree / "val/masks/0.png", np.full((12, 16), 255, np.uint8))
+    code, out, _ = check(data=_data(tree))
+    assert code == 0
+    assert "warning: train: no pixel of sky" in out
+    assert "warning: val: 1 masks are ignored from edge to edge: 0" in out
+    code, out, _ = check(data=_data(tree, mapping={0: None, 1: 0, 255: None}))
+    assert "warning: train: 67 % of the pixels are ignored" in out
+
+
+def test_palettes_that_differ_ask_for_a_mapping_of_colours(tree: Path, check: Check) -> None:
+    colours = np.array([[0, 0, 0], [128, 64, 128], [255, 255, 1]], np.uint8)
+    for place, path in enumerate(_masks(tree)):
+        flip = place % 2
+        image = Image.fromarray(2 - ids(3) if flip else ids(3))
+        image.putpalette(colours[:: -1 if flip else 1].ravel().tolist())
+        image.save(path)
+    code, out, _ = check(data=_data(tree))
+    assert code == 0
+    assert "warning: train: the palettes of the masks differ (index 0 is #000000 in" in out
+    (proposal,) = _proposed(out)
+    code, out, _ = check(data=_data(tree, **proposal))
+    assert code == 0
+    assert "palettes of the masks" not in out
+
+
+def test_a_wrong_root_is_one_line(tmp_path: Path, check: Check) -> None:
+    assert "nowhere: no such folder" in _wrong(check(data=_data(tmp_path / "nowhere")))
+    wrong = _wrong(check(data={"name": "camvid", "root": str(tmp_path)}))
+    assert "no CamVid folder with a train split" in wrong
+
+
+def test_other_data_sets_are_counted_too(camvid_root: Path, check: Check) -> None:
+    code, out, _ = check(data={"name": "synthetic", "options": {"size": [32, 48], "count": 5}})
+    assert code == 0
+    assert "train: 5 images with masks" in out
+    assert "sky" in out
+    code, out, _ = check(data={"name": "camvid", "root": str(camvid_root)})
+    assert "share 1 group(s) of frames that look alike (0001TP)" in out
+    code, out, _ = check(data={"name": "tests.run.test_check.Own"})
+    assert code == 2
+    assert "sample 1: this one is broken" in out
+    assert "label id 9" in out
+
+
+class Own:
+    """Somebody's own data set: one sample cannot be read, one holds an id of no class."""
+
+    classes = ("a", "b")
+
+    def __len__(self) -> int:
+        return 3
+
+    def __getitem__(self, index: int) -> tuple[torch.Tensor, torch.Tensor]:
+        if index == 1:
+            raise RuntimeError("this one is broken\nin two lines")
+        label = torch.zeros(4, 6, dtype=torch.int64)
+        label[0, 0] = 9 if index == 2 else 1
+        return torch.rand(3, 4, 6), label
+
+
+@pytest.fixture
+def camvid_root(tmp_path: Path) -> Path:
+    root = tmp_path / "camvid"
+    for value, split in enumerate(("train", "val")):
+        save_image(root / split / "images" / f"0001TP_{value}.png", value=value)
+        save_mask(root / split / "labels" / f"0001TP_{value}.png", ids(12))
+    return root
+
+
+# The teacher -------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def scenes(tmp_path: Path) -> Path:
+    return write_scenes(tmp_path / "scenes")
+
+
+def _data_of(scenes: Path) -> dict[str, Any]:
+    return _data(scenes, mapping={10: 0, 20: 1, 30: 2})
+
+
+def test_a_teacher_that_fits_is_measured(scenes: Path, tmp_path: Path, check: Check) -> None:
+    data = _data_of(scenes)
+    code, out, error = check(data=data, teacher={**teacher_in(tmp_path), "min_miou": 90})
+    assert code == 0, out + error
+    assert "3 tensors matched" in out
+    assert "mIoU 100.00 over 3 of 3 classes" in out
+
+
+@pytest.mark.parametrize(
+    ("made", "message"),
+    [
+        ({"bgr": True}, "with its channels as BGR it measures 100.0 mIoU"),
+        ({"scale": 255.0}, "with values from 0 to 255 it measures 100.0 mIoU"),
+        ({"order": (1, 0, 2)}, "its classes in another order (its 0 as road [/x], its 1 as grass)"),
+        ({"order": (1, 2, 0)}, "its class numbers moved up by one"),
+        ({"order": (2, 0, 1)}, "its class numbers moved down by one"),
+    ],
+)
+def test_the_cause_of_a_poor_teacher_is_named_and_its_remedy_works(
+    made: dict[str, Any], message: str, scenes: Path, tmp_path: Path, check: Check
+) -> None:
+    data = _data_of(scenes)
+    teacher = teacher_in(tmp_path, **made)
+    wrong = _wrong(check(data=data, teacher=teacher))
+    assert message in wrong
+    place, remedy = re.findall(r"write (data|teacher)\.options (\{.*\})", wrong)[0]
+    changed = {"data": data, "teacher": teacher}
+    changed[place].setdefault("options", {}).update(yaml.safe_load(remedy))
+    code, out, error = check(**changed)
+    assert code == 0, out + error
+    assert "mIoU 100.00" in out
+
+
+def test_a_poor_teacher_without_a_cause_says_what_to_look_at(
+    scenes: Path, tmp_path: Path, check: Check
+) -> None:
+    network = ByColour()
+    torch.nn.init.zeros_(network.head.weight)
+    teacher = {**teacher_in(tmp_path), "min_miou": 50}
+    save_file(network.state_dict(), tmp_path / "teacher.safetensors")
+    data = _data_of(scenes)
+    wrong = _wrong(check(data=data, teacher=teacher))
+    assert "under teacher.min_miou 50.0: look at its weights, the order of its channels" in wrong
+
+
+def test_the_teacher_waits_for_the_data(scenes: Path, tmp_path: Path, check: Check) -> None:
+    result = check(data=_data(scenes), teacher=teacher_in(tmp_path))
+    _wrong(result)
+    assert "warning: the teacher was not measured: mend the data first" in result[1]
+    teacher = {**teacher_in(tmp_path), "weights": str(tmp_path / "none.safetensors")}
+    data = _data_of(scenes)
+    assert "teacher: expected a weights file at" in _wrong(check(data=data, teacher=teacher))
+
+
+# Training ----------------------------------------------------------------------------------------
+
+
+def test_training_names_images_that_both_splits_hold(
+    scenes: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    (scenes / "train.txt").write_text("val/images/0.png val/masks/0.png\n" * 2)
+    (scenes / "val.txt").write_text("val/images/0.png val/masks/0.png\n")
+    data = _data(scenes, mapping={10: 0, 20: 1, 30: 2}, list_file="{split}.txt")
+    student = {"model": "tests.run.plain.NoNorm"}
+    training = {"crop": [16, 16], "steps": 1}
+    recipe = small.recipe(data=data, student=student, train=training, out=str(tmp_path / "run"))
+    with caplog.at_level("WARNING", "segdistill"):
+        train(recipe, progress=False)
+    assert "1 images of val are trained on, too (val/images/0)" in caplog.text
+
+
+# Real masks --------------------------------------------------------------------------------------
+
+
+def test_real_cityscapes_masks_are_recognised(real_data: Path) -> None:
+    root = real_data / "samples" / "cityscapes"
+    images = sorted(root.glob("leftImg8bit/*/*/*_leftImg8bit.png"))[:2]
+    pairs = [
+        Pair(
+            p.stem,
+            p,
+            root
+            / "gtFine"
+            / Path(*p.parts[-3:-1])
+            / p.name.replace("leftImg8bit", "gtFine_labelIds"),
+        )
+        for p in images
+    ]
+    found = survey(pairs, None)
+    assert found.faults == []
+    assert found.sizes == {(2048, 1024): 2}
+    assert "Cityscapes" in proposals([found], 19)[0].reason
