@@ -48,6 +48,17 @@ def test_torchdistiller_equals_mmrazor_and_at_nineteen_channels_ours(pair) -> No
     torch.testing.assert_close(ours, ChannelwiseKD(form="mmrazor")(student, teacher))
 
 
+@pytest.mark.parametrize("temperature", [1.0, 4.0])
+def test_published_gradient_is_that_of_the_softmax_over_positions(pair, temperature) -> None:
+    # Of the divergence, and of the cross-entropy that leaves the teacher's entropy out, alike:
+    # T² (q - p) / T over 3 images and 5 channels.
+    student = pair[0].clone().requires_grad_()
+    ChannelwiseKD(temperature, form="mmrazor")(student, pair[1]).backward()
+    q, p = (torch.exp(x / temperature) for x in pair)
+    difference = q / q.sum((2, 3), keepdim=True) - p / p.sum((2, 3), keepdim=True)
+    torch.testing.assert_close(student.grad, temperature / 15 * difference)
+
+
 def test_value_worked_by_hand() -> None:
     # One channel of two positions: teacher (3/4, 1/4), student (1/2, 1/2).
     # KL = 3/4 ln(3/2) + 1/4 ln(1/2) = 0.130812; our form divides by 19: 0.0068848.

@@ -68,6 +68,19 @@ def test_skd_and_default_have_the_same_gradient_up_to_the_batch(pair) -> None:
     torch.testing.assert_close(gradients[1], 3 * gradients[0])
 
 
+@pytest.mark.parametrize(
+    ("form", "temperature", "share"),
+    [("cirkd", 3.0, 3.0 / 24), ("ifvd", 3.0, 1 / 3.0 / 24 / 5), ("skd", 1.0, 1 / 8)],
+)
+def test_published_gradients_are_those_of_the_softmax(pair, form, temperature, share) -> None:
+    # Of KL and of cross-entropy alike: (q - p) / T at each of the 3 * 8 pixels, times the reduction.
+    student = pair[0].clone().requires_grad_()
+    PixelwiseKD(temperature, form=form)(student, pair[1]).backward()
+    q, p = (torch.exp(x / temperature) for x in pair)
+    difference = q / q.sum(1, keepdim=True) - p / p.sum(1, keepdim=True)
+    torch.testing.assert_close(student.grad, share * difference)
+
+
 def test_values_worked_by_hand() -> None:
     # Teacher (3/4, 1/4), student (1/2, 1/2):
     # KL = 3/4 ln(3/2) + 1/4 ln(1/2) = 0.304099 - 0.173287 = 0.130812; cross-entropy = ln 2.
