@@ -30,8 +30,15 @@ if TYPE_CHECKING:
 
 TEACHER_WIDTH, STUDENT_WIDTH = 512, 128
 SETTINGS = {"19 classes, batch 8": (19, 8), "150 classes, batch 2": (150, 2)}
-ON_LOGITS = ["cross_entropy", "pixelwise", "channelwise"]
-ON_FEATURES = ["pairwise", "inter_class", "intra_class", "position"]
+ON_LOGITS = ["cross_entropy", "pixelwise", "channelwise", "dist"]
+ON_FEATURES = [
+    "pairwise",
+    "inter_class",
+    "intra_class",
+    "position",
+    "attention",
+    "image_relation",
+]
 LOOPS = ["class_tokens", "inter_class", "intra_class"]
 CASES = [
     *((name, "ours") for name in [*ON_LOGITS, *ON_FEATURES, "class_tokens"]),
