@@ -74,6 +74,17 @@ def test_its_method_and_terms_can_be_built(path: Path) -> None:
 
 
 @each_recipe
+def test_its_variants_can_be_built(path: Path) -> None:
+    recipe = load_recipe(path)
+    for name, variant in recipe.variants.items():
+        changes = {term: vars(change) for term, change in variant.terms.items()}
+        method = build_method(str(variant.method), _classes(recipe), terms=changes)
+        dropped = {term for term, change in changes.items() if change["weight"] == 0}
+        assert set(changes) & set(method.terms) == set(changes) - dropped, name
+        assert not method.needs_teacher or recipe.teacher is not None, name
+
+
+@each_recipe
 def test_its_networks_can_be_built(path: Path) -> None:
     recipe = _recipe(path)
     named: list[tuple[str, dict[str, Any]]] = [(recipe.student.model, recipe.student.options)]

@@ -51,7 +51,11 @@ def compare(argv: list[str]) -> None:
     known: Any = own.parse_args([options.pop(n) for n in vars(own.get_defaults()) if n in options])
     recipe = load_recipe(argv[0], list(options.values()))
     run_compare(
-        recipe, known.methods.split(","), known.seeds, known.first_seed, recipe_name(argv[0])
+        recipe,
+        known.methods.split(",") if known.methods else None,
+        known.seeds,
+        known.first_seed,
+        recipe_name(argv[0]),
     )
 
 
@@ -173,8 +177,9 @@ _COMMANDS: dict[str, Callable[..., Any]] = {
 def _compare_options(parser: ArgumentParser) -> None:
     parser.add_argument(
         "--methods",
-        default="supervised,kd,cwd,idd",
-        help="methods, separated by commas; supervised is the control",
+        type=str,
+        help="methods and variants of the recipe, separated by commas; supervised is the control; "
+        "by default all variants or, where there are none, supervised,kd,cwd,idd",
     )
     parser.add_argument("--seeds", type=int, default=3, help="how many seeds")
     parser.add_argument("--first_seed", type=int, default=0, help="the first of the seeds")

@@ -89,6 +89,16 @@ class TermConfig:
 
 
 @dataclass
+class VariantConfig:
+    """One entry of a comparison: a method and what is changed in it."""
+
+    method: str | MethodConfig = "supervised"
+    """method that the variant starts from"""
+    terms: dict[str, TermConfig] = field(default_factory=dict)
+    """changes to the method's terms, such as {position: {weight: 0}}"""
+
+
+@dataclass
 class TrainConfig:
     """How the student is trained."""
 
@@ -167,10 +177,14 @@ class Recipe:
     teacher: TeacherConfig | None = None
     method: str | MethodConfig = "supervised"
     terms: dict[str, TermConfig] = field(default_factory=dict)
+    variants: dict[str, VariantConfig] = field(default_factory=dict)
+    """methods with changed terms, by the names that `segdistill compare` and its tables give them"""
     train: TrainConfig = field(default_factory=TrainConfig)
     evaluate: EvaluationConfig = field(default_factory=EvaluationConfig)
     out: str | None = None
     """run folder; null: runs/<recipe folder>/<recipe name>-s<seed>"""
+    label: str | None = None
+    """what tables call the run; null: its method's name"""
 
     def chosen_method(self) -> MethodConfig:
         """The method with its preset spelled out."""

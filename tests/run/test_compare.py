@@ -108,9 +108,59 @@ def test_a_second_call_trains_only_what_is_missing(compared: Path, teacher: RunF
     assert [summary.label for summary in summaries].count("kd") == 2
 
 
+VARIANTS = {
+    "kd+pair": {"method": "skd", "terms": {"pairwise": {"weight": 2.0}}},
+    "pair": {"method": "skd", "terms": {"pixelwise": {"weight": 0.0}}},
+    "attends": {"method": "kd", "terms": {"attention": {"weight": 1.0, "on": "features"}}},
+}
+
+
+def test_variants_are_compared_under_their_names(teacher: RunFolder, tmp_path: Path) -> None:
+    recipe = _recipe(teacher, tmp_path, variants=VARIANTS)
+    compare(recipe, seeds=1, progress=False)
+    methods = json.loads((tmp_path / "comparison.json").read_text())["methods"]
+    assert list(methods) == ["teacher", "control", "attends", "kd+pair", "pair"]
+    assert {f.name for f in tmp_path.iterdir() if f.is_dir()} == {
+        "supervised-s0",
+        "kd+pair-s0",
+        "pair-s0",
+        "attends-s0",
+    }
+
+    def terms(name: str) -> set[str]:
+        rows = RunFolder(tmp_path / name).metrics()
+        return set(rows[0]["terms"]) - {"cross_entropy", "cross_entropy_aux"}
+
+    assert terms("kd+pair-s0") == {"pixelwise", "pairwise"}
+    assert terms("pair-s0") == {"pairwise"}
+    assert terms("attends-s0") == {"pixelwise", "attention"}
+    config = RunFolder(tmp_path / "kd+pair-s0").config()
+    assert (config["label"], config["variants"]) == ("kd+pair", {})
+    assert config["terms"]["pairwise"]["weight"] == 2.0
+
+
+def test_a_finished_run_is_taken_over_whatever_it_is_called(
+    compared: Path, teacher: RunFolder
+) -> None:
+    recipe = _recipe(teacher, compared, variants={"kd": {"method": "kd"}})
+    file = compared / "kd-s4" / "model.safetensors"
+    before = file.stat().st_mtime_ns
+    labels = {s.label for s in compare(recipe, seeds=1, first_seed=4, progress=False)}
+    assert file.stat().st_mtime_ns == before
+    assert labels == {"teacher", "control", "kd"}
+
+
 @pytest.mark.parametrize(
     ("methods", "changes", "message"),
     [
+        (("supervised", "pairs"), {"variants": VARIANTS}, r"did you mean 'pair'"),
+        (None, {"variants": {"a/b": {"method": "kd"}}}, r"variants: 'a/b' names a folder"),
+        (None, {"variants": {"a": {"method": "skdd"}}}, r"variants.a: .*did you mean 'skd'"),
+        (
+            None,
+            {"variants": {"a": {"method": "kd", "terms": {"atention": {"weight": 1.0}}}}},
+            r"variants.a: terms.atention: .*did you mean 'attention'",
+        ),
         (("supervised", "kdd"), {}, r"no method named 'kdd'; did you mean 'kd'"),
         (("supervised", "idd:papr"), {}, r"did you mean 'paper'"),
         (("supervised", "kd"), {"teacher": None}, r"give the recipe a teacher"),
@@ -122,7 +172,7 @@ def test_a_second_call_trains_only_what_is_missing(compared: Path, teacher: RunF
     ],
 )
 def test_a_slip_is_refused_before_anything_is_trained(
-    methods: tuple[str, ...],
+    methods: tuple[str, ...] | None,
     changes: dict[str, Any],
     message: str,
     teacher: RunFolder,

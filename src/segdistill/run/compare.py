@@ -1,6 +1,7 @@
 """`segdistill compare`: methods × seeds from the same start, and a plain verdict."""
 
 import logging
+import re
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -8,6 +9,7 @@ from typing import Any
 
 from segdistill.config import MethodConfig, Recipe
 from segdistill.distillation.catalogue import METHODS, method_terms
+from segdistill.distillation.method import override
 from segdistill.names import unknown
 from segdistill.run.console import log_table
 from segdistill.run.folder import RunFolder, write_json
@@ -17,11 +19,12 @@ from segdistill.run.train import train
 from segdistill.run.verdict import context, verdicts
 
 _log = logging.getLogger(__name__)
+RIVALS = ("kd", "cwd", "idd")
 
 
 def compare(
     recipe: Recipe,
-    methods: Sequence[str] = ("supervised", "kd", "cwd", "idd"),
+    methods: Sequence[str] | None = None,
     seeds: int = 3,
     first_seed: int = 0,
     name: str = "compare",
@@ -35,7 +38,8 @@ def compare(
 
     Args:
         recipe: Data, student, teacher and training. Its `terms` apply to the methods that have them.
-        methods: Names of the catalogue; `idd:paper` chooses a preset.
+        methods: Names of the catalogue, of which `idd:paper` chooses a preset, and of the recipe's
+            `variants`. None: the control and the variants or, where there are none, kd, cwd and idd.
         seeds: How many seeds.
         first_seed: The first of them.
         name: Names the folder of the runs, `runs/<name>`, where the recipe has no `out`.
@@ -46,28 +50,50 @@ def compare(
         the table shows.
 
     Raises:
-        ValueError: A method does not exist, a distilled method has no teacher to learn from, or a term
-            of the recipe belongs to no method.
+        ValueError: A method does not exist, a distilled method has no teacher to learn from, a term
+            of the recipe belongs to no method, or a variant cannot be built.
     """
-    chosen = [_method(text) for text in methods]
+    names = methods or ["supervised", *(recipe.variants or RIVALS)]
+    chosen = {text: _method(recipe, text) for text in map(str.strip, names)}
     if seeds < 1:
         raise ValueError(f"compare needs at least one seed, not {seeds}")
-    if recipe.teacher is None and any(m.name != "supervised" for m in chosen):
+    if recipe.teacher is None and any(m.name != "supervised" for m in chosen.values()):
         raise ValueError("compare: the methods learn from a teacher; give the recipe a teacher")
-    _check_terms(recipe, chosen)
+    _check_terms(recipe, list(chosen.values()))
     base = Path(recipe.out or f"runs/{name}")
     runs = [
-        train(one_run(recipe, method, seed, base), progress=progress)
+        train(one_run(recipe, method, seed, base, text), progress=progress)
         for seed in range(first_seed, first_seed + seeds)
-        for method in chosen
+        for text, method in chosen.items()
     ]
     return conclude(runs, base)
 
 
-def _method(text: str) -> MethodConfig:
-    name, _, preset = text.strip().partition(":")
+def _method(recipe: Recipe, text: str) -> MethodConfig:
+    """The method of a name of the catalogue or of a variant, checked."""
+    if text in recipe.variants:
+        return _variant_method(recipe, text)
+    name, _, preset = text.partition(":")
     method = MethodConfig(name, preset or "default")  # type: ignore[arg-type]
+    if recipe.variants and name not in METHODS:
+        raise ValueError(unknown("method or variant", name, {**METHODS, **recipe.variants}))
     method_terms(method.name, method.preset)
+    return method
+
+
+def _variant_method(recipe: Recipe, name: str) -> MethodConfig:
+    variant = recipe.variants[name]
+    if not re.fullmatch(r"[\w+.-]+", name):
+        raise ValueError(
+            f"variants: {name!r} names a folder; use letters, digits, '_', '+', '.' and '-' alone"
+        )
+    method = variant.method
+    method = method if isinstance(method, MethodConfig) else MethodConfig(method)
+    try:
+        changes = {term: vars(change) for term, change in variant.terms.items()}
+        override(method_terms(method.name, method.preset), changes)
+    except ValueError as error:
+        raise ValueError(f"variants.{name}: {error}") from None
     return method
 
 
@@ -80,17 +106,25 @@ def _check_terms(recipe: Recipe, chosen: Sequence[MethodConfig]) -> None:
             raise ValueError(f"compare: terms.{name}: {unknown('term of a method', name, known)}")
 
 
-def one_run(recipe: Recipe, method: MethodConfig, seed: int, base: Path) -> Recipe:
-    """The recipe of one method and seed of a comparison."""
+def one_run(
+    recipe: Recipe, method: MethodConfig, seed: int, base: Path, name: str | None = None
+) -> Recipe:
+    """The recipe of one method and seed of a comparison, or of the variant of this name."""
     own = method_terms(method.name, method.preset)
+    terms = {name: change for name, change in recipe.terms.items() if name in own}
     label = method.name if method.preset == "default" else f"{method.name}-{method.preset}"
+    variant = name if name in recipe.variants else None
+    if variant is not None:
+        terms, label = {**terms, **recipe.variants[variant].terms}, variant
     return replace(
         recipe,
         method=method,
         teacher=None if method.name == "supervised" else recipe.teacher,
-        terms={name: change for name, change in recipe.terms.items() if name in own},
+        terms=terms,
+        variants={},
         train=replace(recipe.train, seed=seed),
         out=str(base / f"{label}-s{seed}"),
+        label=variant,
     )
 
 

@@ -108,6 +108,12 @@ class RunFolder:
         return str(method["name"]) if preset == "default" else f"{method['name']}:{preset}"
 
     @property
+    def label(self) -> str | None:
+        """What its recipe wants tables to call it; None: nothing of its own."""
+        label: str | None = self.config().get("label")
+        return label
+
+    @property
     def seed(self) -> int:
         """The run's seed."""
         return int(self.config()["train"]["seed"])

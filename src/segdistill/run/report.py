@@ -124,7 +124,8 @@ def summarise(folders: Sequence[RunFolder]) -> list[RunSummary]:
     teachers = {path.resolve() for path in map(_teacher_path, folders) if path is not None}
     stems: dict[str, set[str]] = {}
     for run in folders:
-        stems.setdefault(run.method_name, set()).add(_stem(run))
+        if run.label is None:
+            stems.setdefault(run.method_name, set()).add(_stem(run))
     summaries = []
     named = zip(_names(folders), folders, strict=True)
     for name, run in sorted(named, key=lambda pair: _place(pair[1])):
@@ -132,7 +133,8 @@ def summarise(folders: Sequence[RunFolder]) -> list[RunSummary]:
         learns = run.config().get("teacher") is not None or run.method_name != "supervised"
         teaches = run.path.resolve() in teachers
         # Runs of one method under several names differ in their recipe: no seeds of each other.
-        label = run.method_name if len(stems[run.method_name]) == 1 else _stem(run)
+        one_recipe = len(stems.get(run.method_name, ())) == 1
+        label = run.label or (run.method_name if one_recipe else _stem(run))
         summaries.append(
             RunSummary(
                 name,

@@ -72,7 +72,7 @@ def train(recipe: Recipe, name: str = "recipe", progress: bool = True) -> RunFol
 
 
 def _comparable(values: Mapping[str, Any]) -> dict[str, Any]:
-    kept = {k: v for k, v in values.items() if k != "out"}
+    kept = {k: v for k, v in values.items() if k not in ("out", "label", "variants")}
     kept["train"] = {k: v for k, v in kept["train"].items() if k not in _FREE}
     return kept
 
