@@ -76,13 +76,15 @@ def colours(summaries: Sequence[RunSummary]) -> dict[str, str]:
 
 
 @contextmanager
-def _style() -> Iterator[None]:
+def style() -> Iterator[None]:
+    """The look of every chart, while it is drawn and while it is written."""
     with matplotlib.rc_context({**_STYLE, "svg.hashsalt": f"figure-{next(_numbers)}"}):
         yield
 
 
-def _figure(width: float, height: float) -> Figure:
-    # One unit of the drawing is one pixel of the page: 72 to the inch, as SVG has it.
+def blank(width: float, height: float) -> Figure:
+    """A figure without axes, its size in pixels of the page."""
+    # 72 to the inch, as SVG has it.
     return Figure(figsize=(width / 72, height / 72), layout="constrained")
 
 
@@ -120,8 +122,8 @@ def _font(found: re.Match[str]) -> str:
 
 def forest(found: Sequence[Verdict], colour: Mapping[str, str]) -> str:
     """Each method's difference to the control: every seed, their mean, and its interval."""
-    with _style():
-        figure = _figure(960, 62 + 40 * len(found))
+    with style():
+        figure = blank(960, 62 + 40 * len(found))
         axes = figure.add_subplot()
         for place, verdict in enumerate(found):
             d, hue = verdict.difference, colour[verdict.label]
@@ -173,8 +175,8 @@ def validation_curves(summaries: Sequence[RunSummary], colour: Mapping[str, str]
     curves = {label: many for label, many in curves.items() if many}
     if not curves:
         return None
-    with _style():
-        figure = _figure(960, 380)
+    with style():
+        figure = blank(960, 380)
         axes = figure.add_subplot()
         ends = {}
         for label, many in curves.items():
@@ -252,7 +254,7 @@ def term_curves(summaries: Sequence[RunSummary], colour: Mapping[str, str]) -> d
 def _term_chart(
     groups: Mapping[str, Sequence[RunSummary]], term: str, colour: Mapping[str, str]
 ) -> str:
-    with _style():
+    with style():
         # Fixed margins: the layout engine takes longer than the rest of the page.
         figure = Figure(figsize=(470 / 72, 180 / 72))
         for place, key in enumerate(("value", "share")):
@@ -296,8 +298,8 @@ def _term_reader(term: str, key: str) -> Any:
 
 def class_bars(changes: Sequence[ClassChange], label: str, colour: Mapping[str, str]) -> str:
     """Bars of each class's IoU for the control and one method, the teacher as a mark."""
-    with _style():
-        figure = _figure(960, 66 + 34 * len(changes))
+    with style():
+        figure = blank(960, 66 + 34 * len(changes))
         axes = figure.add_subplot()
         for place, change in enumerate(changes):
             for offset, group in ((-0.18, "control"), (0.18, label)):

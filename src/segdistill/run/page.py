@@ -83,12 +83,9 @@ def render(report: Report) -> str:
     """
     if not report.summaries:
         raise ValueError("a report needs at least one run: give the folder of a finished run")
-    environment = Environment(
-        autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
-    )
-    source = importlib.resources.files("segdistill.run").joinpath("report.html.j2").read_text()
     colour = figures.colours(report.summaries)
-    return environment.from_string(source).render(
+    return fill(
+        "report.html.j2",
         title=report.title,
         made=report.made,
         colour={label: f"var({figures.VARIABLES[value]})" for label, value in colour.items()},
@@ -110,6 +107,17 @@ def render(report: Report) -> str:
         environment=_environment(report),
         notes=[*report.notes, *_standard_notes(report)],
     )
+
+
+def fill(template: str, **values: Any) -> str:
+    """A template of this folder as HTML text in the style of all pages; values are escaped."""
+    folder = importlib.resources.files("segdistill.run")
+    environment = Environment(
+        autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
+    )
+    style = Markup(folder.joinpath("page.css").read_text().rstrip())
+    source = folder.joinpath(template).read_text()
+    return environment.from_string(source).render(style=style, **values)
 
 
 def _verdict_view(report: Report, colour: Mapping[str, str]) -> dict[str, Any]:
