@@ -81,6 +81,10 @@ def _refused(command: Command, *argv: object) -> str:
         (["evaluate", "nowhere", "--wiendow", "3"], ["--wiendow"]),
         (["predict", "nowhere", "a.png"], ["no run at nowhere"]),
         (["report", "nowhere"], ["no run at nowhere"]),
+        (["profile"], ["name runs or networks", "--table paper"]),
+        (["profile", "compact", "--table", "paper"], ["--table paper alone"]),
+        (["reproduce", "tabel1"], ["tabel1", "table1"]),
+        (["reproduce", "table1", "--runs", "nowhere"], ["no run at nowhere"]),
         (["profile", "compct"], ["did you mean 'compact'"]),
         (["profile", "compact", "--size", "5"], ["size"]),
         (["list", "modles"], ["modles", "models"]),
@@ -405,6 +409,16 @@ def test_profile_lays_runs_and_networks_side_by_side(run: RunFolder, command: Co
     first = next(line for line in out.splitlines() if str(run.path) in line)
     assert f"{figures['profile']['parameters'] / 1e6:.3f}M" in first
     assert any(line.startswith("compact ") for line in out.splitlines())
+
+
+def test_reproduce_prints_the_table_and_names_runs_that_fit_no_row(
+    run: RunFolder, command: Command, tmp_path: Path
+) -> None:
+    code, out, error = command("reproduce", "table4", "--runs", run.path, "--out", tmp_path)
+    assert code == 0, error
+    assert "28.93" in out
+    assert "no row: its data are synthetic, the paper's here ade20k" in out
+    assert {file.name for file in tmp_path.iterdir()} == {"table4.html", "table4.png"}
 
 
 @pytest.mark.parametrize(

@@ -128,11 +128,12 @@ def predict(
 
 
 def profile(
-    networks: list[str],
+    networks: Sequence[str] = (),
     size: tuple[int, int] = (512, 1024),
     classes: int = 19,
     count: Literal["flops", "paper"] = "flops",
     latency: bool = True,
+    table: Literal["paper"] | None = None,
 ) -> None:
     """Parameters, multiply-adds and latency of runs or networks, measured side by side.
 
@@ -142,10 +143,29 @@ def profile(
         classes: Number of classes, for networks given by name.
         count: flops counts everything; paper counts convolutions as the papers do.
         latency: Measure latency too.
+        table: paper lays the parameters and multiply-adds of the paper's networks beside the published.
     """
     from segdistill.run.commands import profile_networks
 
-    profile_networks(networks, size, classes, count, latency)
+    profile_networks(networks, size, classes, count, latency, table == "paper")
+
+
+def reproduce(
+    what: Literal["table1", "table2", "table3", "table4", "fig3", "fig4", "fig5"],
+    *,
+    runs: Sequence[str] = (),
+    out: str = "reproduced",
+) -> None:
+    """Lay runs out as a table or figure of the paper, beside the published figures.
+
+    Args:
+        what: Which table or figure.
+        runs: Run folders; a folder that holds runs stands for all of them.
+        out: Folder for the page and the picture.
+    """
+    from segdistill.run.commands import reproduce_exhibit
+
+    reproduce_exhibit(what, runs, out)
 
 
 def list_names(what: Literal["losses", "methods", "models", "datasets", "keys"]) -> None:
@@ -170,6 +190,7 @@ _COMMANDS: dict[str, Callable[..., Any]] = {
     "report": report,
     "predict": predict,
     "profile": profile,
+    "reproduce": reproduce,
     "list": list_names,
 }
 
@@ -221,14 +242,16 @@ def _command_parser(name: str, function: Callable[..., Any]) -> ArgumentParser:
     parser = ArgumentParser(description=_first_line(function), exit_on_error=False)
     # A default of () marks words that may be left out.
     parameters = signature(function).parameters.values()
-    positional = [p for p in parameters if p.default in (p.empty, ())]
-    for parameter in positional:
+    by_hand = [p for p in parameters if p.default in (p.empty, ())]
+    for parameter in by_hand:
+        option = "--" if parameter.kind is parameter.KEYWORD_ONLY else ""
         if get_origin(parameter.annotation) in (list, Sequence):
-            nargs = "+" if parameter.default is parameter.empty else "*"
-            parser.add_argument(parameter.name, type=str, nargs=nargs)
+            needed = parameter.default is parameter.empty
+            several: dict[str, Any] = {"nargs": "+"} if needed else {"nargs": "*", "default": ()}
+            parser.add_argument(option + parameter.name, type=str, **several)
         else:
-            parser.add_argument(parameter.name, type=parameter.annotation)
-    parser.add_function_arguments(function, skip={p.name for p in positional})
+            parser.add_argument(option + parameter.name, type=parameter.annotation)
+    parser.add_function_arguments(function, skip={p.name for p in by_hand})
     return parser
 
 

@@ -11,6 +11,7 @@ from rich.console import Console
 from rich.table import Table
 
 from segdistill.config import DataConfig, option_names, to_dict
+from segdistill.run.console import render
 from segdistill.run.evaluate import evaluate
 from segdistill.run.folder import RunFolder
 from segdistill.run.job import open_split, resolve_device
@@ -98,16 +99,39 @@ def _masks_for_server(
 
 
 def profile_networks(
-    names: Sequence[str], size: tuple[int, int], classes: int, count: str, latency: bool
+    names: Sequence[str],
+    size: tuple[int, int],
+    classes: int,
+    count: str,
+    latency: bool,
+    paper: bool,
 ) -> None:
-    """Profile runs and networks side by side and print the table."""
+    """Profile runs and networks side by side, or count the paper's, and print the table.
+
+    Raises:
+        ValueError: Neither networks nor the paper's table are asked for, or both.
+    """
     from segdistill.models import build_model
+    from segdistill.run.costs import cost_table
+
+    if bool(names) == paper:
+        raise ValueError("profile: name runs or networks, or ask for --table paper alone")
+    if paper:
+        _print(render(cost_table(), 160))
+        return
 
     models = {
         name: load_run_model(name) if Path(name).is_dir() else build_model(name, classes)
         for name in names
     }
     _print(profile_table(compare_profiles(models, size, count=count, latency=latency)))  # type: ignore[arg-type]
+
+
+def reproduce_exhibit(what: str, runs: Sequence[str], out: str) -> None:
+    """Lay runs out as a table or figure of the paper and print it."""
+    from segdistill.run.reproduce import reproduce
+
+    _print(reproduce(what, runs, out))
 
 
 def list_names(what: str) -> None:
@@ -149,4 +173,5 @@ def _known(what: str) -> list[tuple[str, str]]:
 
 
 def _print(thing: Any) -> None:
-    Console().print(thing, markup=False, highlight=False)
+    # Text comes with its lines as they should be: a narrow terminal or a pipe breaks none of them.
+    Console().print(thing, markup=False, highlight=False, soft_wrap=isinstance(thing, str))

@@ -1,0 +1,248 @@
+"""A table or figure of the paper laid out: what is printed, what runs measured beside it."""
+
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+
+from rich.table import Table
+
+from segdistill.run.console import render
+from segdistill.run.costs import counted, digits
+from segdistill.run.notation import number, spread
+from segdistill.run.paper import COST, Exhibit, Row
+from segdistill.run.paper_charts import PUBLISHED, Chart, Dot, bars, dots
+from segdistill.run.statistics import mean, sd
+from segdistill.run.summary import RunSummary
+
+OURS = "measured"
+_ELSEWHERE = "Columns on other data or networks than the paper's: their order and gains compare, not their size."
+
+
+@dataclass(frozen=True)
+class Placed:
+    """A run and the row that it fills, or why it fills none."""
+
+    run: RunSummary
+    row: Row | None = None
+    column: str = OURS
+    """where the paper's own setting goes, or where else it was trained: "camvid, compact", "camvid" for its teacher"""
+    reason: str = ""
+
+
+@dataclass(frozen=True)
+class Layout:
+    """What a table or figure comes to; all but the chart is text."""
+
+    title: str
+    source: str
+    headings: Sequence[str]
+    rows: Sequence[Sequence[str]]
+    notes: Sequence[str]
+    runs: Sequence[Sequence[str]]
+    """each run: its row or why it has none, its mIoU, its training"""
+    missing: Sequence[Sequence[str]]
+    """each row without a run of ours: its network, the command that makes one"""
+    chart: Chart | None
+
+
+def lay_out(
+    wanted: Exhibit, placed: Sequence[Placed], missing: Sequence[Sequence[str]] = ()
+) -> Layout:
+    """The rows of an exhibit with the published figures and those of the runs that fill them.
+
+    Measured are means ± standard deviation (number of seeds) of runs that differ in nothing but the
+    seed; runs of one row by several recipes stand side by side.
+    """
+    cells = _Cells(wanted, placed)
+    return Layout(
+        wanted.title,
+        wanted.source,
+        cells.headings(),
+        cells.rows(),
+        [*(wanted.notes[note] for note in cells.notes), *([_ELSEWHERE] if cells.elsewhere else [])],
+        [_run_line(one) for one in placed],
+        missing,
+        cells.chart(),
+    )
+
+
+def as_text(layout: Layout) -> str:
+    """The layout for a terminal."""
+    table = Table(box=None, pad_edge=False, header_style="", padding=(0, 2, 0, 0))
+    for place, heading in enumerate(layout.headings):
+        table.add_column(heading, justify="right" if place else "left", no_wrap=True)
+    for row in layout.rows:
+        table.add_row(*row)
+    parts = [
+        f"{layout.title}\nPublished: {layout.source}. Measured: the runs below.",
+        render(table, 220),
+    ]
+    parts.append("\n".join(f"[{place}] {note}" for place, note in enumerate(layout.notes, 1)))
+    for heading, lines in (("Runs", layout.runs), ("Without a run", layout.missing)):
+        if lines:
+            parts.append("\n".join([heading, *("  " + "  ".join(filter(None, x)) for x in lines)]))
+    return "\n\n".join(filter(None, parts))
+
+
+class _Cells:
+    """The cells of an exhibit, from its printed figures and the runs in its rows."""
+
+    def __init__(self, wanted: Exhibit, placed: Sequence[Placed]) -> None:
+        self.wanted = wanted
+        self.placed = [one for one in placed if one.row is not None]
+        found = dict.fromkeys(one.column for one in self.placed)
+        covered = {column.partition(",")[0] for column in found if "," in column}
+        self.elsewhere = [c for c in found if c != OURS and c not in covered]
+        self.columns = [OURS, *self.elsewhere]
+        further = self.elsewhere if "val" in wanted.columns else self.columns
+        self.further = [] if wanted.chart == "classes" else further
+        # Dots stand at parameters that the paper does not print with them.
+        self.sized = wanted.chart == "dots" and "params" not in wanted.columns
+        self.notes = list(dict.fromkeys(row.note for row in wanted.rows if row.note))
+
+    def groups(self, row: Row, column: str = OURS) -> list[list[RunSummary]]:
+        """Runs of a row, those of one recipe together, most seeds first."""
+        # A teacher elsewhere stands beside each student on the same data.
+        columns = {column, column.partition(",")[0]}
+        found: dict[str, list[RunSummary]] = {}
+        for one in self.placed:
+            if one.row is row and one.column in columns:
+                found.setdefault(_recipe_key(one.run), []).append(one.run)
+        return sorted(found.values(), key=len, reverse=True)
+
+    def miou(self, row: Row, column: str = OURS) -> float | None:
+        """Mean over the seeds of the recipe that has the most of them."""
+        known = [_mious(group) for group in self.groups(row, column)]
+        return mean(known[0]) if known and known[0] else None
+
+    def lead(self, row: Row) -> float | None:
+        """How far IDD is above a row, in points."""
+        network = self.wanted.leader or row.network
+        leader = next(r for r in self.wanted.rows if (r.network, r.method) == (network, "idd"))
+        best, here = self.miou(leader), self.miou(row)
+        return None if row is leader or best is None or here is None else best - here
+
+    def headings(self) -> list[str]:
+        """Each printed column, ours beside it where there is one, then what is ours alone."""
+        if self.wanted.chart == "classes":
+            return ["class", *(f"{row.name}\n{OURS}" for row in self.wanted.rows)]
+        found = [""]
+        for key, heading in self.wanted.columns.items():
+            found.append(f"{heading}\n{PUBLISHED}")
+            if key != "test":  # its labels are not public
+                found.append(f"{heading}\n{OURS}")
+        found += ["params, M\ncounted"] if self.sized else []
+        return [*found, *(f"mIoU, val\n{column}" for column in self.further)]
+
+    def rows(self) -> list[list[str]]:
+        """The cells below the headings."""
+        if self.wanted.chart == "classes":
+            return [
+                [name, *(number(values.get(row.name), 2) for row in self.wanted.rows)]
+                for name, values in self._class_iou().items()
+            ]
+        return [self._row(row) for row in self.wanted.rows]
+
+    def _row(self, row: Row) -> list[str]:
+        mark = f" [{self.notes.index(row.note) + 1}]" if row.note else ""
+        cells = [row.name + mark]
+        for key in self.wanted.columns:
+            cells.append(row.printed.get(key, "–"))
+            if key in COST:
+                cells.append(_count(row, key))
+            elif key == "lead":
+                cells.append(number(self.lead(row), 2).replace("-", "−"))
+            elif key == "val":
+                cells.append(self._measured(row, OURS))
+        if self.sized:
+            cells.append(_count(row, "params"))
+        return [*cells, *(self._measured(row, column) for column in self.further)]
+
+    def _measured(self, row: Row, column: str) -> str:
+        return " | ".join(map(_spread, self.groups(row, column))) or "–"
+
+    def _class_iou(self) -> dict[str, dict[str, float]]:
+        """Class -> row -> mean IoU over the seeds."""
+        found: dict[str, dict[str, float]] = {}
+        for row in self.wanted.rows:
+            runs = [run for group in self.groups(row)[:1] for run in group if run.evaluation]
+            names = (runs[0].evaluation or {})["classes"] if runs else []
+            for place, name in enumerate(names):
+                known = [value for run in runs if (value := run.iou[place]) is not None]
+                if known:
+                    found.setdefault(name, {})[row.name] = mean(known)
+        return found
+
+    def chart(self) -> Chart | None:
+        """The picture; None where neither the paper nor a run gives anything to draw."""
+        title = self.wanted.title
+        if self.wanted.chart == "classes":
+            return bars(self._class_iou(), "IoU", title)
+        if self.wanted.chart == "dots":
+            return dots(self._dots(), "mIoU", title)
+        key, heading = next(iter(self.wanted.columns.items()))
+        groups: dict[str, dict[str, float]] = {}
+        student = ""
+        for row in self.wanted.rows:
+            # A row that is named after a method alone is of the student above it.
+            below = row.name.startswith("+")
+            student = student if below else row.name
+            values = {PUBLISHED: float(row.printed[key])} if key in row.printed else {}
+            ours = {OURS: self.lead(row)} if key == "lead" else self._by_column(row)
+            known = {column: value for column, value in ours.items() if value is not None}
+            groups[f"{student} {row.name}" if below else row.name] = values | known
+        return bars(groups, heading, title)
+
+    def _by_column(self, row: Row) -> dict[str, float | None]:
+        return {column: self.miou(row, column) for column in self.columns}
+
+    def _dots(self) -> list[Dot]:
+        found = []
+        for row in self.wanted.rows:
+            if {"params", "test"} <= set(row.printed):
+                size, miou = float(row.printed["params"]), float(row.printed["test"])
+                found.append(Dot(row.name, size, miou, f"{PUBLISHED}, test"))
+            ours, cost = self.miou(row), counted(row.network)
+            if ours is not None and cost is not None:
+                found.append(Dot(row.name, cost["params"], ours, f"{OURS}, val"))
+        return found
+
+
+def _count(row: Row, key: str) -> str:
+    cost = counted(row.network)
+    return digits(cost[key]) if cost else "not built here"
+
+
+def _mious(runs: Iterable[RunSummary]) -> list[float]:
+    return [run.miou for run in runs if run.miou is not None]
+
+
+def _spread(runs: Sequence[RunSummary]) -> str:
+    values, split = _mious(runs), runs[0].config["data"].get("val_split", "val")
+    if not values:
+        return "–"
+    text = spread(mean(values), sd(values), 2)
+    text = text if len(values) == 1 else f"{text} ({len(values)})"
+    return text if split == "val" else f"{text} on {split}"
+
+
+def _recipe_key(run: RunSummary) -> str:
+    kept: dict[str, object] = {
+        key: value for key, value in run.config.items() if key not in ("out", "label", "variants")
+    }
+    train: Mapping[str, object] = run.config["train"]
+    kept["train"] = {key: value for key, value in train.items() if key != "seed"}
+    return json.dumps(kept, sort_keys=True)
+
+
+def _run_line(placed: Placed) -> tuple[str, str, str, str]:
+    run = placed.run
+    where = f"no row: {placed.reason}" if placed.row is None else placed.row.name
+    where += "" if placed.column == OURS else f" on {placed.column}"
+    if not run.config:
+        return run.name, where, "", ""
+    train, size = run.config["train"], run.config["data"].get("size")
+    crop = "×".join(map(str, train["crop"]))
+    training = f"{train['steps']:,} steps of {train['batch']}, crops of {crop}"
+    training += f", images at {size[0]}×{size[1]}" if size else ""
+    return run.name, where, number(run.miou, 2), training

@@ -1,0 +1,163 @@
+"""`segdistill reproduce`: runs in the rows of the paper's tables and figures, beside what it prints."""
+
+import logging
+from collections.abc import Iterable, Mapping, Sequence
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+from markupsafe import Markup
+
+from segdistill.config import to_dict
+from segdistill.distillation.catalogue import METHODS, method_terms
+from segdistill.distillation.method import override
+from segdistill.run.demo import recipes_folder
+from segdistill.run.page import fill
+from segdistill.run.paper import Exhibit, Row, exhibit
+from segdistill.run.paper_layout import OURS, Placed, as_text, lay_out
+from segdistill.run.recipe import load_recipe
+from segdistill.run.report import find_runs, summarise
+from segdistill.run.summary import RunSummary
+
+_log = logging.getLogger(__name__)
+
+
+def reproduce(what: str, runs: Sequence[str | Path] = (), out: str | Path = "reproduced") -> str:
+    """Lay runs out as a table or figure of the paper, beside the published figures.
+
+    A run fills the row of its data set, student and losses, read from its config.yaml. Writes
+    `<what>.html`, which needs nothing but itself, and, where there is anything to draw,
+    `<what>.png`.
+
+    Args:
+        what: table1 to table4, fig3, fig4 or fig5.
+        runs: Run folders; a folder that holds runs stands for all of them. Without any, the
+            published side, and which recipe makes each row.
+        out: Folder for the page and the picture.
+
+    Returns:
+        The same as text.
+
+    Raises:
+        ValueError: There is no such table or figure.
+        FileNotFoundError: A folder is no run and holds none.
+    """
+    wanted = exhibit(what)
+    placed = place_runs(wanted, runs)
+    filled = {id(p.row) for p in placed if p.column == OURS}
+    missing = recipes_of(wanted, [row for row in wanted.rows if id(row) not in filled])
+    layout = lay_out(wanted, placed, missing)
+    folder = Path(out)
+    folder.mkdir(parents=True, exist_ok=True)
+    chart = Markup(layout.chart.svg) if layout.chart else None
+    page = fill("reproduce.html.j2", layout=layout, chart=chart)
+    (folder / f"{what}.html").write_text(page, encoding="utf-8")
+    if layout.chart:
+        (folder / f"{what}.png").write_bytes(layout.chart.png)
+    _log.info("reproduce: %s", folder / f"{what}.html")
+    return as_text(layout)
+
+
+def place_runs(wanted: Exhibit, paths: Iterable[str | Path]) -> list[Placed]:
+    """Each run at these paths, and their teachers, with the row it fills or why it fills none."""
+    folders = find_runs(paths)
+    finished = summarise([folder for folder in folders if folder.finished])
+    # A teacher that is no run of its own is known by another's audit alone.
+    placed = [_placed(wanted, run) for run in finished if run.config]
+    for folder in folders:
+        if not folder.finished:
+            begun = RunSummary(folder.path.name, folder.method_name, "student")
+            placed.append(Placed(begun, reason="it is not finished"))
+    return placed
+
+
+def _placed(wanted: Exhibit, run: RunSummary) -> Placed:
+    data, student = run.config["data"]["name"], run.config["student"]["model"]
+    networks = list(dict.fromkeys(row.network for row in wanted.rows))
+    column = OURS
+    if wanted.elsewhere and (data != wanted.data or student not in networks):
+        teaches = run.role == "teacher"
+        column = data if teaches else f"{data}, {_network_name(run)}"
+        # The first row is the teacher's and the last the student's, whatever they are there.
+        student = networks[0] if teaches else networks[-1]
+    elif data != wanted.data:
+        return Placed(run, reason=f"its data are {data}, the paper's here {wanted.data}")
+    elif student not in networks:
+        return Placed(run, reason=f"its network {student} is none of {', '.join(networks)}")
+    try:
+        losses, preset = distilling_losses(run.config)
+    except ValueError as error:
+        return Placed(run, reason=str(error))
+    for row in wanted.rows:
+        if row.network == student and row_losses(row, preset) == losses:
+            return Placed(run, row, column)
+    found = ", ".join(sorted(losses)) or "cross-entropy alone"
+    return Placed(run, reason=f"its losses ({found}) are those of no row of {student}")
+
+
+def _network_name(run: RunSummary) -> str:
+    student = run.config["student"]
+    options = {k: v for k, v in (student.get("options") or {}).items() if k != "weights"}
+    return " ".join([student["model"], *(f"{key}={value}" for key, value in options.items())])
+
+
+def distilling_losses(config: Mapping[str, Any]) -> tuple[frozenset[str], str]:
+    """The losses beside cross-entropy of a resolved recipe, and the preset of its method.
+
+    Raises:
+        ValueError: The catalogue has no such method, or the terms do not fit it.
+    """
+    method = config["method"]
+    chosen = {"name": method} if isinstance(method, str) else method
+    preset = chosen.get("preset", "default")
+    specs = override(method_terms(chosen["name"], preset), config.get("terms") or {})
+    return frozenset(s.loss for s in specs.values() if s.weight) - {"cross_entropy"}, preset
+
+
+def row_losses(row: Row, preset: str) -> frozenset[str]:
+    """The losses beside cross-entropy of the methods and losses that a row is named after."""
+    losses: set[str] = set()
+    for part in row.method.split("+"):
+        if part in METHODS:
+            losses |= {spec.loss for spec in method_terms(part, preset).values()}
+        else:
+            losses.add(part)
+    return frozenset(losses) - {"cross_entropy"}
+
+
+def recipes_of(wanted: Exhibit, rows: Sequence[Row]) -> list[tuple[str, str, str]]:
+    """For each row its name, its network and the command that makes it, from a recipe that ships."""
+    if not rows:
+        return []
+    made = _shipped(recipes_folder() / wanted.data)
+    lines = []
+    for row in rows:
+        keys = [(row.network, row_losses(row, preset), preset) for preset in ("paper", "default")]
+        found = next((made[key] for key in keys if key in made), None)
+        lines.append((row.name, row.network, _command(wanted, row, found)))
+    return lines
+
+
+@cache
+def _shipped(folder: Path) -> dict[tuple[str, frozenset[str], str], Path]:
+    """The recipes of a folder by student, losses and preset."""
+    made: dict[tuple[str, frozenset[str], str], Path] = {}
+    for file in sorted(folder.glob("*.yaml")):
+        if file.stem != "base":  # what the others there have in common
+            config = to_dict(load_recipe(file))
+            made.setdefault((config["student"]["model"], *distilling_losses(config)), file)
+    return made
+
+
+def _command(wanted: Exhibit, row: Row, file: Path | None) -> str:
+    if file is not None:
+        return f"segdistill train {_short(file)}"
+    shared = recipes_folder() / wanted.data / "base.yaml"
+    if row.method == "supervised" and shared.is_file():
+        return f"segdistill train {_short(shared)} --student.model {row.network}"
+    return f"no recipe ships: data {wanted.data}, student {row.network}, method {row.method}"
+
+
+def _short(file: Path) -> Path:
+    here = Path.cwd()
+    return file.relative_to(here) if file.is_relative_to(here) else file
