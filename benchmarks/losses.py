@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 
 TEACHER_WIDTH, STUDENT_WIDTH = 512, 128
 SETTINGS = {"19 classes, batch 8": (19, 8), "150 classes, batch 2": (150, 2)}
-ON_LOGITS = ["cross_entropy", "pixelwise", "channelwise", "dist"]
+ON_LOGITS = ["cross_entropy", "pixelwise", "channelwise", "dist", "holistic"]
 ON_FEATURES = [
     "pairwise",
     "inter_class",
@@ -100,11 +100,15 @@ def _ours(
     loss.prepare([(student.detach(), teacher)])
     loss.train()
     arguments = list(inspect.signature(loss.forward).parameters)
+    critic = getattr(loss, "adversary", None)
+    if critic is not None:
+        critic.requires_grad_(True)
 
     def called(student: "Tensor", teacher: "Tensor", labels: "Tensor") -> "Tensor":
-        given = {"student": student, "teacher": teacher, "labels": labels}
+        given = {"student": student, "teacher": teacher, "labels": labels, "images": None}
         value: Tensor = loss(*(given[argument] for argument in arguments))
-        return value
+        # A training step pays for the critic's own step, too.
+        return value if critic is None else value + critic(student.detach(), teacher)
 
     return called
 
