@@ -96,6 +96,46 @@ def test_the_tap_table_says_what_is_aligned() -> None:
     assert rows["inter_class"].alignment == "none"
 
 
+def test_logits_meet_the_teachers_where_the_student_says_and_labels_at_its_output() -> None:
+    torch.manual_seed(0)
+    student, teacher = Tiny(6), Tiny(9)
+    student.taps["logits_distilled"] = "aux"
+    teacher.taps["logits_distilled"] = "stem"  # the teacher's own word is its output
+    distiller = Distiller(student, build_method("kd", 3), teacher)
+    taps = {row.term: row.tap for row in distiller.dry_pass(batch()[0])}
+    assert taps["cross_entropy"] == "logits"
+    assert taps["pixelwise"] == "logits_distilled"
+    distiller(*batch())["pixelwise"].backward()
+    assert student.aux.weight.grad is not None
+    assert student.head.weight.grad is None, "the output learns from the labels alone"
+    with torch.no_grad():
+        before = distiller(*batch(), only=["pixelwise"])["pixelwise"]
+        teacher.head.weight.mul_(2)
+        assert distiller(*batch(), only=["pixelwise"])["pixelwise"] != before
+
+
+def test_what_a_loss_prepares_is_read_there_too() -> None:
+    seen = []
+
+    class Prepared(nn.Module):
+        def prepare(self, pairs: list[tuple[Tensor, Tensor | None]]) -> dict[str, float]:
+            seen.extend(pairs)
+            return {}
+
+        def forward(self, student: Tensor, teacher: Tensor) -> Tensor:
+            return (student - teacher).square().mean()
+
+    student = Tiny(6)
+    student.taps["logits_distilled"] = "aux"
+    torch.nn.init.zeros_(student.aux.weight)
+    torch.nn.init.ones_(student.aux.bias)
+    distiller = Distiller(student, Method("m", {"x": Term(Prepared(), 1.0)}), Tiny(9))
+    distiller.dry_pass(batch()[0])
+    distiller.prepare([batch()[0]] * 4)
+    assert len(seen) == 4
+    assert torch.equal(seen[0][0], torch.ones_like(seen[0][0]))
+
+
 def test_channels_are_projected_on_the_students_side_and_trained_with_it() -> None:
     terms = {"features": {"loss": "channelwise", "on": "features", "weight": 1.0}}
     distiller = Distiller(Tiny(6), build_method("supervised", 3, terms=terms), Tiny(9))

@@ -36,6 +36,9 @@ class Distiller(nn.Module):
     a training loop may set up, wrap, move and save this module as any other. `forward` gives the
     *unweighted* value of each term; `method.total` weighs and adds them.
 
+    A term that compares logits with the teacher's reads the student's `logits_distilled`, where the
+    student has such a tap: ESPNet learns from labels at its output, and from a teacher at stride 8.
+
     Args:
         student: Network that is trained; it has `taps`, and `align_corners` if it has one.
         method: The terms. Terms marked optional whose tap the student lacks are left out.
@@ -53,6 +56,7 @@ class Distiller(nn.Module):
         student_paths = tap_paths(student)
         absent = [n for n, t in method.terms.items() if t.optional and t.on not in student_paths]
         self.method = method.without(absent)
+        self._student_on = {n: _student_tap(t, student_paths) for n, t in self.method.terms.items()}
         if self.method.needs_teacher and teacher is None:
             raise ValueError(
                 f"method {method.name!r} learns from a teacher: give the recipe a teacher"
@@ -87,9 +91,10 @@ class Distiller(nn.Module):
         for name, term in self.method.terms.items():
             if owner == "teacher" and not _reads_teacher(term):
                 continue
-            if term.on not in paths:
-                raise ValueError(f"term {name!r}: the {owner} has {unknown('tap', term.on, paths)}")
-            wanted[term.on] = paths[term.on]
+            tap = self._student_on[name] if owner == "student" else term.on
+            if tap not in paths:
+                raise ValueError(f"term {name!r}: the {owner} has {unknown('tap', tap, paths)}")
+            wanted[tap] = paths[tap]
         return wanted
 
     def to(self, *args: Any, **kwargs: Any) -> "Distiller":
@@ -138,7 +143,7 @@ class Distiller(nn.Module):
         teacher: Mapping[str, Tensor],
         batch: Mapping[str, Tensor],
     ) -> dict[str, Tensor]:
-        tensors = {"student": student[term.on], **batch}
+        tensors = {"student": student[self._student_on[name]], **batch}
         if _reads_teacher(term) and term.on in teacher:
             tensors["teacher"] = teacher[term.on]
             if name in self.alignments:
@@ -161,7 +166,8 @@ class Distiller(nn.Module):
         self.student.train(was_training)
         rows = []
         for name, term in self.method.terms.items():
-            own = tuple(student[term.on].shape)
+            tap = self._student_on[name]
+            own = tuple(student[tap].shape)
             other = tuple(teacher[term.on].shape) if term.on in teacher else None
             what = "none"
             if other is not None and _reads_teacher(term):
@@ -170,7 +176,7 @@ class Distiller(nn.Module):
             if build is not None:
                 grids = self._aligned_shapes(name, own, other)
                 build(*grids)
-            rows.append(TapRow(name, term.on, own, other if _reads_teacher(term) else None, what))
+            rows.append(TapRow(name, tap, own, other if _reads_teacher(term) else None, what))
         return rows
 
     def _align(self, name: str, term: Term, own: tuple[int, ...], other: tuple[int, ...]) -> str:
@@ -230,7 +236,7 @@ class Distiller(nn.Module):
             return {}
         pairs: dict[str, list[tuple[Tensor, Tensor | None]]] = {name: [] for name in names}
         copied = deepcopy_without_hooks(self.student).train()
-        wanted = {self.method.terms[n].on for n in names}
+        wanted = {self._student_on[n] for n in names}
         with (
             torch.no_grad(),
             Taps(copied, {tap: self._student_taps.paths[tap] for tap in wanted}) as taps,
@@ -257,12 +263,12 @@ class Distiller(nn.Module):
     def _preparation_pair(
         self, name: str, student: Mapping[str, Tensor], teacher: Mapping[str, Tensor]
     ) -> tuple[Tensor, Tensor | None]:
-        on = self.method.terms[name].on
+        own, on = student[self._student_on[name]].float(), self.method.terms[name].on
         if on not in teacher:
-            return student[on].float(), None
+            return own, None
         if name not in self.alignments:
-            return student[on].float(), teacher[on].float()
-        own, other = self.alignments[name](student[on].float(), teacher[on].float())
+            return own, teacher[on].float()
+        own, other = self.alignments[name](own, teacher[on].float())
         return own, other
 
     def close(self) -> None:
@@ -321,6 +327,11 @@ class Distiller(nn.Module):
 
 def _reads_teacher(term: Term) -> bool:
     return "teacher" in term.inputs()
+
+
+def _student_tap(term: Term, paths: Mapping[str, str]) -> str:
+    elsewhere = term.on == "logits" and _reads_teacher(term) and "logits_distilled" in paths
+    return "logits_distilled" if elsewhere else term.on
 
 
 def deepcopy_without_hooks(network: nn.Module) -> nn.Module:

@@ -15,7 +15,8 @@ class SegmentationModel(nn.Module):
         taps: Name -> where the tensor is read: "" is the output of the network itself, "path" the
             output of that submodule, "path:input" its first input. At least `logits` and `features`
             (the tensor before the classifier and before its dropout); `aux` where there is an
-            auxiliary head. No operation changes a tapped tensor in place.
+            auxiliary head; `logits_distilled` where a student's logits meet its teacher's elsewhere
+            than at its output. No operation changes a tapped tensor in place.
         input: The normalisation; the first operation of `forward`.
         align_corners: How the logits are to be resized bilinearly to the label's size.
         multiple_of: Height and width that `forward` accepts are multiples of this (1: any).
