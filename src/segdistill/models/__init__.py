@@ -11,6 +11,7 @@ from torch import nn
 from segdistill.models.ann import ann_r101
 from segdistill.models.compact import compact
 from segdistill.models.contract import SegmentationModel
+from segdistill.models.deeplabv3 import deeplabv3_r18, deeplabv3_r101
 from segdistill.models.deeplabv3plus import deeplabv3plus
 from segdistill.models.fcn import fcn8s_vgg16
 from segdistill.models.icnet import icnet
@@ -40,6 +41,8 @@ MODELS: dict[str, Callable[..., SegmentationModel]] = {
     "pspnet_r50": pspnet_r50,
     "pspnet_r101": pspnet_r101,
     "pspnet": pspnet,
+    "deeplabv3_r18": deeplabv3_r18,
+    "deeplabv3_r101": deeplabv3_r101,
     "deeplabv3plus": deeplabv3plus,
     "icnet": icnet,
     "fcn8s_vgg16": fcn8s_vgg16,

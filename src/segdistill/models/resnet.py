@@ -1,7 +1,9 @@
 """The dilated deep-stem ResNet of the paper's PSPNets, which no package offers."""
 
 from collections.abc import Sequence
+from typing import Literal
 
+import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
 
@@ -17,15 +19,21 @@ def _norm_conv(inside: int, out: int, kernel: int, stride: int = 1, dilation: in
 
 
 class BasicBlock(nn.Module):
-    """Two 3×3 convolutions, both dilated, around a shortcut."""
+    """Two 3×3 convolutions, both dilated (the first by `first`), around a shortcut."""
 
     expansion = 1
 
     def __init__(
-        self, inside: int, planes: int, stride: int, dilation: int, shortcut: nn.Module
+        self,
+        inside: int,
+        planes: int,
+        stride: int,
+        dilation: int,
+        shortcut: nn.Module,
+        first: int | None = None,
     ) -> None:
         super().__init__()
-        self.conv1 = _norm_conv(inside, planes, 3, stride, dilation)
+        self.conv1 = _norm_conv(inside, planes, 3, stride, first or dilation)
         self.bn1 = nn.BatchNorm2d(planes)
         self.conv2 = _norm_conv(planes, planes, 3, 1, dilation)
         self.bn2 = nn.BatchNorm2d(planes)
@@ -40,17 +48,23 @@ class BasicBlock(nn.Module):
 
 
 class Bottleneck(nn.Module):
-    """1×1, 3×3 (strided, dilated) and 1×1 convolution, the last four times as wide."""
+    """1×1, 3×3 (strided, dilated by `first`) and 1×1 convolution, the last four times as wide."""
 
     expansion = 4
 
     def __init__(
-        self, inside: int, planes: int, stride: int, dilation: int, shortcut: nn.Module
+        self,
+        inside: int,
+        planes: int,
+        stride: int,
+        dilation: int,
+        shortcut: nn.Module,
+        first: int | None = None,
     ) -> None:
         super().__init__()
         self.conv1 = _norm_conv(inside, planes, 1)
         self.bn1 = nn.BatchNorm2d(planes)
-        self.conv2 = _norm_conv(planes, planes, 3, stride, dilation)
+        self.conv2 = _norm_conv(planes, planes, 3, stride, first or dilation)
         self.bn2 = nn.BatchNorm2d(planes)
         self.conv3 = _norm_conv(planes, planes * 4, 1)
         self.bn3 = nn.BatchNorm2d(planes * 4)
@@ -72,16 +86,25 @@ class DeepStemResNet(nn.Module):
     of stride 1, 2, 1, 1 and dilation 1, 1, 2, 4. Names of the parameters are theirs, so their
     deep-stem ImageNet files fit; torchvision's ResNet-18 (7×7 stem) does not.
 
+    The form "cirkd" is CIRKD's (`resnetv1b`, the "v1s" networks): the max-pool rounds down (512 gives
+    64×64), and the first 3×3 of a dilated layer has half of its dilation. Same parameters and names.
+
     Args:
         block: `BasicBlock` or `Bottleneck`.
         layers: Blocks in each of the four layers.
         width: Of the stem's first convolution; 64 in the paper, 32 for its half-width student.
+        form: The released code that is followed.
     """
 
     def __init__(
-        self, block: type[BasicBlock] | type[Bottleneck], layers: Sequence[int], width: int = 64
+        self,
+        block: type[BasicBlock] | type[Bottleneck],
+        layers: Sequence[int],
+        width: int = 64,
+        form: Literal["skd", "cirkd"] = "skd",
     ) -> None:
         super().__init__()
+        self.form = form
         self.conv1 = _norm_conv(3, width, 3, stride=2)
         self.bn1 = nn.BatchNorm2d(width)
         self.conv2 = _norm_conv(width, width, 3)
@@ -111,7 +134,8 @@ class DeepStemResNet(nn.Module):
         shortcut: nn.Module = nn.Identity()
         if stride != 1 or self._inside != out:
             shortcut = nn.Sequential(_norm_conv(self._inside, out, 1, stride), nn.BatchNorm2d(out))
-        first = block(self._inside, planes, stride, dilation, shortcut)
+        halved = max(1, dilation // 2) if self.form == "cirkd" else dilation
+        first = block(self._inside, planes, stride, dilation, shortcut, halved)
         self._inside = out
         rest = [block(out, planes, 1, dilation, nn.Identity()) for _ in range(blocks - 1)]
         return nn.Sequential(first, *rest)
@@ -120,7 +144,8 @@ class DeepStemResNet(nn.Module):
         """What comes before the layers, at stride 4."""
         x = self.relu(self.bn1(self.conv1(x)))
         x = self.relu(self.bn2(self.conv2(x)))
-        return max_pool_up(self.relu(self.bn3(self.conv3(x))))
+        x = self.relu(self.bn3(self.conv3(x)))
+        return max_pool_up(x) if self.form == "skd" else F.max_pool2d(x, 3, stride=2, padding=1)
 
     def forward(self, x: Float[Tensor, "b c h w"]) -> list[Tensor]:
         """Outputs of the four layers, at strides 4, 8, 8, 8."""

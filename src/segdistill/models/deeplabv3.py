@@ -1,0 +1,122 @@
+"""DeepLabV3 (Chen et al., 2017) on the dilated deep-stem ResNet."""
+
+from collections.abc import Sequence
+
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from segdistill.models.auxiliary import AuxiliaryHead
+from segdistill.models.contract import (
+    SegmentationModel,
+    aux_is_wanted,
+    check_training_batch,
+    level_taps,
+)
+from segdistill.models.convolution import classifier, conv_norm_act, initialise
+from segdistill.models.deeplabv3plus import AtrousPyramid
+from segdistill.models.encoders import InputSetting
+from segdistill.models.input import make_input
+from segdistill.models.resnet import BasicBlock, Bottleneck, DeepStemResNet, load_deep_stem
+
+
+class DeepLabV3(SegmentationModel):
+    """Encoder at stride 8, ASPP 512 wide with rates 12, 24, 36, a 3×3, classifier.
+
+    The distillation papers train this network without defining it. This is the one that CIRKD released
+    and DIST, MasKD and Af-DCD compare on: 512 channels (the paper by Chen has 256), dropout 0.5 after the
+    pyramid, and an auxiliary head a quarter as wide as its level.
+
+    Taps: `logits`; `features`, the 3×3's output; `features_released`, the same after the dropout;
+    `context`, the pyramid's output; `aux`, the auxiliary logits; `layer1`..`layer4`.
+
+    Any height and width. Logits are to be resized with `align_corners=True`.
+
+    Args:
+        encoder: The deep-stem ResNet, in the form "cirkd".
+        num_classes: Channels of the logits.
+        aux: Whether there is an auxiliary head. It runs in training, or when its tap is open.
+        input: First operation.
+    """
+
+    def __init__(
+        self,
+        encoder: DeepStemResNet,
+        num_classes: int,
+        aux: bool = True,
+        input: InputSetting = None,
+    ) -> None:
+        super().__init__()
+        self.num_classes = num_classes
+        self.align_corners, self.multiple_of = True, 1
+        self.input = make_input("imagenet" if input is None else input)
+        self.encoder = encoder
+        self.aspp = AtrousPyramid(encoder.channels[-1], 512, (12, 24, 36), separable_convs=False)
+        self.context_dropout = nn.Dropout(0.5)
+        self.block = conv_norm_act(512, 512, kernel=3)
+        for part in (self.aspp, self.block):
+            initialise(part)
+        self.dropout = nn.Dropout(0.1)
+        self.classifier = classifier(512, num_classes)
+        self.aux = AuxiliaryHead(encoder.channels[-2], num_classes, form="cirkd") if aux else None
+        self.taps = {
+            "logits": "",
+            "features": "block",
+            "features_released": "dropout",
+            "context": "aspp",
+        }
+        if aux:
+            self.taps["aux"] = "aux"
+        self.taps |= level_taps(encoder.levels)
+
+    def forward(self, images: Float[Tensor, "b c h w"]) -> Float[Tensor, "b k rows columns"]:
+        check_training_batch(self, images)
+        levels = self.encoder(self.input(images))
+        if self.aux is not None and aux_is_wanted(self, self.aux):
+            self.aux(levels[-2])  # read by a hook on it
+        features = self.block(self.context_dropout(self.aspp(levels[-1])))
+        logits: Tensor = self.classifier(self.dropout(features))
+        return logits
+
+
+def deeplabv3_r18(
+    num_classes: int,
+    *,
+    aux: bool = True,
+    input: InputSetting = None,
+    weights: str | None = None,
+) -> DeepLabV3:
+    """CIRKD's student.
+
+    22,762,918 parameters at 19 classes, 202.7 G multiply-adds at 512×1024.
+    """
+    return _on_resnet(BasicBlock, (2, 2, 2, 2), None, num_classes, aux, input, weights)
+
+
+def deeplabv3_r101(
+    num_classes: int,
+    *,
+    aux: bool = True,
+    input: InputSetting = None,
+    weights: str | None = None,
+) -> DeepLabV3:
+    """CIRKD's teacher.
+
+    79,084,262 parameters at 19 classes, 658.7 G multiply-adds at 512×1024.
+    """
+    return _on_resnet(Bottleneck, (3, 4, 23, 3), "resnet101s", num_classes, aux, input, weights)
+
+
+def _on_resnet(
+    block: type[BasicBlock] | type[Bottleneck],
+    layers: Sequence[int],
+    published: str | None,
+    num_classes: int,
+    aux: bool,
+    input: InputSetting,
+    weights: str | None,
+) -> DeepLabV3:
+    encoder = DeepStemResNet(block, layers, form="cirkd")
+    report = load_deep_stem(encoder, weights, published)
+    model = DeepLabV3(encoder, num_classes, aux, input)
+    model.weights_report = report
+    return model
