@@ -15,6 +15,7 @@ TABLE = [
     ("pspnet:mobilenetv3_small_050", {"output_stride": 8}, (9, 13)),
     ("pspnet:mobilenetv2_050", {"output_stride": 32, "head_width": 24, "aux": False}, (3, 4)),
     ("pspnet:resnet18", {"output_stride": 16}, (5, 7)),
+    ("pspnet_mobilenet_v2", {}, (9, 13)),
     ("deeplabv3_r18", {}, (9, 13)),
     ("compact", {"width": 8}, (17, 25)),
     ("deeplabv3plus:mobilenetv3_small_050", {"head_width": 32, "skip_width": 8}, (17, 25)),

@@ -18,7 +18,14 @@ from segdistill.models.icnet import icnet
 from segdistill.models.input import InputNormalisation
 from segdistill.models.ocnet import ocnet_r101
 from segdistill.models.ocrnet import ocrnet_r101
-from segdistill.models.pspnet import pspnet, pspnet_r18, pspnet_r18_half, pspnet_r50, pspnet_r101
+from segdistill.models.pspnet import (
+    pspnet,
+    pspnet_mobilenet_v2,
+    pspnet_r18,
+    pspnet_r18_half,
+    pspnet_r50,
+    pspnet_r101,
+)
 from segdistill.models.refinenet import refinenet, refinenet_r101
 from segdistill.models.weights import LoadReport, load_weights
 from segdistill.models.wrapped import network, wrap
@@ -40,6 +47,7 @@ MODELS: dict[str, Callable[..., SegmentationModel]] = {
     "pspnet_r18_half": pspnet_r18_half,
     "pspnet_r50": pspnet_r50,
     "pspnet_r101": pspnet_r101,
+    "pspnet_mobilenet_v2": pspnet_mobilenet_v2,
     "pspnet": pspnet,
     "deeplabv3_r18": deeplabv3_r18,
     "deeplabv3_r101": deeplabv3_r101,
