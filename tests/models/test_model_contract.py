@@ -17,6 +17,8 @@ TABLE = [
     ("pspnet:resnet18", {"output_stride": 16}, (5, 7)),
     ("pspnet_mobilenet_v2", {}, (9, 13)),
     ("deeplabv3_r18", {}, (9, 13)),
+    ("enet", {}, (65, 97)),
+    ("erfnet", {}, (65, 97)),
     ("compact", {"width": 8}, (17, 25)),
     ("deeplabv3plus:mobilenetv3_small_050", {"head_width": 32, "skip_width": 8}, (17, 25)),
     ("deeplabv3plus:tf_efficientnet_lite0", {"output_stride": 8, "head_width": 32}, (17, 25)),
@@ -38,10 +40,10 @@ TABLE = [
     ),
 ]
 IDS = [name for name, _, _ in TABLE]
-# Features at another stride than the logits: torchvision's network resizes, FCN-8s upsamples.
-ANOTHER_STRIDE = ("torchvision", "fcn8s")
+# Features at another stride than the logits: torchvision's network resizes, the others upsample.
+ANOTHER_STRIDE = ("torchvision", "fcn8s", "enet", "erfnet")
 # No batch norm sees a single position, so that one image trains.
-ONE_IMAGE_TRAINS = ("icnet", "fcn8s", "refinenet", "ocnet", "ocrnet", "ann")
+ONE_IMAGE_TRAINS = ("enet", "erfnet", "icnet", "fcn8s", "refinenet", "ocnet", "ocrnet", "ann")
 
 
 @pytest.fixture(scope="module", params=TABLE, ids=IDS)

@@ -175,6 +175,8 @@ def test_values_out_of_range_are_refused(call, message):
     [
         ("pspnet_r18", 13_068_262, 125.832),
         ("pspnet_r18_half", 3_271_686, 31.525),
+        ("enet", 351_660, 3.612),
+        ("erfnet", 2_066_642, 25.595),
         ("pspnet_mobilenet_v2", 2_152_470, 17.624),
         ("deeplabv3_r18", 22_762_918, 202.717),
         ("deeplabv3_r101", 79_084_262, 658.685),

@@ -13,6 +13,8 @@ from segdistill.models.compact import compact
 from segdistill.models.contract import SegmentationModel
 from segdistill.models.deeplabv3 import deeplabv3_r18, deeplabv3_r101
 from segdistill.models.deeplabv3plus import deeplabv3plus
+from segdistill.models.enet import enet
+from segdistill.models.erfnet import erfnet
 from segdistill.models.fcn import fcn8s_vgg16
 from segdistill.models.icnet import icnet
 from segdistill.models.input import InputNormalisation
@@ -52,6 +54,8 @@ MODELS: dict[str, Callable[..., SegmentationModel]] = {
     "deeplabv3_r18": deeplabv3_r18,
     "deeplabv3_r101": deeplabv3_r101,
     "deeplabv3plus": deeplabv3plus,
+    "enet": enet,
+    "erfnet": erfnet,
     "icnet": icnet,
     "fcn8s_vgg16": fcn8s_vgg16,
     "refinenet_r101": refinenet_r101,

@@ -19,7 +19,8 @@ class SegmentationModel(nn.Module):
             than at its output. No operation changes a tapped tensor in place.
         input: The normalisation; the first operation of `forward`.
         align_corners: How the logits are to be resized bilinearly to the label's size.
-        multiple_of: Height and width that `forward` accepts are multiples of this (1: any).
+        multiple_of: Height and width should be multiples of this (1: any). Evaluation and export pad
+            to it; the networks of this package take other sizes too, and pad inside.
         spec: `{"name", "num_classes", "options"}` in plain values; `build_model(spec["name"],
             spec["num_classes"], **spec["options"])` makes the same network with fresh weights. None
             where the network was not made by name.

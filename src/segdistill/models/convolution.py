@@ -59,9 +59,14 @@ def initialise(module: nn.Module) -> None:
 
 
 def classifier(in_channels: int, num_classes: int, kernel: int = 1) -> nn.Conv2d:
-    """Convolution with bias, from N(0, 0.01²) and 0: all classes start nearly equal."""
+    """Convolution with bias that starts level; see `level`."""
     layer = nn.Conv2d(in_channels, num_classes, kernel, padding=kernel // 2)
-    nn.init.normal_(layer.weight, std=0.01)
-    assert layer.bias is not None
-    nn.init.zeros_(layer.bias)
+    level(layer)
     return layer
+
+
+def level(layer: nn.Conv2d | nn.ConvTranspose2d) -> None:
+    """Starts a classifier from N(0, 0.01²), its bias from 0: all classes are nearly equal at first."""
+    nn.init.normal_(layer.weight, std=0.01)
+    if layer.bias is not None:
+        nn.init.zeros_(layer.bias)
