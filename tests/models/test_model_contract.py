@@ -17,6 +17,10 @@ TABLE = [
     ("pspnet:resnet18", {"output_stride": 16}, (5, 7)),
     ("pspnet_mobilenet_v2", {}, (9, 13)),
     ("deeplabv3_r18", {}, (9, 13)),
+    ("espnet", {"depth": [1, 2]}, (65, 97)),
+    ("espnet", {"extra_outputs": 1, "image_skip": False}, (65, 97)),
+    ("espnet_c", {"depth": [1, 2], "extra_outputs": 1}, (9, 13)),
+    ("espnetv2", {"width": 0.5, "extra_outputs": 1}, (33, 49)),
     ("enet", {}, (65, 97)),
     ("erfnet", {}, (65, 97)),
     ("compact", {"width": 8}, (17, 25)),
@@ -41,9 +45,19 @@ TABLE = [
 ]
 IDS = [name for name, _, _ in TABLE]
 # Features at another stride than the logits: torchvision's network resizes, the others upsample.
-ANOTHER_STRIDE = ("torchvision", "fcn8s", "enet", "erfnet")
+ANOTHER_STRIDE = ("torchvision", "fcn8s_vgg16", "enet", "erfnet", "espnet")
 # No batch norm sees a single position, so that one image trains.
-ONE_IMAGE_TRAINS = ("enet", "erfnet", "icnet", "fcn8s", "refinenet", "ocnet", "ocrnet", "ann")
+ONE_IMAGE_TRAINS = (
+    "espnet",
+    "enet",
+    "erfnet",
+    "icnet",
+    "fcn8s",
+    "refinenet",
+    "ocnet",
+    "ocrnet",
+    "ann",
+)
 
 
 @pytest.fixture(scope="module", params=TABLE, ids=IDS)
@@ -102,7 +116,7 @@ def test_logits_and_taps_at_odd_and_even_sizes(case):
     assert set(seen) == set(model.taps), "every declared tap is read in a forward pass"
     assert seen["logits"] is out
     assert seen["features"].shape[0] == 2
-    if not model.spec["name"].startswith(ANOTHER_STRIDE):
+    if model.spec["name"].partition(".")[0] not in ANOTHER_STRIDE:
         assert seen["features"].shape[-2:] == out.shape[-2:]
     for name in _heads(model):
         assert seen[name].shape[:2] == (2, 7)
@@ -253,6 +267,34 @@ def test_bfloat16_autocast_is_finite_forward_and_back(case):
     out.float().square().mean().backward()
     assert all(p.grad is None or bool(p.grad.isfinite().all()) for p in model.parameters())
     model.zero_grad()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("name", "options"),
+    [
+        ("espnet", {"depth": [1, 1]}),
+        ("espnetv2", {"width": 0.5}),
+        ("enet", {}),
+        ("erfnet", {}),
+        ("deeplabv3_r18", {}),
+    ],
+)
+def test_exports_with_free_height_and_width(name, options):
+    torch.manual_seed(0)
+    model = build_model(name, 3, **options).eval()
+    free = {0: torch.export.Dim("b", max=16)}
+    for axis in (2, 3):
+        side = torch.export.Dim(f"side{axis}", min=72 // model.multiple_of, max=512)
+        free[axis] = side if model.multiple_of == 1 else model.multiple_of * side
+    exported = torch.export.export(
+        model, (torch.rand(2, 3, 80, 104),), dynamic_shapes={"images": free}
+    ).module()
+    odd = 3 if model.multiple_of == 1 else 0
+    for size in ((88, 72 + odd), (128 + odd, 80), (96, 160)):
+        x = torch.rand(1, 3, *size)
+        with torch.no_grad():
+            torch.testing.assert_close(exported(x), model(x))
 
 
 def test_every_listed_network_is_under_contract():

@@ -175,6 +175,9 @@ def test_values_out_of_range_are_refused(call, message):
     [
         ("pspnet_r18", 13_068_262, 125.832),
         ("pspnet_r18_half", 3_271_686, 31.525),
+        ("pspnet_r50", 51_445_222, 416.123),
+        ("espnet", 363_462, 4.422),
+        ("espnet_c", 349_193, 3.468),
         ("enet", 351_660, 3.612),
         ("erfnet", 2_066_642, 25.595),
         ("pspnet_mobilenet_v2", 2_152_470, 17.624),

@@ -2,11 +2,12 @@
 
 import inspect
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from importlib import import_module
+from pathlib import Path
 from typing import Any
 
-from torch import nn
+from torch import Tensor, nn
 
 from segdistill.models.ann import ann_r101
 from segdistill.models.compact import compact
@@ -15,6 +16,10 @@ from segdistill.models.deeplabv3 import deeplabv3_r18, deeplabv3_r101
 from segdistill.models.deeplabv3plus import deeplabv3plus
 from segdistill.models.enet import enet
 from segdistill.models.erfnet import erfnet
+from segdistill.models.espnet import espnet, espnet_c
+from segdistill.models.espnet import released_options as espnet_options
+from segdistill.models.espnetv2 import espnetv2
+from segdistill.models.espnetv2 import released_options as espnetv2_options
 from segdistill.models.fcn import fcn8s_vgg16
 from segdistill.models.icnet import icnet
 from segdistill.models.input import InputNormalisation
@@ -29,7 +34,7 @@ from segdistill.models.pspnet import (
     pspnet_r101,
 )
 from segdistill.models.refinenet import refinenet, refinenet_r101
-from segdistill.models.weights import LoadReport, load_weights
+from segdistill.models.weights import LoadReport, load_weights, read_weights
 from segdistill.models.wrapped import network, wrap
 from segdistill.names import unknown
 
@@ -39,6 +44,7 @@ __all__ = [
     "LoadReport",
     "SegmentationModel",
     "build_model",
+    "build_trained",
     "load_weights",
     "network",
     "wrap",
@@ -54,6 +60,9 @@ MODELS: dict[str, Callable[..., SegmentationModel]] = {
     "deeplabv3_r18": deeplabv3_r18,
     "deeplabv3_r101": deeplabv3_r101,
     "deeplabv3plus": deeplabv3plus,
+    "espnet": espnet,
+    "espnet_c": espnet_c,
+    "espnetv2": espnetv2,
     "enet": enet,
     "erfnet": erfnet,
     "icnet": icnet,
@@ -65,6 +74,13 @@ MODELS: dict[str, Callable[..., SegmentationModel]] = {
     "ann_r101": ann_r101,
     "compact": compact,
 }
+
+RELEASED: dict[str, Callable[[Mapping[str, Tensor], int], dict[str, Any]]] = {
+    "espnet": espnet_options,
+    "espnet_c": espnet_options,
+    "espnetv2": espnetv2_options,
+}
+"""Networks with trained files of their authors -> the options that such a file settles."""
 
 _WRAPPING = ("taps", "input", "align_corners", "multiple_of")
 
@@ -101,6 +117,29 @@ def build_model(name: str, num_classes: int, **options: Any) -> SegmentationMode
         raise ValueError(unknown("model", family, MODELS))
     model.spec = {"name": name, "num_classes": num_classes, "options": _kept(name, model, options)}
     return model
+
+
+def build_trained(
+    name: str, num_classes: int, weights: str | Path, **options: Any
+) -> tuple[SegmentationModel, LoadReport]:
+    """A network with all of its weights from a file, loaded strictly.
+
+    What a released file settles (`RELEASED`: depth or width, an output for void or background after the
+    classes, the normalisation) need not be said; an option that is given has the last word.
+
+    Args:
+        name: As for `build_model`.
+        num_classes: Classes of the data.
+        weights: As for `read_weights`.
+        **options: As for `build_model`.
+
+    Raises:
+        FileNotFoundError: Nothing at `weights`.
+        ValueError: As for `build_model` and `load_weights`.
+    """
+    settled = RELEASED[name](read_weights(weights), num_classes) if name in RELEASED else {}
+    model = build_model(name, num_classes, **{**settled, **options})
+    return model, load_weights(model, weights)
 
 
 def _kept(name: str, model: SegmentationModel, options: dict[str, Any]) -> dict[str, Any]:

@@ -24,6 +24,8 @@ class SegmentationModel(nn.Module):
         spec: `{"name", "num_classes", "options"}` in plain values; `build_model(spec["name"],
             spec["num_classes"], **spec["options"])` makes the same network with fresh weights. None
             where the network was not made by name.
+        released_keys: Patterns and replacements that lead from the names in its authors' files to the
+            network's own; empty where there are no such files. See `load_weights`.
         weights_report: What loading the encoder's weights from a file found; None without a file.
     """
 
@@ -33,6 +35,7 @@ class SegmentationModel(nn.Module):
     align_corners: bool
     multiple_of: int
     spec: dict[str, Any] | None = None
+    released_keys: tuple[tuple[str, str], ...] = ()
     weights_report: Any = None
 
 

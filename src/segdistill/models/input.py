@@ -21,6 +21,22 @@ INPUTS: dict[str, dict[str, Any]] = {
     },
     # EfficientNet-Lite as first released: (x - 127) / 128 on 0..255.
     "lite": {"mean": (127.0, 127.0, 127.0), "std": (128.0, 128.0, 128.0), "scale": 255.0},
+    # ESPNet as released: BGR, statistics of the training images, then a second division by 255. Those
+    # of CamVid were never printed; these are measured on its training frames.
+    "espnet_cityscapes": {
+        "mean": (72.3923111, 82.90893555, 73.15840149),
+        "std": (45.3192215, 46.15289307, 44.91483307),
+        "order": "bgr",
+        "scale": 255.0,
+        "post_scale": 1 / 255,
+    },
+    "espnet_camvid": {
+        "mean": (110.33102643, 108.40886315, 105.03319369),
+        "std": (72.12571015, 72.69074534, 69.90434816),
+        "order": "bgr",
+        "scale": 255.0,
+        "post_scale": 1 / 255,
+    },
     # The images as they are.
     "none": {"mean": (0.0, 0.0, 0.0), "std": (1.0, 1.0, 1.0)},
 }

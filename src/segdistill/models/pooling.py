@@ -27,15 +27,40 @@ def pooling_cells(
     return inside, end - first
 
 
-def adaptive_avg_pool(x: Float[Tensor, "b c h w"], bins: int) -> Float[Tensor, "b c bins bins"]:
+def adaptive_avg_pool(
+    x: Float[Tensor, "b c h w"], bins: int | tuple[int, int]
+) -> Float[Tensor, "b c rows columns"]:
     """Equal to `torch.nn.functional.adaptive_avg_pool2d(x, bins)`, for any size, and exportable."""
-    rows, heights = pooling_cells(x.shape[-2], bins, x.device)
-    columns, widths = pooling_cells(x.shape[-1], bins, x.device)
+    down, right = (bins, bins) if isinstance(bins, int) else bins
+    rows, heights = pooling_cells(x.shape[-2], down, x.device)
+    columns, widths = pooling_cells(x.shape[-1], right, x.device)
     # Sums first, division after: zeros and ones are exact in half precision, 1/65 is not.
-    across = x @ columns.to(x.dtype).T / widths
-    return rows.to(across.dtype) @ across / heights[:, None]
+    across = F.linear(x, columns.to(x.dtype)) / widths
+    # linear, not matmul, which asks exporters for strides that they cannot order.
+    return (F.linear(across.mT, rows.to(across.dtype)) / heights).mT
 
 
 def max_pool_up(x: Float[Tensor, "b c h w"]) -> Float[Tensor, "b c h2 w2"]:
     """Equal to `max_pool2d(x, 3, stride=2, padding=1, ceil_mode=True)`: size // 2 + 1 on each side."""
     return F.max_pool2d(F.pad(x, (1, 2, 1, 2), value=float("-inf")), 3, stride=2)
+
+
+def adaptive_avg_pool_near(
+    x: Float[Tensor, "b c h w"], size: tuple[int, int], widest: int
+) -> Float[Tensor, "b c rows columns"]:
+    """Equal to `adaptive_avg_pool2d(x, size)` where no cell covers more than `widest` positions.
+
+    For grids of nearly the size of the map, where matrices of averages would cost more than a network.
+    """
+    for axis, bins in zip((-2, -1), size, strict=True):
+        positions = x.shape[axis]
+        cell = torch.arange(bins, device=x.device)
+        first = cell * positions // bins
+        count = ((cell + 1) * positions + bins - 1) // bins - first
+        column = (-1, 1) if axis == -2 else (-1,)
+        total = torch.zeros((), dtype=x.dtype, device=x.device)
+        for i in range(widest):
+            part = x.index_select(axis, (first + i).clamp(max=positions - 1))
+            total = total + part * (count > i).to(x.dtype).view(column)
+        x = total / count.view(column)
+    return x

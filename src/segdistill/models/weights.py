@@ -1,6 +1,7 @@
 """Weights from a file into a network, with an account of every tensor."""
 
 import pickle
+import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -12,6 +13,9 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from segdistill.models.wrapped import network
+
+KeyRules = tuple[tuple[str, str], ...]
+"""Pattern and replacement, applied in this order; a name that ends up empty belongs to nothing here."""
 
 
 @dataclass
@@ -136,6 +140,8 @@ def load_state(
 def load_weights(model: nn.Module, path: str | Path, strict: bool = True) -> LoadReport:
     """Loads a file into a network (into the user's own module, where it is wrapped).
 
+    Names that are not the network's own are translated by its `released_keys`, if it has any.
+
     Args:
         model: Any module.
         path: As for `read_weights`.
@@ -147,7 +153,41 @@ def load_weights(model: nn.Module, path: str | Path, strict: bool = True) -> Loa
         ValueError: unreadable, or `strict` and something does not fit; the network is then
             untouched.
     """
-    return load_state(network(model), read_weights(path), strict, source=str(path))
+    net = network(model)
+    state, left_out = _translated(net, read_weights(path))
+    return load_state(net, state, strict, source=str(path), left_out=left_out)
+
+
+def further_outputs(outputs: int, num_classes: int) -> int:
+    """How many outputs a file has after the classes: 0, or 1 (void or background).
+
+    Raises:
+        ValueError: Any other number: the file is of another data set.
+    """
+    if outputs - num_classes not in (0, 1):
+        raise ValueError(
+            f"expected weights with {num_classes} outputs (or one more, for void or background), the file "
+            f"has {outputs}: use a network that was trained on the classes of the data"
+        )
+    return outputs - num_classes
+
+
+def _translated(model: nn.Module, state: dict[str, Tensor]) -> tuple[dict[str, Tensor], list[str]]:
+    """`state` by the network's own names, and the names in the file that are known to belong to nothing."""
+    rules: KeyRules = getattr(model, "released_keys", ())
+    own = model.state_dict().keys()
+    found, left_out = {}, []
+    for key, tensor in state.items():
+        name = key
+        if key not in own:
+            for pattern, ours in rules:
+                name = re.sub(pattern, ours, name)
+        if not name:
+            left_out.append(key)
+        else:
+            # What still fits nothing is reported as the file calls it.
+            found[name if name in own else key] = tensor
+    return found, left_out
 
 
 def _refusal(model: nn.Module, report: LoadReport) -> str:

@@ -11,8 +11,7 @@ from torch import nn
 
 from segdistill.config import ModelConfig, TeacherConfig
 from segdistill.distillation.taps import tap_paths
-from segdistill.models import build_model
-from segdistill.models.weights import load_weights
+from segdistill.models import build_model, build_trained
 from segdistill.models.wrapped import network
 from segdistill.run.folder import WEIGHTS, RunFolder, write_atomically
 
@@ -28,11 +27,12 @@ def build_student(config: ModelConfig, num_classes: int, seed: int) -> nn.Module
         seed: Seeds torch's generator before the weights are drawn.
     """
     torch.manual_seed(seed)
-    model = build_model(config.model, num_classes, **config.options)
-    add_taps(model, config.taps)
-    if config.weights is not None:
-        report = load_weights(model, config.weights)
+    if config.weights is None:
+        model = build_model(config.model, num_classes, **config.options)
+    else:
+        model, report = build_trained(config.model, num_classes, config.weights, **config.options)
         _log.info("student weights: %s", report)
+    add_taps(model, config.taps)
     return model
 
 
@@ -62,10 +62,13 @@ def load_teacher(config: TeacherConfig, num_classes: int) -> tuple[nn.Module, di
             raise ValueError(
                 "teacher.weights: a teacher needs trained weights; give the path of their file, or teacher.run"
             )
-        model = build_model(config.model, num_classes, **config.options)
         origin = {"model": config.model, "weights": config.weights}
-        if config.weights is not None:
-            report = load_weights(model, config.weights)
+        if config.weights is None:
+            model = build_model(config.model, num_classes, **config.options)
+        else:
+            model, report = build_trained(
+                config.model, num_classes, config.weights, **config.options
+            )
             _log.info("teacher weights: %s", report)
             origin["load"] = str(report)
     else:
