@@ -132,8 +132,9 @@ def test_logits_too_small_for_a_critic_are_refused_before_training(
     run: RunFolder, command: Command, tmp_path: Path
 ) -> None:
     recipe = small.write(tmp_path / "recipe.yaml", **small.released(run.path))
-    error = _refused(command, "train", recipe, "--out", tmp_path / "run")
-    assert "needs logits of 16x16 or more, but they are 8x12; take larger crops" in error
+    out = tmp_path / "run"
+    error = _refused(command, "train", recipe, "--out", out, "--train.crop", "[12, 40]")
+    assert "needs logits of 8x8 or more, but they are 3x10; take larger crops" in error
     assert not (tmp_path / "run" / "metrics.jsonl").exists()
 
 

@@ -80,7 +80,14 @@ def test_at_65_it_is_the_released_network() -> None:
 
 @pytest.mark.parametrize(
     ("size", "kernel", "patches"),
-    [((64, 128), (4, 4), 5), ((16, 16), (1, 1), 1), ((24, 90), (1, 4), 2), ((97, 96), (4, 4), 9)],
+    [
+        ((64, 128), (4, 4), 5),
+        ((16, 16), (1, 1), 1),
+        ((24, 90), (1, 4), 2),
+        ((97, 96), (4, 4), 9),
+        ((9, 9), (1, 1), 1),
+        ((15, 40), (1, 4), 2),
+    ],
 )
 def test_other_sizes_cut_the_last_kernel_or_give_patches(size, kernel, patches) -> None:
     critic = built(2, size).adversary.critic
@@ -88,11 +95,17 @@ def test_other_sizes_cut_the_last_kernel_or_give_patches(size, kernel, patches) 
     assert critic(drawn(2, size)[1]).shape == (2, patches)
 
 
+def test_below_sixteen_the_fourth_convolution_is_left_out() -> None:
+    # 4·4·19·64 + 64, 4·4·64·128 + 128, 4·4·128·256 + 256; attention 256→32 twice, 256→256, γ; 256 + 1.
+    halvings = 19_520 + 131_200 + 524_544
+    attention = 2 * (256 * 32 + 32) + 256 * 256 + 256 + 1
+    critic = built(19, (9, 15), form="skd").adversary.critic
+    assert sum(p.numel() for p in critic.parameters()) == 38 + halvings + attention + 257
+
+
 def test_too_small_a_map_is_refused_with_the_least_size() -> None:
-    with pytest.raises(
-        ValueError, match=r"logits of 16x16 or more, but they are 15x40; take larger"
-    ):
-        built(size=(15, 40))
+    with pytest.raises(ValueError, match=r"logits of 8x8 or more, but they are 7x40; take larger"):
+        built(size=(7, 40))
 
 
 def test_objectives_worked_by_hand() -> None:

@@ -9,10 +9,11 @@ from torch.nn import functional as F
 from torch.nn.utils.parametrizations import spectral_norm
 
 _WIDTHS = (64, 128, 256, 512)
+_ATTENTIVE = (256, 512)
 _LAST_KERNEL = 4
 _IMAGE_CHANNELS = 3
-LEAST_SIDE = 2 ** len(_WIDTHS)
-"""The critic halves its input four times; what is smaller leaves nothing to score."""
+LEAST_SIDE = 8
+"""The critic halves its input at least three times; what is smaller leaves nothing to score."""
 
 
 class Critic(nn.Module):
@@ -27,7 +28,8 @@ class Critic(nn.Module):
 
     On larger maps, which the released code cannot read but CIRKD's can, the last kernel gives several
     patch scores, for the loss to average. Where less than 4 cells are left in a direction, the
-    kernel is cut to them (ours). Sides under 16 are refused.
+    kernel is cut to them (ours). With a side under 16 the fourth convolution and its attention are left
+    out, as the released code leaves them out of all but 65x65. Sides under 8 are refused.
 
     Spectral normalisation runs one power iteration in each forward pass in ``train`` mode, as the
     released one does in any mode, and starts from 15 at its making, where the released one starts
@@ -41,7 +43,7 @@ class Critic(nn.Module):
         conditional: read the image beside the logits.
 
     Raises:
-        ValueError: for a side under 16.
+        ValueError: for a side under 8.
     """
 
     def __init__(
@@ -56,15 +58,14 @@ class Critic(nn.Module):
         self.normalise: nn.Module = nn.BatchNorm2d(channels) if batch_norm else nn.Softmax(1)
         self.conditional = conditional
         first = channels + _IMAGE_CHANNELS * conditional
-        halvings = [_halving(*widths) for widths in pairwise((first, *_WIDTHS))]
-        left = (min(_LAST_KERNEL, size[0] // LEAST_SIDE), min(_LAST_KERNEL, size[1] // LEAST_SIDE))
-        self.layers = nn.Sequential(
-            *halvings[:3],
-            SelfAttention(_WIDTHS[2]),
-            halvings[3],
-            SelfAttention(_WIDTHS[3]),
-            nn.Conv2d(_WIDTHS[3], 1, left),
-        )
+        widths = _WIDTHS if min(size) >= 2 ** len(_WIDTHS) else _WIDTHS[:-1]
+        layers: list[nn.Module] = []
+        for before, width in pairwise((first, *widths)):
+            layers.append(_halving(before, width))
+            if width in _ATTENTIVE:
+                layers.append(SelfAttention(width))
+        rows, columns = (min(_LAST_KERNEL, side // 2 ** len(widths)) for side in size)
+        self.layers = nn.Sequential(*layers, nn.Conv2d(widths[-1], 1, (rows, columns)))
 
     def forward(
         self, logits: Float[Tensor, "b c h w"], images: Float[Tensor, "b 3 hi wi"] | None = None

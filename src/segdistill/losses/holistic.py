@@ -81,7 +81,7 @@ class HolisticKD(Loss):
 
     Raises:
         ValueError: for an unknown form, objective, optimizer or schedule, or a rate or weight not
-            above 0; from ``build`` for logits under 16x16.
+            above 0; from ``build`` for logits under 8x8.
     """
 
     matches_channels = True
