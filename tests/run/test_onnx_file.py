@@ -1,0 +1,181 @@
+"""The file gives the classes that evaluation gives, at any size, and says what it is."""
+
+from inspect import signature
+
+import onnx
+import pytest
+import torch
+from torch import Tensor, nn
+
+from segdistill.models import MODELS, build_model, wrap
+from segdistill.models.pspnet import PSPNet
+from segdistill.models.resnet import BasicBlock, DeepStemResNet
+from segdistill.run.onnx_file import Deployed, FileInfo, OnnxNetwork, file_info, onnx_bytes
+from segdistill.run.protocol import Protocol, evaluating, label_map
+from tests.distillation.networks import Tiny
+
+CLASSES = ["road", "car", "sky"]
+PALETTE = [(1, 2, 3), (4, 5, 6), (7, 8, 9)]
+ODD = ((33, 47), (64, 50), (21, 90))
+
+
+def tiny(multiple_of: int = 1, align_corners: bool = False) -> nn.Module:
+    torch.manual_seed(0)
+    model = Tiny(6).eval()
+    model.multiple_of, model.align_corners = multiple_of, align_corners
+    return model
+
+
+def info(model: nn.Module, size=None, resize=True, argmax=False) -> FileInfo:
+    return file_info(model, CLASSES, PALETTE, size, resize, argmax)
+
+
+def photo(size: tuple[int, int], batch: int = 1) -> Tensor:
+    """Smooth, so that few pixels lie where two classes are equally likely."""
+    torch.manual_seed(sum(size))
+    return nn.functional.interpolate(torch.rand(batch, 3, 5, 7), size, mode="bilinear")
+
+
+def seen(model: nn.Module, image: Tensor, size=None) -> Tensor:
+    with evaluating(model):
+        return label_map(model, image, tuple(image.shape[-2:]), Protocol(size=size))
+
+
+@pytest.mark.parametrize("align_corners", [False, True])
+@pytest.mark.parametrize("multiple_of", [1, 8])
+@pytest.mark.parametrize("size", [None, (32, 48)])
+def test_what_is_exported_gives_the_classes_of_evaluation(size, multiple_of, align_corners) -> None:
+    model = tiny(multiple_of, align_corners)
+    deployed = Deployed(model, info(model, size, argmax=True))
+    for shape in ODD:
+        image = photo(shape)
+        with torch.no_grad():
+            labels = deployed(image)
+        assert labels.dtype == torch.uint8
+        agreement = float((labels[0] == seen(model, image, size)).float().mean())
+        assert agreement > 0.9995  # sums in another order, where two classes are equally likely
+
+
+@pytest.mark.parametrize(
+    ("size", "resize", "argmax", "multiple_of"),
+    [(None, True, False, 8), ((32, 48), True, True, 1), (None, False, False, 8)],
+    ids=["logits", "labels at the run's size", "raw logits"],
+)
+def test_the_file_gives_what_pytorch_gives_at_sizes_it_was_not_traced_at(
+    size, resize, argmax, multiple_of
+) -> None:
+    model = tiny(multiple_of, align_corners=True)
+    deployed = Deployed(model, info(model, size, resize, argmax))
+    network = OnnxNetwork(onnx_bytes(deployed, 18), threads=1)
+    for batch, shape in enumerate(ODD, 1):
+        images = photo(shape, batch)
+        (answer,) = network.session.run(None, {"images": images.numpy()})
+        with torch.no_grad():
+            expected = deployed(images)
+        # 1e-4: other kernels sum in another order; a class id differs by 1 or not at all.
+        torch.testing.assert_close(torch.from_numpy(answer), expected, atol=1e-4, rtol=1e-4)
+        # Through evaluation's own protocol, which pads and resizes where the file does not.
+        image = images[:1]
+        same = seen(network, image, network.size) == seen(model, image, size)
+        assert float(same.float().mean()) > 0.9995
+
+
+def test_a_file_that_does_not_resize_takes_one_size_where_the_network_sees_one() -> None:
+    model = tiny()
+    content = onnx_bytes(Deployed(model, info(model, (32, 48), resize=False, argmax=True)), 23)
+    network = OnnxNetwork(content)
+    assert network.session.get_inputs()[0].shape == ["batch", 3, 32, 48]
+    assert network.session.get_outputs()[0].type == "tensor(uint8)"
+    assert network.size == (32, 48)
+    assert onnx.load_from_string(content).opset_import[0].version == 23
+    assert network(torch.rand(1, 3, 32, 48)).shape == (1, 3, 8, 12)
+
+
+@pytest.fixture(scope="module")
+def content() -> bytes:
+    model = tiny()
+    return onnx_bytes(Deployed(model, info(model)), 18)
+
+
+def test_the_file_describes_itself_and_holds_nothing_else(content: bytes) -> None:
+    network = OnnxNetwork(content)
+    assert network.info == info(tiny())
+    assert network.session.get_inputs()[0].shape == ["batch", 3, "height", "width"]
+    graph = onnx.load_from_string(content).graph
+    assert not [entry.name for entry in graph.initializer if "aux" in entry.name]
+    assert b"segdistill/run" not in content, "no paths of the machine that exported"
+
+
+def test_what_cannot_be_read_is_refused_in_one_line(content: bytes, tmp_path) -> None:
+    broken = tmp_path / "broken.onnx"
+    broken.write_bytes(b"no model")
+    with pytest.raises(ValueError, match=r"onnxruntime cannot read .*broken.onnx") as caught:
+        OnnxNetwork(broken)
+    assert "\n" not in str(caught.value)
+    model = onnx.load_from_string(content)
+    model.ClearField("metadata_props")
+    onnx.save(model, tmp_path / "foreign.onnx")
+    with pytest.raises(ValueError, match="give a file that `segdistill export` wrote"):
+        OnnxNetwork(tmp_path / "foreign.onnx")
+
+
+class ByValue(nn.Module):
+    """Looks at the values of the image to choose its way: nothing an exporter can follow."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.body, self.head = nn.Conv2d(3, 4, 1), nn.Conv2d(4, 3, 1)
+
+    def forward(self, images: Tensor) -> Tensor:
+        if images.mean() > 0.5:
+            images = -images
+        logits: Tensor = self.head(self.body(images))
+        return logits
+
+
+def test_a_network_that_cannot_be_exported_is_refused_in_one_line() -> None:
+    model = wrap(ByValue(), 3).eval()
+    message = r"ByValue cannot be exported with free height and width \(.*\): let it see one size"
+    with pytest.raises(ValueError, match=message) as caught:
+        onnx_bytes(Deployed(model, info(model)), 18)
+    assert "\n" not in str(caught.value)
+
+
+def _check_exported(model: nn.Module) -> None:
+    deployed = Deployed(model.eval(), info(model))
+    network = OnnxNetwork(onnx_bytes(deployed, 18), threads=1)
+    for size in ((65, 97), (96, 131), (128, 90)):
+        images = photo(size, 2)
+        with torch.no_grad():
+            expected = deployed(images)
+        answer = network(images)
+        # Random weights give logits of any size: what counts is their error against their spread.
+        assert float((answer - expected).abs().max()) < 1e-3 * float(expected.std()) + 1e-5
+        assert float((answer.argmax(1) == expected.argmax(1)).float().mean()) > 0.999
+
+
+@pytest.mark.parametrize("name", ["compact", "pspnet", "deeplabv3plus"])
+def test_a_network_exports_with_free_height_and_width(name: str) -> None:
+    torch.manual_seed(0)
+    if name == "compact":
+        _check_exported(build_model(name, 3, width=4, depth=1))
+    elif name == "pspnet":
+        _check_exported(PSPNet(DeepStemResNet(BasicBlock, (1, 1, 1, 1), width=4), 3))
+    else:
+        _check_exported(build_model("deeplabv3plus:resnet10t", 3, head_width=16, skip_width=8))
+
+
+_ENCODER = {"deeplabv3plus": "mobilenetv3_small_050"}
+_FURTHER = ["pspnet:mobilenetv3_small_050", "deeplabv3plus:tf_efficientnet_lite0"]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", [*MODELS, *_FURTHER])
+def test_every_listed_network_exports(name: str) -> None:
+    if name in MODELS and "encoder" in signature(MODELS[name]).parameters:
+        name += f":{_ENCODER.get(name, 'resnet10t')}"
+    torch.manual_seed(0)
+    model = build_model(name, 3)
+    if sum(p.numel() for p in model.parameters()) > 20e6:
+        pytest.skip("the layers of a smaller one, many times over")
+    _check_exported(model)
