@@ -16,6 +16,8 @@ _PUBLIC = {
     "compare": "segdistill.run.compare",
     "distill": "segdistill.run.distill",
     "evaluate": "segdistill.run.evaluate",
+    "export": "segdistill.run.export",
+    "load_predictor": "segdistill.run.predict",
     "predict": "segdistill.run.predict",
     "profile": "segdistill.run.profile",
     "report": "segdistill.run.report",

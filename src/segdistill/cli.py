@@ -111,10 +111,10 @@ def predict(
     device: Literal["auto", "cpu", "cuda"] = "auto",
     server: str | None = None,
 ) -> None:
-    """Segment images with a run's network: id masks and colour overlays.
+    """Segment images with a run's network, or an exported one: id masks and colour overlays.
 
     Args:
-        run: Folder of a finished run.
+        run: Folder of a finished run, folder that `export` wrote, or .onnx file.
         images: Image files and folders.
         out: Folder for the masks and overlays.
         weights: model for the last weights, best for the best on validation.
@@ -125,6 +125,48 @@ def predict(
     from segdistill.run.commands import predict_run
 
     predict_run(run, images, out, weights, device, server)
+
+
+def export(
+    run: str,
+    out: str | None = None,
+    resize: bool = True,
+    argmax: bool = True,
+    size: tuple[int, int] | None = None,
+    opset: int = 18,
+    int8: bool = False,
+    calibration: int = 64,
+    max_drop: float = 1.0,
+    max_class_drop: float = 5.0,
+) -> None:
+    """Ship a run: an ONNX file, compared with PyTorch, and the folder around it.
+
+    Args:
+        run: Folder of a finished run.
+        out: Folder to write; RUN/export by default.
+        resize: Take images of any size and answer at that size, resizing inside.
+        argmax: Answer with class ids, else with logits.
+        size: Height and width at which the network sees an image; as in the run by default.
+        opset: ONNX opset, 18 to 23.
+        int8: Also write model.int8.onnx.
+        calibration: Training images that set the ranges of int8.
+        max_drop: Points of mIoU that int8 may lose.
+        max_class_drop: Points of IoU that int8 may lose in any class.
+    """
+    from segdistill.run.export import export as run_export
+
+    run_export(
+        run,
+        out,
+        resize=resize,
+        argmax=argmax,
+        size=size,
+        opset=opset,
+        int8=int8,
+        calibration=calibration,
+        max_drop=max_drop,
+        max_class_drop=max_class_drop,
+    )
 
 
 def profile(
@@ -188,6 +230,7 @@ _COMMANDS: dict[str, Callable[..., Any]] = {
     "demo": demo,
     "evaluate": evaluate,
     "report": report,
+    "export": export,
     "predict": predict,
     "profile": profile,
     "reproduce": reproduce,
@@ -252,6 +295,9 @@ def _command_parser(name: str, function: Callable[..., Any]) -> ArgumentParser:
         else:
             parser.add_argument(option + parameter.name, type=parameter.annotation)
     parser.add_function_arguments(function, skip={p.name for p in by_hand})
+    for action in parser._actions:
+        if getattr(action, "_typehint", None) is bool:  # --int8 alone is --int8 true
+            action.nargs, action.const = "?", True
     return parser
 
 

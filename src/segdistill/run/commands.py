@@ -16,7 +16,7 @@ from segdistill.run.evaluate import evaluate
 from segdistill.run.folder import RunFolder
 from segdistill.run.job import open_split, resolve_device
 from segdistill.run.networks import load_run_model
-from segdistill.run.predict import predict
+from segdistill.run.predict import load_predictor, predict
 from segdistill.run.profile import compare as compare_profiles
 from segdistill.run.profile import table as profile_table
 from segdistill.run.recipe import parse_recipe
@@ -61,25 +61,24 @@ def _teacher_of(run: RunFolder) -> dict[str, Any]:
 def predict_run(
     path: str, images: Sequence[str], out: str, weights: str, device: str, server: str | None
 ) -> None:
-    """Segment images, or write masks of a split for its benchmark's server, with a run's network.
+    """Segment images, with an exported network too, or write a split's masks for its benchmark's server.
 
     Raises:
         ValueError: Both images and a split are named.
     """
-    run = RunFolder(path)
     if server is not None:
         if images:
             raise ValueError("predict: name images, or a split of the data with --server, not both")
-        written = _masks_for_server(run, server, out, weights, device)
+        written = _masks_for_server(RunFolder(path), server, out, weights, device)
     else:
-        info = run.model_info()
+        source = load_predictor(path, weights)
         written = predict(
-            load_run_model(run, weights),
+            source.network,
             list(images),
             out,
-            classes=info["classes"],
-            palette=info["palette"],
-            size=tuple(info["size"]) if info["size"] else None,
+            classes=source.classes,
+            palette=source.palette,
+            size=source.size,
             device=resolve_device(device),
         )
     _log.info("%d files in %s", len(written), out)

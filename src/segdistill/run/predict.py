@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -10,10 +11,57 @@ import torch
 from PIL import Image, ImageOps
 from torch import Tensor, nn
 
-from segdistill.data.dataset import IMAGE_SUFFIXES, list_names, read_image
+from segdistill.data.dataset import IMAGE_SUFFIXES, generated_palette, list_names, read_image
+from segdistill.run.folder import RunFolder
+from segdistill.run.networks import load_run_model
+from segdistill.run.onnx_file import OnnxNetwork
 from segdistill.run.protocol import Protocol, Size, evaluating, label_map
 
 Inputs = str | Path | Iterable[str | Path]
+
+
+@dataclass(frozen=True)
+class Predictor:
+    """A network with what is needed to show what it predicts.
+
+    Attributes:
+        network: With the model contract.
+        classes: Names of the classes.
+        palette: A colour (red, green, blue in 0..255) for each class.
+        size: Height and width that images are resized to first; None: as they are.
+    """
+
+    network: nn.Module
+    classes: Sequence[str]
+    palette: Sequence[Sequence[int]]
+    size: Size | None
+
+
+def load_predictor(path: str | Path, weights: str = "model") -> Predictor:
+    """What predicts: a run, a folder that `export` wrote, or an .onnx file of such a folder.
+
+    Args:
+        path: The run, the folder or the file.
+        weights: Of a run: `model` for the last weights, `best` for the best on validation.
+
+    Raises:
+        FileNotFoundError: There is none of these at this path, or the run is not finished.
+        ValueError: The file cannot be read, or an exported one is asked for its best weights.
+    """
+    path = Path(path)
+    exported = path / "model.onnx"
+    if path.suffix == ".onnx" and path.is_file():
+        exported = path
+    elif not exported.is_file() or (path / "config.yaml").is_file():
+        run = RunFolder(path)
+        info = run.model_info()
+        palette = info["palette"] or generated_palette(len(info["classes"]))
+        size = tuple(info["size"]) if info["size"] else None
+        return Predictor(load_run_model(run, weights), info["classes"], palette, size)
+    if weights != "model":
+        raise ValueError(f"{path} holds one network: leave out --weights {weights}")
+    network = OnnxNetwork(exported)
+    return Predictor(network, network.info.classes, network.info.palette, network.size)
 
 
 def predict(
@@ -92,7 +140,8 @@ def predict(
             written += [mask_path, overlay_path]
             if progress is not None:
                 progress(done, len(paths))
-    return [*written, _write_legend(classes, palette, folder)]
+    write_legend(classes, palette, folder / "classes.json")
+    return [*written, folder / "classes.json"]
 
 
 def find_images(inputs: Inputs) -> list[Path]:
@@ -200,11 +249,10 @@ def _read_upright(path: Path) -> Tensor:
     return torch.from_numpy(np.array(upright))
 
 
-def _write_legend(classes: Sequence[str], palette: Sequence[Sequence[int]], folder: Path) -> Path:
+def write_legend(classes: Sequence[str], palette: Sequence[Sequence[int]], path: Path) -> None:
+    """Write what the ids of a mask mean: `[{"id", "name", "colour"}, ...]`."""
     legend: list[dict[str, Any]] = [
         {"id": index, "name": name, "colour": [int(value) for value in colour]}
         for index, (name, colour) in enumerate(zip(classes, palette, strict=True))
     ]
-    path = folder / "classes.json"
     path.write_text(json.dumps(legend, indent=1) + "\n")
-    return path

@@ -1,0 +1,272 @@
+"""Ship a run: an ONNX file that was run again and compared, and the folder around it."""
+
+import logging
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torch.utils.data import Subset
+
+from segdistill.data.dataset import generated_palette
+from segdistill.data.loader import evaluation_loader
+from segdistill.models.wrapped import wrap
+from segdistill.run.bundle import BUNDLE, write_bundle
+from segdistill.run.environment import describe_environment
+from segdistill.run.evaluate import Evaluation, evaluate
+from segdistill.run.folder import RunFolder, file_sha256, write_atomically, write_json
+from segdistill.run.job import open_split
+from segdistill.run.networks import load_run_model
+from segdistill.run.onnx_file import OPSETS, Deployed, OnnxNetwork, file_info, need, onnx_bytes
+from segdistill.run.predict import output_folder
+from segdistill.run.profile import check_size
+from segdistill.run.protocol import Size, evaluating, padded
+from segdistill.run.quantise import gate, quantise
+from segdistill.run.recipe import parse_recipe
+
+_log = logging.getLogger(__name__)
+
+_EXTRA = ("onnx", "onnxscript", "onnxruntime")
+AGREEMENT = 0.999
+"""Share of pixels on which the file must give PyTorch's class."""
+
+
+def export(
+    run: str | Path | RunFolder,
+    out: str | Path | None = None,
+    *,
+    resize: bool = True,
+    argmax: bool = True,
+    size: Size | None = None,
+    opset: int = 18,
+    int8: bool = False,
+    calibration: int = 64,
+    max_drop: float = 1.0,
+    max_class_drop: float = 5.0,
+    model: nn.Module | None = None,
+    val_set: Any = None,
+    train_set: Any = None,
+) -> Path:
+    """Export a run's last weights to ONNX, run the file again, and write the folder to ship.
+
+    The file takes `images`, RGB in 0..1, float32 `b 3 h w`, and holds the network's normalisation.
+    It is run in onnxruntime at three sizes, odd ones among them, and on the run's evaluation split,
+    and compared with PyTorch; `parity.json` keeps the figures. See docs/export.md for the folder.
+
+    Args:
+        run: A finished run.
+        out: Folder to write; None for `export` inside the run.
+        resize: Take images of any size and answer at that size. False: the network's own logits
+            grid, with resizing left to the caller.
+        argmax: Answer with class ids (uint8 `b h w`), else with logits (`b k h w`).
+        size: Height and width at which the network sees an image; None: as in the run. With
+            `resize=False` the file takes this size only.
+        opset: ONNX opset, 18 to 23.
+        int8: Also write `model.int8.onnx`, calibrated on the run's training images.
+        calibration: How many of them, spread evenly over the split.
+        max_drop: Points of mIoU that int8 may lose on the evaluation split.
+        max_class_drop: Points of IoU that any class may lose.
+        model: The network, where the run came from a module that cannot be rebuilt by name; with
+            its normalisation, if it was trained with one beside it (`segdistill.models.wrap`).
+        val_set, train_set: The data, where the run's recipe does not name it.
+
+    Returns:
+        The folder.
+
+    Raises:
+        FileNotFoundError: There is no run, or it is not finished.
+        ValueError: A setting is out of range, the folder cannot be written to, a package of the
+            extra `export` is missing, the network cannot be exported, the file gives another class
+            than PyTorch on more than 0.1 % of the pixels at one of the sizes (what was written
+            stays, for inspection), or int8 loses too much (the float32 file stays).
+    """
+    for package in _EXTRA:
+        need(package)
+    if opset not in OPSETS:
+        raise ValueError(f"opset {opset} is not supported: give {OPSETS[0]} to {OPSETS[-1]}")
+    if calibration < 1:
+        raise ValueError(f"calibration needs at least 1 image, not {calibration}")
+    if size is not None:
+        check_size(size)
+    folder = run if isinstance(run, RunFolder) else RunFolder(run)
+    info = folder.model_info()
+    size = size or (tuple(info["size"]) if info["size"] else None)
+    target = _target(folder, out)
+    model = load_run_model(folder, model=model).cpu()
+    if not hasattr(model, "num_classes"):
+        model = wrap(model, len(info["classes"]), taps={})
+    data = parse_recipe(folder.config(), name=str(folder.path / "config.yaml")).data
+    val_set = open_split(data, "val") if val_set is None else val_set
+    if int8 and train_set is None:
+        train_set = open_split(data, "train")
+    palette = info["palette"] or generated_palette(len(info["classes"]))
+    described = file_info(model, info["classes"], palette, size, resize, argmax)
+    deployed = Deployed(model, described)
+    content = onnx_bytes(deployed, opset)
+    for name in BUNDLE:  # what is left of an earlier export would not belong to this one
+        (target / name).unlink(missing_ok=True)
+    write_atomically(target / "model.onnx", content)
+    network = OnnxNetwork(target / "model.onnx")
+    plain = evaluate(network, val_set, size=network.size)
+    parity = {
+        **_parity(deployed, content, val_set),
+        "miou": _figures(evaluate(model, val_set, size=size), plain),
+        "threshold": AGREEMENT,
+        "opset": opset,
+        "model.onnx": _file(target / "model.onnx"),
+        "environment": _environment(),
+    }
+    if int8:
+        images = _images(train_set, calibration, network.size, network.multiple_of)
+        parity["int8"] = _int8(target, images, val_set, plain, (max_drop, max_class_drop))
+        parity["int8"]["calibration_images"] = min(calibration, len(train_set))
+    write_json(target / "parity.json", parity)
+    write_bundle(folder, target, described, plain, parity)
+    _report(target, parity)
+    return target
+
+
+def _target(run: RunFolder, out: str | Path | None) -> Path:
+    target = output_folder(run.path / "export" if out is None else out)
+    if (target / "config.yaml").exists():
+        raise ValueError(f"{target} is a run: name another folder with --out")
+    return target
+
+
+def _images(dataset: Any, count: int, size: Size | None, multiple: int) -> Iterator[Tensor]:
+    """Up to `count` images `1 3 h w` of a set, spread evenly over it, as a file takes them."""
+    count = min(count, len(dataset))
+    places = [index * len(dataset) // count for index in range(count)]
+    for sample in evaluation_loader(Subset(dataset, places), size):
+        image = sample["image"]
+        height, width = padded((image.shape[-2], image.shape[-1]), multiple)
+        around = (0, width - image.shape[-1], 0, height - image.shape[-2])
+        yield F.pad(image, around, mode="replicate") if any(around) else image
+
+
+def _parity(deployed: Deployed, content: bytes, val_set: Any) -> dict[str, Any]:
+    """File against PyTorch on images of the evaluation split, two at a time, at three sizes."""
+    info = deployed.info
+    session = OnnxNetwork(_with_logits(content)).session
+    images = list(_images(val_set, 4, None, 1))
+    height, width = images[0].shape[-2:]
+    sizes = [(height, width), (height * 3 // 4 | 1, width * 3 // 4 | 1), (height // 2 | 1, width)]
+    if info.size is not None and not info.resize:
+        sizes = [info.size]
+    rows: list[dict[str, Any]] = []
+    for size in sizes:
+        batch = torch.cat([F.interpolate(image, size, mode="bilinear") for image in images])
+        same, total, gap = 0, 0, 0.0
+        for first in range(0, len(batch), 2):
+            pair = batch[first : first + 2]
+            answer, *more = session.run(None, {"images": pair.numpy()})
+            with evaluating(deployed):
+                logits = deployed.logits(pair)
+            found = torch.from_numpy(more[0] if more else answer)
+            labels = torch.from_numpy(answer) if info.argmax else found.argmax(1)
+            gap = max(gap, float((found - logits).abs().max()))
+            same += int((labels == logits.argmax(1)).sum())
+            total += labels.numel()
+        rows.append({"size": size, "label_agreement": same / total, "max_logit_difference": gap})
+    worst: float = min(row["label_agreement"] for row in rows)
+    return {
+        "passed": worst >= AGREEMENT,
+        "label_agreement": worst,
+        "max_logit_difference": max(row["max_logit_difference"] for row in rows),
+        "sizes": rows,
+    }
+
+
+def _with_logits(content: bytes) -> bytes:
+    """The same file, which also gives the logits that its class ids are the largest of."""
+    onnx = need("onnx")
+    model = onnx.load_from_string(content)
+    for node in model.graph.node:
+        if node.op_type == "ArgMax":
+            logits = onnx.helper.make_tensor_value_info(node.input[0], onnx.TensorProto.FLOAT, None)
+            model.graph.output.append(logits)
+    return bytes(model.SerializeToString())
+
+
+def _int8(
+    target: Path,
+    images: Iterator[Tensor],
+    val_set: Any,
+    plain: Evaluation,
+    limits: tuple[float, float],
+) -> dict[str, Any]:
+    """Write the int8 file, and keep it only if it passes the gate."""
+    path = target / "model.int8.onnx"
+    quantise(target / "model.onnx", path, images)
+    network = OnnxNetwork(path)
+    result = gate(plain, evaluate(network, val_set, size=network.size), *limits)
+    result["model.int8.onnx"] = _file(path)
+    if not result["passed"]:
+        path.unlink()
+    return result
+
+
+def _figures(model: Evaluation, file: Evaluation) -> dict[str, float]:
+    return {
+        "pytorch": model.miou,
+        "onnx": file.miou,
+        "difference": file.miou - model.miou,
+        "images": file.images,
+    }
+
+
+def _file(path: Path) -> dict[str, Any]:
+    return {"bytes": path.stat().st_size, "sha256": file_sha256(path)}
+
+
+def _environment() -> dict[str, Any]:
+    found = describe_environment(torch.device("cpu"))
+    for package in _EXTRA:
+        found["packages"][package] = need(package).__version__
+    return found
+
+
+def _report(target: Path, parity: dict[str, Any]) -> None:
+    """Log the figures.
+
+    Raises:
+        ValueError: The file or its int8 form failed.
+    """
+    _log.info(
+        "%s: %.3f %% of the labels agree at the worst of %d sizes, logits differ by %.2g at most, "
+        "%.2f mIoU (PyTorch %.2f), %.2f MB",
+        target / "model.onnx",
+        100 * parity["label_agreement"],
+        len(parity["sizes"]),
+        parity["max_logit_difference"],
+        100 * parity["miou"]["onnx"],
+        100 * parity["miou"]["pytorch"],
+        parity["model.onnx"]["bytes"] / 1e6,
+    )
+    if not parity["passed"]:
+        raise ValueError(
+            f"{target / 'model.onnx'} gives PyTorch's class on {100 * parity['label_agreement']:.3f} % "
+            f"of the pixels only, expected {100 * AGREEMENT} %: do not ship it; see parity.json"
+        )
+    int8 = parity.get("int8")
+    if int8 is None:
+        return
+    _log.info(
+        "%s: %.2f mIoU, %.2f points lost, most in %s (%.2f), %.2f MB",
+        target / "model.int8.onnx",
+        100 * int8["miou"],
+        int8["drop"],
+        int8["worst"],
+        int8["classes"][int8["worst"]],
+        int8["model.int8.onnx"]["bytes"] / 1e6,
+    )
+    if not int8["passed"]:
+        limits = int8["limits"]
+        raise ValueError(
+            f"int8 loses {int8['drop']:.2f} points of mIoU (limit {limits['miou']}) and "
+            f"{int8['classes'][int8['worst']]:.2f} in {int8['worst']} (limit {limits['class']}): "
+            f"model.int8.onnx was not kept, ship {target / 'model.onnx'}; more images "
+            "(--calibration) may help"
+        )

@@ -1,0 +1,88 @@
+"""An ONNX file in int8, and the gate that it must pass to be shipped."""
+
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+from torch import Tensor
+
+from segdistill.run.evaluate import Evaluation
+from segdistill.run.onnx_file import need
+
+# The network's own layers. Normalisation, pooling by averages and the last resize stay float32:
+# they cost little, and rounding there moves every logit.
+_QUANTISED = ("Conv", "ConvTranspose", "Relu", "Clip", "MaxPool")
+
+
+def quantise(source: Path, target: Path, images: Iterable[Tensor]) -> None:
+    """Write a file's static int8 form: QDQ, weights per output channel, ranges from `images`.
+
+    onnxruntime's `quantize_static` with its MinMax calibration, uint8 activations and int8 weights
+    of 7 bits: with 8, processors without VNNI saturate their 16-bit sums.
+
+    Args:
+        source: The float32 file.
+        target: The int8 file.
+        images: Calibration images `1 3 h w` in 0..1, as the file takes them.
+    """
+    quantization = need("onnxruntime.quantization")
+    preprocess = need("onnxruntime.quantization.shape_inference").quant_pre_process
+    with TemporaryDirectory() as folder:
+        # Folds batch norms into convolutions, which would otherwise be rounded apart.
+        folded = Path(folder) / "folded.onnx"
+        preprocess(source, folded, skip_symbolic_shape=True)
+        quantization.quantize_static(
+            folded,
+            target,
+            _Reader(images),
+            quant_format=quantization.QuantFormat.QDQ,
+            op_types_to_quantize=list(_QUANTISED),
+            per_channel=True,
+            reduce_range=True,
+            activation_type=quantization.QuantType.QUInt8,
+            weight_type=quantization.QuantType.QInt8,
+        )
+
+
+class _Reader:
+    """Calibration images in the form that onnxruntime asks for."""
+
+    def __init__(self, images: Iterable[Tensor]) -> None:
+        self._images: Iterator[Tensor] = iter(images)
+
+    def get_next(self) -> dict[str, Any] | None:
+        image = next(self._images, None)
+        return None if image is None else {"images": image.numpy()}
+
+
+def gate(
+    plain: Evaluation, int8: Evaluation, max_drop: float, max_class_drop: float
+) -> dict[str, Any]:
+    """What int8 costs on the evaluation split, and whether that is within the limits.
+
+    Args:
+        plain: Of the float32 file.
+        int8: Of the int8 file, on the same images.
+        max_drop: Points of mIoU (0 to 100) that may be lost.
+        max_class_drop: Points of IoU that a class may lose.
+
+    Returns:
+        `passed`, `miou` (a share), `drop` (points), `classes` (name -> points lost, None where the
+        IoU is undefined in either), `limits` and `worst`, the class that loses most.
+    """
+    classes = {
+        name: None if before is None or after is None else 100 * (before - after)
+        for name, before, after in zip(plain.classes, plain.iou, int8.iou, strict=True)
+    }
+    known = {name: lost for name, lost in classes.items() if lost is not None}
+    worst = max(known, key=lambda name: known[name])
+    drop = 100 * (plain.miou - int8.miou)
+    return {
+        "passed": drop <= max_drop and known[worst] <= max_class_drop,
+        "miou": int8.miou,
+        "drop": drop,
+        "classes": classes,
+        "worst": worst,
+        "limits": {"miou": max_drop, "class": max_class_drop},
+    }

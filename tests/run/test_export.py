@@ -1,0 +1,298 @@
+"""A run exported: the files to ship, the figures that come with them, and what is refused."""
+
+import ast
+import json
+import logging
+import os
+import shutil
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+import pytest
+import torch
+from PIL import Image
+from safetensors.torch import load_file
+from torch import nn
+
+import segdistill
+import segdistill.run.export as export_module
+from segdistill.cli import main
+from segdistill.run.bundle import BUNDLE
+from segdistill.run.commands import predict_run
+from segdistill.run.distill import distill
+from segdistill.run.evaluate import Evaluation
+from segdistill.run.export import export
+from segdistill.run.folder import RunFolder, file_sha256
+from segdistill.run.onnx_file import OnnxNetwork
+from segdistill.run.predict import load_predictor
+from segdistill.run.quantise import gate
+from segdistill.run.train import train
+from tests.run import small
+
+ANY_LOSS = {"max_drop": 100.0, "max_class_drop": 100.0}
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory: pytest.TempPathFactory) -> RunFolder:
+    """A student of 8 steps; its images are seen at 24×40, not at their own 32×48."""
+    folder = tmp_path_factory.mktemp("export")
+    teacher = small.teacher(folder / "teacher")
+    data = {**small.values()["data"], "size": [24, 40]}
+    out = str(folder / "run")
+    recipe = small.recipe(**small.distilled(teacher.path), data=data, train={"steps": 8}, out=out)
+    return train(recipe, progress=False)
+
+
+@pytest.fixture(scope="module")
+def bundle(run: RunFolder) -> Path:
+    return export(run, int8=True, calibration=4, **ANY_LOSS)
+
+
+@pytest.fixture
+def exported_before(bundle: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Spares the seconds of tracing the same network again."""
+    content = (bundle / "model.onnx").read_bytes()
+    monkeypatch.setattr(export_module, "onnx_bytes", lambda *_: content)
+
+
+@pytest.fixture
+def photograph(tmp_path: Path) -> Path:
+    noise = np.random.default_rng(0).integers(0, 255, (6, 9, 3), dtype=np.uint8)
+    path = tmp_path / "photo.jpg"
+    Image.fromarray(noise).resize((61, 43)).save(path, quality=95)
+    return path
+
+
+def _refused(capsys: pytest.CaptureFixture[str], *argv: object) -> str:
+    """The one line of a refusal; its exit code is 2."""
+    logger = logging.getLogger("segdistill")
+    before = logger.handlers, logger.propagate, logger.level
+    with pytest.raises(SystemExit) as stop:
+        main([str(word) for word in argv])
+    logger.handlers, logger.propagate, _ = before
+    logger.setLevel(before[2])
+    assert stop.value.code == 2
+    lines = capsys.readouterr().err.splitlines()
+    own = [line for line in lines if line.startswith("segdistill: ")]
+    assert len(own) == 1, lines
+    return own[0]
+
+
+def test_the_folder_holds_what_is_shipped(run: RunFolder, bundle: Path) -> None:
+    assert bundle == run.path / "export"
+    assert sorted(path.name for path in bundle.iterdir()) == sorted(BUNDLE)
+    assert (bundle / "model.safetensors").read_bytes() == run.weights_path().read_bytes()
+    assert load_file(bundle / "model.safetensors").keys()
+    info = run.model_info()
+    labels = json.loads((bundle / "labels.json").read_text())
+    assert [label["name"] for label in labels] == info["classes"]
+    assert [label["colour"] for label in labels] == info["palette"]
+    assert [label["id"] for label in labels] == list(range(small.CLASSES))
+
+
+def test_the_certificate_says_how_the_file_was_compared(run: RunFolder, bundle: Path) -> None:
+    parity = json.loads((bundle / "parity.json").read_text())
+    assert parity["passed"] is True
+    assert parity["label_agreement"] >= 0.999
+    assert parity["max_logit_difference"] < 1e-3
+    sizes = [row["size"] for row in parity["sizes"]]
+    assert len(sizes) == 3 and any(side % 2 for size in sizes for side in size)
+    evaluation: Any = run.evaluation()
+    assert parity["miou"]["pytorch"] == pytest.approx(evaluation["miou"], abs=1e-6)
+    # The file resizes in floats what the loader resizes in whole grey levels.
+    assert parity["miou"]["onnx"] == pytest.approx(evaluation["miou"], abs=0.01)
+    assert parity["miou"]["images"] == evaluation["images"]
+    assert parity["opset"] == 18
+    for name, figures in (("model.onnx", parity), ("model.int8.onnx", parity["int8"])):
+        assert figures[name]["sha256"] == file_sha256(bundle / name)
+        assert figures[name]["bytes"] == (bundle / name).stat().st_size
+
+
+def test_int8_weights_are_quantised_per_channel(bundle: Path) -> None:
+    parity = json.loads((bundle / "parity.json").read_text())["int8"]
+    assert parity["calibration_images"] == 4
+    labels = json.loads((bundle / "labels.json").read_text())
+    assert list(parity["classes"]) == [label["name"] for label in labels]
+    graph = onnx.load(bundle / "model.int8.onnx").graph
+    quantised = [entry for entry in graph.initializer if entry.name.endswith("_quantized")]
+    kernels = [entry for entry in quantised if len(entry.dims) == 4]
+    convolutions = [node for node in graph.node if node.op_type == "Conv"]
+    assert len(kernels) == len(convolutions) == 3
+    for kernel in kernels:
+        assert kernel.data_type == onnx.TensorProto.INT8
+        scale = kernel.name.removesuffix("_quantized") + "_scale"
+        (found,) = [entry for entry in graph.initializer if entry.name == scale]
+        assert list(found.dims) == [kernel.dims[0]], "a scale for each output channel"
+    assert OnnxNetwork(bundle / "model.int8.onnx").info == OnnxNetwork(bundle / "model.onnx").info
+
+
+def test_the_card_tells_what_was_shipped(run: RunFolder, bundle: Path) -> None:
+    card = (bundle / "MODEL_CARD.md").read_text()
+    parity = json.loads((bundle / "parity.json").read_text())
+    teacher: Any = run.teacher()
+    for text in (
+        file_sha256(bundle / "model.onnx"),
+        file_sha256(bundle / "model.safetensors"),
+        file_sha256(Path(teacher["run"]) / "model.safetensors"),
+        f"mIoU {100 * parity['miou']['onnx']:.2f}",
+        "licence",
+        "synthetic",
+        "24×40",
+    ):
+        assert text in card, text
+    rows = [line for line in card.splitlines() if line.startswith("| ") and line.count("|") == 6]
+    names = [row.split("|")[1].strip() for row in rows]
+    assert names[2:] == run.model_info()["classes"]
+
+
+def test_run_bundle_and_file_predict_the_same(
+    run: RunFolder, bundle: Path, photograph: Path, tmp_path: Path
+) -> None:
+    masks = []
+    for source in (run.path, bundle, bundle / "model.onnx"):
+        predict_run(str(source), [str(photograph)], str(tmp_path / "out"), "model", "cpu", None)
+        assert (tmp_path / "out" / "photo_overlay.jpg").is_file()
+        masks.append(np.array(Image.open(tmp_path / "out" / "photo.png")))
+        shutil.rmtree(tmp_path / "out")
+    assert masks[0].shape == (43, 61)
+    assert (masks[0] == masks[1]).mean() > 0.995
+    assert np.array_equal(masks[1], masks[2])
+
+
+def test_the_script_needs_the_folder_alone(
+    bundle: Path, photograph: Path, tmp_path: Path, record_property: Any
+) -> None:
+    """In another folder, with nothing of this package to import."""
+    moved = shutil.copytree(bundle, tmp_path / "moved")
+    clean = {key: value for key, value in os.environ.items() if key != "PYTHONPATH"}
+    began = time.perf_counter()
+    subprocess.run(
+        [sys.executable, moved / "infer.py", photograph], cwd=tmp_path, env=clean, check=True
+    )
+    record_property("seconds", time.perf_counter() - began)  # promised: under 2 on a free machine
+    mask = Image.open(tmp_path / "photo_mask.png")
+    assert mask.mode == "P" and mask.size == (61, 43)
+    source = load_predictor(bundle)
+    image = torch.from_numpy(np.array(Image.open(photograph))).permute(2, 0, 1)[None] / 255
+    assert np.array_equal(np.array(mask), source.network(image)[0].argmax(0).numpy())
+    script = (moved / "infer.py").read_text()
+    assert "segdistill" not in script and "torch" not in script
+
+
+def test_int8_that_loses_too_much_is_not_kept(
+    run: RunFolder, exported_before: None, tmp_path: Path
+) -> None:
+    with pytest.raises(ValueError, match=r"int8 loses .* points of mIoU .*was not kept, ship"):
+        export(run, tmp_path, int8=True, calibration=2, max_drop=-100)
+    assert not (tmp_path / "model.int8.onnx").exists()
+    assert (tmp_path / "model.onnx").is_file()
+    assert "model.int8.onnx" not in (tmp_path / "MODEL_CARD.md").read_text()
+    assert json.loads((tmp_path / "parity.json").read_text())["int8"]["passed"] is False
+
+
+def test_the_gate_looks_at_every_class() -> None:
+    before = Evaluation.from_confusion(torch.tensor([[90, 10, 0], [10, 90, 0], [0, 0, 0]]))
+    # Class 0: 90/110 -> 80/101; class 1: 90/110 -> 99/120.
+    after = Evaluation.from_confusion(torch.tensor([[80, 20, 0], [1, 99, 0], [0, 0, 0]]))
+    found = gate(before, after, max_drop=5, max_class_drop=8)
+    lost = found["classes"]
+    assert lost["class 0"] == pytest.approx(100 * (90 / 110 - 80 / 101))
+    assert lost["class 1"] == pytest.approx(100 * (90 / 110 - 99 / 120))
+    assert lost["class 2"] is None
+    assert found["worst"] == "class 0" and found["passed"]
+    assert not gate(before, after, max_drop=5, max_class_drop=1)["passed"]
+    assert not gate(before, after, max_drop=0.1, max_class_drop=8)["passed"]
+
+
+def test_a_file_that_disagrees_is_refused_and_says_so(
+    run: RunFolder, exported_before: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    wrong = onnx.load_from_string(export_module.onnx_bytes())
+    bias = next(entry for entry in wrong.graph.initializer if entry.name.endswith("head.bias"))
+    values = onnx.numpy_helper.to_array(bias) + np.eye(1, small.CLASSES, dtype=np.float32)[0] * 50
+    bias.CopyFrom(onnx.numpy_helper.from_array(values, bias.name))
+    monkeypatch.setattr(export_module, "onnx_bytes", lambda *_: wrong.SerializeToString())
+    with pytest.raises(ValueError, match=r"gives PyTorch's class on .* do not ship it"):
+        export(run, tmp_path)
+    assert json.loads((tmp_path / "parity.json").read_text())["passed"] is False
+
+
+def test_a_network_of_ones_own_is_exported_with_its_data(tmp_path: Path) -> None:
+    class Pairs:
+        classes = ("dark", "bright")
+
+        def __len__(self) -> int:
+            return 4
+
+        def __getitem__(self, index: int) -> tuple[torch.Tensor, torch.Tensor]:
+            image = torch.rand(3, 16, 24, generator=torch.Generator().manual_seed(index))
+            return image, (image.mean(0) > 0.5).long()
+
+    student = nn.Sequential(nn.Conv2d(3, 4, 3, padding=1), nn.ReLU(), nn.Conv2d(4, 2, 1))
+    run = distill(
+        None, student, Pairs(), Pairs(), "supervised", steps=2, out=tmp_path / "run", batch=2,
+        crop=(16, 24), progress=False,
+    )  # fmt: skip
+    with pytest.raises(ValueError, match="pass it as model="):
+        export(run)
+    out = export(run, tmp_path / "out", argmax=False, model=student, val_set=Pairs())
+    network = OnnxNetwork(out / "model.onnx")
+    assert network.info.classes == ["dark", "bright"]
+    image = torch.rand(1, 3, 16, 24)
+    with torch.no_grad():
+        torch.testing.assert_close(network(image), student.eval()(image), atol=1e-4, rtol=1e-4)
+
+
+def test_slips_are_one_line(
+    run: RunFolder, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    unfinished = tmp_path / "unfinished"
+    unfinished.mkdir()
+    shutil.copy(run.path / "config.yaml", unfinished)
+    file = tmp_path / "file"
+    file.write_text("")
+    for argv, message in (
+        (["nowhere"], "no run at nowhere"),
+        ([unfinished], "resume it with `segdistill train`"),
+        ([run.path, "--out", file], "cannot write to"),
+        ([run.path, "--out", run.path], "is a run: name another folder"),
+        ([run.path, "--opset", 9], "opset 9 is not supported: give 18 to 23"),
+        ([run.path, "--size", "[0,3]"], "height and a width"),
+        ([run.path, "--calibration", 0], "at least 1 image"),
+    ):
+        assert message in _refused(capsys, "export", *argv)
+    assert run.weights_path().is_file()
+
+
+def test_best_weights_of_a_file_are_refused(
+    bundle: Path, photograph: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    message = _refused(capsys, "predict", bundle, photograph, "--weights", "best")
+    assert "holds one network: leave out --weights best" in message
+
+
+def test_a_missing_extra_is_named_with_its_remedy(
+    run: RunFolder, bundle: Path, photograph: Path, capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:  # fmt: skip
+    monkeypatch.setitem(sys.modules, "onnxruntime", None)
+    for argv in (["export", run.path], ["predict", bundle, photograph]):
+        assert 'pip install "segdistill[export]"' in _refused(capsys, *argv)
+
+
+def test_the_package_does_not_need_the_extra() -> None:
+    """Imported where it is used, but in the script that travels with a file."""
+    source = Path(segdistill.__file__).parent
+    found = set()
+    for path in source.rglob("*.py"):
+        for node in ast.walk(ast.parse(path.read_text("utf-8"))):
+            names = [alias.name for alias in node.names] if isinstance(node, ast.Import) else []
+            names += [node.module or ""] if isinstance(node, ast.ImportFrom) else []
+            if any(name.partition(".")[0].startswith("onnx") for name in names):
+                found.add(path.name)
+    assert found == {"infer.py"}
