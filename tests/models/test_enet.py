@@ -26,6 +26,15 @@ def test_unpooling_equals_torchs_in_value_and_gradient():
         assert torch.equal(a, b)
 
 
+def test_where_values_are_equal_but_for_rounding_the_first_counts():
+    x = torch.full((1, 1, 4, 4), 0.3)
+    x[..., 1, 1] += 1e-7
+    x[..., 2, 3] += 1e-3
+    values, places = pool_places(x)
+    assert places.flatten().tolist() == [0, 0, 0, 1]
+    assert values.flatten().tolist() == pytest.approx([0.3 + 1e-7, 0.3, 0.3, 0.301])
+
+
 def test_erfnets_encoder_has_a_classifier_that_runs_when_it_is_read():
     torch.manual_seed(0)
     model = build_model("erfnet", 3).train()
