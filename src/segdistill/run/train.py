@@ -3,16 +3,17 @@
 import logging
 import os
 from collections.abc import Callable, Iterator, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import torch
 from lightning_fabric import Fabric
-from torch import Tensor, nn
+from torch import nn
 
 from segdistill.config import Recipe, save_recipe, to_dict
 from segdistill.data.dataset import list_names
-from segdistill.data.loader import evaluation_loader, training_loader
+from segdistill.data.loader import Batch, evaluation_loader, training_loader
 from segdistill.data.transforms import Augment
 from segdistill.distillation.catalogue import build_method
 from segdistill.distillation.distiller import Distiller, TapRow
@@ -142,8 +143,7 @@ def check_recipe(recipe: Recipe) -> None:
 
 def make_loader(job: Job, fabric: Fabric) -> Any:
     """A function that gives the batches of this process from a step on."""
-    config, data = job.recipe.train, job.recipe.data
-    augment = Augment(config.crop, config.scale, config.flip, config.photometric, base=data.size)
+    config, augment = job.recipe.train, _augment(job)
 
     def batches(start: int) -> Iterator[Any]:
         return iter(
@@ -157,10 +157,17 @@ def make_loader(job: Job, fabric: Fabric) -> Any:
                 rank=fabric.global_rank,
                 world=fabric.world_size,
                 workers=config.workers,
+                num_classes=len(job.classes),
             )
         )
 
     return batches
+
+
+def _augment(job: Job) -> Augment:
+    config = job.recipe.train
+    size = job.recipe.data.size
+    return Augment(config.crop, config.scale, config.flip, config.photometric, base=size)
 
 
 def execute(job: Job, progress: bool = True) -> RunFolder:
@@ -177,9 +184,9 @@ def execute(job: Job, progress: bool = True) -> RunFolder:
     overrides = to_dict(job.recipe)["terms"]
     method = build_method(method_config.name, len(classes), method_config.preset, overrides)
     distiller = Distiller(job.student, method, job.teacher)
-    probe = Augment(config.crop, config.scale, 0.0, 0.0, base=job.recipe.data.size)
-    rows = distiller.dry_pass(_probe_batch(job, probe))
-    fabric = make_fabric(job.recipe, find_unused=_has_unused(distiller, job, probe))
+    probe = _probe_batch(job)
+    rows = distiller.dry_pass(probe["image"])
+    fabric = make_fabric(job.recipe, find_unused=_has_unused(distiller, probe))
     first = fabric.is_global_zero
     if config.channels_last:
         distiller.to(memory_format=torch.channels_last)
@@ -241,19 +248,25 @@ def _check_classes(job: Job) -> None:
         raise ValueError(f"numbers of classes differ ({listed}): they must be the same")
 
 
-def _probe_batch(job: Job, augment: Augment) -> Tensor:
+def _probe_batch(job: Job) -> Batch:
     """Two training crops for the dry pass."""
-    loader = training_loader(job.train_set, augment, batch=2, seed=0, start_step=0, steps=1)
-    images: Tensor = next(iter(loader))["image"]
-    return images
+    augment = replace(_augment(job), flip=0.0, photometric=0.0)
+    loader = training_loader(
+        job.train_set,
+        augment,
+        batch=2,
+        seed=0,
+        start_step=0,
+        steps=1,
+        num_classes=len(job.classes),
+    )
+    return next(iter(loader))
 
 
-def _has_unused(distiller: Distiller, job: Job, augment: Augment) -> bool:
+def _has_unused(distiller: Distiller, batch: Batch) -> bool:
     """Whether some trainable parameter gets no gradient: several processes must be told."""
     if int(os.environ.get("WORLD_SIZE", "1")) == 1:
         return False
-    loader = training_loader(job.train_set, augment, batch=2, seed=0, start_step=0, steps=1)
-    batch = next(iter(loader))
     prepared = [n for n in distiller.method.terms if n not in distiller.terms_to_prepare()]
     distiller.eval()
     values = distiller(batch["image"], batch["label"], only=prepared)
@@ -297,17 +310,15 @@ def _prepare(job: Job, distiller: Distiller, loop: Loop, fabric: Fabric) -> None
         return
     _log.info("preparing %s on the frozen teacher", ", ".join(distiller.terms_to_prepare()))
     config = job.recipe.train
-    augment = Augment(
-        config.crop, config.scale, config.flip, config.photometric, base=job.recipe.data.size
-    )
     loader = training_loader(
         job.train_set,
-        augment,
+        _augment(job),
         batch=config.batch,
         seed=config.seed,
         start_step=0,
         # Within one pass over the data, so that the batches held out hold other images.
         steps=min(64, max(4, len(job.train_set) // config.batch)),
+        num_classes=len(job.classes),
     )
     figures = distiller.prepare(
         (fabric.to_device(batch["image"]) for batch in loader), memory=_PREPARATION_BYTES
