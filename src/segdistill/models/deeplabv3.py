@@ -85,7 +85,7 @@ def deeplabv3_r18(
     input: InputSetting = None,
     weights: str | None = None,
 ) -> DeepLabV3:
-    """CIRKD's student.
+    """DeepLabV3 on ResNet-18: CIRKD's student.
 
     22,762,918 parameters at 19 classes, 202.7 G multiply-adds at 512×1024.
     """
@@ -99,7 +99,7 @@ def deeplabv3_r101(
     input: InputSetting = None,
     weights: str | None = None,
 ) -> DeepLabV3:
-    """CIRKD's teacher.
+    """DeepLabV3 on ResNet-101: CIRKD's teacher.
 
     79,084,262 parameters at 19 classes, 658.7 G multiply-adds at 512×1024.
     """

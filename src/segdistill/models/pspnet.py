@@ -168,7 +168,7 @@ def pspnet_r18(
     input: InputSetting = None,
     weights: str | None = None,
 ) -> PSPNet:
-    """The paper's student.
+    """PSPNet on ResNet-18: the paper's student.
 
     13,068,262 parameters at 19 classes, 125.8 G multiply-adds at 512×1024.
     """
@@ -184,7 +184,7 @@ def pspnet_r18_half(
     input: InputSetting = None,
     weights: str | None = None,
 ) -> PSPNet:
-    """The paper's half-width student: every width is halved.
+    """PSPNet on ResNet-18, every width halved: the paper's small student.
 
     3,271,686 parameters at 19 classes, 31.5 G multiply-adds at 512×1024.
     """
@@ -200,7 +200,7 @@ def pspnet_r50(
     input: InputSetting = None,
     weights: str | None = None,
 ) -> PSPNet:
-    """The same on ResNet-50; not in the paper."""
+    """PSPNet on ResNet-50; not in the paper."""
     encoder = DeepStemResNet(Bottleneck, (3, 4, 6, 3))
     return _paper_form(encoder, "resnet50s", num_classes, aux, dropout, input, weights)
 
@@ -213,7 +213,7 @@ def pspnet_r101(
     input: InputSetting = None,
     weights: str | None = None,
 ) -> PSPNet:
-    """The paper's teacher.
+    """PSPNet on ResNet-101: the paper's teacher.
 
     70,437,350 parameters at 19 classes, 574.9 G multiply-adds at 512×1024.
     """
