@@ -10,6 +10,8 @@ from torch import Tensor, nn
 import segdistill
 from segdistill.run.folder import RunFolder
 from segdistill.run.networks import load_run_model
+from segdistill.run.train import train
+from tests.run import small
 
 NAMES = ["road", "sky", "car"]
 
@@ -171,3 +173,18 @@ def test_what_does_not_fit_is_refused(
         _distill(tmp_path / "run", Plain(6), **changes)
     assert "\n" not in str(caught.value)
     assert not (tmp_path / "run" / "model.safetensors").exists()
+
+
+class Mislabelled(Tuples):
+    """A data set of one's own, named in a recipe: its third label holds an id beyond its classes."""
+
+    def __init__(self) -> None:
+        super().__init__(bad={2: 9})
+
+
+def test_a_data_set_named_in_a_recipe_has_its_ids_checked_while_training(tmp_path: Path) -> None:
+    recipe = small.recipe(
+        data={"name": "tests.run.test_distill.Mislabelled"}, out=str(tmp_path / "run")
+    )
+    with pytest.raises(ValueError, match=r"sample 2: label id 9; expected 0\.\.2, and 255"):
+        train(recipe, progress=False)
