@@ -85,6 +85,26 @@ def test_the_dry_pass_and_the_preparation_move_no_running_statistic() -> None:
     assert student.training
 
 
+def test_the_preparation_keeps_the_hooks_that_a_network_needs() -> None:
+    class Recording(Tiny):
+        """Reads its features through a hook of its own, as transformers does."""
+
+        def __init__(self) -> None:
+            super().__init__(6)
+            self.body.register_forward_hook(lambda body, _, output: seen.append(output))
+
+        def forward(self, images: Tensor) -> Tensor:
+            super().forward(images)
+            return self.head(torch.relu(seen.pop()))
+
+    seen: list[Tensor] = []
+    torch.manual_seed(0)
+    distiller = Distiller(Recording(), build_method("idd", 3), Tiny(9))
+    distiller.dry_pass(batch()[0])
+    distiller.prepare([batch()[0]] * 4)
+    assert distiller.method.total(distiller(*batch())).isfinite()
+
+
 def test_the_tap_table_says_what_is_aligned() -> None:
     torch.manual_seed(0)
     distiller = Distiller(Tiny(6), build_method("idd", 3), Tiny(9, stride=2))

@@ -235,7 +235,7 @@ class Distiller(nn.Module):
         if not names:
             return {}
         pairs: dict[str, list[tuple[Tensor, Tensor | None]]] = {name: [] for name in names}
-        copied = deepcopy_without_hooks(self.student).train()
+        copied = self._untapped_copy().train()
         wanted = {self._student_on[n] for n in names}
         with (
             torch.no_grad(),
@@ -259,6 +259,14 @@ class Distiller(nn.Module):
             loss: Any = self.method.terms[name].loss
             figures[name] = loss.prepare(pairs[name])
         return figures
+
+    def _untapped_copy(self) -> nn.Module:
+        """A copy of the student without our hooks; those of its own (transformers needs them) go with it."""
+        self._student_taps.close()
+        try:
+            return deepcopy(self.student)
+        finally:
+            self._student_taps = Taps(self.student, self._student_taps.paths)
 
     def _preparation_pair(
         self, name: str, student: Mapping[str, Tensor], teacher: Mapping[str, Tensor]
@@ -332,16 +340,3 @@ def _reads_teacher(term: Term) -> bool:
 def _student_tap(term: Term, paths: Mapping[str, str]) -> str:
     elsewhere = term.on == "logits" and _reads_teacher(term) and "logits_distilled" in paths
     return "logits_distilled" if elsewhere else term.on
-
-
-def deepcopy_without_hooks(network: nn.Module) -> nn.Module:
-    """A copy of a network whose taps are closed."""
-    hooks = [(m, m._forward_hooks, m._forward_pre_hooks) for m in network.modules()]
-    try:
-        for module, _, _ in hooks:
-            module._forward_hooks = type(module._forward_hooks)()
-            module._forward_pre_hooks = type(module._forward_pre_hooks)()
-        return deepcopy(network)
-    finally:
-        for module, after, before in hooks:
-            module._forward_hooks, module._forward_pre_hooks = after, before
