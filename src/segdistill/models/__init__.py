@@ -9,6 +9,7 @@ from typing import Any
 
 from torch import Tensor, nn
 
+from segdistill.models import adapters
 from segdistill.models.ann import ann_r101
 from segdistill.models.compact import compact
 from segdistill.models.contract import SegmentationModel
@@ -90,13 +91,14 @@ def build_model(name: str, num_classes: int, **options: Any) -> SegmentationMode
 
     Args:
         name: A name of `MODELS`; "pspnet:ENCODER" or "deeplabv3plus:ENCODER" with an encoder of
-            timm; or "package.module.Class" of an own `nn.Module` (called with `num_classes` if it
-            takes that, and wrapped).
+            timm; "smp:Unet", "torchvision:deeplabv3_resnet50", "hf:segformer", "hf:FOLDER" or
+            "hf:HUB/ID" (`segdistill.models.adapters`); or "package.module.Class" of an own
+            `nn.Module` (called with `num_classes` if it takes that, and wrapped).
         num_classes: Channels of the logits.
         **options: Of that network; plain values, so that `spec` can be written to a file. `weights`
             names weights of the encoder; it is not kept in `spec`, since whoever rebuilds has the
-            trained ones. For an own module also those of `wrap`: `taps`, `input`, `align_corners`,
-            `multiple_of`.
+            trained ones. For an own module or a library's also those of `wrap`: `taps`, `input`,
+            `align_corners`, `multiple_of`.
 
     Raises:
         ValueError: an unknown name or option, or a value that does not fit.
@@ -111,10 +113,12 @@ def build_model(name: str, num_classes: int, **options: Any) -> SegmentationMode
     family, _, encoder = name.partition(":")
     if family in MODELS:
         model = _from_table(name, family, encoder, num_classes, options)
+    elif family in adapters.LIBRARIES:
+        name, model, options = _from_library(family, encoder, num_classes, options)
     elif "." in name and ":" not in name:
         model = _from_path(name, num_classes, options)
     else:
-        raise ValueError(unknown("model", family, MODELS))
+        raise ValueError(unknown("model", family, [*MODELS, *adapters.LIBRARIES]))
     model.spec = {"name": name, "num_classes": num_classes, "options": _kept(name, model, options)}
     return model
 
@@ -146,7 +150,7 @@ def _kept(name: str, model: SegmentationModel, options: dict[str, Any]) -> dict[
     """The options in plain values: without weights, with the normalisation that came with them."""
     kept = {key: value for key, value in options.items() if key != "weights"}
     if isinstance(getattr(model, "input", None), InputNormalisation) and (
-        "input" in options or name.partition(":")[0] in MODELS
+        "input" in options or name.partition(":")[0] in {*MODELS, *adapters.LIBRARIES}
     ):
         kept["input"] = model.input.spec
     try:
@@ -172,6 +176,18 @@ def _from_table(
         if key not in known:
             raise ValueError(unknown(f"option of {family}", key, known))
     return builder(num_classes, **options)
+
+
+def _from_library(
+    library: str, name: str, num_classes: int, options: dict[str, Any]
+) -> tuple[str, SegmentationModel, dict[str, Any]]:
+    """The network, and the name and options that build an equal one without the library's weights."""
+    wrapping = {key: options[key] for key in _WRAPPING if key in options}
+    settings = {key: value for key, value in options.items() if key not in wrapping}
+    made = adapters.make(library, name, num_classes, settings)
+    model = wrap(made.module, num_classes, **{"input": made.input, **wrapping})
+    model.weights_report = made.report
+    return f"{library}:{made.name}", model, {**made.options, **wrapping}
 
 
 def _from_path(name: str, num_classes: int, options: dict[str, Any]) -> SegmentationModel:

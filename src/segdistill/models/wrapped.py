@@ -7,6 +7,7 @@ from typing import Any
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from segdistill.models.adapters import Conventions, conventions
 from segdistill.models.contract import SegmentationModel
 from segdistill.models.input import InputNormalisation, make_input
 
@@ -41,8 +42,8 @@ def wrap(
     num_classes: int,
     taps: Mapping[str, str] | None = None,
     input: str | Mapping[str, Any] | InputNormalisation | None = None,
-    align_corners: bool = False,
-    multiple_of: int = 1,
+    align_corners: bool | None = None,
+    multiple_of: int | None = None,
 ) -> SegmentationModel:
     """Gives a plain module the attributes that distillation, evaluation and export read.
 
@@ -54,11 +55,14 @@ def wrap(
         num_classes: Channels of its logits.
         taps: Name -> path inside `module` ("" its output, "path:input" a submodule's first input).
             Without them, `features` is the input of the last `Conv2d` with `num_classes` outputs
-            that is not in an auxiliary head. `logits` is the output unless named.
+            that is not in an auxiliary head, or of the dropout registered just before it. `logits`
+            is the output unless named. For a network of one of `adapters.LIBRARIES` they are added
+            to those that its library's conventions give.
         input: What the module expects: a name of `segdistill.models.input.INPUTS`, its settings, or
             None for plain RGB in 0..1 (a module that normalises for itself).
-        align_corners: How its logits were resized when it was trained.
-        multiple_of: Height and width must be multiples of this.
+        align_corners: How its logits were resized when it was trained; None: the library's
+            convention, else False.
+        multiple_of: Height and width must be multiples of this; None: the library's, else 1.
 
     Raises:
         ValueError: no default for `features` can be found, a path does not exist, or the module
@@ -71,20 +75,44 @@ def wrap(
                 "change them on the module"
             )
         return module  # type: ignore[return-value]
-    if taps is None:
-        taps = {"features": _classifier_path(module, num_classes) + ":input"}
-    paths = {"logits": "", **taps}
+    known = conventions(module)
+    paths = {"logits": "", **(known.taps if known else {}), **(taps or {})}
+    if "features" not in paths and (taps is None or known):
+        paths["features"] = _features_path(module, num_classes)
+    known = known or Conventions()
     for name, path in paths.items():
         _check_path(module, name, path)
     inner = {name: f"module.{path}" if path else "" for name, path in paths.items()}
     return Wrapped(
-        module, num_classes, inner, make_input(input or "none"), align_corners, multiple_of
+        module,
+        num_classes,
+        inner,
+        make_input(input or "none"),
+        known.align_corners if align_corners is None else align_corners,
+        known.multiple_of if multiple_of is None else multiple_of,
     )
 
 
 def network(model: nn.Module) -> nn.Module:
     """What `wrap` was given, or the model itself where it is not wrapped: this is what ships."""
     return model.module if isinstance(model, Wrapped) else model
+
+
+def _features_path(module: nn.Module, num_classes: int) -> str:
+    """The input of the classifier, or of the dropout registered just before it."""
+    classifier = path = _classifier_path(module, num_classes)
+    while path:
+        parent, _, name = path.rpartition(".")
+        names = [child for child, _ in module.get_submodule(parent).named_children()]
+        place = names.index(name)
+        if place:
+            before = f"{parent}.{names[place - 1]}" if parent else names[place - 1]
+            layer = module.get_submodule(before)
+            # One that works in place would change what was read before it.
+            drops = isinstance(layer, nn.Dropout | nn.Dropout2d) and not layer.inplace
+            return f"{before if drops else classifier}:input"
+        path = parent
+    return f"{classifier}:input"
 
 
 def _classifier_path(module: nn.Module, num_classes: int) -> str:

@@ -29,8 +29,10 @@ def build_student(config: ModelConfig, num_classes: int, seed: int) -> nn.Module
     torch.manual_seed(seed)
     if config.weights is None:
         model = build_model(config.model, num_classes, **config.options)
+        report = model.weights_report
     else:
         model, report = build_trained(config.model, num_classes, config.weights, **config.options)
+    if report is not None:
         _log.info("student weights: %s", report)
     add_taps(model, config.taps)
     return model
@@ -58,17 +60,21 @@ def load_teacher(config: TeacherConfig, num_classes: int) -> tuple[nn.Module, di
         model = load_run_model(folder)
         origin: dict[str, Any] = {"run": str(folder.path), "load": "every key matched"}
     elif config.model is not None:
-        if config.weights is None and "weights" not in config.options:
-            raise ValueError(
-                "teacher.weights: a teacher needs trained weights; give the path of their file, or teacher.run"
-            )
         origin = {"model": config.model, "weights": config.weights}
         if config.weights is None:
             model = build_model(config.model, num_classes, **config.options)
+            report = model.weights_report
+            if report is None and "weights" not in config.options:
+                raise ValueError(
+                    "teacher.weights: a teacher needs trained weights; give the path of their file, or teacher.run"
+                )
+            if report is not None and not report.complete:
+                raise ValueError(f"teacher.model: a part of it is untrained ({report})")
         else:
             model, report = build_trained(
                 config.model, num_classes, config.weights, **config.options
             )
+        if report is not None:
             _log.info("teacher weights: %s", report)
             origin["load"] = str(report)
     else:

@@ -1,0 +1,62 @@
+"""Networks of segmentation_models_pytorch: `smp:Unet` with its own arguments as options."""
+
+from inspect import signature
+from typing import Any
+
+from torch import nn
+
+from segdistill.models.adapters import Conventions, Made, cause, need
+from segdistill.models.input import make_input
+from segdistill.names import unknown
+
+
+def conventions(module: Any) -> Conventions:
+    """Its heads upsample with `align_corners=True`; images must be multiples of the encoder's stride.
+
+    FPN and PSPNet drop out at the end of the decoder, before the head.
+    """
+    dropout = getattr(module.decoder, "dropout", None)
+    taps = {}
+    if isinstance(dropout, nn.Dropout2d):
+        # In place it would change the tensor that is tapped; the numbers are the same.
+        dropout.inplace = False
+        taps["features"] = "decoder.dropout:input"
+    return Conventions(align_corners=True, multiple_of=module.encoder.output_stride, taps=taps)
+
+
+def make(name: str, num_classes: int, options: dict[str, Any]) -> Made:
+    """A network of smp, its encoder untrained unless `encoder_weights` names weights.
+
+    These also settle the normalisation (`get_preprocessing_params`); without them it is ImageNet's.
+    """
+    smp = need("segmentation_models_pytorch", "smp")
+    known = {kind.__name__: kind for kind in smp.MODEL_ARCHITECTURES_MAPPING.values()}
+    if name not in known:
+        raise ValueError(unknown("network of smp", name, known))
+    options = {"encoder_name": "resnet34", "encoder_weights": None, **options}
+    encoder, weights = options["encoder_name"], options["encoder_weights"]
+    arguments = signature(known[name]).parameters
+    for key in options:
+        # Encoders of timm ("tu-") take further ones; elsewhere smp lets a slip pass.
+        if key not in arguments and not str(encoder).startswith("tu-"):
+            raise ValueError(unknown(f"option of smp's {name}", key, arguments))
+    try:
+        module = known[name](classes=num_classes, **options)
+        input = make_input(_normalisation(smp, encoder, weights) if weights else "imagenet")
+    except Exception as error:  # KeyError, TypeError, and those of a download
+        encoders = smp.encoders.get_encoder_names()
+        if encoder not in encoders and not str(encoder).startswith("tu-"):
+            raise ValueError(unknown("encoder of smp", str(encoder), encoders)) from error
+        raise ValueError(f"smp cannot build {name} with {options}: {cause(error)}") from error
+    del options["encoder_weights"]
+    return Made(module, input, name, options)
+
+
+def _normalisation(smp: Any, encoder: str, weights: str) -> dict[str, Any]:
+    settings = smp.encoders.get_preprocessing_params(encoder, weights)
+    return {
+        "mean": settings["mean"],
+        "std": settings["std"],
+        "order": settings["input_space"].lower(),
+        "scale": float(settings["input_range"][1]),
+    }
