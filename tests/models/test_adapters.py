@@ -24,7 +24,7 @@ SEGFORMER = {
 }
 # Name, options, the library's class, align_corners, multiple_of, shape of `features` at 64×96.
 NETWORKS = {
-    "smp:Unet": ({"encoder_name": "resnet18"}, smp.Unet, True, 32, (16, 64, 96)),
+    "smp:Unet": ({"encoder_name": "resnet18"}, smp.Unet, True, 1, (16, 64, 96)),
     "smp:FPN": ({"encoder_name": "mobilenet_v2"}, smp.FPN, True, 32, (128, 16, 24)),
     "smp:DeepLabV3Plus": (
         {"encoder_name": "resnet18"},

@@ -50,6 +50,12 @@ def test_default_features_are_the_input_of_the_real_classifier():
     assert model.taps == {"logits": "", "features": "module.head:input"}
 
 
+def test_default_features_are_read_before_a_dropout_that_leaves_them_alone():
+    for inplace, features in ((False, "module.1:input"), (True, "module.2:input")):
+        net = nn.Sequential(nn.Conv2d(3, 8, 1), nn.Dropout(0.5, inplace), nn.Conv2d(8, 5, 1))
+        assert wrap(net, 5).taps["features"] == features
+
+
 def test_own_taps_and_input():
     net = Plain().eval()
     model = wrap(net, 5, taps={"features": "body", "aux": "aux_head"}, input="imagenet")
@@ -71,6 +77,8 @@ def test_what_does_not_fit_is_said():
         wrap(Plain(), 9)
     with pytest.raises(ValueError, match=r"tap 'features'.*'boddy'.*did you mean 'body'"):
         wrap(Plain(), 5, taps={"features": "boddy"})
+    with pytest.raises(ValueError, match=r"in multiples of 8 .*, came 30x16; make it 32x16"):
+        wrap(Plain(), 5, multiple_of=8)(torch.rand(1, 3, 30, 16))
     with pytest.raises(ValueError, match="came dict; check num_classes"):
         wrap(Plain(form="wrong"), 5)(torch.rand(1, 3, 8, 8))
     with pytest.raises(ValueError, match=r"came \(1, 5\)"):

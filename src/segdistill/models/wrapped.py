@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from difflib import get_close_matches
 from typing import Any
 
+import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
@@ -34,6 +35,9 @@ class Wrapped(SegmentationModel):
         self.align_corners, self.multiple_of = align_corners, multiple_of
 
     def forward(self, images: Float[Tensor, "b c h w"]) -> Float[Tensor, "b k rows columns"]:
+        # A traced size is a symbol, and was padded before.
+        if not torch.compiler.is_compiling():
+            _check_size(images, self.multiple_of)
         return _logits(self.module(self.input(images)), self.num_classes)
 
 
@@ -141,6 +145,16 @@ def _check_path(module: nn.Module, name: str, path: str) -> None:
             f"tap {name!r}: expected the path of a module in {type(module).__name__}, "
             f"came {path!r}; "
             + (f"did you mean {', '.join(map(repr, near))}?" if near else f"it has {known[1:8]}")
+        )
+
+
+def _check_size(images: Tensor, multiple: int) -> None:
+    sides = [int(side) for side in images.shape[-2:]]
+    if any(side % multiple for side in sides):
+        fitting = "x".join(str(-(-side // multiple) * multiple) for side in sides)
+        raise ValueError(
+            f"expected height and width in multiples of {multiple} for this network, came "
+            f"{sides[0]}x{sides[1]}; make it {fitting} (train.crop, in training)"
         )
 
 

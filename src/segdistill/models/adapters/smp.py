@@ -11,7 +11,8 @@ from segdistill.names import unknown
 
 
 def conventions(module: Any) -> Conventions:
-    """Its heads upsample with `align_corners=True`; images must be multiples of the encoder's stride.
+    """Its heads upsample with `align_corners=True`; images in multiples of the encoder's stride, where
+    the network says that it needs them (Unet does not).
 
     FPN and PSPNet drop out at the end of the decoder, before the head.
     """
@@ -21,7 +22,9 @@ def conventions(module: Any) -> Conventions:
         # In place it would change the tensor that is tapped; the numbers are the same.
         dropout.inplace = False
         taps["features"] = "decoder.dropout:input"
-    return Conventions(align_corners=True, multiple_of=module.encoder.output_stride, taps=taps)
+    needs = getattr(module, "requires_divisible_input_shape", True)
+    multiple_of = module.encoder.output_stride if needs else 1
+    return Conventions(align_corners=True, multiple_of=multiple_of, taps=taps)
 
 
 def make(name: str, num_classes: int, options: dict[str, Any]) -> Made:
