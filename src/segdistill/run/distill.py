@@ -12,7 +12,7 @@ from segdistill.config import TrainConfig
 from segdistill.data.dataset import SegmentationDataset
 from segdistill.data.loader import evaluation_loader
 from segdistill.models import SegmentationModel, wrap
-from segdistill.models.input import InputNormalisation
+from segdistill.models.encoders import InputSetting
 from segdistill.names import unknown
 from segdistill.run.folder import RunFolder
 from segdistill.run.job import Job
@@ -35,8 +35,8 @@ def distill(
     classes: list[str] | None = None,
     teacher_taps: Mapping[str, str] | None = None,
     student_taps: Mapping[str, str] | None = None,
-    teacher_input: InputNormalisation | None = None,
-    student_input: InputNormalisation | None = None,
+    teacher_input: InputSetting = None,
+    student_input: InputSetting = None,
     min_miou: float | None = None,
     progress: bool = True,
     **train: Any,
@@ -60,7 +60,8 @@ def distill(
         teacher_taps: Tap name -> module path in the teacher. `logits` is its output, and `features` the
             input of its last layer with one channel a class, unless given here.
         student_taps: The same for the student.
-        teacher_input: What the teacher does to RGB in 0..1 first; None: nothing.
+        teacher_input: What the teacher does to RGB in 0..1 first, as `segdistill.models.wrap` takes
+            it ("imagenet", say); None: nothing.
         student_input: The same for the student.
         min_miou: Refuse a teacher that measures less on `val_set` (0 to 100); None: no better than
             chance, 0: none.
@@ -119,7 +120,7 @@ def _fulfil(
     module: nn.Module,
     num_classes: int,
     taps: Mapping[str, str] | None,
-    normalise: InputNormalisation | None,
+    normalise: InputSetting,
 ) -> nn.Module:
     """The module itself where it keeps the contract, else wrapped so that it does."""
     if isinstance(module, SegmentationModel) and normalise is None:
