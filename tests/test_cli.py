@@ -442,3 +442,4 @@ def test_list_models_gives_the_parameters(command: Command) -> None:
     _, out, _ = command("list", "models")
     row = next(line for line in out.splitlines() if "pspnet_r18_half" in line)
     assert "3.27 M" in row
+    assert any("smp:..." in line and "by name" in line for line in out.splitlines())

@@ -150,6 +150,8 @@ def _size(model: str, classes: int = 19) -> str:
 
     from segdistill.models import MODELS, build_model
 
+    if ":" in model:
+        return "by name"
     if "encoder" in signature(MODELS[model]).parameters:
         return "by encoder"
     with torch.device("meta"):
@@ -168,7 +170,12 @@ def _known(what: str) -> list[tuple[str, str]]:
     }
     module, table = where[what]
     names: dict[str, Any] = getattr(import_module(module), table)
-    return [(name, (thing.__doc__ or "").strip().splitlines()[0]) for name, thing in names.items()]
+    found = [(name, (thing.__doc__ or "").strip().splitlines()[0]) for name, thing in names.items()]
+    if what == "models":
+        from segdistill.models.adapters import LIBRARIES
+
+        found += [(f"{library}:...", f"Networks of {LIBRARIES[library]}.") for library in LIBRARIES]
+    return found
 
 
 def _print(thing: Any) -> None:
