@@ -12,13 +12,14 @@ from torch import Tensor, nn
 
 from segdistill.run.folder import RunFolder
 from segdistill.run.recipe import parse_recipe
+from tests.run.plain import write_scenes
 
 ROOT = Path(__file__).parent.parent
-PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
 SMALL = (
     (r"steps=[\d_]+", "steps=2"),
     (r"batch=\d+", "batch=2"),
-    (r"crop=\(\d+, \d+\)", "crop=(32, 48)"),
+    (r"crop=\(\d+, \d+\)", "crop=(32, 64)"),
 )
 COLOURS = torch.tensor([[0.2, 0.2, 0.2], [0.9, 0.1, 0.1], [0.6, 0.7, 0.9]])
 
@@ -69,6 +70,7 @@ def test_a_python_block_runs_as_printed(
     torch.manual_seed(0)
     for pattern, small in SMALL:
         block = re.sub(pattern, small, block)
+    write_scenes(tmp_path / "data" / "mine")
     monkeypatch.chdir(tmp_path)
     names = {
         "teacher": ByColour(),
