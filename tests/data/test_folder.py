@@ -145,3 +145,46 @@ def test_files_that_are_no_images_are_passed_over(folder_tree):
     (folder_tree / "images" / "Thumbs.db").write_text("x")
     (folder_tree / "images" / "._001.png").write_text("x")
     assert len(Folder(folder_tree, "all", classes=3)) == 40
+
+
+def _layouts(root, move):
+    """The forty pictures and masks of a tree, laid out in each of the four ways."""
+    yield "val", {}
+    (root / "names.txt").write_text("003\n001\n")
+    yield "val", {"list_file": "names.txt"}
+    (root / "pairs.txt").write_text("images/003.png masks/003.png\n")
+    yield "val", {"list_file": "pairs.txt"}
+    for split, name in (("train", "000"), ("val", "001")):
+        for kind in ("images", "masks"):
+            move(root / kind / f"{name}.png", root / kind / split / f"{name}.png")
+    yield "val", {}
+    for split, name in (("train", "000"), ("val", "001")):
+        for kind in ("images", "masks"):
+            move(root / kind / split / f"{name}.png", root / split / kind / f"{name}.png")
+    for kind in ("images", "masks"):
+        shutil.rmtree(root / kind)
+    yield "val", {}
+
+
+def test_images_alone_are_found_in_every_layout(folder_tree):
+    def move(source, target):
+        target.parent.mkdir(parents=True, exist_ok=True)
+        source.rename(target)
+
+    seen = 0
+    for split, options in _layouts(folder_tree, move):
+        paired = Folder(folder_tree, split, classes=CLASSES, **options)
+        alone = Folder(folder_tree, split, classes=CLASSES, mask_dir=None, **options)
+        assert paired.labelled and not alone.labelled
+        assert [pair.image for pair in alone.pairs] == [pair.image for pair in paired.pairs]
+        assert sorted(alone[0]) == ["image", "name"]
+        assert (alone.read(0)[1] == 255).all()
+        seen += 1
+    assert seen == 5
+
+
+def test_images_alone_need_no_folder_of_masks(folder_tree):
+    shutil.rmtree(folder_tree / "masks")
+    assert len(Folder(folder_tree, "all", classes=3, mask_dir=None)) == 40
+    alone = Folder(folder_tree / "images", "all", classes=3, image_dir=".", mask_dir=None)
+    assert len(alone) == 40

@@ -227,3 +227,23 @@ def test_more_processes_than_images(scenes):
     few = Synthetic(count=1, size=(32, 48))
     assert len(list(evaluation_loader(few, rank=0, world=2))) == 1
     assert list(evaluation_loader(few, rank=1, world=2)) == []
+
+
+class _Photographs:
+    labelled = False
+
+    def __len__(self):
+        return 2
+
+    def __getitem__(self, index):
+        return {"image": torch.full((3, 8, 8), index / 2)}
+
+
+def test_a_data_set_that_says_so_needs_no_labels():
+    (batch,) = training_loader(_Photographs(), Augment((8, 8)), 2, seed=0, start_step=0, steps=1)
+    assert batch["label"].shape == (2, 8, 8) and (batch["label"] == 255).all()
+    assert [one["name"] for one in evaluation_loader(_Photographs())] == [["0"], ["1"]]
+    labelled = _Photographs()
+    labelled.labelled = True
+    with pytest.raises(ValueError, match="sample 0 has no 'label'"):
+        next(iter(evaluation_loader(labelled)))

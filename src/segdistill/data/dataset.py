@@ -432,7 +432,7 @@ def require_labels(dataset: object, name: str = "this data set") -> None:
     """
     if not getattr(dataset, "labelled", True):
         raise ValueError(
-            f"{name} has no labels: there is nothing to learn from or to score; "
+            f"{name} has no labels: there is nothing to learn from or to score without a teacher; "
             "`segdistill predict RUN --server test` writes masks for a benchmark's server"
         )
 

@@ -29,7 +29,7 @@ class Facts:
 
     Attributes:
         name: Its name in the data set.
-        mask: The mask's file, or the sample's name where there are no files.
+        mask: The mask's file, or the sample's name where there is none.
         image_size: Width and height; None where the image cannot be read.
         mode: Mode of the mask as Pillow calls it; "" where it cannot be read.
         ids: Raw ids in the mask; empty for a mask in colour.
@@ -57,7 +57,7 @@ def pair_facts(pair: Pair, by_colour: bool = False) -> Facts:
         pair: The files.
         by_colour: Whether masks in colour are what is expected.
     """
-    facts = Facts(pair.name, str(pair.mask))
+    facts = Facts(pair.name, str(pair.mask or pair.name))
     faults = []
     try:
         image = read_image(pair.image)
@@ -66,7 +66,7 @@ def pair_facts(pair: Pair, by_colour: bool = False) -> Facts:
     except (ValueError, OSError) as error:
         faults.append(str(error))
     if pair.mask is None:
-        facts.fault = "; ".join([*faults, f"{pair.image}: no mask"])
+        facts.fault = "; ".join(faults)
         return facts
     try:
         with open_mask(pair.mask) as mask:

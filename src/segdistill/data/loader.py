@@ -18,7 +18,7 @@ from jaxtyping import Float, Int64, Num
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
-from segdistill.data.dataset import IGNORED, SegmentationDataset, require_labels
+from segdistill.data.dataset import IGNORED, SegmentationDataset
 from segdistill.data.randomness import generator_for
 from segdistill.data.transforms import Augment, resize_image
 
@@ -54,7 +54,8 @@ def training_loader(
 
     Args:
         dataset: A `SegmentationDataset`, or any data set of `{"image", "label"[, "name"]}` or
-            `(image, label)` with images uint8 or floating point `c h w`.
+            `(image, label)` with images uint8 or floating point `c h w`. One that says
+            `labelled = False` needs no "label": every pixel of its images is ignored.
         augment: Makes a crop of fixed size from a sample.
         batch: Samples in a step, over all processes together.
         seed: Seed of order and augmentation.
@@ -196,7 +197,6 @@ class _Samples(Dataset[Any]):
             )
         if not length():
             raise ValueError("the data set is empty; check its root and split")
-        require_labels(dataset)
         self.dataset, self.transform, self.seed = dataset, transform, seed
         self.length: int = length()
         known = num_classes or getattr(dataset, "num_classes", None)
@@ -264,11 +264,14 @@ def read_sample(dataset: Any, index: int) -> tuple[Num[Tensor, "c h w"], Num[Ten
     """
     if isinstance(dataset, SegmentationDataset):
         return *dataset.read(index), dataset.names[index]
-    return _foreign_sample(dataset[index], index)
+    return _foreign_sample(dataset[index], index, getattr(dataset, "labelled", True))
 
 
-def _foreign_sample(item: Any, index: int) -> tuple[Tensor, Tensor, str]:
+def _foreign_sample(item: Any, index: int, labelled: bool) -> tuple[Tensor, Tensor, str]:
     """Image, label and name of a sample of somebody's own data set."""
+    if isinstance(item, dict) and "image" in item and not labelled:
+        image = _as_tensor(item["image"], "image", str(index))
+        item = {**item, "label": torch.full(image.shape[-2:], IGNORED)}
     if isinstance(item, dict):
         missing = [key for key in ("image", "label") if key not in item]
         if missing:

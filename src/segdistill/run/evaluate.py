@@ -9,7 +9,7 @@ from jaxtyping import Int, Int64
 from torch import Tensor, nn
 from torch.utils.data import Dataset
 
-from segdistill.data.dataset import IGNORED
+from segdistill.data.dataset import IGNORED, require_labels
 from segdistill.data.loader import evaluation_loader
 from segdistill.run.protocol import Protocol, Size, evaluating, label_map
 
@@ -178,6 +178,7 @@ def evaluate(
     protocol = Protocol(size, window, overlap, flip, tuple(scales), average, precision)
     if absent not in ("undefined", "zero"):
         raise ValueError(f"absent should be 'undefined' or 'zero', not {absent!r}")
+    require_labels(dataset)
     classes = _class_names(model, dataset)
     device = torch.device(device) if device is not None else _device_of(model)
     model.to(device)
