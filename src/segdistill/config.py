@@ -72,6 +72,8 @@ class MethodConfig:
     """supervised, kd, cwd, skd, idd: see `segdistill list methods`"""
     preset: Literal["default", "paper"] = "default"
     """default: weights that carry over; paper: as published or released"""
+    labels: Literal["data", "teacher"] = "data"
+    """what terms that learn from labels are given: the data's, or the teacher's class of every pixel"""
 
 
 @dataclass

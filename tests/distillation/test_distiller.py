@@ -2,6 +2,7 @@ import copy
 
 import pytest
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from segdistill.distillation.catalogue import METHODS, PRESETS, build_method
@@ -287,3 +288,57 @@ def test_tensors_are_aligned_in_full_precision_under_autocast() -> None:
         values = distiller(*batch())
     assert values["pixelwise"].dtype == torch.float32
     assert torch.isfinite(values["pixelwise"])
+
+
+def _teacher_classes(teacher: nn.Module, images: Tensor, align_corners: bool) -> Tensor:
+    with torch.no_grad():
+        logits = teacher(images)
+    size = images.shape[-2:]
+    return F.interpolate(logits, size, mode="bilinear", align_corners=align_corners).argmax(1)
+
+
+@pytest.mark.parametrize("align_corners", [False, True])
+def test_the_teachers_classes_stand_for_the_labels_of_every_term(align_corners: bool) -> None:
+    torch.manual_seed(0)
+    student, teacher = Tiny(6), Tiny(9).eval()
+    teacher.align_corners = align_corners
+    images, labels = batch()
+    # Enough that the classes differ from place to place, and from the labels.
+    classes = _teacher_classes(teacher, images, align_corners)
+    assert len(classes.unique()) > 1 and (classes != labels).any()
+    method = build_method("idd", num_classes=3)
+    given, taken = (
+        Distiller(copy.deepcopy(student), copy.deepcopy(method), copy.deepcopy(teacher), source)
+        for source in ("data", "teacher")
+    )
+    for distiller in (given, taken):
+        torch.manual_seed(1)
+        distiller.dry_pass(images)
+        distiller.prepare([images] * 4)
+    with_labels, without = given(images, classes), taken(images, torch.full_like(labels, 255))
+    for name, value in with_labels.items():
+        torch.testing.assert_close(value, without[name], rtol=0, atol=0, msg=name)
+    assert with_labels["cross_entropy"] != given(images, labels)["cross_entropy"]
+
+
+def test_a_student_can_learn_from_the_teachers_classes_alone() -> None:
+    torch.manual_seed(0)
+    method = build_method("supervised", num_classes=3)
+    distiller = Distiller(Tiny(6), method, Tiny(9), labels="teacher")
+    images, labels = batch()
+    values = distiller(images, torch.full_like(labels, 255))
+    assert values["cross_entropy"] > 0
+    distiller.method.total(values).backward()
+    assert all(p.grad is None for p in distiller.teacher.parameters())  # type: ignore[union-attr]
+
+
+def test_labels_of_the_teacher_need_one_with_logits() -> None:
+    method = build_method("supervised", num_classes=3)
+    with pytest.raises(ValueError, match=r"method\.labels teacher: .* give the recipe a teacher"):
+        Distiller(Tiny(6), method, labels="teacher")
+    teacher = Tiny(9)
+    teacher.taps = {"features": "body"}
+    with pytest.raises(
+        ValueError, match=r"method\.labels teacher: the teacher has no tap named 'logits'"
+    ):
+        Distiller(Tiny(6), method, teacher, "teacher")

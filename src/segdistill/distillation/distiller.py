@@ -4,9 +4,10 @@ import logging
 from collections.abc import Collection, Iterable, Mapping
 from copy import deepcopy
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from segdistill.distillation.alignment import Alignment
@@ -36,6 +37,11 @@ class Distiller(nn.Module):
     a training loop may set up, wrap, move and save this module as any other. `forward` gives the
     *unweighted* value of each term; `method.total` weighs and adds them.
 
+    With `labels="teacher"` every term that learns from labels is given the teacher's instead: the class
+    of its largest logit at each pixel, logits resized bilinearly to the images by the teacher's
+    `align_corners`. They are hard labels, right or wrong: nothing marks where the teacher is unsure, and
+    the padding of a crop that reaches over its image gets a class, too.
+
     A term that compares logits with the teacher's reads the student's `logits_distilled`, where the
     student has such a tap: ESPNet learns from labels at its output, and from a teacher at stride 8.
 
@@ -43,14 +49,19 @@ class Distiller(nn.Module):
         student: Network that is trained; it has `taps`, and `align_corners` if it has one.
         method: The terms. Terms marked optional whose tap the student lacks are left out.
         teacher: Frozen network, for methods that need one.
+        labels: `data`, or `teacher` for the teacher's classes in place of the labels.
 
     Raises:
-        ValueError: A term reads a tap that a network does not have, or the method needs a teacher and
-            there is none.
+        ValueError: A term reads a tap that a network does not have, or the method needs a teacher, or
+            its labels, and there is none.
     """
 
     def __init__(
-        self, student: nn.Module, method: Method, teacher: nn.Module | None = None
+        self,
+        student: nn.Module,
+        method: Method,
+        teacher: nn.Module | None = None,
+        labels: Literal["data", "teacher"] = "data",
     ) -> None:
         super().__init__()
         student_paths = tap_paths(student)
@@ -61,6 +72,9 @@ class Distiller(nn.Module):
             raise ValueError(
                 f"method {method.name!r} learns from a teacher: give the recipe a teacher"
             )
+        self._teacher_labels = labels == "teacher"
+        if self._teacher_labels and teacher is None:
+            raise ValueError("method.labels teacher: there is none; give the recipe a teacher")
         self.student = student
         self.losses = nn.ModuleDict({n: t.loss for n, t in self.method.terms.items()})
         self.alignments = nn.ModuleDict()
@@ -84,10 +98,17 @@ class Distiller(nn.Module):
         return self._hidden[0] if self._hidden else None
 
     def _reads_teacher(self) -> bool:
-        return any(_reads_teacher(term) for term in self.method.terms.values())
+        terms = self.method.terms.values()
+        return self._teacher_labels or any(_reads_teacher(term) for term in terms)
 
     def _wanted(self, paths: Mapping[str, str], owner: str) -> dict[str, str]:
         wanted = {}
+        if owner == "teacher" and self._teacher_labels:
+            if "logits" not in paths:
+                raise ValueError(
+                    f"method.labels teacher: the teacher has {unknown('tap', 'logits', paths)}"
+                )
+            wanted["logits"] = paths["logits"]
         for name, term in self.method.terms.items():
             if owner == "teacher" and not _reads_teacher(term):
                 continue
@@ -120,10 +141,13 @@ class Distiller(nn.Module):
 
         Args:
             images: RGB in 0..1, `b 3 h w`.
-            labels: Class ids `b h w` at the images' size, 255 ignored.
+            labels: Class ids `b h w` at the images' size, 255 ignored; not read where they are the
+                teacher's.
             only: Compute these terms alone.
         """
         student, teacher = self._run(images)
+        if self._teacher_labels:
+            labels = self._classes(teacher["logits"], images)
         batch = {"images": images, "labels": labels}
         values: dict[str, Tensor] = {
             name: term.loss(**self._arguments(name, term, student, teacher, batch))
@@ -134,6 +158,14 @@ class Distiller(nn.Module):
         # taken from these.
         self._values = values
         return {name: value.clone() for name, value in values.items()}
+
+    def _classes(self, logits: Tensor, images: Tensor) -> Tensor:
+        """The teacher's class of each pixel of the images, `b h w`."""
+        corners = bool(getattr(self._hidden[0], "align_corners", False))
+        size = images.shape[-2:]
+        full = F.interpolate(logits.float(), size, mode="bilinear", align_corners=corners)
+        # Not argmax, which is slower over an inner axis on a CPU.
+        return full.max(1).indices
 
     def _arguments(
         self,

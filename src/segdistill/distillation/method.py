@@ -63,6 +63,11 @@ class Term:
         """Whether the loss cannot be computed without a teacher."""
         return self.inputs().get("teacher", False)
 
+    @property
+    def needs_labels(self) -> bool:
+        """Whether the loss cannot be computed without labels."""
+        return self.inputs().get("labels", False)
+
 
 class Method:
     """Named terms.
