@@ -19,6 +19,7 @@ def audit_teacher(job: Job, fabric: Fabric, write: bool = True) -> dict[str, Any
     """Measure the teacher on the evaluation split and record it.
 
     A teacher that is a finished run, measured on the same data in the same way, is not measured again.
+    Without labels it cannot be measured, which is recorded with an `miou` of None.
 
     Args:
         job: The training that is about to begin.
@@ -30,9 +31,12 @@ def audit_teacher(job: Job, fabric: Fabric, write: bool = True) -> dict[str, Any
 
     Raises:
         ValueError: The teacher measures less than `teacher.min_miou`, or no better than chance; with
-            the reading of its classes or input that measures clearly more, if there is one.
+            the reading of its classes or input that measures clearly more, if there is one. Or
+            `teacher.min_miou` is asked of images without labels.
     """
     config = job.recipe.teacher
+    if not job.val_labelled:
+        return _unmeasured(job, write)
     figures = _measured(job) or _measure(job, fabric)
     record = {**job.origin, **figures}
     percent = 100 * figures["miou"]
@@ -86,6 +90,27 @@ def shared_files(train_set: Any, val_set: Any) -> list[str]:
     sets = [getattr(dataset, "pairs", []) for dataset in (train_set, val_set)]
     trained = {pair.image.resolve() for pair in sets[0]}
     return [pair.name for pair in sets[1] if pair.image.resolve() in trained]
+
+
+def _unmeasured(job: Job, write: bool) -> dict[str, Any]:
+    config, split = job.recipe.teacher, job.recipe.data.val_split
+    if refused := unmeasurable(config.min_miou if config is not None else None, split):
+        raise ValueError(refused)
+    record = {**job.origin, "miou": None, "unmeasured": f"{split} has no labels"}
+    if write:
+        write_json(job.out / "teacher.json", record)
+        _log.info("teacher: not measured, as %s has no labels (%s)", split, _where(job.origin))
+    return record
+
+
+def unmeasurable(least: float | None, split: str) -> str:
+    """What is wrong with asking a least mIoU of a split without labels; "" where none is asked."""
+    if not least:
+        return ""
+    return (
+        f"teacher.min_miou {least} cannot be checked, as {split} has no labels: leave it out, or "
+        "name a labelled data.val_split"
+    )
 
 
 def _where(origin: dict[str, Any]) -> str:

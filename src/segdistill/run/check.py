@@ -10,11 +10,13 @@ from segdistill.config import DataConfig, Recipe, to_dict
 from segdistill.data.dataset import colour_text, list_names
 from segdistill.data.proposal import proposals
 from segdistill.data.survey import Survey, survey
-from segdistill.run.audit import explained, refusal
+from segdistill.distillation.catalogue import build_method
+from segdistill.run.agreement import missing_labels
+from segdistill.run.audit import explained, refusal, unmeasurable
 from segdistill.run.console import render
 from segdistill.run.data_audit import Findings, Split, judge, open_for_audit
 from segdistill.run.evaluate import evaluate
-from segdistill.run.job import resolve_device
+from segdistill.run.job import resolve_device, with_teacher_classes
 from segdistill.run.networks import load_teacher
 from segdistill.run.progress import counting
 from segdistill.run.suspects import suspect
@@ -37,19 +39,24 @@ def check(recipe: Recipe, name: str = "RECIPE") -> None:
         ValueError: Something must be mended before training; one line, after all was printed.
     """
     found = Findings()
-    opened = [open_for_audit(recipe.data, which, found) for which in ("train", "val")]
+    recipe = with_teacher_classes(recipe)
+    labelled = recipe.teacher is None
+    opened = [open_for_audit(recipe.data, w, found, labelled) for w in ("train", "val")]
     splits = [split for split in opened if split.dataset is not None]
     surveys = []
     for split in splits:
         with counting(f"reading {split.name}") as progress:
             surveys.append(survey(split.dataset, split.label_map, progress))
-        _say_split(split.name, surveys[-1])
-    if len({tuple(split.classes) for split in splits}) == 1:
-        _say_classes(splits, surveys)
+        _say_split(split, surveys[-1])
+    masked = [pair for pair in zip(splits, surveys, strict=True) if pair[0].labelled]
+    if len({tuple(split.classes) for split, _ in masked}) == 1:
+        _say_classes([split for split, _ in masked], [one for _, one in masked])
     else:
-        for split, one in zip(splits, surveys, strict=True):
+        for split, one in masked:
             _say_classes([split], [one])
     judge(splits, surveys, found)
+    for split in splits[:1]:
+        _check_method(recipe, split, found)
     proposed = _propose(recipe.data, splits, surveys)
     if recipe.teacher is not None:
         if all(split.opened for split in opened) and not any(one.unusable for one in surveys):
@@ -59,15 +66,17 @@ def check(recipe: Recipe, name: str = "RECIPE") -> None:
     _verdict(found, name, proposed)
 
 
-def _say_split(name: str, found: Survey) -> None:
+def _say_split(split: Split, found: Survey) -> None:
     sizes = [f"{w}x{h} ({count})" for (w, h), count in found.sizes.most_common()]
     modes = [
         f"{mode} ({seen.images}{'' if seen.images == found.samples else f', first {seen.file}'})"
         for mode, seen in sorted(found.modes.items(), key=lambda item: -item[1].images)
     ]
-    _say(f"{name}: {found.samples} images with masks")
+    masks = "with masks" if split.labelled else "without labels"
+    _say(f"{split.name}: {found.samples} images {masks}")
     _say(f"  images: {list_names(sizes) or 'none could be read'}")
-    _say(f"  masks: mode {list_names(modes) or 'none could be read'}")
+    if split.labelled:
+        _say(f"  masks: mode {list_names(modes) or 'none could be read'}")
 
 
 def _say_classes(splits: Sequence[Split], surveys: Sequence[Survey]) -> None:
@@ -124,6 +133,22 @@ def _propose(config: DataConfig, splits: Sequence[Split], surveys: Sequence[Surv
     return bool(fitting)
 
 
+def _check_method(recipe: Recipe, train: Split, found: Findings) -> None:
+    """Whether the method can learn from a split without labels."""
+    if train.labelled:
+        return
+    chosen, terms = recipe.chosen_method(), to_dict(recipe)["terms"]
+    try:
+        method = build_method(chosen.name, len(train.classes), chosen.preset, terms)
+        # An optional term may be left out, by a student without its tap.
+        method = method.without(name for name, term in method.terms.items() if term.optional)
+    except ValueError as error:
+        found.wrong.append(str(error))
+        return
+    if refused := missing_labels(method, chosen.labels, train.name):
+        found.wrong.append(refused)
+
+
 def _check_teacher(recipe: Recipe, val: Split, found: Findings) -> None:
     assert recipe.teacher is not None
     options = {
@@ -134,6 +159,10 @@ def _check_teacher(recipe: Recipe, val: Split, found: Findings) -> None:
     try:
         model, origin = load_teacher(recipe.teacher, len(val.classes))
         _say(f"\nteacher: {origin.get('run') or origin.get('model')}; {origin.get('load', '')}")
+        if not val.labelled:
+            found.warnings.append(f"the teacher was not measured: {val.name} has no labels")
+            found.blame(list(filter(None, [unmeasurable(recipe.teacher.min_miou, val.name)])))
+            return
         with counting("measuring the teacher") as progress:
             evaluation = evaluate(model, val.dataset, progress=progress, **options)
         _say(evaluation.table())

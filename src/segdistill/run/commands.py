@@ -11,11 +11,12 @@ from rich.console import Console
 from rich.table import Table
 
 from segdistill.config import DataConfig, option_names, to_dict
+from segdistill.run.agreement import agreement
 from segdistill.run.console import render
 from segdistill.run.evaluate import evaluate
 from segdistill.run.folder import RunFolder
 from segdistill.run.job import open_split, resolve_device
-from segdistill.run.networks import load_run_model
+from segdistill.run.networks import load_run_model, load_teacher
 from segdistill.run.predict import load_predictor, predict
 from segdistill.run.profile import compare as compare_profiles
 from segdistill.run.profile import table as profile_table
@@ -33,17 +34,24 @@ def run_data(run: RunFolder) -> DataConfig:
 def evaluate_run(path: str, weights: str, split: str | None, device: str, **protocol: Any) -> None:
     """Measure a run's network on a split of its data and print the table.
 
-    The protocol is that of the run's recipe, but for what is given here and not None.
+    The protocol is that of the run's recipe, but for what is given here and not None. On a split
+    without labels the agreement with the run's teacher is measured.
     """
     run = RunFolder(path)
     model = load_run_model(run, weights)
-    data = run_data(run)
+    recipe = parse_recipe(run.config(), name=str(run.path / "config.yaml"))
+    data, teacher = recipe.data, recipe.teacher
     if split is not None:
         data.val_split = split
-    options = to_dict(parse_recipe(run.config()))["evaluate"]
+    options = to_dict(recipe)["evaluate"]
     options |= {key: value for key, value in protocol.items() if value is not None}
-    dataset = open_split(data, "val")
-    result = evaluate(model, dataset, size=data.size, device=resolve_device(device), **options)
+    options |= {"size": data.size, "device": resolve_device(device)}
+    dataset = open_split(data, "val", labelled=teacher is None)
+    if teacher is None or getattr(dataset, "labelled", True):
+        result = evaluate(model, dataset, **options)
+    else:
+        known, _ = load_teacher(teacher, len(dataset.classes))
+        result = agreement(model, dataset, known, **options)
     _print(result.table())
     networks = {path: model, **_teacher_of(run)}
     size = data.size or tuple(dataset[0]["image"].shape[-2:])

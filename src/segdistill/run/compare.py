@@ -7,12 +7,13 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from segdistill.config import MethodConfig, Recipe
+from segdistill.config import DataConfig, MethodConfig, Recipe
 from segdistill.distillation.catalogue import METHODS, method_terms
 from segdistill.distillation.method import override
 from segdistill.names import unknown
 from segdistill.run.console import log_table
 from segdistill.run.folder import RunFolder, write_json
+from segdistill.run.job import open_split, with_teacher_classes
 from segdistill.run.report import find_runs, summarise
 from segdistill.run.summary import RunSummary, comparison_rows, comparison_table
 from segdistill.run.train import train
@@ -60,6 +61,8 @@ def compare(
     if recipe.teacher is None and any(m.name != "supervised" for m in chosen.values()):
         raise ValueError("compare: the methods learn from a teacher; give the recipe a teacher")
     _check_terms(recipe, list(chosen.values()))
+    if recipe.teacher is not None:
+        _check_labels(with_teacher_classes(recipe).data)
     base = Path(recipe.out or f"runs/{name}")
     runs = [
         train(one_run(recipe, method, seed, base, text), progress=progress)
@@ -69,12 +72,22 @@ def compare(
     return conclude(runs, base)
 
 
+def _check_labels(data: DataConfig) -> None:
+    if not getattr(open_split(data, "val", labelled=False), "labelled", True):
+        raise ValueError(
+            f"compare ranks by mIoU, and split {data.val_split!r} has no labels: name a labelled "
+            "data.val_split, or train each method and read its agreement with the teacher"
+        )
+
+
 def _method(recipe: Recipe, text: str) -> MethodConfig:
     """The method of a name of the catalogue or of a variant, checked."""
     if text in recipe.variants:
         return _variant_method(recipe, text)
     name, _, preset = text.partition(":")
     method = MethodConfig(name, preset or "default")  # type: ignore[arg-type]
+    if name != "supervised":
+        method.labels = recipe.chosen_method().labels
     if recipe.variants and name not in METHODS:
         raise ValueError(unknown("method or variant", name, {**METHODS, **recipe.variants}))
     method_terms(method.name, method.preset)
@@ -114,12 +127,13 @@ def one_run(
     terms = {name: change for name, change in recipe.terms.items() if name in own}
     label = method.name if method.preset == "default" else f"{method.name}-{method.preset}"
     variant = name if name in recipe.variants else None
+    plain = method.name == "supervised" and method.labels == "data"
     if variant is not None:
         terms, label = {**terms, **recipe.variants[variant].terms}, variant
     return replace(
         recipe,
         method=method,
-        teacher=None if method.name == "supervised" else recipe.teacher,
+        teacher=None if plain else recipe.teacher,
         terms=terms,
         variants={},
         train=replace(recipe.train, seed=seed),

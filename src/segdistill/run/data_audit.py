@@ -40,6 +40,7 @@ class Split:
         opened: Whether it could be.
         classes: Names of the classes; empty where none are declared.
         label_map: The declared mapping, where one can be used.
+        labelled: Whether there are labels.
     """
 
     name: str
@@ -47,13 +48,14 @@ class Split:
     opened: bool
     classes: list[str]
     label_map: LabelMap | None
+    labelled: bool = True
 
 
-def open_for_audit(config: DataConfig, which: str, found: Findings) -> Split:
-    """A split as training would open it, or as much of it as there is."""
+def open_for_audit(config: DataConfig, which: str, found: Findings, labelled: bool = True) -> Split:
+    """A split as training would open it, or as much of it as there is; see `open_split`."""
     name = config.train_split if which == "train" else config.val_split
     try:
-        dataset = open_split(config, which)
+        dataset = open_split(config, which, labelled)
     except (ValueError, OSError) as error:
         found.blame([str(error)])
         return _open_leniently(config, which, name, found)
@@ -61,7 +63,7 @@ def open_for_audit(config: DataConfig, which: str, found: Findings) -> Split:
     label_map = getattr(dataset, "label_map", None)
     if label_map is None and 0 < len(classes) <= MAX_CLASSES:
         label_map = LabelMap(None, len(classes))
-    return Split(name, dataset, True, classes, label_map)
+    return Split(name, dataset, True, classes, label_map, getattr(dataset, "labelled", True))
 
 
 def _open_leniently(config: DataConfig, which: str, name: str, found: Findings) -> Split:
@@ -107,7 +109,8 @@ def judge(splits: Sequence[Split], surveys: Sequence[Survey], found: Findings) -
                 f"{split.name}: the palettes of the masks differ ({one.palettes_differ}): if colours "
                 "tell the classes, declare a mapping of colours"
             )
-        _judge_classes(split, one, found)
+        if split.labelled:
+            _judge_classes(split, one, found)
     if len({tuple(split.classes) for split in splits}) > 1:
         found.wrong.append("train and val declare different classes: they must be the same")
     most = max((len(split.classes) for split in splits), default=0)

@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from dataclasses import fields
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from torch import nn
 from torch.utils.data import Dataset
@@ -32,6 +32,7 @@ def distill(
     *,
     preset: str = "default",
     terms: Mapping[str, Mapping[str, Any]] | None = None,
+    labels: Literal["data", "teacher"] = "data",
     classes: list[str] | None = None,
     teacher_taps: Mapping[str, str] | None = None,
     student_taps: Mapping[str, str] | None = None,
@@ -49,13 +50,15 @@ def distill(
         teacher: Trained network; None for plain training. It is frozen and kept in `eval()`.
         student: Network that is trained, in place. Its weights also land in the run.
         train_set: Samples to learn from: `{image, label, name}` or `(image, label)` with the image
-            `3 h w` in 0..1 (RGB) or uint8, the label `h w` of class ids with 255 ignored.
-        val_set: Samples to measure on.
+            `3 h w` in 0..1 (RGB) or uint8, the label `h w` of class ids with 255 ignored. A data
+            set with the attribute `labelled = False` gives `{image, name}`.
+        val_set: Samples to measure on; without labels, the agreement with the teacher.
         method: A name of `segdistill list methods`.
         steps: Optimiser steps.
         out: The run's folder.
         preset: `default` or `paper`.
         terms: Overrides of the method's terms, `{"channelwise": {"weight": 5}}`.
+        labels: What terms that learn from labels are given: the data's, or the `teacher`'s classes.
         classes: Names of the classes; those of the data set, or numbers, by default.
         teacher_taps: Tap name -> module path in the teacher. `logits` is its output, and `features` the
             input of its last layer with one channel a class, unless given here.
@@ -90,7 +93,7 @@ def distill(
     values: dict[str, Any] = {
         "data": {"name": _path_of(train_set)},
         "student": {"model": _path_of(student)},
-        "method": {"name": method, "preset": preset},
+        "method": {"name": method, "preset": preset, "labels": labels},
         "terms": {name: dict(change) for name, change in (terms or {}).items()},
         "train": {"steps": steps, **train},
         "out": str(out),
@@ -142,6 +145,7 @@ class _Declared(Dataset[Any]):
     def __init__(self, dataset: Any, classes: list[str]) -> None:
         self.dataset, self.classes, self.num_classes = dataset, classes, len(classes)
         self.palette = getattr(dataset, "palette", [])
+        self.labelled = getattr(dataset, "labelled", True)
 
     @classmethod
     def where_needed(cls, dataset: Any, classes: list[str]) -> Any:

@@ -1,8 +1,8 @@
 """Measure a network on a labelled set: one confusion matrix, and what follows from it."""
 
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
-from typing import Any, Literal
+from dataclasses import asdict, dataclass, fields
+from typing import Any, ClassVar, Literal
 
 import torch
 from jaxtyping import Int, Int64
@@ -35,6 +35,9 @@ class Evaluation:
         images: How many images were counted.
         protocol: How the images were shown, and the rule for absent classes, as plain values.
     """
+
+    score: ClassVar[tuple[str, str]] = ("miou", "mIoU")
+    """what networks are ranked by, among `figures`, and its title"""
 
     miou: float
     iou: list[float | None]
@@ -83,6 +86,14 @@ class Evaluation:
             protocol={**(protocol or {}), "absent": absent},
         )
 
+    def figures(self) -> dict[str, Any]:
+        """The figures of a row of metrics, by the names that `to_json` gives them."""
+        return {"miou": self.miou, "iou": self.iou, "pixel_accuracy": self.pixel_accuracy}
+
+    def headline(self) -> str:
+        """The main figure in a few words."""
+        return f"{100 * self.miou:.2f} mIoU over {self.classes_counted} classes"
+
     def to_json(self) -> dict[str, Any]:
         """Plain values for a JSON file; `from_json` reads them back."""
         return {**asdict(self), "confusion": self.confusion.tolist()}
@@ -94,7 +105,7 @@ class Evaluation:
         Raises:
             ValueError: A key is missing.
         """
-        names = list(cls.__dataclass_fields__)
+        names = [field.name for field in fields(cls)]
         if missing := [name for name in names if name not in values]:
             raise ValueError(f"no evaluation: {', '.join(missing)} missing; run `evaluate` again")
         known = {name: values[name] for name in names}

@@ -1,7 +1,8 @@
 """A training with everything built that does not depend on a device, and the device it runs on."""
 
 import os
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -14,7 +15,9 @@ from torch import nn
 from segdistill.config import DataConfig, Recipe, to_dict
 from segdistill.data import build_dataset
 from segdistill.data.dataset import require_labels
+from segdistill.run.agreement import agreement
 from segdistill.run.evaluate import Evaluation, evaluate
+from segdistill.run.folder import RunFolder
 
 
 @dataclass
@@ -40,6 +43,11 @@ class Job:
     train_set: Any
     val_set: Any
     classes: list[str]
+
+    @property
+    def val_labelled(self) -> bool:
+        """Whether there is something to score against; else the student is compared with its teacher."""
+        return bool(getattr(self.val_set, "labelled", True))
 
 
 def open_split(config: DataConfig, split: str, labelled: bool = True) -> Any:
@@ -68,6 +76,21 @@ def split_options(config: DataConfig, split: str) -> dict[str, Any]:
         **config.options,
         **(config.train_options if split == "train" else config.val_options),
     }
+
+
+def with_teacher_classes(recipe: Recipe) -> Recipe:
+    """Give a folder of images alone the classes and colours of the teacher's run, where it names none.
+
+    Raises:
+        FileNotFoundError: There is no such run, or it is not finished.
+    """
+    data, teacher = recipe.data, recipe.teacher
+    alone = data.name == "folder" and data.options.get("mask_dir", "") is None
+    if not alone or "classes" in data.options or teacher is None or teacher.run is None:
+        return recipe
+    info = RunFolder(teacher.run).model_info()
+    known = {key: info[key] for key in ("classes", "palette") if info.get(key)}
+    return replace(recipe, data=replace(data, options={**known, **data.options}))
 
 
 def resolve_device(device: str) -> str:
@@ -115,10 +138,17 @@ def share_state(fabric: Fabric, module: nn.Module) -> None:
 
 
 def evaluate_with(job: Job, model: nn.Module, fabric: Fabric) -> Evaluation:
-    """Evaluate a network on the job's evaluation split, over all processes, in full precision."""
+    """Evaluate a network on the job's evaluation split, over all processes, in full precision.
+
+    Where the split has no labels, the teacher's classes stand for them.
+    """
     many = fabric.world_size > 1
     options = to_dict(job.recipe)["evaluate"]
-    return evaluate(
+    measure: Callable[..., Evaluation] = evaluate
+    if not job.val_labelled:
+        assert job.teacher is not None
+        measure = partial(agreement, teacher=job.teacher)
+    return measure(
         model,
         job.val_set,
         size=job.recipe.data.size,

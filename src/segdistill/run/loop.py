@@ -44,14 +44,16 @@ class Validation:
     """What the loop asks of an evaluation.
 
     Attributes:
-        run: Evaluates the student at a step and gives `miou` and further figures of a metrics row.
+        run: Evaluates the student at a step and gives the figures of a metrics row.
         every: Steps between evaluations; 0 for none during the training.
         save_best: Called when the student is the best so far.
+        score: The figure that says which is best, a share from 0 to 1, and what it is called.
     """
 
     run: Callable[[int], dict[str, Any]]
     every: int
     save_best: Callable[[], None]
+    score: tuple[str, str] = ("miou", "mIoU")
 
 
 def learning_rate_factor(step: int, config: TrainConfig) -> float:
@@ -321,14 +323,15 @@ class Loop:
         due = validation is not None and validation.every > 0 and self.step % validation.every == 0
         if validation is None or not (due or self.step == self.config.steps):
             return False
+        key, title = validation.score
         self.module.eval()
         row = {"kind": "val", "step": self.step, **validation.run(self.step)}
         self.module.train()
         if self.fabric.is_global_zero:
             write_row(self.folder, row)
-            bar.say(f"{self.label}  step {self.step}: {100 * row['miou']:.2f} mIoU")
-        if row["miou"] > self.best:
-            self.best = row["miou"]
+            bar.say(f"{self.label}  step {self.step}: {100 * row[key]:.2f} {title}")
+        if row[key] > self.best:
+            self.best = row[key]
             validation.save_best()
         return True
 

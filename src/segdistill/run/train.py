@@ -12,11 +12,13 @@ from lightning_fabric import Fabric
 from torch import nn
 
 from segdistill.config import Recipe, save_recipe, to_dict
-from segdistill.data.dataset import list_names
+from segdistill.data.dataset import list_names, require_labels
 from segdistill.data.loader import Batch, evaluation_loader, training_loader
 from segdistill.data.transforms import Augment
 from segdistill.distillation.catalogue import build_method
 from segdistill.distillation.distiller import Distiller, TapRow
+from segdistill.distillation.method import Method
+from segdistill.run.agreement import Agreement, missing_labels
 from segdistill.run.audit import audit_teacher, shared_files
 from segdistill.run.checkpoint import NEWEST, PREVIOUS, drop_checkpoints, load_checkpoint
 from segdistill.run.environment import describe_environment, differences
@@ -29,10 +31,12 @@ from segdistill.run.job import (
     open_split,
     resolve_device,
     share_state,
+    with_teacher_classes,
 )
 from segdistill.run.loop import Loop, Validation, write_row
 from segdistill.run.networks import build_student, load_teacher, save_network
 from segdistill.run.profile import profile
+from segdistill.run.recipe import parse_recipe
 
 _log = logging.getLogger(__name__)
 _FREE = {"workers", "log_every", "save_every", "device"}
@@ -56,12 +60,17 @@ def train(recipe: Recipe, name: str = "recipe", progress: bool = True) -> RunFol
         Interrupted: The training was asked to stop and saved its state.
     """
     out = Path(recipe.out or f"runs/{name}-s{recipe.train.seed}")
+    recipe = with_teacher_classes(recipe)
     finished = open_folder(recipe, out)
     if finished is not None:
         _log.info("%s is already finished; remove it, or choose another out, to train anew", out)
         return finished
     check_recipe(recipe)
-    train_set, val_set = open_split(recipe.data, "train"), open_split(recipe.data, "val")
+    # Without a teacher there is nothing to learn from images alone, nor to measure against.
+    train_set, val_set = (
+        open_split(recipe.data, split, labelled=recipe.teacher is None)
+        for split in ("train", "val")
+    )
     classes = [str(c) for c in train_set.classes]
     student = build_student(recipe.student, len(classes), recipe.train.seed)
     teacher: nn.Module | None = None
@@ -98,7 +107,9 @@ def open_folder(recipe: Recipe, out: Path) -> RunFolder | None:
     if not any((out / name).exists() for name in (NEWEST, PREVIOUS, "model.safetensors")):
         return None  # nothing was trained yet: whatever recipe stands there may be replaced
     run = RunFolder(out)
-    old, new = _comparable(run.config()), _comparable(to_dict(recipe))
+    # Read anew, so that a key that is younger than the run has its default.
+    old = _comparable(to_dict(parse_recipe(run.config(), name=str(out / "config.yaml"))))
+    new = _comparable(to_dict(recipe))
     if old != new:
         changed = ", ".join(sorted(_changed_keys(old, new)))
         raise ValueError(
@@ -183,7 +194,8 @@ def execute(job: Job, progress: bool = True) -> RunFolder:
     method_config = job.recipe.chosen_method()
     overrides = to_dict(job.recipe)["terms"]
     method = build_method(method_config.name, len(classes), method_config.preset, overrides)
-    distiller = Distiller(job.student, method, job.teacher)
+    distiller = Distiller(job.student, method, job.teacher, method_config.labels)
+    _check_labels(job, distiller.method)
     probe = _probe_batch(job)
     rows = distiller.dry_pass(probe["image"])
     fabric = make_fabric(job.recipe, find_unused=_has_unused(distiller, probe))
@@ -215,14 +227,17 @@ def execute(job: Job, progress: bool = True) -> RunFolder:
         job.out,
         make_loader(job, fabric),
         Validation(
-            run=lambda step: metrics_row(evaluation(step)),
+            run=lambda step: evaluation(step).figures(),
             every=config.val_every,
             save_best=lambda: save_network(job.student, job.out, "best") if first else None,
+            score=(Evaluation if job.val_labelled else Agreement).score,
         ),
         label=job.out.name,
     )
     if not loop.restore():
         _prepare(job, distiller, loop, fabric)
+        if not job.val_labelled:
+            _record_start(job, evaluation(0), write=first)
     loop.run(progress)
     distiller.close()
     result = evaluation(config.steps)
@@ -246,6 +261,23 @@ def _check_classes(job: Job) -> None:
     if len(set(counts.values())) > 1:
         listed = ", ".join(f"{owner} {count}" for owner, count in counts.items())
         raise ValueError(f"numbers of classes differ ({listed}): they must be the same")
+
+
+def _check_labels(job: Job, method: Method) -> None:
+    data, labels = job.recipe.data, job.recipe.chosen_method().labels
+    if not getattr(job.train_set, "labelled", True):
+        where = f"{data.name}, split {data.train_split!r},"
+        if refused := missing_labels(method, labels, where):
+            raise ValueError(refused)
+    if job.teacher is None:
+        require_labels(job.val_set, f"{data.name}, split {data.val_split!r},")
+
+
+def _record_start(job: Job, start: Evaluation, write: bool) -> None:
+    """Write what the student agrees in untrained: nothing else says what a figure without labels is worth."""
+    if write:
+        write_row(job.out, {"kind": "val", "step": 0, **start.figures()})
+        _log.info("%s  step 0: %s", job.out.name, start.headline())
 
 
 def _probe_batch(job: Job) -> Batch:
@@ -347,11 +379,6 @@ def _evaluator(job: Job, fabric: Fabric) -> Callable[[int], Evaluation]:
     return run
 
 
-def metrics_row(result: Evaluation) -> dict[str, Any]:
-    """An evaluation as figures of a metrics row, shares from 0 to 1."""
-    return {"miou": result.miou, "iou": result.iou, "pixel_accuracy": result.pixel_accuracy}
-
-
 def _finish(job: Job, evaluation: Evaluation, seconds: float) -> None:
     """Write the network, how to build it, and its figures; then drop the resume files."""
     recipe = job.recipe
@@ -383,9 +410,4 @@ def _finish(job: Job, evaluation: Evaluation, seconds: float) -> None:
     }
     write_json(job.out / "evaluation.json", result)
     drop_checkpoints(job.out)
-    _log.info(
-        "%s: %.2f mIoU over %d classes, last weights",
-        job.out,
-        100 * result["miou"],
-        result["classes_counted"],
-    )
+    _log.info("%s: %s, last weights", job.out, evaluation.headline())

@@ -1,0 +1,156 @@
+"""Measure a network on images without labels: how far it agrees with its teacher."""
+
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.utils.data import Dataset
+
+from segdistill.data.loader import read_sample
+from segdistill.data.transforms import resize_image
+from segdistill.distillation.method import Method
+from segdistill.run.evaluate import Evaluation, evaluate
+from segdistill.run.protocol import Protocol, Size, evaluating, label_map
+
+_RENAMED = {
+    "pixel_accuracy": "teacher_agreement",
+    "miou": "teacher_miou",
+    "iou": "teacher_iou",
+    "accuracy": "teacher_found",
+    "confusion": "teacher_confusion",
+}
+
+
+class Agreement(Evaluation):
+    """An evaluation in which the teacher's classes stand for the labels.
+
+    It says how well a student copies, not how often it is right: a student that makes every mistake of
+    its teacher agrees with it wholly. The figures are those of `Evaluation` with "labelled" read as
+    "so classified by the teacher"; every pixel counts. As plain values they bear names of their own, so
+    that none is taken for an accuracy: `teacher_agreement` (share of the pixels with the teacher's
+    class), `teacher_miou` and `teacher_iou` (intersection over union of the two networks' classes),
+    `teacher_found`, `teacher_confusion` (rows the teacher's class).
+    """
+
+    score = ("teacher_miou", "mIoU with the teacher's classes")
+
+    def figures(self) -> dict[str, Any]:
+        """The figures of a row of metrics, under their own names."""
+        return _renamed(super().figures())
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain values for a JSON file, under their own names."""
+        return _renamed(super().to_json())
+
+    def headline(self) -> str:
+        """The figures in one line."""
+        return (
+            f"{100 * self.pixel_accuracy:.2f} % of the pixels as the teacher, "
+            f"{100 * self.miou:.2f} mIoU with its classes"
+        )
+
+    def table(self) -> str:
+        """The figures in per cent as aligned plain text, one line a class."""
+        *rows, _ = super().table().splitlines()
+        return "\n".join(
+            [
+                "against the teacher's classes, as there are no labels:",
+                *rows,
+                f"{self.headline()}, {self.classes_counted} of {len(self.classes)} classes, "
+                f"{self.images} images",
+            ]
+        )
+
+
+def _renamed(values: dict[str, Any]) -> dict[str, Any]:
+    return {_RENAMED.get(key, key): value for key, value in values.items()}
+
+
+def agreement(
+    model: nn.Module,
+    dataset: Any,
+    teacher: nn.Module,
+    *,
+    size: Size | None = None,
+    device: str | torch.device | None = None,
+    absent: Any = "undefined",
+    rank: int = 0,
+    world: int = 1,
+    all_reduce: Any = None,
+    progress: Any = None,
+    **protocol: Any,
+) -> Agreement:
+    """Measure how far a network agrees with its teacher on images, whose labels are not read.
+
+    Both are shown each image in the same way, and their classes are compared at the image's own size.
+
+    Args:
+        model: The network; see `evaluate`.
+        dataset: Images, with labels or without.
+        teacher: The network that it is compared with; moved to `device`.
+        size, device, absent, rank, world, all_reduce, progress: See `evaluate`.
+        **protocol: Further fields of `Protocol`, such as `window` and `flip`.
+
+    Raises:
+        ValueError: As for `evaluate`.
+    """
+    shown = Protocol(size, **protocol)
+    if device is not None:
+        teacher.to(device)
+    result = evaluate(
+        model,
+        _TeacherLabels(dataset, teacher, shown),
+        size=size,
+        device=device,
+        absent=absent,
+        rank=rank,
+        world=world,
+        all_reduce=all_reduce,
+        progress=progress,
+        **protocol,
+    )
+    return Agreement(**vars(result))
+
+
+class _TeacherLabels(Dataset[Any]):
+    """Images with the classes that a network gives their pixels, worked out as they are asked for."""
+
+    def __init__(self, dataset: Any, teacher: nn.Module, protocol: Protocol) -> None:
+        self.dataset, self.teacher, self.protocol = dataset, teacher, protocol
+        self.classes = [str(name) for name in dataset.classes]
+
+    def __len__(self) -> int:
+        return len(self.dataset)
+
+    def __getitem__(self, index: int) -> dict[str, Any]:
+        image, _, name = read_sample(self.dataset, index)
+        with evaluating(self.teacher):
+            return {"image": image, "label": self._classes(image), "name": name}
+
+    def _classes(self, image: Tensor) -> Tensor:
+        height, width = image.shape[-2:]
+        # Resized as the loader does it for the student, in whole steps of 1/255.
+        given = resize_image(image, self.protocol.size or (height, width))[None]
+        device = next(self.teacher.parameters()).device
+        return label_map(
+            self.teacher, given.to(device), (height, width), self.protocol, len(self.classes)
+        ).cpu()
+
+
+def missing_labels(method: Method, labels: str, where: str) -> str:
+    """Why a method cannot learn from images without labels, and what to do; "" where it can.
+
+    Args:
+        method: The method.
+        labels: `method.labels`.
+        where: The images.
+    """
+    needing = [name for name, term in method.terms.items() if term.needs_labels]
+    if not needing or labels == "teacher":
+        return ""
+    plural = len(needing) > 1
+    return (
+        f"{', '.join(needing)} of method {method.name!r} learn{'' if plural else 's'} from labels, and "
+        f"{where} has none: method.labels teacher gives {'them' if plural else 'it'} the teacher's "
+        f"classes, terms.{needing[0]}.weight 0 takes {'one' if plural else 'it'} out"
+    )

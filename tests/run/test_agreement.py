@@ -1,0 +1,349 @@
+"""Images without labels: what a student agrees in with its teacher, and runs that read no label."""
+
+import json
+import logging
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+import yaml
+from torch import Tensor, nn
+
+import segdistill
+from segdistill.cli import main
+from segdistill.run.agreement import agreement
+from segdistill.run.compare import compare
+from segdistill.run.evaluate import evaluate
+from segdistill.run.folder import RunFolder
+from segdistill.run.train import train
+from tests.run import small
+from tests.run.plain import COLOURS, ByColour, teacher_in, write_scenes
+
+NAMES = ["grass", "road", "sky"]
+
+
+class Red(nn.Module):
+    """Two classes: a pixel is the second where its first channel is above a half."""
+
+    num_classes = 2
+
+    def __init__(self, channel: int = 0) -> None:
+        super().__init__()
+        self.channel, self.scale = channel, nn.Parameter(torch.ones(()))
+
+    def forward(self, images: Tensor) -> Tensor:
+        red = self.scale * (images[:, self.channel : self.channel + 1] - 0.5)
+        return torch.cat([-red, red], dim=1)
+
+
+class Pictures:
+    """2x2 pictures without labels."""
+
+    classes = ("dark", "light")
+    labelled = False
+
+    def __init__(self, *pictures: Tensor) -> None:
+        self.pictures = pictures
+
+    def __len__(self) -> int:
+        return len(self.pictures)
+
+    def __getitem__(self, index: int) -> dict[str, Any]:
+        return {"image": self.pictures[index], "name": str(index)}
+
+
+def _picture(red: list[int], green: list[int]) -> Tensor:
+    return torch.tensor([red, green, [0, 0, 0, 0]], dtype=torch.float32).view(3, 2, 2)
+
+
+# The teacher sees red, the student green. Teacher 1 1 0 0 | 1 0 0 0, student 1 0 0 0 | 1 1 0 0:
+# six of eight pixels alike; class 1: 2 in both, 3 + 3 - 2 in either; class 0: 4 in both, 5 + 5 - 4.
+PICTURES = Pictures(_picture([1, 1, 0, 0], [1, 0, 0, 0]), _picture([1, 0, 0, 0], [1, 1, 0, 0]))
+
+
+def test_agreement_by_hand() -> None:
+    result = agreement(Red(1), PICTURES, Red(0))
+    assert result.pixel_accuracy == 6 / 8
+    assert result.iou == [4 / 6, 2 / 4]
+    assert result.miou == (4 / 6 + 2 / 4) / 2
+    assert result.confusion.tolist() == [[4, 1], [1, 2]]
+    assert result.images == 2
+
+
+def test_its_figures_bear_names_of_their_own() -> None:
+    result = agreement(Red(1), PICTURES, Red(0))
+    values = json.loads(json.dumps(result.to_json()))
+    assert values["teacher_agreement"] == 0.75 and values["teacher_iou"] == [4 / 6, 0.5]
+    assert not {"miou", "iou", "accuracy", "pixel_accuracy", "confusion"} & set(values)
+    assert set(result.figures()) == {"teacher_agreement", "teacher_miou", "teacher_iou"}
+    text = result.table()
+    assert text.startswith("against the teacher's classes, as there are no labels:")
+    assert "75.00 % of the pixels as the teacher, 58.33 mIoU with its classes" in text
+    assert "pixel accuracy" not in text
+
+
+def test_a_copy_of_the_teacher_agrees_wholly_and_nobodys_mode_is_changed() -> None:
+    teacher = Red(0).train()
+    result = agreement(Red(0), PICTURES, teacher)
+    assert result.pixel_accuracy == result.miou == 1
+    assert teacher.training
+
+
+def test_both_networks_are_shown_the_image_in_the_same_way(tmp_path: Path) -> None:
+    data = segdistill.build_dataset("synthetic", split="val", size=(32, 48), count=3)
+    torch.manual_seed(0)
+    teacher = segdistill.build_model("compact", num_classes=11, width=8, depth=1)
+    for options in ({"size": (20, 36)}, {"window": (16, 16), "flip": True}, {"scales": (0.5, 1)}):
+        assert agreement(teacher, data, teacher, **options).pixel_accuracy == 1, options
+
+
+# Runs ---------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def frames(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """`train/images` and `val/images`, and no masks."""
+    root = write_scenes(tmp_path_factory.mktemp("frames"))
+    for split in ("train", "val"):
+        shutil.rmtree(root / split / "masks")
+    return root
+
+
+def _values(frames: Path, folder: Path, **changes: Any) -> dict[str, Any]:
+    """A recipe in which a teacher that knows the three colours teaches a small network."""
+    options = {"mask_dir": None, "classes": NAMES}
+    folder.mkdir(exist_ok=True)
+    return small.values(
+        **{
+            "data": {"name": "folder", "root": str(frames), "options": options},
+            "teacher": teacher_in(folder),
+            "method": {"name": "cwd", "labels": "teacher"},
+            "train": {"steps": 30, "crop": [24, 36], "lr": 0.1},
+            "out": str(folder / "run"),
+            **changes,
+        }
+    )
+
+
+def _train(frames: Path, folder: Path, **changes: Any) -> RunFolder:
+    from segdistill.run.recipe import parse_recipe
+
+    return train(parse_recipe(_values(frames, folder, **changes)), progress=False)
+
+
+@pytest.fixture(scope="module")
+def run(frames: Path, tmp_path_factory: pytest.TempPathFactory) -> RunFolder:
+    return _train(frames, tmp_path_factory.mktemp("unlabelled"))
+
+
+def test_a_student_learns_to_agree_with_its_teacher(run: RunFolder) -> None:
+    figures, rows = run.evaluation(), run.metrics()
+    assert figures is not None
+    first, last = (row for row in rows if row["kind"] == "val")
+    assert (first["step"], last["step"]) == (0, 30)
+    assert figures["teacher_agreement"] == last["teacher_agreement"]
+    assert last["teacher_agreement"] > first["teacher_agreement"] + 0.2
+    assert not any("miou" in row for row in rows) and "miou" not in figures
+    terms = next(row for row in rows if row["kind"] == "train")["terms"]
+    assert terms["cross_entropy"]["value"] > 0, "of the teacher's classes"
+    audit = run.teacher()
+    assert audit is not None and audit["miou"] is None
+    assert audit["unmeasured"] == "val has no labels"
+
+
+def test_labels_that_are_not_to_be_read_change_nothing(run: RunFolder, tmp_path: Path) -> None:
+    with_masks = write_scenes(tmp_path / "frames")
+    other = _train(with_masks, tmp_path / "other")
+    ours, theirs = run.evaluation(), other.evaluation()
+    assert ours is not None and theirs is not None
+    assert ours["teacher_confusion"] == theirs["teacher_confusion"]
+
+
+def test_labelled_validation_is_scored_as_ever(tmp_path: Path) -> None:
+    root = write_scenes(tmp_path / "frames")
+    options = {"classes": NAMES, "mapping": {10: 0, 20: 1, 30: 2}}
+    data = {"name": "folder", "root": str(root), "options": options}
+    data["train_options"] = {"mask_dir": None}
+    run = _train(root, tmp_path / "half", data=data)
+    figures, audit = run.evaluation(), run.teacher()
+    assert figures is not None and audit is not None
+    assert "teacher_miou" not in figures and 0 < figures["miou"] <= 1
+    assert audit["miou"] > 0.9
+
+
+def test_classes_and_colours_come_from_the_teachers_run(run: RunFolder, tmp_path: Path) -> None:
+    frames = run.config()["data"]["root"]
+    data = {"name": "folder", "root": frames, "options": {"mask_dir": None}}
+    teacher = {"run": str(run.path)}
+    student = _train(Path(frames), tmp_path / "next", data=data, teacher=teacher)
+    assert student.model_info()["classes"] == NAMES
+    assert student.model_info()["palette"] == run.model_info()["palette"]
+    assert student.config()["data"]["options"]["classes"] == NAMES
+
+
+def test_an_interrupted_run_keeps_the_figures_of_its_start(
+    run: RunFolder, frames: Path, tmp_path: Path
+) -> None:
+    from segdistill.run.loop import Loop
+
+    save, calls = Loop.save, []
+
+    def stop(self: Loop) -> None:
+        save(self)
+        calls.append(self.step)
+        raise KeyboardInterrupt
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Loop, "save", stop)
+        with pytest.raises(KeyboardInterrupt):
+            _train(frames, tmp_path / "cut")
+    resumed = _train(frames, tmp_path / "cut")
+    assert calls == [2]
+    steps = [row["step"] for row in resumed.metrics() if row["kind"] == "val"]
+    assert steps == [0, 30]
+    assert resumed.evaluation()["teacher_confusion"] == run.evaluation()["teacher_confusion"]  # type: ignore[index]
+
+
+def test_a_key_younger_than_the_run_changes_no_recipe(tmp_path: Path) -> None:
+    recipe = small.recipe(
+        method={"name": "supervised"}, train={"steps": 2}, out=str(tmp_path / "run")
+    )
+    run = train(recipe, progress=False)
+    old = run.config()
+    del old["method"]["labels"]
+    (run.path / "config.yaml").write_text(yaml.safe_dump(old))
+    assert train(recipe, progress=False).path == run.path
+
+
+# What cannot be done ------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        (
+            {"method": "idd"},
+            r"cross_entropy, inter_class of method 'idd' learn from labels, and folder, split "
+            r"'train', has none: method\.labels teacher gives them the teacher's classes, "
+            r"terms\.cross_entropy\.weight 0 takes one out",
+        ),
+        (
+            {"method": "kd"},
+            "cross_entropy of method 'kd' learns from labels, .* gives it .* takes it out",
+        ),
+        ({"teacher": None}, "folder, split 'train', has no labels: .* without a teacher"),
+        (
+            {"teacher": {"min_miou": 50.0}},
+            r"teacher\.min_miou 50\.0 cannot be checked, as val has no labels: leave it out",
+        ),
+    ],
+)
+def test_what_needs_labels_is_refused_in_one_line(
+    frames: Path, tmp_path: Path, changes: dict[str, Any], message: str
+) -> None:
+    if changes.get("teacher"):
+        changes = {"teacher": {**teacher_in(tmp_path), **changes["teacher"]}}
+    with pytest.raises(ValueError, match=message) as refusal:
+        _train(frames, tmp_path, **changes)
+    assert "\n" not in str(refusal.value)
+    assert not (tmp_path / "run" / "config.yaml").exists()
+
+
+def test_terms_that_read_no_label_train_without_any(frames: Path, tmp_path: Path) -> None:
+    off = {"cross_entropy": {"weight": 0}}
+    run = _train(frames, tmp_path / "soft", method="kd", terms=off, train={"steps": 2})
+    row = next(row for row in run.metrics() if row["kind"] == "train")
+    assert set(row["terms"]) == {"pixelwise"}
+
+
+def test_a_comparison_needs_labels_to_rank_by(frames: Path, tmp_path: Path) -> None:
+    from segdistill.run.recipe import parse_recipe
+
+    with pytest.raises(ValueError, match="compare ranks by mIoU, and split 'val' has no labels"):
+        compare(parse_recipe(_values(frames, tmp_path)), ["kd", "cwd"], seeds=1, progress=False)
+
+
+def test_distill_takes_images_alone(tmp_path: Path) -> None:
+    class Scenes(Pictures):
+        classes = NAMES  # type: ignore[assignment]
+
+    generator = torch.Generator().manual_seed(0)
+    shape = (4, 24, 36)
+    images = COLOURS[torch.randint(0, 3, shape, generator=generator)].permute(0, 3, 1, 2)
+    run = segdistill.distill(
+        ByColour(),
+        nn.Sequential(nn.Conv2d(3, 3, 3, padding=1)),
+        Scenes(*images),
+        Scenes(*images[:2]),
+        method="kd",
+        labels="teacher",
+        steps=3,
+        batch=2,
+        crop=(24, 36),
+        out=tmp_path / "run",
+        progress=False,
+    )
+    figures = run.evaluation()
+    assert figures is not None and 0 < figures["teacher_agreement"] <= 1
+
+
+# Commands -----------------------------------------------------------------------------------------
+
+Command = Callable[..., tuple[int, str, str]]
+
+
+@pytest.fixture
+def command(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> Command:
+    monkeypatch.setattr("segdistill.cli._set_up", lambda debug: None)
+
+    def call(*argv: object) -> tuple[int, str, str]:
+        code = 0
+        try:
+            main([str(word) for word in argv])
+        except SystemExit as stop:
+            code = int(stop.code or 0)
+        return code, *capsys.readouterr()
+
+    return call
+
+
+def test_evaluate_gives_the_runs_agreement_again(command: Command, run: RunFolder) -> None:
+    figures = run.evaluation()
+    assert figures is not None
+    code, out, error = command("evaluate", run.path)
+    assert code == 0, error
+    share = 100 * figures["teacher_agreement"]
+    assert f"{share:.2f} % of the pixels as the teacher" in out
+
+
+def test_check_says_what_cannot_be_known(frames: Path, tmp_path: Path, command: Command) -> None:
+    values = _values(frames, tmp_path)
+    recipe = tmp_path / "recipe.yaml"
+    recipe.write_text(yaml.safe_dump(values))
+    code, out, _ = command("check", recipe)
+    assert code == 0
+    assert "train: 3 images without labels" in out and "masks: mode" not in out
+    assert "warning: the teacher was not measured: val has no labels" in out
+    assert "no pixel of" not in out
+    code, out, _ = command("check", recipe, "--method.labels", "data", "--teacher.min_miou", "50")
+    assert code == 2
+    assert "wrong: cross_entropy of method 'cwd' learns from labels, and train has none" in out
+    assert "wrong: teacher.min_miou 50.0 cannot be checked" in out
+
+
+def test_the_start_is_said_before_training(
+    frames: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    with caplog.at_level(logging.INFO, logger="segdistill"):
+        _train(frames, tmp_path, train={"steps": 2})
+    assert "teacher: not measured, as val has no labels" in caplog.text
+    assert "step 0: " in caplog.text and "% of the pixels as the teacher" in caplog.text
+
+
+def test_evaluation_alone_still_asks_for_labels(frames: Path) -> None:
+    data = segdistill.build_dataset("folder", frames, "val", classes=NAMES, mask_dir=None)
+    with pytest.raises(ValueError, match="has no labels"):
+        evaluate(ByColour(), data)
