@@ -1,8 +1,8 @@
 """Measure a network on images without labels: how far it agrees with its teacher."""
 
+from dataclasses import fields
 from typing import Any
 
-import torch
 from torch import Tensor, nn
 from torch.utils.data import Dataset
 
@@ -10,8 +10,9 @@ from segdistill.data.loader import read_sample
 from segdistill.data.transforms import resize_image
 from segdistill.distillation.method import Method
 from segdistill.run.evaluate import Evaluation, evaluate
-from segdistill.run.protocol import Protocol, Size, evaluating, label_map
+from segdistill.run.protocol import Protocol, evaluating, label_map
 
+_SHOWN = {field.name for field in fields(Protocol)}
 _RENAMED = {
     "pixel_accuracy": "teacher_agreement",
     "miou": "teacher_miou",
@@ -66,50 +67,24 @@ def _renamed(values: dict[str, Any]) -> dict[str, Any]:
     return {_RENAMED.get(key, key): value for key, value in values.items()}
 
 
-def agreement(
-    model: nn.Module,
-    dataset: Any,
-    teacher: nn.Module,
-    *,
-    size: Size | None = None,
-    device: str | torch.device | None = None,
-    absent: Any = "undefined",
-    rank: int = 0,
-    world: int = 1,
-    all_reduce: Any = None,
-    progress: Any = None,
-    **protocol: Any,
-) -> Agreement:
+def agreement(model: nn.Module, dataset: Any, teacher: nn.Module, **options: Any) -> Agreement:
     """Measure how far a network agrees with its teacher on images, whose labels are not read.
 
     Both are shown each image in the same way, and their classes are compared at the image's own size.
 
     Args:
         model: The network; see `evaluate`.
-        dataset: Images, with labels or without.
+        dataset: Images, with labels or without, and `classes`.
         teacher: The network that it is compared with; moved to `device`.
-        size, device, absent, rank, world, all_reduce, progress: See `evaluate`.
-        **protocol: Further fields of `Protocol`, such as `window` and `flip`.
+        **options: Those of `evaluate`, such as `size`, `device` and `flip`.
 
     Raises:
         ValueError: As for `evaluate`.
     """
-    shown = Protocol(size, **protocol)
-    if device is not None:
-        teacher.to(device)
-    result = evaluate(
-        model,
-        _TeacherLabels(dataset, teacher, shown),
-        size=size,
-        device=device,
-        absent=absent,
-        rank=rank,
-        world=world,
-        all_reduce=all_reduce,
-        progress=progress,
-        **protocol,
-    )
-    return Agreement(**vars(result))
+    if options.get("device") is not None:
+        teacher.to(options["device"])
+    shown = Protocol(**{key: value for key, value in options.items() if key in _SHOWN})
+    return Agreement(**vars(evaluate(model, _TeacherLabels(dataset, teacher, shown), **options)))
 
 
 class _TeacherLabels(Dataset[Any]):
