@@ -60,6 +60,8 @@ class TeacherConfig:
     """further arguments of the network"""
     taps: dict[str, str] = field(default_factory=dict)
     """tap name -> module path, added to the network's own"""
+    labels: dict[str | int, str | int | None] | None = None
+    """each of its classes -> class of the data (names or ids; null leaves it out); null: the same classes"""
     min_miou: float | None = None
     """refuse a teacher that measures less than this on the evaluation split (0 to 100)"""
 

@@ -309,10 +309,8 @@ def test_the_cause_of_a_poor_teacher_is_named_and_its_remedy_works(
     teacher = teacher_in(tmp_path, **made)
     wrong = _wrong(check(data=data, teacher=teacher))
     assert message in wrong
-    place, remedy = re.findall(r"write (data|teacher)\.options (\{.*\})", wrong)[0]
-    changed = {"data": data, "teacher": teacher}
-    changed[place].setdefault("options", {}).update(yaml.safe_load(remedy))
-    code, out, error = check(**changed)
+    key, remedy = re.findall(r"write teacher\.(labels|options) (\{.*\})", wrong)[0]
+    code, out, error = check(data=data, teacher={**teacher, key: yaml.safe_load(remedy)})
     assert code == 0, out + error
     assert "mIoU 100.00" in out
 

@@ -216,7 +216,7 @@ class Distiller(nn.Module):
         if channels and term.on == "logits" and own[1] != other[1]:
             raise ValueError(
                 f"term {name!r}: the student gives {own[1]} classes and the teacher {other[1]}: "
-                "use a teacher trained on the same classes"
+                "say which stand for which (teacher.labels), or use a teacher trained on the same classes"
             )
         grid = bool(getattr(term.loss, "matches_grid", True))
         projects = bool(getattr(term.loss, "projects", False))

@@ -157,7 +157,7 @@ def _check_teacher(recipe: Recipe, val: Split, found: Findings) -> None:
         "device": resolve_device(recipe.train.device),
     }
     try:
-        model, origin = load_teacher(recipe.teacher, len(val.classes))
+        model, origin = load_teacher(recipe.teacher, val.classes)
         _say(f"\nteacher: {origin.get('run') or origin.get('model')}; {origin.get('load', '')}")
         if not val.labelled:
             found.warnings.append(f"the teacher was not measured: {val.name} has no labels")

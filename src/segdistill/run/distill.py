@@ -16,7 +16,7 @@ from segdistill.models.encoders import InputSetting
 from segdistill.names import unknown
 from segdistill.run.folder import RunFolder
 from segdistill.run.job import Job
-from segdistill.run.networks import load_run_model
+from segdistill.run.networks import load_run_model, relabelled
 from segdistill.run.recipe import parse_recipe
 from segdistill.run.train import check_recipe, execute, open_folder
 
@@ -38,6 +38,7 @@ def distill(
     student_taps: Mapping[str, str] | None = None,
     teacher_input: InputSetting = None,
     student_input: InputSetting = None,
+    teacher_labels: Mapping[str | int, str | int | None] | None = None,
     min_miou: float | None = None,
     progress: bool = True,
     **train: Any,
@@ -66,6 +67,8 @@ def distill(
         teacher_input: What the teacher does to RGB in 0..1 first, as `segdistill.models.wrap` takes
             it ("imagenet", say); None: nothing.
         student_input: The same for the student.
+        teacher_labels: Each of the teacher's classes, in its order -> the class of the data that it counts
+            as, or None to leave it out; names or ids. None: it has the data's classes.
         min_miou: Refuse a teacher that measures less on `val_set` (0 to 100); None: no better than
             chance, 0: none.
         progress: Show a progress bar.
@@ -99,7 +102,11 @@ def distill(
         "out": str(out),
     }
     if teacher is not None:
-        values["teacher"] = {"model": _path_of(teacher), "min_miou": min_miou}
+        values["teacher"] = {
+            "model": _path_of(teacher),
+            "min_miou": min_miou,
+            "labels": None if teacher_labels is None else dict(teacher_labels),
+        }
     recipe = parse_recipe(values, name="distill()")
     check_recipe(recipe)
     finished = open_folder(recipe, Path(out))
@@ -107,7 +114,12 @@ def distill(
         load_run_model(finished, model=student)
         return finished
     own = _fulfil(student, len(names), student_taps, student_input)
-    other = None if teacher is None else _fulfil(teacher, len(names), teacher_taps, teacher_input)
+    other = None
+    if teacher is not None:
+        count = len(names if teacher_labels is None else teacher_labels)
+        other = _fulfil(teacher, count, teacher_taps, teacher_input)
+        if teacher_labels is not None:
+            other = relabelled(other, teacher_labels, names)
     train_set, val_set = (_Declared.where_needed(s, names) for s in (train_set, val_set))
     _check_samples(val_set)
     origin = {} if teacher is None else {"module": _path_of(teacher)}

@@ -1,6 +1,7 @@
 """Building networks for a run, and reading them back from it."""
 
 import logging
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,8 @@ from torch import nn
 from segdistill.config import ModelConfig, TeacherConfig
 from segdistill.distillation.taps import tap_paths
 from segdistill.models import build_model, build_trained
-from segdistill.models.wrapped import network
+from segdistill.models.relabelled import Relabelled, resolve_labels
+from segdistill.models.wrapped import network, wrap
 from segdistill.run.folder import WEIGHTS, RunFolder, write_atomically
 
 _log = logging.getLogger(__name__)
@@ -44,13 +46,19 @@ def add_taps(model: nn.Module, taps: dict[str, str]) -> None:
         setattr(model, "taps", {**tap_paths(model), **taps})  # noqa: B010  a plain attribute, no tensor
 
 
-def load_teacher(config: TeacherConfig, num_classes: int) -> tuple[nn.Module, dict[str, Any]]:
+def load_teacher(config: TeacherConfig, classes: Sequence[str]) -> tuple[nn.Module, dict[str, Any]]:
     """The teacher of a recipe, and where it came from.
+
+    Args:
+        config: The teacher as the recipe states it.
+        classes: Names of the data's classes.
 
     Raises:
         ValueError: Neither a run nor a model is named, its weights are missing or do not fit, or it
-            was trained on another number of classes.
+            was trained on another number of classes and `labels` does not say which stand for which.
     """
+    labels, known = config.labels, None
+    num_classes = len(classes) if labels is None else len(labels)
     if config.run is not None:
         folder = RunFolder(config.run)
         if not folder.finished:
@@ -58,6 +66,7 @@ def load_teacher(config: TeacherConfig, num_classes: int) -> tuple[nn.Module, di
                 f"teacher.run {config.run} is not finished: resume it with `segdistill train`"
             )
         model = load_run_model(folder)
+        known = folder.model_info()["classes"]
         origin: dict[str, Any] = {"run": str(folder.path), "load": "every key matched"}
     elif config.model is not None:
         origin = {"model": config.model, "weights": config.weights}
@@ -79,13 +88,37 @@ def load_teacher(config: TeacherConfig, num_classes: int) -> tuple[nn.Module, di
             origin["load"] = str(report)
     else:
         raise ValueError("teacher: name a finished run (teacher.run), or a model and its weights")
-    classes = getattr(model, "num_classes", num_classes)
-    if classes != num_classes:
-        raise ValueError(
-            f"the teacher has {classes} classes and the data {num_classes}: use a teacher trained on these classes"
-        )
     add_taps(model, config.taps)
+    if labels is not None:
+        origin["labels"] = {str(theirs): ours for theirs, ours in labels.items()}
+        return relabelled(model, labels, classes, known), origin
+    count = getattr(model, "num_classes", num_classes)
+    if count != num_classes:
+        raise ValueError(
+            f"the teacher has {count} classes and the data {num_classes}: say which stand for which "
+            "(teacher.labels), or use a teacher trained on these classes"
+        )
     return model, origin
+
+
+def relabelled(
+    model: nn.Module,
+    labels: Mapping[Any, Any],
+    classes: Sequence[str],
+    known: Sequence[str] | None = None,
+) -> Relabelled:
+    """A teacher in the classes of the data; arguments as for `resolve_labels`.
+
+    Raises:
+        ValueError: As there, or the teacher has not as many classes as `labels`.
+    """
+    assigned = resolve_labels(labels, classes, known)
+    count = getattr(model, "num_classes", len(assigned))
+    if count != len(assigned):
+        raise ValueError(
+            f"teacher.labels names {len(assigned)} classes, the teacher has {count}: name each once"
+        )
+    return Relabelled(wrap(model, count), assigned, len(classes))
 
 
 def weights_bytes(model: nn.Module) -> bytes:

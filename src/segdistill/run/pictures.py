@@ -115,7 +115,7 @@ def _scene(page: Report, folders: Mapping[str, RunFolder], wish: Wish) -> _Scene
         settings = next(
             run.config["teacher"] for run in page.summaries if run.config.get("teacher")
         )
-        networks["teacher"], _ = load_teacher(TeacherConfig(**settings), len(page.classes))
+        networks["teacher"], _ = load_teacher(TeacherConfig(**settings), page.classes)
     networks |= {label: _network(run.name, folders, wish) for label, run in chosen.items()}
     first = next(iter(chosen.values()))
     own_data = wish.dataset is not None

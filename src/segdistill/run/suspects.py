@@ -2,7 +2,6 @@
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from inspect import signature
 from typing import Any, NamedTuple
 
 import torch
@@ -11,8 +10,9 @@ from jaxtyping import Int64
 from torch import Tensor, nn
 from torch.utils.data import Dataset, Subset
 
-from segdistill.data.dataset import IGNORED, LabelMap, list_names
+from segdistill.data.dataset import list_names
 from segdistill.models.input import INPUTS, InputNormalisation, make_input
+from segdistill.models.relabelled import Relabelled
 from segdistill.run.assignment import assignment
 from segdistill.run.evaluate import Evaluation, evaluate
 
@@ -64,14 +64,14 @@ def suspect(model: nn.Module, dataset: Dataset[Any], **options: Any) -> Cause | 
         declared = evaluate(model, some, **options)
     except ValueError:  # these few images have no labelled pixel
         return None
-    readings = [*_relabelled(declared, dataset), *_renormalised(model, some, declared, options)]
+    readings = [*_relabelled(model, declared), *_renormalised(model, some, declared, options)]
     clear = [cause for cause in readings if cause.miou >= declared.miou + CLEAR]
     # Of readings that are as good as equal the first one is the simplest.
     best = max((cause.miou for cause in clear), default=0.0)
     return next((cause for cause in clear if cause.miou >= best - 0.01), None)
 
 
-def _relabelled(declared: Evaluation, dataset: Any) -> Iterator[Cause]:
+def _relabelled(model: nn.Module, declared: Evaluation) -> Iterator[Cause]:
     confusion, count = declared.confusion, len(declared.classes)
     shifts = {"up": [(j + 1) % count for j in range(count)]}
     shifts["down"] = [(j - 1) % count for j in range(count)]
@@ -82,7 +82,7 @@ def _relabelled(declared: Evaluation, dataset: Any) -> Iterator[Cause]:
             declared.miou,
             _miou_as(confusion, order),
             declared.images,
-            _renumber(order, declared, dataset),
+            _renumber(model, order, declared.classes),
         )
     order = best_order(confusion)
     moved = [
@@ -95,7 +95,7 @@ def _relabelled(declared: Evaluation, dataset: Any) -> Iterator[Cause]:
         declared.miou,
         _miou_as(confusion, order),
         declared.images,
-        _renumber(order, declared, dataset),
+        _renumber(model, order, declared.classes),
     )
 
 
@@ -116,28 +116,22 @@ def _miou_as(confusion: Tensor, order: list[int]) -> float:
     return Evaluation.from_confusion(confusion[:, torch.tensor(order).argsort()]).miou
 
 
-def _renumber(order: list[int], declared: Evaluation, dataset: Any) -> str:
-    """The data's classes and mapping in the teacher's order, where the recipe can declare them."""
-    names = [declared.classes[i] for i in order]
-    label_map = getattr(dataset, "label_map", None)
-    declares = "mapping" in signature(type(dataset)).parameters
-    if not declares or not isinstance(label_map, LabelMap) or label_map.by_colour:
-        return f"its classes are, in the data's names: {', '.join(names)}"
-    raw = label_map.declared.nonzero()[0].tolist()
-    classes = label_map.table[raw].tolist()
-    number = {**{i: j for j, i in enumerate(order)}, IGNORED: None}
-    mapping = {r: number[c] for r, c in zip(raw, classes, strict=True)}
-    return f"write data.options {_flow({'classes': names, 'mapping': mapping})}"
+def _renumber(model: nn.Module, order: list[int], classes: list[str]) -> str:
+    """What each of the teacher's classes should count as, to write in the recipe."""
+    declared = model.assigned if isinstance(model, Relabelled) else range(len(order))
+    labels = {j: None if i is None else classes[order[i]] for j, i in enumerate(declared)}
+    return f"write teacher.labels {_flow(labels)}"
 
 
 def _renormalised(
     model: nn.Module, some: Dataset[Any], declared: Evaluation, options: dict[str, Any]
 ) -> Iterator[Cause]:
-    current = getattr(model, "input", None)
+    owner = model.module if isinstance(model, Relabelled) else model
+    current = getattr(owner, "input", None)
     if not isinstance(current, InputNormalisation):
         return
     for what, settings in _readings(current).items():
-        with _reading(model, settings):
+        with _reading(owner, settings):
             result = evaluate(model, some, **options)
         text = _flow({"input": _plain(settings)})
         remedy = f"write teacher.options {text} (where it is a run: the student.options of that)"
@@ -192,7 +186,7 @@ def _plain(settings: dict[str, Any]) -> Any:
     return {k: list(v) if isinstance(v, tuple) else v for k, v in short.items()}
 
 
-def _flow(values: dict[str, Any]) -> str:
+def _flow(values: dict[Any, Any]) -> str:
     return yaml.safe_dump(
         values, default_flow_style=True, sort_keys=False, width=float("inf")
     ).strip()

@@ -76,7 +76,7 @@ def train(recipe: Recipe, name: str = "recipe", progress: bool = True) -> RunFol
     teacher: nn.Module | None = None
     origin: dict[str, Any] = {}
     if recipe.teacher is not None:
-        teacher, origin = load_teacher(recipe.teacher, len(classes))
+        teacher, origin = load_teacher(recipe.teacher, classes)
     job = Job(recipe, out, student, teacher, origin, train_set, val_set, classes)
     return execute(job, progress)
 
