@@ -17,6 +17,8 @@ TABLE = [
     ("pspnet:resnet18", {"output_stride": 16}, (5, 7)),
     ("pspnet_mobilenet_v2", {}, (9, 13)),
     ("deeplabv3_r18", {}, (9, 13)),
+    ("pspnet_r18", {"form": "mmseg"}, (9, 13)),
+    ("deeplabv3_r18", {"form": "mmseg"}, (9, 13)),
     ("espnet", {"depth": [1, 2]}, (65, 97)),
     ("espnet", {"extra_outputs": 1, "image_skip": False}, (65, 97)),
     ("espnet_c", {"depth": [1, 2], "extra_outputs": 1}, (9, 13)),
@@ -299,5 +301,5 @@ def test_exports_with_free_height_and_width(name, options):
 
 def test_every_listed_network_is_under_contract():
     # The big ones differ from listed ones in depth alone; they are counted elsewhere.
-    big = {"pspnet_r50", "pspnet_r101", "deeplabv3_r101", "refinenet_r101"}
+    big = {"pspnet_r50", "pspnet_r101", "deeplabv3_r50", "deeplabv3_r101", "refinenet_r101"}
     assert {name.partition(":")[0] for name in IDS} >= set(MODELS) - big

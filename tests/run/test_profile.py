@@ -182,6 +182,7 @@ def test_values_out_of_range_are_refused(call, message):
         ("erfnet", 2_066_642, 25.595),
         ("pspnet_mobilenet_v2", 2_152_470, 17.624),
         ("deeplabv3_r18", 22_762_918, 202.717),
+        ("deeplabv3_r50", 60_092_134, 503.529),
         ("deeplabv3_r101", 79_084_262, 658.685),
     ],
 )

@@ -13,7 +13,7 @@ from segdistill.models import adapters
 from segdistill.models.ann import ann_r101
 from segdistill.models.compact import compact
 from segdistill.models.contract import SegmentationModel
-from segdistill.models.deeplabv3 import deeplabv3_r18, deeplabv3_r101
+from segdistill.models.deeplabv3 import deeplabv3_r18, deeplabv3_r50, deeplabv3_r101
 from segdistill.models.deeplabv3plus import deeplabv3plus
 from segdistill.models.enet import enet
 from segdistill.models.erfnet import erfnet
@@ -35,6 +35,7 @@ from segdistill.models.pspnet import (
     pspnet_r101,
 )
 from segdistill.models.refinenet import refinenet, refinenet_r101
+from segdistill.models.released import deeplabv3_options, pspnet_options
 from segdistill.models.weights import LoadReport, load_weights, read_weights
 from segdistill.models.wrapped import network, wrap
 from segdistill.names import unknown
@@ -59,6 +60,7 @@ MODELS: dict[str, Callable[..., SegmentationModel]] = {
     "pspnet_mobilenet_v2": pspnet_mobilenet_v2,
     "pspnet": pspnet,
     "deeplabv3_r18": deeplabv3_r18,
+    "deeplabv3_r50": deeplabv3_r50,
     "deeplabv3_r101": deeplabv3_r101,
     "deeplabv3plus": deeplabv3plus,
     "espnet": espnet,
@@ -77,6 +79,12 @@ MODELS: dict[str, Callable[..., SegmentationModel]] = {
 }
 
 RELEASED: dict[str, Callable[[Mapping[str, Tensor], int], dict[str, Any]]] = {
+    "pspnet_r18": pspnet_options,
+    "pspnet_r50": pspnet_options,
+    "pspnet_r101": pspnet_options,
+    "deeplabv3_r18": deeplabv3_options,
+    "deeplabv3_r50": deeplabv3_options,
+    "deeplabv3_r101": deeplabv3_options,
     "espnet": espnet_options,
     "espnet_c": espnet_options,
     "espnetv2": espnetv2_options,

@@ -1,7 +1,5 @@
 """The head for deep supervision, shared by all networks that have one."""
 
-from typing import Literal
-
 from jaxtyping import Float
 from torch import Tensor, nn
 
@@ -15,13 +13,14 @@ class AuxiliaryHead(nn.Module):
 
     The form "skd" is the `dsn` head of the released PSPNet (SKD, IFVD): 256 → 128 for ResNet-18,
     1024 → 512 for ResNet-101. Its InPlace-ABN is written as batch norm and leaky ReLU 0.01. In the form
-    "cirkd" the 3×3 has no bias, the ReLU does not leak, and inside it is a quarter as wide.
+    "cirkd", which is mmsegmentation's ("mmseg") too, the 3×3 has no bias, the ReLU does not leak, and
+    inside it is a quarter as wide.
 
     Args:
         in_channels: Of the level it reads.
         num_classes: Of the logits.
         dropout: Share of whole channels dropped in training.
-        width: Channels inside; None for half ("skd") or a quarter ("cirkd"), but at least 32.
+        width: Channels inside; None for half ("skd") or a quarter, but at least 32.
         form: The released code that is followed.
     """
 
@@ -31,7 +30,7 @@ class AuxiliaryHead(nn.Module):
         num_classes: int,
         dropout: float = 0.1,
         width: int | None = None,
-        form: Literal["skd", "cirkd"] = "skd",
+        form: str = "skd",
     ) -> None:
         super().__init__()
         skd = form == "skd"

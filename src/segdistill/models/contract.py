@@ -1,5 +1,6 @@
 """What every network of this package promises to the rooms above."""
 
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from torch import Tensor, nn
@@ -26,6 +27,7 @@ class SegmentationModel(nn.Module):
             where the network was not made by name.
         released_keys: Patterns and replacements that lead from the names in its authors' files to the
             network's own; empty where there are no such files. See `load_weights`.
+        released_values: What is done to a file's tensors, by its own names, before they are renamed.
         weights_report: What loading the encoder's weights from a file found; None without a file.
     """
 
@@ -36,6 +38,7 @@ class SegmentationModel(nn.Module):
     multiple_of: int
     spec: dict[str, Any] | None = None
     released_keys: tuple[tuple[str, str], ...] = ()
+    released_values: Callable[[Mapping[str, Tensor]], dict[str, Tensor]] = staticmethod(dict)
     weights_report: Any = None
 
 

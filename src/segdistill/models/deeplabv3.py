@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 
+import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
@@ -16,7 +17,26 @@ from segdistill.models.convolution import classifier, conv_norm_act, initialise
 from segdistill.models.deeplabv3plus import AtrousPyramid
 from segdistill.models.encoders import InputSetting
 from segdistill.models.input import make_input
+from segdistill.models.released import DEEPLABV3_KEYS
 from segdistill.models.resnet import BasicBlock, Bottleneck, DeepStemResNet, load_deep_stem
+from segdistill.names import unknown
+
+FORMS = ("cirkd", "mmseg")
+RATES = (12, 24, 36)
+
+
+class JoinedPyramid(AtrousPyramid):
+    """The pyramid of mmsegmentation (`ASPPHead`): the image's mean comes first, and a 3×3 joins."""
+
+    def __init__(self, in_channels: int, width: int) -> None:
+        super().__init__(in_channels, width, RATES, separable_convs=False)
+        self.project = conv_norm_act((2 + len(RATES)) * width, width, kernel=3)
+
+    def forward(self, x: Float[Tensor, "b c h w"]) -> Float[Tensor, "b d h w"]:
+        image = self.image(x.mean((-2, -1), keepdim=True))
+        maps = [self.point(x), *(branch(x) for branch in self.dilated)]
+        out: Tensor = self.project(torch.cat([image.expand_as(maps[0]), *maps], dim=1))
+        return out
 
 
 class DeepLabV3(SegmentationModel):
@@ -29,14 +49,20 @@ class DeepLabV3(SegmentationModel):
     Taps: `logits`; `features`, the 3×3's output; `features_released`, the same after the dropout;
     `context`, the pyramid's output; `aux`, the auxiliary logits; `layer1`..`layer4`.
 
+    The form "mmseg" is mmsegmentation's: one 3×3 joins the pyramid's branches (a quarter as wide as the
+    encoder, 512 or 128 channels), so that `context` is `features`; logits are to be resized with
+    `align_corners=False`.
+
     Any height and width. Logits are to be resized with `align_corners=True`.
 
     Args:
-        encoder: The deep-stem ResNet, in the form "cirkd".
+        encoder: The deep-stem ResNet, whose form is the network's: "cirkd" or "mmseg".
         num_classes: Channels of the logits.
         aux: Whether there is an auxiliary head. It runs in training, or when its tap is open.
         input: First operation.
     """
+
+    released_keys = DEEPLABV3_KEYS
 
     def __init__(
         self,
@@ -46,17 +72,26 @@ class DeepLabV3(SegmentationModel):
         input: InputSetting = None,
     ) -> None:
         super().__init__()
+        if encoder.form not in FORMS:
+            raise ValueError(unknown("form of DeepLabV3", encoder.form, FORMS))
         self.num_classes = num_classes
-        self.align_corners, self.multiple_of = True, 1
+        self.align_corners, self.multiple_of = encoder.form == "cirkd", 1
         self.input = make_input("imagenet" if input is None else input)
         self.encoder = encoder
-        self.aspp = AtrousPyramid(encoder.channels[-1], 512, (12, 24, 36), separable_convs=False)
-        self.context_dropout = nn.Dropout(0.5)
-        self.block = conv_norm_act(512, 512, kernel=3)
+        width = 512 if encoder.form == "cirkd" else encoder.channels[-1] // 4
+        self.aspp: nn.Module
+        self.block: nn.Module
+        if encoder.form == "cirkd":
+            self.aspp = AtrousPyramid(encoder.channels[-1], width, RATES, separable_convs=False)
+            self.context_dropout: nn.Module = nn.Dropout(0.5)
+            self.block = conv_norm_act(width, width, kernel=3)
+        else:
+            self.aspp = JoinedPyramid(encoder.channels[-1], width)
+            self.context_dropout, self.block = nn.Identity(), nn.Identity()
         for part in (self.aspp, self.block):
             initialise(part)
         self.dropout = nn.Dropout(0.1)
-        self.classifier = classifier(512, num_classes)
+        self.classifier = classifier(width, num_classes)
         self.aux = AuxiliaryHead(encoder.channels[-2], num_classes, form="cirkd") if aux else None
         self.taps = {
             "logits": "",
@@ -84,12 +119,25 @@ def deeplabv3_r18(
     aux: bool = True,
     input: InputSetting = None,
     weights: str | None = None,
+    form: str = "cirkd",
 ) -> DeepLabV3:
     """DeepLabV3 on ResNet-18: CIRKD's student.
 
     22,762,918 parameters at 19 classes, 202.7 G multiply-adds at 512×1024.
     """
-    return _on_resnet(BasicBlock, (2, 2, 2, 2), None, num_classes, aux, input, weights)
+    return _on_resnet(BasicBlock, (2, 2, 2, 2), None, num_classes, aux, input, weights, form)
+
+
+def deeplabv3_r50(
+    num_classes: int,
+    *,
+    aux: bool = True,
+    input: InputSetting = None,
+    weights: str | None = None,
+    form: str = "cirkd",
+) -> DeepLabV3:
+    """DeepLabV3 on ResNet-50, in CIRKD's form or, for its files, mmsegmentation's."""
+    return _on_resnet(Bottleneck, (3, 4, 6, 3), "resnet50s", num_classes, aux, input, weights, form)
 
 
 def deeplabv3_r101(
@@ -98,12 +146,15 @@ def deeplabv3_r101(
     aux: bool = True,
     input: InputSetting = None,
     weights: str | None = None,
+    form: str = "cirkd",
 ) -> DeepLabV3:
     """DeepLabV3 on ResNet-101: CIRKD's teacher.
 
     79,084,262 parameters at 19 classes, 658.7 G multiply-adds at 512×1024.
     """
-    return _on_resnet(Bottleneck, (3, 4, 23, 3), "resnet101s", num_classes, aux, input, weights)
+    return _on_resnet(
+        Bottleneck, (3, 4, 23, 3), "resnet101s", num_classes, aux, input, weights, form
+    )
 
 
 def _on_resnet(
@@ -114,9 +165,10 @@ def _on_resnet(
     aux: bool,
     input: InputSetting,
     weights: str | None,
+    form: str,
 ) -> DeepLabV3:
-    encoder = DeepStemResNet(block, layers, form="cirkd")
-    report = load_deep_stem(encoder, weights, published)
+    encoder = DeepStemResNet(block, layers, form=form)
+    report = load_deep_stem(encoder, weights, published if form == "cirkd" else None)
     model = DeepLabV3(encoder, num_classes, aux, input)
     model.weights_report = report
     return model

@@ -19,7 +19,11 @@ from segdistill.models.convolution import classifier, conv_norm_act, initialise
 from segdistill.models.encoders import InputSetting, build_encoder
 from segdistill.models.input import InputNormalisation, make_input
 from segdistill.models.pooling import adaptive_avg_pool
+from segdistill.models.released import PSPNET_KEYS, fold_inplace_abn
 from segdistill.models.resnet import BasicBlock, Bottleneck, DeepStemResNet, load_deep_stem
+from segdistill.names import unknown
+
+FORMS = ("skd", "mmseg")
 
 
 class PyramidPooling(nn.Module):
@@ -27,34 +31,46 @@ class PyramidPooling(nn.Module):
 
     Section 3.2 of the paper. Every branch is as wide as the output (`PSPModule` of SKD), not a
     quarter of the input. In-place ABN with leaky ReLU 0.01 is written as batch norm and leaky ReLU.
+    The form "mmseg" is mmsegmentation's: plain ReLU, the input joined before the branches, corners not
+    aligned.
 
     Args:
         in_channels: Of the encoder's deepest level.
         out_channels: Of each branch and of the output.
         bins: Grid sizes.
+        form: The released code that is followed.
     """
 
     def __init__(
-        self, in_channels: int, out_channels: int, bins: Sequence[int] = (1, 2, 3, 6)
+        self,
+        in_channels: int,
+        out_channels: int,
+        bins: Sequence[int] = (1, 2, 3, 6),
+        form: str = "skd",
     ) -> None:
         super().__init__()
-        self.bins = tuple(bins)
+        self.bins, self.form = tuple(bins), form
+        leaky = 0.01 if form == "skd" else 0.0
         self.priors = nn.ModuleList(
-            conv_norm_act(in_channels, out_channels, leaky=0.01) for _ in self.bins
+            conv_norm_act(in_channels, out_channels, leaky=leaky) for _ in self.bins
         )
         joined = in_channels + len(self.bins) * out_channels
-        self.bottleneck = conv_norm_act(joined, out_channels, kernel=3, leaky=0.01)
+        self.bottleneck = conv_norm_act(joined, out_channels, kernel=3, leaky=leaky)
         initialise(self)
 
     def forward(self, x: Float[Tensor, "b c h w"]) -> Float[Tensor, "b d h w"]:
         size = x.shape[-2:]
         maps = [
             F.interpolate(
-                prior(adaptive_avg_pool(x, bins)), size, mode="bilinear", align_corners=True
+                prior(adaptive_avg_pool(x, bins)),
+                size,
+                mode="bilinear",
+                align_corners=self.form == "skd",
             )
             for bins, prior in zip(self.bins, self.priors, strict=True)
         ]
-        out: Tensor = self.bottleneck(torch.cat([*maps, x], dim=1))
+        joined = [*maps, x] if self.form == "skd" else [x, *maps]
+        out: Tensor = self.bottleneck(torch.cat(joined, dim=1))
         return out
 
 
@@ -78,7 +94,12 @@ class PSPNet(SegmentationModel):
         dropout: Share of whole channels dropped before the classifier in training.
         input: First operation.
         aux_width: Channels inside the auxiliary head; None for half of what it reads.
+        form: The released code that pyramid and auxiliary head follow. With "mmseg" logits are to be resized
+            with `align_corners=False`, and the auxiliary head is a quarter as wide as what it reads.
     """
+
+    released_keys = PSPNET_KEYS
+    released_values = staticmethod(fold_inplace_abn)
 
     def __init__(
         self,
@@ -89,18 +110,23 @@ class PSPNet(SegmentationModel):
         dropout: float = 0.1,
         input: InputNormalisation | None = None,
         aux_width: int | None = None,
+        form: str = "skd",
     ) -> None:
         super().__init__()
+        if form not in FORMS:
+            raise ValueError(unknown("form of PSPNet", form, FORMS))
         channels: Any = encoder.channels
         width = max(32, channels[-1] // 4) if head_width is None else head_width
         self.num_classes = num_classes
-        self.align_corners, self.multiple_of = True, 1
+        self.align_corners, self.multiple_of = form == "skd", 1
         self.input = make_input("imagenet") if input is None else input
         self.encoder = encoder
-        self.psp = PyramidPooling(channels[-1], width)
+        self.psp = PyramidPooling(channels[-1], width, form=form)
         self.dropout = nn.Dropout2d(dropout)
         self.classifier = classifier(width, num_classes)
-        self.aux = AuxiliaryHead(channels[-2], num_classes, dropout, aux_width) if aux else None
+        self.aux: nn.Module | None = None
+        if aux:
+            self.aux = AuxiliaryHead(channels[-2], num_classes, dropout, aux_width, form)
         self.taps = {"logits": "", "features": "psp", "features_released": "dropout"}
         if aux:
             self.taps["aux"] = "aux"
@@ -167,12 +193,13 @@ def pspnet_r18(
     dropout: float = 0.1,
     input: InputSetting = None,
     weights: str | None = None,
+    form: str = "skd",
 ) -> PSPNet:
     """PSPNet on ResNet-18: the paper's student.
 
     13,068,262 parameters at 19 classes, 125.8 G multiply-adds at 512×1024.
     """
-    encoder = DeepStemResNet(BasicBlock, (2, 2, 2, 2))
+    encoder = DeepStemResNet(BasicBlock, (2, 2, 2, 2), form=form)
     return _paper_form(encoder, None, num_classes, aux, dropout, input, weights)
 
 
@@ -199,9 +226,10 @@ def pspnet_r50(
     dropout: float = 0.1,
     input: InputSetting = None,
     weights: str | None = None,
+    form: str = "skd",
 ) -> PSPNet:
     """PSPNet on ResNet-50; not in the paper."""
-    encoder = DeepStemResNet(Bottleneck, (3, 4, 6, 3))
+    encoder = DeepStemResNet(Bottleneck, (3, 4, 6, 3), form=form)
     return _paper_form(encoder, "resnet50s", num_classes, aux, dropout, input, weights)
 
 
@@ -212,12 +240,13 @@ def pspnet_r101(
     dropout: float = 0.1,
     input: InputSetting = None,
     weights: str | None = None,
+    form: str = "skd",
 ) -> PSPNet:
     """PSPNet on ResNet-101: the paper's teacher.
 
     70,437,350 parameters at 19 classes, 574.9 G multiply-adds at 512×1024.
     """
-    encoder = DeepStemResNet(Bottleneck, (3, 4, 23, 3))
+    encoder = DeepStemResNet(Bottleneck, (3, 4, 23, 3), form=form)
     return _paper_form(encoder, "resnet101s", num_classes, aux, dropout, input, weights)
 
 
@@ -230,8 +259,8 @@ def _paper_form(
     input: InputSetting,
     weights: str | None,
 ) -> PSPNet:
-    report = load_deep_stem(encoder, weights, published)
+    report = load_deep_stem(encoder, weights, published if encoder.form == "skd" else None)
     normalisation = make_input("imagenet" if input is None else input)
-    model = PSPNet(encoder, num_classes, None, aux, dropout, normalisation)
+    model = PSPNet(encoder, num_classes, None, aux, dropout, normalisation, form=encoder.form)
     model.weights_report = report
     return model

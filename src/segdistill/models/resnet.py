@@ -1,7 +1,7 @@
 """The dilated deep-stem ResNet of the paper's PSPNets, which no package offers."""
 
 from collections.abc import Sequence
-from typing import Literal
+from typing import Any
 
 import torch.nn.functional as F
 from jaxtyping import Float
@@ -47,6 +47,14 @@ class BasicBlock(nn.Module):
         return self.relu(out + self.downsample(x))  # type: ignore[no-any-return]
 
 
+class OnceDilatedBlock(BasicBlock):
+    """The same with a second convolution that is not dilated, as in mmsegmentation."""
+
+    def __init__(self, inside: int, planes: int, *others: Any) -> None:
+        super().__init__(inside, planes, *others)
+        self.conv2 = _norm_conv(planes, planes, 3)
+
+
 class Bottleneck(nn.Module):
     """1×1, 3×3 (strided, dilated by `first`) and 1×1 convolution, the last four times as wide."""
 
@@ -88,6 +96,8 @@ class DeepStemResNet(nn.Module):
 
     The form "cirkd" is CIRKD's (`resnetv1b`, the "v1s" networks): the max-pool rounds down (512 gives
     64×64), and the first 3×3 of a dilated layer has half of its dilation. Same parameters and names.
+    The form "mmseg" is mmsegmentation's `ResNetV1c`: as CIRKD's, with a stem half as wide (32-32-64), and
+    the second 3×3 of a basic block is not dilated.
 
     Args:
         block: `BasicBlock` or `Bottleneck`.
@@ -101,18 +111,21 @@ class DeepStemResNet(nn.Module):
         block: type[BasicBlock] | type[Bottleneck],
         layers: Sequence[int],
         width: int = 64,
-        form: Literal["skd", "cirkd"] = "skd",
+        form: str = "skd",
     ) -> None:
         super().__init__()
         self.form = form
-        self.conv1 = _norm_conv(3, width, 3, stride=2)
-        self.bn1 = nn.BatchNorm2d(width)
-        self.conv2 = _norm_conv(width, width, 3)
-        self.bn2 = nn.BatchNorm2d(width)
-        self.conv3 = _norm_conv(width, 2 * width, 3)
-        self.bn3 = nn.BatchNorm2d(2 * width)
+        stem = width // 2 if form == "mmseg" else width
+        self.conv1 = _norm_conv(3, stem, 3, stride=2)
+        self.bn1 = nn.BatchNorm2d(stem)
+        self.conv2 = _norm_conv(stem, stem, 3)
+        self.bn2 = nn.BatchNorm2d(stem)
+        self.conv3 = _norm_conv(stem, 2 * stem, 3)
+        self.bn3 = nn.BatchNorm2d(2 * stem)
         self.relu = nn.ReLU(inplace=True)
-        self._inside = 2 * width
+        self._inside = 2 * stem
+        if form == "mmseg" and block is BasicBlock:
+            block = OnceDilatedBlock
         self.layer1 = self._layer(block, width, layers[0])
         self.layer2 = self._layer(block, 2 * width, layers[1], stride=2)
         self.layer3 = self._layer(block, 4 * width, layers[2], dilation=2)
@@ -134,7 +147,7 @@ class DeepStemResNet(nn.Module):
         shortcut: nn.Module = nn.Identity()
         if stride != 1 or self._inside != out:
             shortcut = nn.Sequential(_norm_conv(self._inside, out, 1, stride), nn.BatchNorm2d(out))
-        halved = max(1, dilation // 2) if self.form == "cirkd" else dilation
+        halved = dilation if self.form == "skd" else max(1, dilation // 2)
         first = block(self._inside, planes, stride, dilation, shortcut, halved)
         self._inside = out
         rest = [block(out, planes, 1, dilation, nn.Identity()) for _ in range(blocks - 1)]

@@ -140,7 +140,8 @@ def load_state(
 def load_weights(model: nn.Module, path: str | Path, strict: bool = True) -> LoadReport:
     """Loads a file into a network (into the user's own module, where it is wrapped).
 
-    Names that are not the network's own are translated by its `released_keys`, if it has any.
+    Names that are not the network's own are translated by its `released_keys`, if it has any, after its
+    `released_values` has seen to the tensors.
 
     Args:
         model: Any module.
@@ -154,7 +155,8 @@ def load_weights(model: nn.Module, path: str | Path, strict: bool = True) -> Loa
             untouched.
     """
     net = network(model)
-    state, left_out = _translated(net, read_weights(path))
+    values: Any = getattr(net, "released_values", dict)
+    state, left_out = translated(net, values(read_weights(path)))
     return load_state(net, state, strict, source=str(path), left_out=left_out)
 
 
@@ -172,7 +174,7 @@ def further_outputs(outputs: int, num_classes: int) -> int:
     return outputs - num_classes
 
 
-def _translated(model: nn.Module, state: dict[str, Tensor]) -> tuple[dict[str, Tensor], list[str]]:
+def translated(model: nn.Module, state: dict[str, Tensor]) -> tuple[dict[str, Tensor], list[str]]:
     """`state` by the network's own names, and the names in the file that are known to belong to nothing."""
     rules: KeyRules = getattr(model, "released_keys", ())
     own = model.state_dict().keys()
