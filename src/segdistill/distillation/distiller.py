@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from segdistill.distillation.alignment import Alignment
 from segdistill.distillation.method import Method, Term
-from segdistill.distillation.taps import Taps, tap_paths
+from segdistill.distillation.taps import Taps, tap_paths, uncompiled
 from segdistill.losses.base import Loss
 from segdistill.names import unknown
 
@@ -296,9 +296,9 @@ class Distiller(nn.Module):
         """A copy of the student without our hooks; those of its own (transformers needs them) go with it."""
         self._student_taps.close()
         try:
-            return deepcopy(self.student)
+            return deepcopy(uncompiled(self.student))
         finally:
-            self._student_taps = Taps(self.student, self._student_taps.paths)
+            self._student_taps.open()
 
     def _preparation_pair(
         self, name: str, student: Mapping[str, Tensor], teacher: Mapping[str, Tensor]
@@ -327,7 +327,7 @@ class Distiller(nn.Module):
         wanted, _, side = path.partition(":")
         last: nn.Parameter | None = None
         reached = False
-        for name, module in self.student.named_modules():
+        for name, module in uncompiled(self.student).named_modules():
             inside = name == wanted or name.startswith(f"{wanted}.")
             if (reached and not inside) or (side and inside):
                 break
@@ -340,7 +340,7 @@ class Distiller(nn.Module):
         """Each weighted term's gradient norm relative to the task term's, at the anchor weight.
 
         Follows GradNorm's convention of the last shared weight (Chen et al., 2018). A term whose
-        gradient does not pass the anchor (an auxiliary head) is left out.
+        gradient does not pass the anchor (an auxiliary head) is left out, or 0 where the student is compiled.
 
         Args:
             task: The term that the others are related to.

@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 
 from segdistill.names import unknown
@@ -20,6 +21,12 @@ def first_tensor(output: Any) -> Tensor | None:
     if isinstance(output, (tuple, list)) and output:
         return first_tensor(output[0])
     return None
+
+
+def uncompiled(network: nn.Module) -> nn.Module:
+    """What `torch.compile` was given, or the network itself: the names of its modules are those of its code."""
+    inner: nn.Module = getattr(network, "_orig_mod", network)
+    return inner
 
 
 def tap_paths(network: nn.Module) -> dict[str, str]:
@@ -44,6 +51,10 @@ class Taps:
     empty path stands for the network itself. Only the opened taps have hooks, so that an auxiliary
     head which nobody reads need not run.
 
+    A network may be compiled (`torch.compile`, or `.compile()`), with `fullgraph=True` too: its tensors are
+    then copied where they are read, since what is done to them in place afterwards leaves no trace. Code
+    compiled before the taps were opened does not see them; `collect` refuses it.
+
     Args:
         network: The network to read from.
         paths: Tap name -> module path.
@@ -61,9 +72,10 @@ class Taps:
 
     def __init__(self, network: nn.Module, paths: Mapping[str, str]) -> None:
         self.paths = dict(paths)
-        self._tensors: dict[str, tuple[Tensor, int]] = {}
-        modules = dict(network.named_modules())
-        self._hooks = []
+        self._tensors: dict[str, tuple[Tensor, int | None]] = {}
+        modules = dict(uncompiled(network).named_modules())
+        self._hooks: list[Any] = []
+        self._points: list[tuple[Any, Any]] = []
         for name, path in self.paths.items():
             module_path, _, side = path.partition(":")
             if module_path not in modules:
@@ -74,9 +86,10 @@ class Taps:
                 )
             module = modules[module_path]
             if side:
-                self._hooks.append(module.register_forward_pre_hook(self._read_input(name)))
+                self._points.append((module.register_forward_pre_hook, self._read_input(name)))
             else:
-                self._hooks.append(module.register_forward_hook(self._read_output(name)))
+                self._points.append((module.register_forward_hook, self._read_output(name)))
+        self.open()
 
     def _read_output(self, name: str) -> Any:
         def hook(_module: nn.Module, _inputs: Any, output: Any) -> None:
@@ -96,7 +109,10 @@ class Taps:
                 f"tap {name!r} at {self.paths[name]!r} gives no tensor: point it at a module whose "
                 "output is a tensor, or a mapping with 'out' or 'logits'"
             )
-        self._tensors[name] = (tensor, tensor._version)
+        if torch.compiler.is_compiling():
+            self._tensors[name] = (tensor.clone(), None)
+        else:
+            self._tensors[name] = (tensor, tensor._version)
 
     def collect(self) -> dict[str, Tensor]:
         """Hand over the tensors of the last forward pass and forget them.
@@ -110,15 +126,21 @@ class Taps:
             if name not in tensors:
                 raise ValueError(
                     f"tap {name!r} at {path!r} was not reached in the forward pass: name a module "
-                    "that runs in every step"
+                    "that runs in every step, or, if the network was compiled and run before, forget that "
+                    "code first (torch.compiler.reset())"
                 )
             tensor, version = tensors[name]
-            if not tensor.is_inference() and tensor._version != version:
+            changed = version is not None and not tensor.is_inference()
+            if changed and tensor._version != version:
                 raise ValueError(
                     f"tap {name!r} at {path!r} was changed in place after it was read: tap the module "
                     "after it, or build the network without inplace operations there"
                 )
         return {name: tensors[name][0] for name in self.paths}
+
+    def open(self) -> None:
+        """Put the same hooks back after `close`: code that was compiled with them goes on to serve them."""
+        self._hooks = [register(hook) for register, hook in self._points]
 
     def close(self) -> None:
         """Take the hooks out of the network."""

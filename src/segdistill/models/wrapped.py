@@ -52,16 +52,18 @@ def wrap(
     """Gives a plain module the attributes that distillation, evaluation and export read.
 
     Its output may be a tensor `b k h w`, a mapping with `out` or `logits`, an object with
-    `.logits`, or a tuple or list whose first item is the logits.
+    `.logits`, or a tuple or list whose first item is the logits. Of two classes it may give one logit z
+    (of the second, for a sigmoid): its logits are then (0, z), whose softmax is (1 - sigmoid(z),
+    sigmoid(z)), so that losses, evaluation and export see two classes.
 
     Args:
         module: The network. Returned as it is if it keeps the contract already.
-        num_classes: Channels of its logits.
+        num_classes: Channels of its logits; 2 where it gives one logit.
         taps: Name -> path inside `module` ("" its output, "path:input" a submodule's first input).
             Without them, `features` is the input of the last `Conv2d` with `num_classes` outputs
-            that is not in an auxiliary head, or of the dropout registered just before it. `logits`
-            is the output unless named. For a network of one of `adapters.LIBRARIES` they are added
-            to those that its library's conventions give.
+            that is not in an auxiliary head (with one output, where two classes have none with two), or of
+            the dropout registered just before it. `logits` is the output unless named. For a network
+            of one of `adapters.LIBRARIES` they are added to those that its library's conventions give.
         input: What the module expects: a name of `segdistill.models.input.INPUTS`, its settings, or
             None for plain RGB in 0..1 (a module that normalises for itself).
         align_corners: How its logits were resized when it was trained; None: the library's
@@ -98,8 +100,11 @@ def wrap(
 
 
 def network(model: nn.Module) -> nn.Module:
-    """What `wrap` was given, or the model itself where it is not wrapped: this is what ships."""
-    return model.module if isinstance(model, Wrapped) else model
+    """What `wrap` and `torch.compile` were given, or the model itself: this is what ships."""
+    model = getattr(model, "_orig_mod", model)
+    inner = model.module if isinstance(model, Wrapped) else model
+    found: nn.Module = getattr(inner, "_orig_mod", inner)
+    return found
 
 
 def _features_path(module: nn.Module, num_classes: int) -> str:
@@ -120,11 +125,14 @@ def _features_path(module: nn.Module, num_classes: int) -> str:
 
 
 def _classifier_path(module: nn.Module, num_classes: int) -> str:
-    found: list[str] = [
-        path
+    layers = [
+        (path, layer.out_channels)
         for path, layer in module.named_modules()
-        if isinstance(layer, nn.Conv2d) and layer.out_channels == num_classes and path
+        if isinstance(layer, nn.Conv2d) and path
     ]
+    found = [path for path, outputs in layers if outputs == num_classes]
+    if num_classes == 2 and not found:
+        found = [path for path, outputs in layers if outputs == 1]
     # torchvision registers its auxiliary classifier after the real one.
     found = [path for path in found if "aux" not in path] or found
     if not found:
@@ -166,6 +174,8 @@ def _logits(output: Any, num_classes: int) -> Tensor:
         found = output.logits
     elif isinstance(output, tuple | list) and output:
         found = output[0]
+    if isinstance(found, Tensor) and found.ndim == 4 and (found.shape[1], num_classes) == (1, 2):
+        return torch.cat([torch.zeros_like(found), found], dim=1)
     if not isinstance(found, Tensor) or found.ndim != 4 or found.shape[1] != num_classes:
         came = tuple(found.shape) if isinstance(found, Tensor) else type(output).__name__
         raise ValueError(
