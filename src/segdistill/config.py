@@ -62,6 +62,10 @@ class TeacherConfig:
     """tap name -> module path, added to the network's own"""
     labels: dict[str | int, str | int | None] | None = None
     """each of its classes -> class of the data (names or ids; null leaves it out); null: the same classes"""
+    channels: list[int] | None = None
+    """numbers of the images' channels that it reads; null: all"""
+    scale: float = 1.0
+    """factor of the images' height and width for it"""
     min_miou: float | None = None
     """refuse a teacher that measures less than this on the evaluation split (0 to 100)"""
 

@@ -1,6 +1,6 @@
 """What every network of this package promises to the rooms above."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 from torch import Tensor, nn
@@ -27,7 +27,6 @@ class SegmentationModel(nn.Module):
             where the network was not made by name.
         released_keys: Patterns and replacements that lead from the names in its authors' files to the
             network's own; empty where there are no such files. See `load_weights`.
-        released_values: What is done to a file's tensors, by its own names, before they are renamed.
         weights_report: What loading the encoder's weights from a file found; None without a file.
     """
 
@@ -38,8 +37,16 @@ class SegmentationModel(nn.Module):
     multiple_of: int
     spec: dict[str, Any] | None = None
     released_keys: tuple[tuple[str, str], ...] = ()
-    released_values: Callable[[Mapping[str, Tensor]], dict[str, Tensor]] = staticmethod(dict)
     weights_report: Any = None
+
+    def released_values(self, state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """What its authors' files mean here, still by their names; as they are, unless a network differs."""
+        return dict(state)
+
+    @property
+    def in_channels(self) -> int:
+        """Channels of the images that it reads."""
+        return len(self.input.spec["mean"])
 
 
 def check_training_batch(model: nn.Module, images: Tensor) -> None:
@@ -58,6 +65,14 @@ def check_training_batch(model: nn.Module, images: Tensor) -> None:
 def level_taps(levels: int) -> dict[str, str]:
     """Taps `layer1`.. for a network that holds its encoder as `encoder`."""
     return {f"layer{i}": f"encoder.layer{i}" for i in range(1, levels + 1)}
+
+
+def inner_taps(taps: Mapping[str, str]) -> dict[str, str]:
+    """Taps of a network as those of another that holds it as `module`."""
+    return {
+        name: f"module.{path}" if path and path[0] != ":" else f"module{path}"
+        for name, path in taps.items()
+    }
 
 
 def aux_is_wanted(model: nn.Module, aux: nn.Module) -> bool:

@@ -1,6 +1,6 @@
 """PSPNet (Zhao et al., CVPR 2017), as the distillation papers use it and on any timm encoder."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
@@ -99,7 +99,6 @@ class PSPNet(SegmentationModel):
     """
 
     released_keys = PSPNET_KEYS
-    released_values = staticmethod(fold_inplace_abn)
 
     def __init__(
         self,
@@ -132,6 +131,9 @@ class PSPNet(SegmentationModel):
             self.taps["aux"] = "aux"
         levels: Any = encoder.levels
         self.taps |= level_taps(levels)
+
+    def released_values(self, state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        return fold_inplace_abn(state)
 
     def forward(self, images: Float[Tensor, "b c h w"]) -> Float[Tensor, "b k rows columns"]:
         check_training_batch(self, images)

@@ -7,7 +7,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from segdistill.models.contract import SegmentationModel
+from segdistill.models.contract import SegmentationModel, inner_taps
 from segdistill.names import unknown
 
 
@@ -36,11 +36,8 @@ class Relabelled(SegmentationModel):
         self.assigned = list(assigned)
         self.num_classes = num_classes
         self.align_corners, self.multiple_of = own.align_corners, own.multiple_of
-        self.taps = {"logits": ""} | {
-            name: f"module.{path}" if path and path[0] != ":" else f"module{path}"
-            for name, path in own.taps.items()
-            if not name.startswith(("logits", "aux"))
-        }
+        kept = {n: p for n, p in own.taps.items() if not n.startswith(("logits", "aux"))}
+        self.taps = {"logits": ""} | inner_taps(kept)
         groups = [[t for t, s in enumerate(assigned) if s == k] for k in range(num_classes)]
         most = max(map(len, groups))
         # Short groups are filled up with a channel behind the last, which has no probability.

@@ -125,7 +125,7 @@ def _features_path(module: nn.Module, num_classes: int) -> str:
 
 
 def _classifier_path(module: nn.Module, num_classes: int) -> str:
-    layers = [
+    layers: list[tuple[str, int]] = [
         (path, layer.out_channels)
         for path, layer in module.named_modules()
         if isinstance(layer, nn.Conv2d) and path

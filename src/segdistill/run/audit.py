@@ -124,7 +124,7 @@ def _measure(job: Job, fabric: Fabric) -> dict[str, Any]:
 
 
 def _measured(job: Job) -> dict[str, Any] | None:
-    if "run" not in job.origin or "labels" in job.origin:
+    if "run" not in job.origin or {"labels", "shown"} & job.origin.keys():
         return None
     run = RunFolder(job.origin["run"])
     figures = run.evaluation()

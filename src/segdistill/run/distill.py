@@ -13,6 +13,7 @@ from segdistill.data.dataset import SegmentationDataset
 from segdistill.data.loader import evaluation_loader
 from segdistill.models import SegmentationModel, wrap
 from segdistill.models.encoders import InputSetting
+from segdistill.models.shown import Shown
 from segdistill.names import unknown
 from segdistill.run.folder import RunFolder
 from segdistill.run.job import Job
@@ -39,6 +40,8 @@ def distill(
     teacher_input: InputSetting = None,
     student_input: InputSetting = None,
     teacher_labels: Mapping[str | int, str | int | None] | None = None,
+    teacher_channels: list[int] | None = None,
+    teacher_scale: float = 1.0,
     min_miou: float | None = None,
     progress: bool = True,
     **train: Any,
@@ -51,8 +54,9 @@ def distill(
         teacher: Trained network; None for plain training. It is frozen and kept in `eval()`.
         student: Network that is trained, in place. Its weights also land in the run.
         train_set: Samples to learn from: `{image, label, name}` or `(image, label)` with the image
-            `3 h w` in 0..1 (RGB) or uint8, the label `h w` of class ids with 255 ignored. A data
-            set with the attribute `labelled = False` gives `{image, name}`.
+            `3 h w` in 0..1 (RGB; other channels where the networks read them) or uint8, the label
+            `h w` of class ids with 255 ignored. A data set with the attribute `labelled = False`
+            gives `{image, name}`.
         val_set: Samples to measure on; without labels, the agreement with the teacher.
         method: A name of `segdistill list methods`.
         steps: Optimiser steps.
@@ -69,6 +73,8 @@ def distill(
         student_input: The same for the student.
         teacher_labels: Each of the teacher's classes, in its order -> the class of the data that it counts
             as, or None to leave it out; names or ids. None: it has the data's classes.
+        teacher_channels: Numbers of the images' channels that the teacher reads; None: all.
+        teacher_scale: Factor of the images' height and width for the teacher.
         min_miou: Refuse a teacher that measures less on `val_set` (0 to 100); None: no better than
             chance, 0: none.
         progress: Show a progress bar.
@@ -106,6 +112,8 @@ def distill(
             "model": _path_of(teacher),
             "min_miou": min_miou,
             "labels": None if teacher_labels is None else dict(teacher_labels),
+            "channels": teacher_channels,
+            "scale": teacher_scale,
         }
     recipe = parse_recipe(values, name="distill()")
     check_recipe(recipe)
@@ -118,6 +126,8 @@ def distill(
     if teacher is not None:
         count = len(names if teacher_labels is None else teacher_labels)
         other = _fulfil(teacher, count, teacher_taps, teacher_input)
+        if teacher_channels is not None or teacher_scale != 1:
+            other = Shown(other, teacher_channels, teacher_scale)
         if teacher_labels is not None:
             other = relabelled(other, teacher_labels, names)
     train_set, val_set = (_Declared.where_needed(s, names) for s in (train_set, val_set))

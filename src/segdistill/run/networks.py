@@ -14,6 +14,7 @@ from segdistill.config import ModelConfig, TeacherConfig
 from segdistill.distillation.taps import tap_paths
 from segdistill.models import build_model, build_trained
 from segdistill.models.relabelled import Relabelled, resolve_labels
+from segdistill.models.shown import Shown
 from segdistill.models.wrapped import network, wrap
 from segdistill.run.folder import WEIGHTS, RunFolder, write_atomically
 
@@ -89,6 +90,10 @@ def load_teacher(config: TeacherConfig, classes: Sequence[str]) -> tuple[nn.Modu
     else:
         raise ValueError("teacher: name a finished run (teacher.run), or a model and its weights")
     add_taps(model, config.taps)
+    if config.channels is not None or config.scale != 1:
+        origin["shown"] = {"channels": config.channels, "scale": config.scale}
+        count = getattr(model, "num_classes", num_classes)
+        model = Shown(wrap(model, count), config.channels, config.scale)
     if labels is not None:
         origin["labels"] = {str(theirs): ours for theirs, ours in labels.items()}
         return relabelled(model, labels, classes, known), origin

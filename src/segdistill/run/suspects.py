@@ -13,6 +13,7 @@ from torch.utils.data import Dataset, Subset
 from segdistill.data.dataset import list_names
 from segdistill.models.input import INPUTS, InputNormalisation, make_input
 from segdistill.models.relabelled import Relabelled
+from segdistill.models.shown import Shown
 from segdistill.run.assignment import assignment
 from segdistill.run.evaluate import Evaluation, evaluate
 
@@ -126,7 +127,9 @@ def _renumber(model: nn.Module, order: list[int], classes: list[str]) -> str:
 def _renormalised(
     model: nn.Module, some: Dataset[Any], declared: Evaluation, options: dict[str, Any]
 ) -> Iterator[Cause]:
-    owner = model.module if isinstance(model, Relabelled) else model
+    owner = model
+    while isinstance(owner, Relabelled | Shown):
+        owner = owner.module
     current = getattr(owner, "input", None)
     if not isinstance(current, InputNormalisation):
         return

@@ -1,0 +1,65 @@
+"""A trained network that is shown each image in its own way: larger or smaller, some channels of it."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from segdistill.models.contract import SegmentationModel, inner_taps
+
+
+class Shown(SegmentationModel):
+    """A network that reads some channels of the images, at another scale.
+
+    The image is resized as a whole (bilinear, antialiased), to the nearest size that the network's
+    `multiple_of` allows from the scaled one on, so that its maps cover what the unscaled image shows.
+
+    Args:
+        module: The network, with the model contract.
+        channels: Numbers of the image's channels that it reads, in its order; None: all.
+        scale: Factor of height and width.
+
+    Raises:
+        ValueError: A channel is negative, or the scale not above 0.
+    """
+
+    picked: Tensor | None
+
+    def __init__(
+        self, module: nn.Module, channels: Sequence[int] | None = None, scale: float = 1.0
+    ) -> None:
+        super().__init__()
+        if channels is not None and (not channels or min(channels) < 0):
+            raise ValueError(
+                f"teacher.channels: expected numbers of channels from 0 on, came {list(channels)}"
+            )
+        if not scale > 0:
+            raise ValueError(f"teacher.scale: expected a factor above 0, came {scale}")
+        own: Any = module
+        self.module, self.scale = module, scale
+        self.num_classes, self.align_corners = own.num_classes, own.align_corners
+        # Where the size is its own it takes any.
+        self.multiple_of = own.multiple_of if scale == 1 else 1
+        self.taps = inner_taps(own.taps)
+        picked = None if channels is None else torch.tensor(channels)
+        self.register_buffer("picked", picked, persistent=False)
+
+    def forward(self, images: Float[Tensor, "b c h w"]) -> Float[Tensor, "b k rows columns"]:
+        if self.picked is not None:
+            last = max(self.picked.tolist())
+            if last >= images.shape[1]:
+                raise ValueError(
+                    f"teacher.channels: the images have {images.shape[1]} channels, so none is number {last}"
+                )
+            images = images[:, self.picked]
+        if self.scale != 1:
+            unit: Any = self.module.multiple_of
+            size = [-(-round(side * self.scale) // unit) * unit for side in images.shape[-2:]]
+            images = F.interpolate(
+                images, [max(unit, side) for side in size], mode="bilinear", antialias=True
+            )
+        logits: Tensor = self.module(images)
+        return logits
