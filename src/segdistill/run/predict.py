@@ -15,7 +15,7 @@ from segdistill.data.dataset import IMAGE_SUFFIXES, generated_palette, list_name
 from segdistill.run.folder import RunFolder
 from segdistill.run.networks import load_run_model
 from segdistill.run.onnx_file import OnnxNetwork
-from segdistill.run.protocol import Protocol, Size, evaluating, label_map
+from segdistill.run.protocol import Protocol, Size, evaluating, label_map, require_rgb
 
 Inputs = str | Path | Iterable[str | Path]
 
@@ -116,6 +116,7 @@ def predict(
         raise ValueError(
             f"{len(palette)} colours for {len(classes)} classes: expected one for each, at most 256"
         )
+    require_rgb(model, "predict")
     protocol = Protocol(size, window, overlap, flip, precision=precision)
     paths = find_images(inputs)
     _check_readable(paths)
