@@ -50,7 +50,7 @@ def evaluate_run(path: str, weights: str, split: str | None, device: str, **prot
     if teacher is None or getattr(dataset, "labelled", True):
         result = evaluate(model, dataset, **options)
     else:
-        known, _ = load_teacher(teacher, len(dataset.classes))
+        known, _ = load_teacher(teacher, dataset.classes)
         result = agreement(model, dataset, known, **options)
     _print(result.table())
     networks = {path: model, **_teacher_of(run)}
