@@ -154,7 +154,7 @@ def folder(tmp_path):
 
 
 def test_a_saved_folder_is_a_teacher_and_its_student_is_rebuilt_without_it(folder):
-    model, origin = load_teacher(TeacherConfig(model=f"hf:{folder}"), 3)
+    model, origin = load_teacher(TeacherConfig(model=f"hf:{folder}"), ["a", "b", "c"])
     assert "missing 0; unexpected 0" in origin["load"]
     assert model.input.spec["mean"] == model.input.spec["std"] == [0.5, 0.5, 0.5]
     assert model.input.spec["scale"] == 1.0
@@ -180,7 +180,7 @@ def test_a_folder_of_other_classes_makes_a_student_but_no_teacher(folder, caplog
     }
     assert _read(model)["logits"].shape == (2, 5, 16, 24)
     with pytest.raises(ValueError, match=r"teacher.model: a part of it is untrained .*\[3\] in"):
-        load_teacher(TeacherConfig(model=f"hf:{folder}"), 5)
+        load_teacher(TeacherConfig(model=f"hf:{folder}"), list("abcde"))
 
 
 def test_a_file_of_ones_own_loads_strictly(tmp_path):
