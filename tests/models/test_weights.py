@@ -75,6 +75,17 @@ def test_a_wrapped_network_loads_into_the_module_inside(tmp_path):
     assert torch.equal(model.module[0].weight, net[0].weight)
 
 
+@pytest.mark.parametrize("prefix", ["", "module."])
+def test_an_attribute_called_module_is_not_taken_for_a_prefix(prefix, tmp_path):
+    net = nn.Module()
+    net.module = _net()
+    torch.save({prefix + k: v for k, v in net.state_dict().items()}, tmp_path / "w.pth")
+    twin = nn.Module()
+    twin.module = _net()
+    assert load_weights(twin, tmp_path / "w.pth").complete
+    assert torch.equal(twin.module[0].weight, net.module[0].weight)
+
+
 class _Unsafe:
     pass
 

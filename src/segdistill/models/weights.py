@@ -156,7 +156,13 @@ def load_weights(model: nn.Module, path: str | Path, strict: bool = True) -> Loa
     """
     net = network(model)
     values: Any = getattr(net, "released_values", dict)
-    state, left_out = translated(net, values(read_weights(path)))
+    read = read_weights(path)
+    own = net.state_dict().keys()
+    if not own & read.keys():
+        # A network whose own weights all lie under an attribute called `module`.
+        prefixed = {f"module.{key}": value for key, value in read.items()}
+        read = prefixed if own & prefixed.keys() else read
+    state, left_out = translated(net, values(read))
     return load_state(net, state, strict, source=str(path), left_out=left_out)
 
 
