@@ -36,7 +36,9 @@ def test_the_test_images_have_no_labels(root):
 def test_an_id_above_150_is_refused(root):
     path = root / "ADEChallengeData2016/annotations/training/ADE_train_00000001.png"
     save_mask(path, np.full((20, 36), 151, np.uint8))
-    with pytest.raises(ValueError, match=rf"{path}: label id 151 .* declares 0\.\.150;"):
+    with pytest.raises(
+        ValueError, match=rf"{path}: label id 151 .* is none of this data set.s ids, 0\.\.150;"
+    ):
         ADE20K(root).read(0)
 
 

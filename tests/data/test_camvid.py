@@ -62,7 +62,10 @@ def test_a_wrong_root_says_what_was_expected_and_what_is_there(tmp_path):
 def test_an_id_outside_the_classes_is_named(camvid_tree):
     path = save_mask(camvid_tree / "train" / "labels" / "0001TP_0001.png", ids(12) + 1)
     dataset = CamVid(camvid_tree)
-    with pytest.raises(ValueError, match=rf"{path}: label id 12 .* start at 1"):
+    message = (
+        rf"{path}: label id 12 .* is none of this data set.s ids, 0\.\.11; .* own as data `folder`"
+    )
+    with pytest.raises(ValueError, match=message):
         dataset.read(dataset.names.index("0001TP_0001"))
 
 

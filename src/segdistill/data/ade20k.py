@@ -57,7 +57,7 @@ class ADE20K(PairDataset):
         mapping: dict[int, int | None] = {id_: n for n, id_ in enumerate(self.server_ids)}
         super().__init__(
             paired(images, masks),
-            LabelMap({**mapping, 0: None}, len(CLASSES)),
+            LabelMap({**mapping, 0: None}, len(CLASSES), official=True),
             [row["name"] for row in CLASSES],
             [[int(row[channel]) for channel in ("red", "green", "blue")] for row in CLASSES],
             limit=limit,

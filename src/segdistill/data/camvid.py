@@ -73,7 +73,7 @@ class CamVid(PairDataset):
         mapping: dict[int, int | None] = {i: i for i in range(len(CLASSES))}
         super().__init__(
             _pairs(images, masks, names_file),
-            LabelMap({**mapping, VOID: None}, len(CLASSES)),
+            LabelMap({**mapping, VOID: None}, len(CLASSES), official=True),
             list(CLASSES),
             list(CLASSES.values()),
             groups=groups,

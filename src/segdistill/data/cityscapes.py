@@ -86,7 +86,7 @@ class Cityscapes(PairDataset):
             truth = Files(layout.folder(f"gtFine/{split}"), f"_gtFine_{masks}.png")
         super().__init__(
             paired(images, truth),
-            LabelMap(_mapping(masks), len(CLASSES)),
+            LabelMap(_mapping(masks), len(CLASSES), official=True),
             list(CLASSES),
             [colour for _, colour in CLASSES.values()],
             groups=groups,

@@ -56,7 +56,7 @@ class COCOStuff(PairDataset):
         mapping: dict[int, int | None] = {int(row["id"]): n for n, row in enumerate(CLASSES)}
         super().__init__(
             paired(images, masks),
-            LabelMap({**mapping, IGNORED: None}, len(CLASSES)),
+            LabelMap({**mapping, IGNORED: None}, len(CLASSES), official=True),
             [row["name"] for row in CLASSES],
             limit=limit,
             cache=cache,

@@ -56,6 +56,7 @@ class LabelMap:
             (but black and white masks of two classes are refused). For masks in colour every key
             is a colour as text, `"#804080"`; it is then the raw id 0x804080.
         num_classes: Number of classes, 1..255.
+        official: Whether the mapping is that of a published data set, not the user's to change.
 
     Attributes:
         assumed: Whether there is no mapping, so that ids stand for themselves.
@@ -72,13 +73,18 @@ class LabelMap:
         [[0, 1, 255]]
     """
 
-    def __init__(self, mapping: Mapping[Any, int | None] | None, num_classes: int) -> None:
+    def __init__(
+        self,
+        mapping: Mapping[Any, int | None] | None,
+        num_classes: int,
+        official: bool = False,
+    ) -> None:
         if not 1 <= num_classes <= MAX_CLASSES:
             raise ValueError(
                 f"{num_classes} classes declared; expected 1 to {MAX_CLASSES} "
                 f"({IGNORED} is the ignored id)"
             )
-        self.num_classes = num_classes
+        self.num_classes, self.official = num_classes, official
         if mapping is not None and not isinstance(mapping, Mapping):
             raise ValueError(f"mapping is {mapping!r:.60}; expected {{raw id: class}}")
         self.assumed = mapping is None
@@ -134,6 +140,12 @@ class LabelMap:
                 "more than 8 bits, so perhaps a map of instances; expected the map of classes"
             )
         more = f" and {bad.size - 1} more id(s)" if bad.size > 1 else ""
+        if self.official:
+            return (
+                f"{source}: label id {bad[0]}{more} (first at row {row}, column {column}) is none of "
+                f"this data set's ids, {_ranges(known)}; expected its masks as they were published, "
+                "or read your own as data `folder` with a mapping"
+            )
         hint = ""
         if ids[0] >= 1 and bad[0] == known[known != IGNORED].max(initial=-1) + 1:
             hint = (

@@ -83,7 +83,9 @@ class PascalVOC(PairDataset):
         masks = Files(layout.folder(place), ".png") if place else None
         super().__init__(
             paired(images, masks, layout.folder("ImageSets/Segmentation") / f"{split}.txt"),
-            LabelMap({**{i: i for i in range(len(CLASSES))}, IGNORED: None}, len(CLASSES)),
+            LabelMap(
+                {**{i: i for i in range(len(CLASSES))}, IGNORED: None}, len(CLASSES), official=True
+            ),
             CLASSES,
             [(0, 0, 0), *generated_palette(len(CLASSES) - 1)],
             limit=limit,
