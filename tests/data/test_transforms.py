@@ -181,12 +181,14 @@ def test_colour_change_worked_by_hand():
     assert change_colour(image, 1.5, 1, 1).max() == 1
 
 
-def test_colour_change_needs_three_channels():
-    image, label = torch.rand(4, 8, 8), torch.zeros(8, 8, dtype=torch.uint8)
-    crop, _ = Augment(crop=(12, 12), scale=(1.0, 1.0))(image, label, generator())
+def test_other_channels_keep_their_saturation():
+    image, label = torch.rand(4, 8, 8) / 2 + 0.2, torch.zeros(8, 8, dtype=torch.uint8)
+    assert torch.equal(change_colour(image, 1, 1, 0), image)
+    torch.testing.assert_close(change_colour(image, 1.2, 1, 3), image * 1.2)
+    flat = change_colour(image, 1, 0, 1)
+    torch.testing.assert_close(flat, image.mean((1, 2), keepdim=True).expand_as(image))
+    crop, _ = Augment(crop=(12, 12), photometric=0.1)(image, label, generator())
     assert crop.shape == (4, 12, 12)
-    with pytest.raises(ValueError, match=r"got 4 channels; set photometric to 0"):
-        Augment(crop=(8, 8), photometric=0.1)(image, label, generator())
 
 
 @pytest.mark.parametrize(

@@ -7,11 +7,12 @@ from typing import Any, NamedTuple, NotRequired, TypedDict
 
 import numpy as np
 import torch
-from jaxtyping import Float, Int64, UInt8
+from jaxtyping import Float, Int64, Num, UInt8
 from PIL import Image
 from torch import Tensor
 from torch.utils.data import Dataset
 
+from segdistill.data.channels import ARRAY_SUFFIX, in_unit_range, read_array, stored
 from segdistill.names import unknown
 
 IGNORED = 255
@@ -28,23 +29,24 @@ _UNREADABLE = (OSError, SyntaxError, ValueError, Image.DecompressionBombError)
 
 
 class Sample(TypedDict):
-    """One item of a data set: `image` float32 RGB in 0..1, `label` int64 with 255 ignored.
+    """One item of a data set: `image` float32 in 0..1 (RGB, unless said otherwise), `label` int64 with 255 ignored.
 
     A split without labels, such as the test split of a benchmark, gives no `label`.
     """
 
-    image: Float[Tensor, "3 h w"]
+    image: Float[Tensor, "c h w"]
     label: NotRequired[Int64[Tensor, "h w"]]
     name: str
 
 
 class Pair(NamedTuple):
-    """An image file, its mask file (None where there is no label), and what they are called."""
+    """An image file, its mask file (None where there is no label), what they are called, and the image's channels."""
 
     name: str
     image: Path
     mask: Path | None
     group: str = ""
+    channels: int = 3
 
 
 class LabelMap:
@@ -210,14 +212,31 @@ def colour_codes(image: Image.Image) -> np.ndarray:
     return codes
 
 
-def read_image(path: Path | str) -> UInt8[Tensor, "3 h w"]:
-    """An image file as RGB, uint8. Grey, palette and RGBA files are converted; 16 bits refused.
+def read_image(path: Path | str, channels: int = 3) -> Num[Tensor, "c h w"]:
+    """An image file as RGB, uint8; or with another number of channels, as it is stored.
+
+    As RGB, grey, palette and RGBA pictures are converted and more than 8 bits refused. Nothing is converted for any
+    other number: black and white and grey have 1 channel, grey with alpha 2, RGBA and CMYK 4; grey of 16 bits or in
+    floating point comes as float32 in 0..1. A `.npy` array, `h w` or `h w c`, is never converted.
+
+    Args:
+        path: The file.
+        channels: 3 for RGB.
 
     Raises:
         FileNotFoundError: There is no such file.
-        ValueError: The file is damaged, no image, or holds more than 8 bits a channel.
+        ValueError: The file is damaged, no image, or not of these channels and bits.
     """
+    if Path(path).suffix.lower() == ARRAY_SUFFIX:
+        return stored(read_array(path), channels, f"{path}: an array")
     with _opened(path, "image") as image:
+        if channels != 3:
+            if image.mode in ("P", "PA"):
+                raise ValueError(
+                    f"{path}: a palette image; expected {channels} channels as they are stored: "
+                    "save it as grey or in colour"
+                )
+            return stored(np.array(image), channels, f"{path}: an image of mode {image.mode}")
         if image.mode in DEEP_MODES:
             raise ValueError(
                 f"{path}: the image has more than 8 bits a channel (mode {image.mode}); "
@@ -320,7 +339,7 @@ class SegmentationDataset(Dataset[Sample]):
         sample_groups: Group of each sample.
         groups: Keep only the samples of these groups.
         limit: Keep only this many samples, the first ones.
-        cache: Keep what was read in memory as uint8 (4 bytes a pixel). Loader processes have a
+        cache: Keep what was read in memory (RGB as uint8: 4 bytes a pixel). Loader processes have a
             cache each.
     """
 
@@ -353,12 +372,12 @@ class SegmentationDataset(Dataset[Sample]):
         """Number of classes, without the ignored id."""
         return len(self.classes)
 
-    def load(self, place: int) -> tuple[UInt8[Tensor, "3 h w"], UInt8[Tensor, "h w"]]:
+    def load(self, place: int) -> tuple[Num[Tensor, "c h w"], UInt8[Tensor, "h w"]]:
         """Image and label at a place counted before `groups` and `limit`; nothing is kept."""
         raise NotImplementedError
 
-    def read(self, index: int) -> tuple[UInt8[Tensor, "3 h w"], UInt8[Tensor, "h w"]]:
-        """Image (RGB) and label (class numbers, 255 ignored) of a sample, not to be written to."""
+    def read(self, index: int) -> tuple[Num[Tensor, "c h w"], UInt8[Tensor, "h w"]]:
+        """Image (as of `read_image`) and label (class numbers, 255 ignored) of a sample, not to be written to."""
         if not -len(self) <= index < len(self):
             raise IndexError(f"sample {index} of a data set of {len(self)}")
         place = self._places[index]
@@ -374,7 +393,7 @@ class SegmentationDataset(Dataset[Sample]):
     def __getitem__(self, index: int) -> Sample:
         image, label = self.read(index)
         sample: Sample = {
-            "image": image.to(torch.float32, memory_format=torch.contiguous_format).div_(255),
+            "image": in_unit_range(image),
             "name": self.names[index],
         }
         if self.labelled:
@@ -420,10 +439,10 @@ class PairDataset(SegmentationDataset):
         self.labelled = any(pair.mask is not None for pair in self.pairs)
         self._all_pairs = pairs
 
-    def load(self, place: int) -> tuple[UInt8[Tensor, "3 h w"], UInt8[Tensor, "h w"]]:
+    def load(self, place: int) -> tuple[Num[Tensor, "c h w"], UInt8[Tensor, "h w"]]:
         """Image and label of a pair, as they are on disk."""
         pair = self._all_pairs[place]
-        image = read_image(pair.image)
+        image = read_image(pair.image, pair.channels)
         if pair.mask is None:
             return image, torch.full(image.shape[-2:], IGNORED, dtype=torch.uint8)
         label = read_mask(pair.mask, self.label_map)

@@ -60,7 +60,7 @@ def pair_facts(pair: Pair, by_colour: bool = False) -> Facts:
     facts = Facts(pair.name, str(pair.mask or pair.name))
     faults = []
     try:
-        image = read_image(pair.image)
+        image = read_image(pair.image, pair.channels)
         facts.image_size = (image.shape[2], image.shape[1])
         facts.digest = _digest(image.permute(1, 2, 0).numpy())
     except (ValueError, OSError) as error:

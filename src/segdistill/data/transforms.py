@@ -8,6 +8,7 @@ from jaxtyping import Float, Int64, Num
 from torch import Tensor
 from torch.nn.functional import interpolate, pad
 
+from segdistill.data.channels import in_unit_range
 from segdistill.data.dataset import IGNORED
 
 PADDING_COLOUR = (124, 116, 104)
@@ -43,7 +44,8 @@ class Augment:
         scale: Least and greatest zoom, drawn uniformly; 2 shows things twice as large.
         flip: Probability of a left-right flip, 0..1.
         photometric: Greatest change of brightness, contrast and saturation, each by a factor from
-            `1 - photometric` to `1 + photometric`; 0 is off, below 1.
+            `1 - photometric` to `1 + photometric`; 0 is off, below 1. Without saturation where the image is
+            not of three channels.
         base: Height and width the source is thought of as resized to before `scale`; None for its
             own size.
 
@@ -160,8 +162,7 @@ def resize_image(image: Num[Tensor, "c h w"], size: tuple[int, int]) -> Float[Te
     """
     if tuple(image.shape[-2:]) != tuple(size):
         image = interpolate(image[None], size=size, mode="bilinear", antialias=True)[0]
-    plain = image.to(torch.float32, memory_format=torch.contiguous_format, copy=True)
-    return plain.div_(255) if image.dtype == torch.uint8 else plain
+    return in_unit_range(image)
 
 
 def nearest_index(source: int, target: int) -> Int64[Tensor, " target"]:
@@ -183,17 +184,17 @@ def _padded_image(image: Num[Tensor, "c h w"], around: tuple[int, ...]) -> Num[T
 
 
 def change_colour(
-    image: Float[Tensor, "3 h w"], brightness: float, contrast: float, saturation: float
-) -> Float[Tensor, "3 h w"]:
-    """An RGB image in 0..1 with brightness, contrast and saturation multiplied; 1 changes nothing.
+    image: Float[Tensor, "c h w"], brightness: float, contrast: float, saturation: float
+) -> Float[Tensor, "c h w"]:
+    """An image in 0..1 with brightness, contrast and saturation multiplied; 1 changes nothing.
 
     Contrast stretches about the image's mean grey, saturation about each pixel's grey; the result
-    is clamped to 0..1 once, at the end.
+    is clamped to 0..1 once, at the end. Only RGB has a grey: of other images each channel is stretched
+    about its own mean (an alpha channel, too), and saturation is left alone.
     """
     if image.shape[0] != 3:
-        raise ValueError(
-            f"colour change needs RGB images, got {image.shape[0]} channels; set photometric to 0"
-        )
+        rest = image.mean((1, 2), keepdim=True) * (brightness * (1 - contrast))
+        return (image * (brightness * contrast)).add_(rest).clamp_(0, 1)
     red, green, blue = _GREY
     grey = (image[0] * red).add_(image[1], alpha=green).add_(image[2], alpha=blue)
     # brightness * (mean + contrast * (p - mean)) where p = grey + saturation * (image - grey),

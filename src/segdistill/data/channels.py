@@ -1,0 +1,82 @@
+"""Images of any number of channels: what is stored, as floats in 0..1, and what a picture shows of them."""
+
+from pathlib import Path
+
+import numpy as np
+import torch
+from jaxtyping import Float, Num
+from torch import Tensor
+
+ARRAY_SUFFIX = ".npy"
+
+
+def read_array(path: Path | str) -> np.ndarray:
+    """The array in a `.npy` file.
+
+    Raises:
+        FileNotFoundError: There is no such file.
+        ValueError: It holds no plain array.
+    """
+    try:
+        array: np.ndarray = np.load(path, allow_pickle=False)
+        if array.dtype.kind not in "biuf":
+            raise ValueError(f"values of {array.dtype}")
+    except FileNotFoundError:
+        raise FileNotFoundError(f"{path}: no such image file") from None
+    except (OSError, ValueError, EOFError) as error:
+        raise ValueError(
+            f"{path}: cannot read this array ({str(error).splitlines()[0]}); "
+            "expected numbers as numpy.save writes them"
+        ) from None
+    return array
+
+
+def stored(pixels: np.ndarray, channels: int, source: str) -> Num[Tensor, "c h w"]:
+    """Pixels as they were stored, without conversion: uint8, or float32 in 0..1 for more bits.
+
+    Args:
+        pixels: `h w` or `h w c` of bool, uint8, 16 bits (divided by 65535) or floating point in 0..1.
+        channels: How many are expected.
+        source: File and kind, as errors begin.
+
+    Raises:
+        ValueError: Other channels, another type or range; found and expected are named.
+    """
+    found = 1 if pixels.ndim == 2 else pixels.shape[-1] if pixels.ndim == 3 else 0
+    if found != channels:
+        shape = "x".join(map(str, pixels.shape))
+        raise ValueError(
+            f"{source}, {shape}; expected height x width x {channels}: "
+            "set `channels` to what is stored, or convert the file"
+        )
+    tensor = torch.from_numpy(_in_range(pixels, source))
+    return tensor[None] if tensor.ndim == 2 else tensor.permute(2, 0, 1)
+
+
+def _in_range(pixels: np.ndarray, source: str) -> np.ndarray:
+    if pixels.dtype == np.uint8:
+        return pixels
+    if pixels.dtype == bool:
+        return pixels.astype(np.uint8) * np.uint8(255)
+    # Pillow gives 16 bits as int32 in some formats (mode I).
+    limit = 1 if pixels.dtype.kind == "f" else 65535
+    least, greatest = pixels.min(initial=0), pixels.max(initial=0)
+    # Of values that are no numbers neither bound holds.
+    if not 0 <= least <= greatest <= limit:
+        raise ValueError(
+            f"{source}, {pixels.dtype} from {least:g} to {greatest:g}; expected uint8, 16 bits in "
+            "0..65535 or floating point in 0..1: scale it so"
+        )
+    scaled: np.ndarray = np.divide(pixels, limit, dtype=np.float32)
+    return scaled
+
+
+def in_unit_range(image: Num[Tensor, "c h w"]) -> Float[Tensor, "c h w"]:
+    """A copy of an image, uint8 or in 0..1, as float32 in 0..1, channels first in memory."""
+    plain = image.to(torch.float32, memory_format=torch.contiguous_format, copy=True)
+    return plain.div_(255) if image.dtype == torch.uint8 else plain
+
+
+def visible(image: Num[Tensor, "c h w"]) -> Num[Tensor, "3 h w"]:
+    """What a picture shows: the first three channels as RGB, of fewer the first as grey."""
+    return image[:3] if image.shape[0] >= 3 else image[:1].expand(3, -1, -1)
