@@ -267,6 +267,8 @@ def test_a_conditional_critic_reads_the_image_at_the_logits_size() -> None:
     assert value != loss(student, teacher, 1 - images)
     small = F.interpolate(images, (16, 18), mode="bilinear", antialias=True)
     torch.testing.assert_close(value, loss(student, teacher, small))
+    with pytest.raises(ValueError, match="reads RGB beside the logits, came 4 channels"):
+        loss(*drawn(), images=torch.rand(2, 4, 64, 64))
     with pytest.raises(ValueError, match="conditional=True reads the images; hand them in"):
         loss(student, teacher)
 

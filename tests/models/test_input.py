@@ -46,6 +46,20 @@ def test_spec_rebuilds_the_same(name):
     assert not first.state_dict()
 
 
+def test_a_name_is_spread_over_other_channels():
+    five = make_input("imagenet", 5)
+    assert five.spec["mean"] == pytest.approx([(0.485 + 0.456 + 0.406) / 3] * 5)
+    assert five.spec["std"] == pytest.approx([(0.229 + 0.224 + 0.225) / 3] * 5)
+    assert make_input(five.spec, 5)(torch.rand(2, 5, 4, 6)).shape == (2, 5, 4, 6)
+    assert make_input("lite", 1).spec == {**make_input("lite").spec, "mean": [127], "std": [128]}
+    with pytest.raises(
+        ValueError, match=r"input of 4 channels \(in_channels\), came the mean of 5"
+    ):
+        make_input(five.spec, 4)
+    with pytest.raises(ValueError, match="input of 4 channels, came one of BGR"):
+        make_input("caffe_bgr", 4)
+
+
 def test_what_is_wrong_is_said():
     with pytest.raises(ValueError, match=r"expected images of shape b 3 h w, came \(3, 8, 8\)"):
         make_input("imagenet")(torch.rand(3, 8, 8))

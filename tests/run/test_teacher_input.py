@@ -11,8 +11,6 @@ from segdistill.distillation.distiller import Distiller
 from segdistill.models import wrap
 from segdistill.models.input import make_input
 from segdistill.models.shown import Shown
-from segdistill.run.export import export
-from segdistill.run.predict import predict
 from segdistill.run.train import train
 from tests.distillation.networks import Tiny, batch
 from tests.run import small
@@ -86,19 +84,13 @@ def test_a_student_of_four_channels_learns_from_a_teacher_of_three(tmp_path: Pat
     run = _distill(tmp_path / "run", Four(), student_input=four, photometric=0.2, **made)
     assert run.finished
     with pytest.raises(ValueError, match="4 channels, so none is number 7"):
-        _distill(tmp_path / "b", Four(), student_input=four, **{**made, "teacher_channels": [7]})
-
-
-def test_predict_and_export_read_rgb(tmp_path: Path) -> None:
-    four = make_input({"mean": [0.5] * 4, "std": [0.25] * 4})
-    model = wrap(Four(), 3, input=four)
-    made = {"train_set": FourPlanes(), "val_set": FourPlanes(3), "teacher": None}
-    run = _distill(tmp_path / "run", model, method="supervised", steps=2, **made)
-    with pytest.raises(ValueError, match="export reads RGB images, this network 4 channels"):
-        export(run, model=model, val_set=FourPlanes(3))
-    colours = [[0, 0, 0]] * 3
-    with pytest.raises(ValueError, match="predict reads RGB images, this network 4 channels"):
-        predict(model, [tmp_path], tmp_path / "out", classes=list("abc"), palette=colours)
+        _distill(
+            tmp_path / "b", Four(), student_input=four, **{**made, "teacher_channels": [0, 1, 7]}
+        )
+    with pytest.raises(ValueError, match="picks 1 channels, the teacher reads 3: name 3"):
+        _distill(tmp_path / "c", Four(), student_input=four, **{**made, "teacher_channels": [0]})
+    with pytest.raises(ValueError, match=r"images have 4 channels, the teacher reads 3: .* pick"):
+        _distill(tmp_path / "d", Four(), student_input=four, **{**made, "teacher_channels": None})
 
 
 @pytest.mark.parametrize(

@@ -68,7 +68,7 @@ class Critic(nn.Module):
         self.layers = nn.Sequential(*layers, nn.Conv2d(widths[-1], 1, (rows, columns)))
 
     def forward(
-        self, logits: Float[Tensor, "b c h w"], images: Float[Tensor, "b 3 hi wi"] | None = None
+        self, logits: Float[Tensor, "b c h w"], images: Float[Tensor, "b ci hi wi"] | None = None
     ) -> Float[Tensor, "b p"]:
         """The scores of each image's patches, one where both sides are under 80.
 
@@ -80,6 +80,11 @@ class Critic(nn.Module):
         seen = self.normalise(logits.to(weight))
         if self.conditional:
             assert images is not None
+            if images.shape[1] != _IMAGE_CHANNELS:
+                raise ValueError(
+                    f"the critic of holistic reads RGB beside the logits, came {images.shape[1]} channels: "
+                    "set terms.holistic.options.conditional to false"
+                )
             size = logits.shape[2:]
             small = F.interpolate(images.to(weight), size, mode="bilinear", antialias=True)
             seen = torch.cat([seen, small], 1)

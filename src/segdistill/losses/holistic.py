@@ -130,7 +130,7 @@ class HolisticKD(Loss):
         self,
         student: Float[Tensor, "b c h w"],
         teacher: Float[Tensor, "bt ct ht wt"],
-        images: Float[Tensor, "b 3 hi wi"] | None = None,
+        images: Float[Tensor, "b ci hi wi"] | None = None,
     ) -> Float[Tensor, ""]:
         """The student's loss; the teacher's logits are the critic's matter alone."""
         check_pair("holistic", student, teacher, channels=True, grid=True)
@@ -156,7 +156,7 @@ class CriticObjective(Adversary):
         self,
         student: Float[Tensor, "b c h w"],
         teacher: Float[Tensor, "b c h w"],
-        images: Float[Tensor, "b 3 hi wi"] | None = None,
+        images: Float[Tensor, "b ci hi wi"] | None = None,
     ) -> Float[Tensor, ""]:
         fake, real = self.critic(student, images), self.critic(teacher, images)
         loss = _OBJECTIVES[self.setting.objective](fake, real)

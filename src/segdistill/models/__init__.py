@@ -23,7 +23,7 @@ from segdistill.models.espnetv2 import espnetv2
 from segdistill.models.espnetv2 import released_options as espnetv2_options
 from segdistill.models.fcn import fcn8s_vgg16
 from segdistill.models.icnet import icnet
-from segdistill.models.input import InputNormalisation
+from segdistill.models.input import InputNormalisation, make_input
 from segdistill.models.ocnet import ocnet_r101
 from segdistill.models.ocrnet import ocrnet_r101
 from segdistill.models.pspnet import (
@@ -193,6 +193,8 @@ def _from_library(
     wrapping = {key: options[key] for key in _WRAPPING if key in options}
     settings = {key: value for key, value in options.items() if key not in wrapping}
     made = adapters.make(library, name, num_classes, settings)
+    if isinstance(wrapping.get("input"), str):  # of as many channels as the network was built for
+        wrapping["input"] = make_input(wrapping["input"], len(made.input.spec["mean"]))
     model = wrap(made.module, num_classes, **{"input": made.input, **wrapping})
     model.weights_report = made.report
     return f"{library}:{made.name}", model, {**made.options, **wrapping}

@@ -23,7 +23,7 @@ class Compact(SegmentationModel):
         num_classes: Channels of the logits.
         width: Channels at stride 2; twice as many at stride 4, four times at stride 8.
         depth: Convolutions at strides 4 and 8 after the one that halves the size.
-        input: First operation.
+        input: First operation; it says how many channels the images have.
     """
 
     def __init__(self, num_classes: int, width: int, depth: int, input: InputNormalisation) -> None:
@@ -32,7 +32,8 @@ class Compact(SegmentationModel):
         self.align_corners, self.multiple_of = False, 1
         self.input = input
         self.stem = nn.Sequential(
-            conv_norm_act(3, width, kernel=3, stride=2), conv_norm_act(width, width, kernel=3)
+            conv_norm_act(self.in_channels, width, kernel=3, stride=2),
+            conv_norm_act(width, width, kernel=3),
         )
         self.middle = nn.Sequential(
             conv_norm_act(width, 2 * width, kernel=3, stride=2),
@@ -74,6 +75,7 @@ def compact(
     width: int = 12,
     depth: int = 2,
     input: str | dict[str, object] = "imagenet",
+    in_channels: int = 3,
 ) -> Compact:
-    """The compact network; see `Compact`."""
-    return Compact(num_classes, width, depth, make_input(input))
+    """The compact network; see `Compact`, and `make_input` for `input` and `in_channels`."""
+    return Compact(num_classes, width, depth, make_input(input, in_channels))

@@ -154,16 +154,17 @@ def deeplabv3plus(
     dropout: float = 0.1,
     input: InputSetting = None,
     weights: str | None = None,
+    in_channels: int = 3,
 ) -> DeepLabV3Plus:
     """DeepLabV3+ on a timm encoder.
 
-    `weights` and `input` as for `build_encoder`, the rest as for `DeepLabV3Plus`.
+    `weights`, `input` and `in_channels` as for `build_encoder`, the rest as for `DeepLabV3Plus`.
     """
     if encoder is None:
         raise ValueError(
             "expected an encoder for deeplabv3plus; name one of timm's, as deeplabv3plus:resnet18"
         )
-    net, normalisation, report = build_encoder(encoder, output_stride, weights, input)
+    net, normalisation, report = build_encoder(encoder, output_stride, weights, input, in_channels)
     model = DeepLabV3Plus(
         net,
         num_classes,

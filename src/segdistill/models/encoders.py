@@ -9,7 +9,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from segdistill.models.backbone_keys import recognise, renamed
-from segdistill.models.input import InputNormalisation, make_input
+from segdistill.models.input import INPUTS, InputNormalisation, make_input, spread
 from segdistill.models.weights import LoadReport, load_state, read_weights
 
 InputSetting = str | Mapping[str, Any] | InputNormalisation | None
@@ -25,6 +25,8 @@ class TimmEncoder(nn.Module):
         name: timm's name, with or without a tag ("resnet18", "resnet18.a1_in1k").
         output_stride: 8, 16 or 32; strides beyond it turn into dilation.
         pretrained: Take timm's own weights (downloaded, or from its cache).
+        in_channels: Of the images. timm fits its weights for RGB to another number: the first
+            convolution is repeated over the channels and scaled (summed for one channel).
 
     Attributes:
         channels: Of each level.
@@ -35,12 +37,14 @@ class TimmEncoder(nn.Module):
         ValueError: an unknown name, or a network that cannot give such levels.
     """
 
-    def __init__(self, name: str, output_stride: int = 16, pretrained: bool = False) -> None:
+    def __init__(
+        self, name: str, output_stride: int = 16, pretrained: bool = False, in_channels: int = 3
+    ) -> None:
         super().__init__()
         if output_stride not in (8, 16, 32):
             raise ValueError(f"expected output_stride 8, 16 or 32, came {output_stride}")
         self.name = name
-        self.net = _create(name, output_stride, pretrained)
+        self.net = _create(name, output_stride, pretrained, in_channels)
         info: Any = self.net.feature_info
         self.channels: list[int] = info.channels()
         self.reductions: list[int] = info.reduction()
@@ -68,7 +72,11 @@ class TimmEncoder(nn.Module):
 
 
 def build_encoder(
-    name: str, output_stride: int, weights: str | None, input: InputSetting
+    name: str,
+    output_stride: int,
+    weights: str | None,
+    input: InputSetting,
+    in_channels: int = 3,
 ) -> tuple[TimmEncoder, InputNormalisation, LoadReport | None]:
     """An encoder, the normalisation its weights want, and the report of a file that was loaded.
 
@@ -76,20 +84,23 @@ def build_encoder(
         weights: None (timm's own fresh start), "imagenet" (timm's download), or a file: timm's own
             names, or one of `segdistill.models.backbone_keys.LAYOUTS`.
         input: Overrides the normalisation, which otherwise follows the weights: that of the file's
-            layout, else timm's mean and std for this encoder.
+            layout, else timm's mean and std for this encoder. For another number of channels than
+            three, each gets the mean of theirs.
+        in_channels: Of the images. A file must be of as many.
 
     Raises:
         FileNotFoundError: no such file.
         ValueError: an unknown encoder, weights that do not fit, or no download to be had.
     """
-    encoder = TimmEncoder(name, output_stride, pretrained=weights == "imagenet")
+    encoder = TimmEncoder(name, output_stride, weights == "imagenet", in_channels)
     config: Any = encoder.net.pretrained_cfg
-    default: str | Mapping[str, Any] = {"mean": config["mean"], "std": config["std"]}
+    default: dict[str, Any] = {"mean": config["mean"], "std": config["std"]}
     report = None
     if weights not in (None, "imagenet"):
         report, stated = _load_file(encoder, str(weights))
-        default = stated or default
-    return encoder, make_input(default if input is None else input), report
+        default = INPUTS[stated] if stated else default
+    setting = spread(default, in_channels) if input is None else input
+    return encoder, make_input(setting, in_channels), report
 
 
 def _load_file(encoder: TimmEncoder, path: str) -> tuple[LoadReport, str | None]:
@@ -117,7 +128,7 @@ def _load_file(encoder: TimmEncoder, path: str) -> tuple[LoadReport, str | None]
     return report, layout.input(encoder.name) if layout else None
 
 
-def _create(name: str, output_stride: int, pretrained: bool) -> nn.Module:
+def _create(name: str, output_stride: int, pretrained: bool, in_channels: int) -> nn.Module:
     import timm
 
     if not timm.is_model(name):
@@ -128,7 +139,7 @@ def _create(name: str, output_stride: int, pretrained: bool) -> nn.Module:
         )
     # Networks without dilation refuse the argument even at their natural stride.
     options: dict[str, Any] = {} if output_stride == 32 else {"output_stride": output_stride}
-    options["features_only"] = True
+    options |= {"features_only": True, "in_chans": in_channels}
     # Any error is the answer: what timm raises depends on the network and on the download library.
     try:
         net: nn.Module = timm.create_model(name, **options)

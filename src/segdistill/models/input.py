@@ -122,24 +122,52 @@ class InputNormalisation(nn.Module):
         return ", ".join(f"{key}={value}" for key, value in self.spec.items())
 
 
-def make_input(spec: str | Mapping[str, Any] | InputNormalisation) -> InputNormalisation:
+def make_input(
+    spec: str | Mapping[str, Any] | InputNormalisation, channels: int | None = None
+) -> InputNormalisation:
     """The normalisation for a name of `INPUTS`, a mapping of settings, or an instance (as it is).
 
+    Args:
+        spec: Of three channels, where it is a name.
+        channels: How many there must be; None: as many as there are. A name is brought to them by `spread`.
+
     Raises:
-        ValueError: an unknown name or setting.
+        ValueError: an unknown name or setting, or another number of channels.
     """
-    if isinstance(spec, InputNormalisation):
-        return spec
     if isinstance(spec, str):
         if spec not in INPUTS:
             raise ValueError(unknown("input normalisation", spec, INPUTS))
-        spec = INPUTS[spec]
-    settings = ("mean", "std", "order", "scale", "post_scale")
-    for key in spec:
-        if key not in settings:
-            raise ValueError(unknown("setting of the input normalisation", key, settings))
-    if "mean" not in spec or "std" not in spec:
+        spec = spread(INPUTS[spec], channels or 3)
+    if not isinstance(spec, InputNormalisation):
+        settings = ("mean", "std", "order", "scale", "post_scale")
+        for key in spec:
+            if key not in settings:
+                raise ValueError(unknown("setting of the input normalisation", key, settings))
+        if "mean" not in spec or "std" not in spec:
+            raise ValueError(
+                f"expected mean and std in input, came {sorted(spec)}; add what is missing"
+            )
+        spec = InputNormalisation(**spec)
+    found = len(spec.spec["mean"])
+    if channels not in (None, found):
         raise ValueError(
-            f"expected mean and std in input, came {sorted(spec)}; add what is missing"
+            f"expected an input of {channels} channels (in_channels), came the mean of {found}; "
+            "give a mean and a std for each"
         )
-    return InputNormalisation(**spec)
+    return spec
+
+
+def spread(settings: Mapping[str, Any], channels: int) -> dict[str, Any]:
+    """Settings for RGB as those for another number of channels: each gets the mean of the three.
+
+    Raises:
+        ValueError: they are for BGR, which is of three channels.
+    """
+    if channels == len(settings["mean"]):
+        return dict(settings)
+    if settings.get("order") == "bgr":
+        raise ValueError(
+            f"expected an input of {channels} channels, came one of BGR; give mean and std for each"
+        )
+    means = {key: [sum(settings[key]) / len(settings[key])] * channels for key in ("mean", "std")}
+    return {**settings, **means}

@@ -154,14 +154,15 @@ def pspnet(
     dropout: float = 0.1,
     input: InputSetting = None,
     weights: str | None = None,
+    in_channels: int = 3,
 ) -> PSPNet:
     """PSPNet on a timm encoder.
 
-    `weights` and `input` as for `build_encoder`, the rest as for `PSPNet`.
+    `weights`, `input` and `in_channels` as for `build_encoder`, the rest as for `PSPNet`.
     """
     if encoder is None:
         raise ValueError("expected an encoder for pspnet; name one of timm's, as pspnet:resnet18")
-    net, normalisation, report = build_encoder(encoder, output_stride, weights, input)
+    net, normalisation, report = build_encoder(encoder, output_stride, weights, input, in_channels)
     model = PSPNet(net, num_classes, head_width, aux, dropout, normalisation)
     model.weights_report = report
     return model

@@ -143,16 +143,17 @@ def refinenet(
     dropout: float = 0.5,
     input: InputSetting = None,
     weights: str | None = None,
+    in_channels: int = 3,
 ) -> RefineNet:
     """RefineNet on a timm encoder.
 
-    `weights` and `input` as for `build_encoder`, the rest as for `RefineNet`.
+    `weights`, `input` and `in_channels` as for `build_encoder`, the rest as for `RefineNet`.
     """
     if encoder is None:
         raise ValueError(
             "expected an encoder for refinenet; name one of timm's, as refinenet:resnet18"
         )
-    net, normalisation, report = build_encoder(encoder, 32, weights, input)
+    net, normalisation, report = build_encoder(encoder, 32, weights, input, in_channels)
     model = RefineNet(net, num_classes, normalisation, head_width, dropout)
     model.weights_report = report
     return model

@@ -44,6 +44,13 @@ class Relabelled(SegmentationModel):
         parts = [[*group, *[len(assigned)] * (most - len(group))] for group in groups]
         self.register_buffer("parts", torch.tensor(parts), persistent=False)
 
+    @property
+    def in_channels(self) -> int:
+        """Channels that the network inside reads."""
+        own: Any = self.module
+        channels: int = own.in_channels
+        return channels
+
     def forward(self, images: Float[Tensor, "b c h w"]) -> Float[Tensor, "b k rows columns"]:
         logits: Tensor = self.module(images)
         if self.parts.shape[1] == 1:

@@ -47,6 +47,13 @@ class Shown(SegmentationModel):
         picked = None if channels is None else torch.tensor(channels)
         self.register_buffer("picked", picked, persistent=False)
 
+    @property
+    def in_channels(self) -> int:
+        """Channels that the network inside reads, of those that are picked."""
+        own: Any = self.module
+        channels: int = own.in_channels
+        return channels
+
     def forward(self, images: Float[Tensor, "b c h w"]) -> Float[Tensor, "b k rows columns"]:
         if self.picked is not None:
             last = max(self.picked.tolist())

@@ -71,7 +71,7 @@ class ClassStatistics:
 
 
 def read_tap(
-    model: nn.Module, images: Float[Tensor, "b 3 h w"], name: str
+    model: nn.Module, images: Float[Tensor, "b c h w"], name: str
 ) -> Float[Tensor, "b c h w"]:
     """Run the network and return what one of its taps reads.
 

@@ -142,8 +142,10 @@ def _renormalised(
 
 
 def _readings(current: InputNormalisation) -> dict[str, dict[str, Any]]:
-    """Other settings of the input, the likeliest first."""
+    """Other settings of an input of RGB, the likeliest first."""
     spec = current.spec
+    if len(spec["mean"]) != 3:
+        return {}
     swapped: dict[str, Any] = {"order": "rgb" if spec["order"] == "bgr" else "bgr"}
     swapped |= {key: tuple(spec[key])[::-1] for key in ("mean", "std")}
     zero, one = (0.0, 0.0, 0.0), (1.0, 1.0, 1.0)
@@ -162,7 +164,7 @@ def _readings(current: InputNormalisation) -> dict[str, dict[str, Any]]:
     distinct = {}
     for what, values in settings.items():
         full = make_input(values).spec
-        if full not in known and len(full["mean"]) == len(spec["mean"]):
+        if full not in known:
             known.append(full)
             distinct[what] = full
     return distinct

@@ -197,6 +197,7 @@ def execute(job: Job, progress: bool = True) -> RunFolder:
     distiller = Distiller(job.student, method, job.teacher, method_config.labels)
     _check_labels(job, distiller.method)
     probe = _probe_batch(job)
+    _check_channels(job, probe["image"].shape[1])
     rows = distiller.dry_pass(probe["image"])
     fabric = make_fabric(job.recipe, find_unused=_has_unused(distiller, probe))
     first = fabric.is_global_zero
@@ -261,6 +262,26 @@ def _check_classes(job: Job) -> None:
     if len(set(counts.values())) > 1:
         listed = ", ".join(f"{owner} {count}" for owner, count in counts.items())
         raise ValueError(f"numbers of classes differ ({listed}): they must be the same")
+
+
+def _check_channels(job: Job, found: int) -> None:
+    asked = job.recipe.teacher
+    picked = asked.channels if asked is not None else None
+    if picked is not None:
+        reads = getattr(job.teacher, "in_channels", len(picked))
+        if len(picked) != reads:
+            raise ValueError(
+                f"teacher.channels picks {len(picked)} channels, the teacher reads {reads}: name {reads}"
+            )
+    for owner, network in (("student", job.student), ("teacher", job.teacher)):
+        reads = getattr(network, "in_channels", found)
+        if reads != found and not (owner == "teacher" and picked is not None):
+            remedy = ", or pick some by teacher.channels" if owner == "teacher" else ""
+            raise ValueError(
+                f"the images have {found} channels, the {owner} reads {reads}: change "
+                f"data.options.channels, or build the {owner} for {found} (options.in_channels; of a "
+                f"network of your own, its input's mean and std){remedy}"
+            )
 
 
 def _check_labels(job: Job, method: Method) -> None:

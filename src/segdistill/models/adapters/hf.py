@@ -63,7 +63,8 @@ def make(name: str, num_classes: int, options: dict[str, Any]) -> Made:
         config.num_labels = num_classes
         kind = transformers.AutoModelForSemanticSegmentation
         if not trained:
-            return Made(kind.from_config(config), make_input("imagenet"), name, options)
+            input = make_input("imagenet", getattr(config, "num_channels", None))
+            return Made(kind.from_config(config), input, name, options)
         module, report = _load(kind, name, config)
     except Exception as error:  # OSError, ValueError, and those of a download or a config
         raise ValueError(f"transformers cannot build {name}: {cause(error)}") from error

@@ -6,7 +6,7 @@ from typing import Any
 from torch import nn
 
 from segdistill.models.adapters import Conventions, Made, cause, need
-from segdistill.models.input import make_input
+from segdistill.models.input import INPUTS, make_input, spread
 from segdistill.names import unknown
 
 
@@ -30,7 +30,8 @@ def conventions(module: Any) -> Conventions:
 def make(name: str, num_classes: int, options: dict[str, Any]) -> Made:
     """A network of smp, its encoder untrained unless `encoder_weights` names weights.
 
-    These also settle the normalisation (`get_preprocessing_params`); without them it is ImageNet's.
+    These also settle the normalisation (`get_preprocessing_params`); without them it is ImageNet's. With
+    `in_channels` other than three each channel gets the mean of theirs, and smp fits the weights.
     """
     smp = need("segmentation_models_pytorch", "smp")
     known = {kind.__name__: kind for kind in smp.MODEL_ARCHITECTURES_MAPPING.values()}
@@ -45,7 +46,8 @@ def make(name: str, num_classes: int, options: dict[str, Any]) -> Made:
             raise ValueError(unknown(f"option of smp's {name}", key, arguments))
     try:
         module = known[name](classes=num_classes, **options)
-        input = make_input(_normalisation(smp, encoder, weights) if weights else "imagenet")
+        stated = _normalisation(smp, encoder, weights) if weights else INPUTS["imagenet"]
+        input = make_input(spread(stated, options.get("in_channels", 3)))
     except Exception as error:  # KeyError, TypeError, and those of a download
         encoders = smp.encoders.get_encoder_names()
         if encoder not in encoders and not str(encoder).startswith("tu-"):
