@@ -38,7 +38,8 @@ def write_bundle(
     """
     shutil.copyfile(run.weights_path(), target / "model.safetensors")
     write_legend(info.classes, info.palette, target / "labels.json")
-    if info.resize:  # without it, resizing is the caller's
+    # It reads photographs, and without `resize` resizing is the caller's.
+    if info.resize and info.channels == 3:
         shutil.copyfile(Path(__file__).with_name("infer.py"), target / "infer.py")
     write_atomically(target / "MODEL_CARD.md", _card(run, target, info, evaluation, parity))
 

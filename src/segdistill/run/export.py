@@ -22,7 +22,7 @@ from segdistill.run.networks import load_run_model
 from segdistill.run.onnx_file import OPSETS, Deployed, OnnxNetwork, file_info, need, onnx_bytes
 from segdistill.run.predict import output_folder
 from segdistill.run.profile import check_size
-from segdistill.run.protocol import Size, evaluating, padded, require_rgb
+from segdistill.run.protocol import Size, evaluating, padded
 from segdistill.run.quantise import gate, quantise
 from segdistill.run.recipe import parse_recipe
 
@@ -51,7 +51,8 @@ def export(
 ) -> Path:
     """Export a run's last weights to ONNX, run the file again, and write the folder to ship.
 
-    The file takes `images`, RGB in 0..1, float32 `b 3 h w`, and holds the network's normalisation.
+    The file takes `images` in 0..1, float32 `b 3 h w` (RGB; other channels where the network reads
+    them), and holds the network's normalisation.
     It is run in onnxruntime at three sizes, odd ones among them, and on the run's evaluation split,
     and compared with PyTorch; `parity.json` keeps the figures. See docs/export.md for the folder.
 
@@ -97,7 +98,6 @@ def export(
     model = load_run_model(folder, model=model).cpu()
     if not hasattr(model, "num_classes"):
         model = wrap(model, len(info["classes"]), taps={})
-    require_rgb(model, "export")
     data = parse_recipe(folder.config(), name=str(folder.path / "config.yaml")).data
     val_set = open_split(data, "val") if val_set is None else val_set
     if int8 and train_set is None:

@@ -12,7 +12,7 @@ import torch.nn.functional as F
 from jaxtyping import Float, Shaped
 from torch import Tensor, nn
 
-from segdistill.run.protocol import Size, align_corners, multiple_of
+from segdistill.run.protocol import Size, align_corners, in_channels, multiple_of
 
 # Below 18 there is no antialiased resize.
 OPSETS = range(18, 24)
@@ -32,6 +32,7 @@ class FileInfo:
             image's size by `align_corners`.
         argmax: Whether the answer is class ids, uint8 `b h w`, and not logits `b k h w`.
         align_corners, multiple_of: As in the model contract.
+        channels: Of the images; 3 is RGB.
     """
 
     classes: list[str]
@@ -41,10 +42,11 @@ class FileInfo:
     argmax: bool
     align_corners: bool
     multiple_of: int
+    channels: int = 3
 
 
 class Deployed(nn.Module):
-    """What the file computes: RGB in 0..1 to logits or class ids, the network's normalisation inside.
+    """What the file computes: images in 0..1 to logits or class ids, the network's normalisation inside.
 
     With `resize` the image is brought to `size` (bilinear, antialiased), its height and width are
     rounded up to multiples of `multiple_of` by repeating the last row and column, and the logits go
@@ -56,11 +58,11 @@ class Deployed(nn.Module):
         super().__init__()
         self.model, self.info = model, info
 
-    def forward(self, images: Float[Tensor, "b 3 h w"]) -> Shaped[Tensor, "b ..."]:
+    def forward(self, images: Float[Tensor, "b c h w"]) -> Shaped[Tensor, "b ..."]:
         logits = self.logits(images)
         return logits.argmax(1).to(torch.uint8) if self.info.argmax else logits
 
-    def logits(self, images: Float[Tensor, "b 3 h w"]) -> Float[Tensor, "b k rows columns"]:
+    def logits(self, images: Float[Tensor, "b c h w"]) -> Float[Tensor, "b k rows columns"]:
         """The logits that the answer is made of."""
         info, size = self.info, images.shape[-2:]
         if not info.resize:
@@ -90,7 +92,14 @@ def file_info(
     """The description of a file of this network."""
     colours = [[int(value) for value in colour] for colour in palette]
     return FileInfo(
-        list(classes), colours, size, resize, argmax, align_corners(model), multiple_of(model)
+        list(classes),
+        colours,
+        size,
+        resize,
+        argmax,
+        align_corners(model),
+        multiple_of(model),
+        in_channels(model),
     )
 
 
@@ -112,7 +121,7 @@ def onnx_bytes(deployed: Deployed, opset: int) -> bytes:
     free = {0: "batch"} if fixed and not info.resize else {0: "batch", 2: "height", 3: "width"}
     # Two images, and unlike sides: a dimension of 1, or two of the same length, would be frozen.
     shape = info.size if fixed and not info.resize and info.size else (160, 224)
-    example = torch.rand(2, 3, *shape)
+    example = torch.rand(2, info.channels, *shape)
     try:
         program = torch.onnx.export(
             deployed.eval(),
@@ -172,12 +181,13 @@ class OnnxNetwork(nn.Module):
             raise ValueError(f"onnxruntime cannot read {name}: {_root_cause(error)}") from None
         self.info = _read_info(self.session, name)
         self.num_classes = len(self.info.classes)
+        self.in_channels = self.info.channels
         # What the file does for itself is not to be done again outside.
         self.size = None if self.info.resize else self.info.size
         self.multiple_of = 1 if self.info.resize else self.info.multiple_of
         self.align_corners = not self.info.resize and self.info.align_corners
 
-    def forward(self, images: Float[Tensor, "b 3 h w"]) -> Float[Tensor, "b k rows columns"]:
+    def forward(self, images: Float[Tensor, "b c h w"]) -> Float[Tensor, "b k rows columns"]:
         answer = torch.from_numpy(self.session.run(None, {"images": images.cpu().numpy()})[0])
         if self.info.argmax:
             labels = answer.long()[:, None]

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from torch.utils.data import Subset
 
 from segdistill.config import DataConfig, TeacherConfig
+from segdistill.data.channels import visible
 from segdistill.data.dataset import Sample
 from segdistill.losses.readout import fit_readout, ramps, score
 from segdistill.run.distances import class_statistics, fitted_to, read_tap, sample_at
@@ -191,7 +192,7 @@ def _with_panels(page: Report, scene: _Scene, count: int) -> Report:
             label: _prediction(network, sample, scene).numpy().astype(np.uint8)
             for label, network in scene.networks.items()
         }
-        image = (sample["image"].clamp(0, 1) * 255).round().byte().permute(1, 2, 0).numpy()
+        image = (visible(sample["image"]).clamp(0, 1) * 255).round().byte().permute(1, 2, 0).numpy()
         label = sample["label"].numpy().astype(np.uint8)
         panels.append(Panel(sample["name"], image, label, seen))
     return replace(page, panels=panels, panel_rule=rule)

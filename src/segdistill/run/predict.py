@@ -11,12 +11,14 @@ import torch
 from PIL import Image, ImageOps
 from torch import Tensor, nn
 
+from segdistill.data.channels import ARRAY_SUFFIX, in_unit_range, visible
 from segdistill.data.dataset import IMAGE_SUFFIXES, generated_palette, list_names, read_image
 from segdistill.run.folder import RunFolder
 from segdistill.run.networks import load_run_model
 from segdistill.run.onnx_file import OnnxNetwork
-from segdistill.run.protocol import Protocol, Size, evaluating, label_map, require_rgb
+from segdistill.run.protocol import Protocol, Size, evaluating, in_channels, label_map
 
+READ_AS_STORED = (*IMAGE_SUFFIXES, ARRAY_SUFFIX)
 Inputs = str | Path | Iterable[str | Path]
 
 
@@ -86,7 +88,9 @@ def predict(
     The masks are 8-bit palette images: read as numbers they hold class ids, looked at they show the
     classes' colours. Both pictures have the size of the photograph as a viewer shows it: an EXIF
     orientation is applied first. Grey and palette images are converted to RGB, transparency is
-    dropped. Of two images with the same stem the second is written as `<stem>-2`.
+    dropped. For a network of another number of channels than three files are read as they are stored
+    (`segdistill.data.dataset.read_image`), `.npy` too, and overlays show the first three channels, or
+    the first one in grey. Of two images with the same stem the second is written as `<stem>-2`.
 
     All images are read once before the first is predicted, so that a bad one costs no work.
 
@@ -116,10 +120,10 @@ def predict(
         raise ValueError(
             f"{len(palette)} colours for {len(classes)} classes: expected one for each, at most 256"
         )
-    require_rgb(model, "predict")
+    channels = in_channels(model)
     protocol = Protocol(size, window, overlap, flip, precision=precision)
-    paths = find_images(inputs)
-    _check_readable(paths)
+    paths = find_images(inputs, IMAGE_SUFFIXES if channels == 3 else READ_AS_STORED)
+    _check_readable(paths, channels)
     folder = output_folder(out)
     targets = _targets(paths, folder)
     parameter = next(model.parameters(), torch.empty(0))
@@ -131,11 +135,12 @@ def predict(
         for done, (path, (mask_path, overlay_path)) in enumerate(
             zip(paths, targets, strict=True), 1
         ):
-            photograph = _read_upright(path)
-            image = (photograph.float() / 255).permute(2, 0, 1)[None].contiguous().to(device)
-            shape = (photograph.shape[0], photograph.shape[1])
-            labels = label_map(model, image, shape, protocol, len(classes)).cpu()
+            image = _read(path, channels)
+            shape = (image.shape[1], image.shape[2])
+            labels = label_map(model, image[None].to(device), shape, protocol, len(classes)).cpu()
             save_mask(labels, palette, mask_path)
+            # Whole numbers again, as a blend of halves is rounded.
+            photograph = (255 * visible(image)).round().permute(1, 2, 0)
             overlay = (1 - alpha) * photograph + alpha * colours[labels]
             Image.fromarray(overlay.round().byte().numpy()).save(overlay_path, quality=92)
             written += [mask_path, overlay_path]
@@ -145,8 +150,12 @@ def predict(
     return [*written, folder / "classes.json"]
 
 
-def find_images(inputs: Inputs) -> list[Path]:
+def find_images(inputs: Inputs, suffixes: Sequence[str] = IMAGE_SUFFIXES) -> list[Path]:
     """Image files, each once: files as they are named, folders opened up.
+
+    Args:
+        inputs: Files and folders.
+        suffixes: Endings of the files that are taken from folders.
 
     Raises:
         FileNotFoundError: An input does not exist, a folder holds no image, or there are no inputs.
@@ -158,11 +167,11 @@ def find_images(inputs: Inputs) -> list[Path]:
             inside = sorted(
                 file
                 for file in path.iterdir()
-                if file.is_file() and file.suffix.lower() in IMAGE_SUFFIXES
+                if file.is_file() and file.suffix.lower() in suffixes
             )
             if not inside:
                 raise FileNotFoundError(
-                    f"no image in {path}: expected files that end in {', '.join(IMAGE_SUFFIXES)}"
+                    f"no image in {path}: expected files that end in {', '.join(suffixes)}"
                 )
         elif path.is_file():
             inside = [path]
@@ -188,11 +197,11 @@ def save_mask(labels: Tensor, palette: Sequence[Sequence[int]], path: Path) -> N
     mask.save(path)
 
 
-def _check_readable(paths: Sequence[Path]) -> None:
+def _check_readable(paths: Sequence[Path], channels: int) -> None:
     bad = []
     for path in paths:
         try:
-            read_image(path)
+            read_image(path, channels)
         except (ValueError, OSError) as error:
             bad.append((path, error))
     if len(bad) == 1:
@@ -244,10 +253,13 @@ def _targets(paths: Sequence[Path], folder: Path) -> list[tuple[Path, Path]]:
     return targets
 
 
-def _read_upright(path: Path) -> Tensor:
+def _read(path: Path, channels: int) -> Tensor:
+    """An image `c h w` in 0..1: photographs upright, others as they are stored."""
+    if channels != 3 or path.suffix.lower() == ARRAY_SUFFIX:
+        return in_unit_range(read_image(path, channels))
     with Image.open(path) as image:
         upright = ImageOps.exif_transpose(image).convert("RGB")
-    return torch.from_numpy(np.array(upright))
+    return in_unit_range(torch.from_numpy(np.array(upright)).permute(2, 0, 1))
 
 
 def write_legend(classes: Sequence[str], palette: Sequence[Sequence[int]], path: Path) -> None:

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
-from segdistill.run.protocol import Size, autocast, evaluating, multiple_of, padded
+from segdistill.run.protocol import Size, autocast, evaluating, in_channels, multiple_of, padded
 
 Count = Literal["flops", "paper"]
 
@@ -293,8 +293,7 @@ def _device(model: nn.Module, device: str | torch.device | None = None) -> torch
 
 
 def _image(model: nn.Module, size: Size, device: torch.device) -> Tensor:
-    channels = getattr(model, "in_channels", 3)
-    return torch.zeros(1, channels, *padded(size, multiple_of(model)), device=device)
+    return torch.zeros(1, in_channels(model), *padded(size, multiple_of(model)), device=device)
 
 
 def _ready(model: nn.Module, size: Size, device: torch.device, channels_last: bool) -> Tensor:

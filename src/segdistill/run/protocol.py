@@ -109,17 +109,9 @@ def multiple_of(model: nn.Module) -> int:
     return int(getattr(model, "multiple_of", 1))
 
 
-def require_rgb(model: nn.Module, command: str) -> None:
-    """Refuse a network of other images than RGB, where only those can be read.
-
-    Raises:
-        ValueError: The network says that it reads another number of channels than three.
-    """
-    channels = getattr(model, "in_channels", 3)
-    if channels != 3:
-        raise ValueError(
-            f"{command} reads RGB images, this network {channels} channels: run it from Python on its own data"
-        )
+def in_channels(model: nn.Module) -> int:
+    """Channels of the images that the network reads; 3 where it declares nothing."""
+    return int(getattr(model, "in_channels", 3))
 
 
 def padded(size: Size, multiple: int) -> Size:
