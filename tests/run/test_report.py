@@ -77,6 +77,7 @@ def test_the_page_shows_the_figures_of_the_runs(runs: Path, page: Page) -> None:
     assert "idd" in page.text and "inter_class" in page.text
     assert "position.r2_teacher_x" in page.text
     assert "latency, ms" in page.text
+    assert "Multiply-adds and median latency at 32 × 48 input" in page.text
 
 
 def test_images_are_those_that_the_networks_dispute_most(page: Page) -> None:

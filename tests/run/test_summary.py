@@ -11,6 +11,7 @@ from segdistill.run.summary import (
     class_changes,
     comparison_rows,
     comparison_table,
+    input_sizes,
     methods,
     paired_miou,
     seed_pairs,
@@ -95,6 +96,20 @@ def test_the_terminal_table_shows_each_seed():
     line = next(line for line in text.getvalue().splitlines() if line.startswith("idd"))
     for cell in ("65.3 ± 1.2", "+3.1 ± 0.9", "+2.8 +3.5 +3.0", "3.272 M", "0.168"):
         assert cell in line
+
+
+def test_multiply_adds_at_several_sizes_say_whose_they_are():
+    whole = run("teacher", profile={"multiply_adds": 4.0, "size": [360, 480]})
+    half = [
+        run(label, profile={"multiply_adds": 1.0, "size": [180, 240]})
+        for label in ("control", "idd")
+    ]
+    assert input_sizes(half) == "at 180 × 240 input"
+    assert input_sizes([whole, *half]) == "at 360 × 480 (teacher), 180 × 240 (control, idd)"
+    assert input_sizes([run("idd", profile=None)]) == ""
+    text = io.StringIO()
+    Console(file=text, width=160).print(comparison_table([whole, *half]))
+    assert "mult-adds at 360 × 480 (teacher), 180 × 240 (control, idd)" in text.getvalue()
 
 
 def test_classes_are_sorted_by_change_and_unknown_ones_come_last():

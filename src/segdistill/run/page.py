@@ -30,6 +30,7 @@ from segdistill.run.summary import (
     by_label,
     class_changes,
     comparison_rows,
+    input_sizes,
     methods,
     paired_miou,
 )
@@ -167,9 +168,8 @@ def _profile_text(summaries: Sequence[RunSummary]) -> str:
     profile = next((run.profile for run in summaries if run.profile), None)
     if profile is None:
         return ""
-    size = profile.get("size")
     parts = [
-        f"at {size[0]} × {size[1]} input" if size else "",
+        input_sizes(summaries),
         f"on {profile['device']}" if profile.get("device") else "",
         _threads(profile.get("threads")),
     ]

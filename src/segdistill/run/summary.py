@@ -240,6 +240,19 @@ def comparison_rows(summaries: Sequence[RunSummary]) -> list[ComparisonRow]:
     return rows
 
 
+def input_sizes(summaries: Sequence[RunSummary]) -> str:
+    """At which size multiply-adds were counted, for whom where not for all alike; "" if not known."""
+    found: dict[tuple[int, ...], list[str]] = {}
+    for label, runs in by_label(summaries).items():
+        profile = next((run.profile for run in runs if run.profile), None)
+        if profile and profile.get("size"):
+            found.setdefault(tuple(profile["size"]), []).append(label)
+    texts = {f"{size[0]} × {size[1]}": labels for size, labels in found.items()}
+    if len(texts) < 2:
+        return next((f"at {size} input" for size in texts), "")
+    return "at " + ", ".join(f"{size} ({', '.join(labels)})" for size, labels in texts.items())
+
+
 def comparison_table(summaries: Sequence[RunSummary]) -> Table:
     """The comparison for the terminal: mean ± sd over seeds, paired difference to the control."""
     table = Table(box=None, pad_edge=False, header_style="bold", padding=(0, 2, 0, 0))
@@ -267,4 +280,6 @@ def comparison_table(summaries: Sequence[RunSummary]) -> Table:
             quantity(row.multiply_adds),
             number(row.seconds_per_step, 3),
         )
+    sizes = input_sizes(summaries)
+    table.caption = f"mult-adds {sizes}" if sizes else None
     return table
