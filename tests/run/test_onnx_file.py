@@ -91,6 +91,25 @@ def test_a_file_that_does_not_resize_takes_one_size_where_the_network_sees_one()
     assert network(torch.rand(1, 3, 32, 48)).shape == (1, 3, 8, 12)
 
 
+def test_a_file_of_one_size_rounds_up_inside_and_is_run_at_that_size() -> None:
+    model = tiny(multiple_of=32)
+    deployed = Deployed(model, info(model, (45, 59), resize=False))
+    network = OnnxNetwork(onnx_bytes(deployed, 18))
+    image = photo((45, 59))
+    with torch.no_grad():
+        torch.testing.assert_close(network(image), deployed(image), atol=1e-4, rtol=1e-4)
+    assert network(image).shape == (1, 3, 16, 16), "64x64 at the head's stride"
+    for shape in ODD:
+        image = photo(shape)
+        same = seen(network, image, network.size) == seen(model, image, network.size)
+        assert float(same.float().mean()) > 0.9995
+    with pytest.raises(
+        ValueError, match=r"of shape \[1, 3, 32, 32\]; it takes .* 45, 59"
+    ) as caught:
+        network(photo((32, 32)))
+    assert "\n" not in str(caught.value)
+
+
 @pytest.fixture(scope="module")
 def content() -> bytes:
     model = tiny()

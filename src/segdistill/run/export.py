@@ -22,7 +22,7 @@ from segdistill.run.networks import load_run_model
 from segdistill.run.onnx_file import OPSETS, Deployed, OnnxNetwork, file_info, need, onnx_bytes
 from segdistill.run.predict import output_folder
 from segdistill.run.profile import check_size
-from segdistill.run.protocol import Size, evaluating, padded
+from segdistill.run.protocol import Size, evaluating
 from segdistill.run.quantise import gate, quantise
 from segdistill.run.recipe import parse_recipe
 
@@ -120,7 +120,7 @@ def export(
         "environment": _environment(),
     }
     if int8:
-        images = _images(train_set, calibration, network.size, network.multiple_of)
+        images = _images(train_set, calibration, network.size)
         parity["int8"] = _int8(target, images, val_set, plain, (max_drop, max_class_drop))
         parity["int8"]["calibration_images"] = min(calibration, len(train_set))
     write_json(target / "parity.json", parity)
@@ -136,22 +136,19 @@ def _target(run: RunFolder, out: str | Path | None) -> Path:
     return target
 
 
-def _images(dataset: Any, count: int, size: Size | None, multiple: int) -> Iterator[Tensor]:
+def _images(dataset: Any, count: int, size: Size | None = None) -> Iterator[Tensor]:
     """Up to `count` images `1 3 h w` of a set, spread evenly over it, as a file takes them."""
     count = min(count, len(dataset))
     places = [index * len(dataset) // count for index in range(count)]
     for sample in evaluation_loader(Subset(dataset, places), size):
-        image = sample["image"]
-        height, width = padded((image.shape[-2], image.shape[-1]), multiple)
-        around = (0, width - image.shape[-1], 0, height - image.shape[-2])
-        yield F.pad(image, around, mode="replicate") if any(around) else image
+        yield sample["image"]
 
 
 def _parity(deployed: Deployed, content: bytes, val_set: Any) -> dict[str, Any]:
     """File against PyTorch on images of the evaluation split, two at a time, at three sizes."""
     info = deployed.info
     session = OnnxNetwork(_with_logits(content)).session
-    images = list(_images(val_set, 4, None, 1))
+    images = list(_images(val_set, 4))
     height, width = images[0].shape[-2:]
     sizes = [(height, width), (height * 3 // 4 | 1, width * 3 // 4 | 1), (height // 2 | 1, width)]
     if info.size is not None and not info.resize:

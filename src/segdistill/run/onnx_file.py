@@ -28,8 +28,8 @@ class FileInfo:
         palette: A colour (red, green, blue in 0..255) for each class.
         size: Height and width at which the network sees an image; None: its own.
         resize: Whether the file takes images of any size and answers at that size. If not, images
-            are to be brought to `size` and to multiples of `multiple_of`, and answers to the
-            image's size by `align_corners`.
+            are to be brought to `size`, and answers, which cover the image rounded up to multiples
+            of `multiple_of`, to the image's size by `align_corners`.
         argmax: Whether the answer is class ids, uint8 `b h w`, and not logits `b k h w`.
         align_corners, multiple_of: As in the model contract.
         channels: Of the images; 3 is RGB.
@@ -162,7 +162,8 @@ class OnnxNetwork(nn.Module):
         threads: Of onnxruntime; 0 lets it choose.
 
     Raises:
-        ValueError: onnxruntime is missing or cannot read the file, or `export` did not write it.
+        ValueError: onnxruntime is missing or cannot read the file, `export` did not write it, or, in
+            `forward`, it does not take images of that shape.
     """
 
     def __init__(self, file: str | Path | bytes, threads: int = 0) -> None:
@@ -188,7 +189,18 @@ class OnnxNetwork(nn.Module):
         self.align_corners = not self.info.resize and self.info.align_corners
 
     def forward(self, images: Float[Tensor, "b c h w"]) -> Float[Tensor, "b k rows columns"]:
-        answer = torch.from_numpy(self.session.run(None, {"images": images.cpu().numpy()})[0])
+        if self.size is not None:
+            # What was rounded up outside is rounded up by the file, too.
+            images = images[..., : self.size[0], : self.size[1]]
+        array = images.cpu().numpy()
+        try:
+            answer = torch.from_numpy(self.session.run(None, {"images": array})[0])
+        except Exception as error:  # its exceptions share no base of their own
+            takes = self.session.get_inputs()[0].shape
+            raise ValueError(
+                f"onnxruntime cannot run the file on images of shape {list(array.shape)}; it takes "
+                f"{takes}: show it images of that shape ({_root_cause(error)})"
+            ) from None
         if self.info.argmax:
             labels = answer.long()[:, None]
             shape = (labels.shape[0], self.num_classes, *labels.shape[-2:])
