@@ -194,6 +194,21 @@ def test_a_size_is_what_the_network_sees_and_not_what_comes_out():
     assert model.sizes == [(24, 32)]
 
 
+@pytest.mark.parametrize("multiple", [1, 32])
+def test_logits_at_the_images_size_go_back_as_the_image_was_resized(multiple):
+    """Regions of pure red, green and blue: what the eye sees is the answer."""
+    model = nn.Identity()
+    model.align_corners, model.multiple_of = True, multiple
+    small = torch.rand(1, 3, 9, 12, generator=torch.Generator().manual_seed(0))
+    pure = F.one_hot(small.argmax(1), 3).permute(0, 3, 1, 2).float()
+    image = F.interpolate(pure, size=(360, 480), mode="nearest")
+    labels = labels_of(model, image, (360, 480), size=(90, 120))
+    expected = F.interpolate(image, size=(90, 120), mode="bilinear", antialias=True)
+    assert_same_labels(labels, upsampled(expected, (360, 480), False)[0])
+    # By corners the borders would be up to two pixels off, and 0.95 would be right.
+    assert (labels == image[0].argmax(0)).float().mean() > 0.99
+
+
 def test_bfloat16_reaches_the_network_and_not_the_interpolation():
     model, image = Strided(), picture(64, 64)
     seen = []

@@ -19,7 +19,8 @@ class SegmentationModel(nn.Module):
             auxiliary head; `logits_distilled` where a student's logits meet its teacher's elsewhere
             than at its output. No operation changes a tapped tensor in place.
         input: The normalisation; the first operation of `forward`.
-        align_corners: How the logits are to be resized bilinearly to the label's size.
+        align_corners: How the logits are to be resized bilinearly to the label's size. Of no effect
+            on logits of the image's size: those go back as the image was resized, by half pixels.
         multiple_of: Height and width should be multiples of this (1: any). Evaluation and export pad
             to it; the networks of this package take other sizes too, and pad inside.
         spec: `{"name", "num_classes", "options"}` in plain values; `build_model(spec["name"],

@@ -42,7 +42,9 @@ class Axis:
     """One axis of a view: where its windows start, and which positions of the output each covers.
 
     From output to image to cell of the logits by the rule of `align_corners`; without window and
-    padding the two steps are one `F.interpolate` from the logits to the output.
+    padding the two steps are one `F.interpolate` from the logits to the output. Logits that have the
+    image's own size go back as images are resized, by half pixels, whatever the rule: it says how to
+    come to that size, and they are there.
 
     Args:
         window: Length of a window, in pixels of the image.
@@ -62,12 +64,9 @@ class Axis:
         align: bool,
         mirrored: bool = False,
     ) -> None:
-        self.align = align
+        self.window, self.image, self.output = window, image, output
+        self.align, self.mirrored = align, mirrored
         self.starts = _starts(image, window, overlap)
-        position = _source(torch.arange(output, dtype=torch.float64), output, image, align)
-        self.position = position.flip(0) if mirrored else position
-        pixel = self.position.round().clamp(0, image - 1)
-        self.covers = torch.stack([(pixel >= at) & (pixel < at + window) for at in self.starts])
 
     def line(self, index: int, padded: int, cells: int) -> Line:
         """How the output meets a window.
@@ -77,12 +76,19 @@ class Axis:
             padded: Length of the window as the network saw it.
             cells: Length of its logits.
         """
-        inside = self.covers[index].nonzero().flatten()
-        position = self.position[inside] - self.starts[index]
+        align = self.align and cells != padded
+        output = torch.arange(self.output, dtype=torch.float64)
+        position = source(output, self.output, self.image, align)
+        if self.mirrored:
+            position = position.flip(0)
+        pixel = position.round().clamp(0, self.image - 1)
+        covers = torch.stack([(pixel >= at) & (pixel < at + self.window) for at in self.starts])
+        inside = covers[index].nonzero().flatten()
         # A tile is padded on the right and below alone, so its last cells may lie outside of it.
-        cell = _source(position, padded, cells, self.align).clamp(0, cells - 1)
+        cell = source(position[inside] - self.starts[index], padded, cells, align)
+        cell = cell.clamp(0, cells - 1)
         low = cell.floor().long()
-        counts = self.covers.sum(0)[inside]
+        counts = covers.sum(0)[inside]
         start = int(inside[0]) if len(inside) else 0
         return Line(
             start,
@@ -151,7 +157,7 @@ def _starts(length: int, window: int, overlap: float) -> list[int]:
     return [*range(0, length - window, stride), length - window]
 
 
-def _source(position: Tensor, length: int, source: int, align: bool) -> Tensor:
+def source(position: Tensor, length: int, source: int, align: bool) -> Tensor:
     """Positions on a grid of `length` points, as positions on a grid of `source` points."""
     if align:
         return position * (source - 1) / max(length - 1, 1)

@@ -11,8 +11,8 @@ from segdistill.names import unknown
 
 
 def conventions(module: Any) -> Conventions:
-    """Its heads upsample with `align_corners=True`; images in multiples of the encoder's stride, where
-    the network says that it needs them (Unet does not).
+    """Logits at the image's size (its heads upsample), which go back as images are resized; images in
+    multiples of the encoder's stride, where the network says that it needs them (Unet does not).
 
     FPN and PSPNet drop out at the end of the decoder, before the head.
     """
@@ -24,7 +24,7 @@ def conventions(module: Any) -> Conventions:
         taps["features"] = "decoder.dropout:input"
     needs = getattr(module, "requires_divisible_input_shape", True)
     multiple_of = module.encoder.output_stride if needs else 1
-    return Conventions(align_corners=True, multiple_of=multiple_of, taps=taps)
+    return Conventions(multiple_of=multiple_of, taps=taps)
 
 
 def make(name: str, num_classes: int, options: dict[str, Any]) -> Made:
