@@ -222,6 +222,22 @@ def test_a_file_that_disagrees_is_refused_and_says_so(
     assert json.loads((tmp_path / "parity.json").read_text())["passed"] is False
 
 
+def test_a_file_is_held_to_the_classes_of_evaluation(
+    run: RunFolder, exported_before: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked = []
+
+    def nothing(model: nn.Module, image: torch.Tensor, size: Any, protocol: Any) -> torch.Tensor:
+        asked.append((size, protocol.size))
+        return torch.zeros(size, dtype=torch.int64)
+
+    monkeypatch.setattr(export_module, "label_map", nothing)
+    with pytest.raises(ValueError, match=r"gives PyTorch's class on .* do not ship it"):
+        export(run, tmp_path)
+    assert {size for size, _ in asked} == {(32, 48), (25, 37), (17, 48)}
+    assert {seen for _, seen in asked} == {(24, 40)}
+
+
 def test_a_network_of_ones_own_is_exported_with_its_data(tmp_path: Path) -> None:
     class Pairs:
         classes = ("dark", "bright")

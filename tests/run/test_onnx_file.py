@@ -43,7 +43,7 @@ def seen(model: nn.Module, image: Tensor, size=None) -> Tensor:
 
 @pytest.mark.parametrize("align_corners", [False, True])
 @pytest.mark.parametrize("multiple_of", [1, 8])
-@pytest.mark.parametrize("size", [None, (32, 48)])
+@pytest.mark.parametrize("size", [None, (32, 48), (29, 41)])
 def test_what_is_exported_gives_the_classes_of_evaluation(size, multiple_of, align_corners) -> None:
     model = tiny(multiple_of, align_corners)
     deployed = Deployed(model, info(model, size, argmax=True))
@@ -56,10 +56,26 @@ def test_what_is_exported_gives_the_classes_of_evaluation(size, multiple_of, ali
         assert agreement > 0.9995  # sums in another order, where two classes are equally likely
 
 
+@pytest.mark.parametrize("size", [(24, 40), (27, 43)])
+def test_logits_of_the_images_size_go_back_as_in_evaluation(size) -> None:
+    torch.manual_seed(0)
+    model = nn.Conv2d(3, 3, 3, padding=1)
+    model.multiple_of, model.align_corners = 8, True
+    image = photo((64, 50))
+    with torch.no_grad():
+        labels = Deployed(model, info(model, size, argmax=True))(image)
+    assert float((labels[0] == seen(model, image, size)).float().mean()) > 0.9995
+
+
 @pytest.mark.parametrize(
     ("size", "resize", "argmax", "multiple_of"),
-    [(None, True, False, 8), ((32, 48), True, True, 1), (None, False, False, 8)],
-    ids=["logits", "labels at the run's size", "raw logits"],
+    [
+        (None, True, False, 8),
+        ((32, 48), True, True, 1),
+        ((29, 41), True, True, 8),
+        (None, False, False, 8),
+    ],
+    ids=["logits", "labels at the run's size", "rounded up", "raw logits"],
 )
 def test_the_file_gives_what_pytorch_gives_at_sizes_it_was_not_traced_at(
     size, resize, argmax, multiple_of

@@ -13,6 +13,7 @@ from jaxtyping import Float, Shaped
 from torch import Tensor, nn
 
 from segdistill.run.protocol import Size, align_corners, in_channels, multiple_of
+from segdistill.run.upsampling import source
 
 # Below 18 there is no antialiased resize.
 OPSETS = range(18, 24)
@@ -50,7 +51,7 @@ class Deployed(nn.Module):
 
     With `resize` the image is brought to `size` (bilinear, antialiased), its height and width are
     rounded up to multiples of `multiple_of` by repeating the last row and column, and the logits go
-    back to the image's size: as `label_map` does. Without it the image is only rounded up, and the
+    back to the image's size in one step: as `label_map` does. Without it the image is only rounded up, and the
     answer stays at the head's stride and covers the rounded image.
     """
 
@@ -65,20 +66,24 @@ class Deployed(nn.Module):
     def logits(self, images: Float[Tensor, "b c h w"]) -> Float[Tensor, "b k rows columns"]:
         """The logits that the answer is made of."""
         info, size = self.info, images.shape[-2:]
-        if not info.resize:
-            logits: Tensor = self.model(_rounded_up(images, info.multiple_of))
-            return logits
-        if info.size is not None:
+        if info.resize and info.size is not None:
             images = _bilinear(images, info.size, antialias=True)
         shown = images.shape[-2:]
         images = _rounded_up(images, info.multiple_of)
-        logits = self.model(images)
-        if info.multiple_of > 1:
-            logits = _bilinear(logits, images.shape[-2:], info.align_corners)
-            logits = logits[..., : shown[0], : shown[1]]
-            if info.size is None:
-                return logits
-        return _bilinear(logits, size, info.align_corners)
+        seen = images.shape[-2:]
+        logits: Tensor = self.model(images)
+        if not info.resize:
+            return logits
+        if info.size is None:
+            logits = _bilinear(logits, seen, info.align_corners)
+            return logits[..., : shown[0], : shown[1]] if info.multiple_of > 1 else logits
+        # Logits that have the image's size go back as the image came, see `Axis`.
+        align = info.align_corners and logits.shape[-2:] != seen
+        if shown == seen:
+            return _bilinear(logits, size, align)
+        for axis in (-2, -1):
+            logits = _in_one_step(logits, axis, size[axis], shown[axis], seen[axis], align)
+        return logits
 
 
 def file_info(
@@ -250,6 +255,20 @@ def _rounded_up(x: Tensor, multiple: int) -> Tensor:
             place = torch.arange((length + multiple - 1) // multiple * multiple, device=x.device)
             x = x.index_select(axis, place.clamp(max=length - 1))
     return x
+
+
+def _in_one_step(
+    logits: Tensor, axis: int, length: int, shown: int, seen: int, align: bool
+) -> Tensor:
+    """An axis of the logits brought to `length`; they cover `seen` pixels, the image `shown` of them."""
+    cells = logits.shape[axis]
+    position = torch.arange(length, dtype=torch.float64, device=logits.device)
+    cell = source(source(position, length, shown, align), seen, cells, align).clamp(0, cells - 1)
+    low = cell.floor().long()
+    fraction = (cell - low).float()
+    first = logits.index_select(axis, low)
+    second = logits.index_select(axis, (low + 1).clamp(max=cells - 1))
+    return first + (second - first) * (fraction if axis == -1 else fraction[:, None])
 
 
 def _root_cause(error: BaseException) -> str:
