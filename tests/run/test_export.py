@@ -184,6 +184,25 @@ def test_the_script_needs_the_folder_alone(
     assert "segdistill" not in script and "torch" not in script
 
 
+def test_slips_of_the_script_are_one_line(bundle: Path, photograph: Path, tmp_path: Path) -> None:
+    (tmp_path / "other").mkdir()
+    shutil.copy(photograph, tmp_path / "other")
+    deep, text = tmp_path / "deep.png", tmp_path / "text.png"
+    Image.fromarray(np.full((8, 8), 40_000, dtype=np.uint16)).save(deep)
+    text.write_text("no image")
+    for images, message in (
+        ([], "one or more"),
+        ([photograph, tmp_path / "other" / photograph.name], "no two of the same name"),
+        ([deep], "deep.png: an image of mode I;16; expected 8 bits"),
+        ([text], "text.png: cannot read this image"),
+        ([tmp_path / "nowhere.png"], "No such file"),
+    ):
+        called = [sys.executable, bundle / "infer.py", *images]
+        done = subprocess.run(called, cwd=tmp_path, capture_output=True, text=True)
+        assert done.returncode == 1 and message in done.stderr, done.stderr
+        assert len(done.stderr.splitlines()) == 1 and not list(tmp_path.glob("*_mask.png"))
+
+
 def test_int8_that_loses_too_much_is_not_kept(
     run: RunFolder, exported_before: None, tmp_path: Path
 ) -> None:

@@ -12,11 +12,19 @@ import onnxruntime
 from PIL import Image, ImageOps
 
 HERE = Path(__file__).resolve().parent
+paths = [Path(name) for name in sys.argv[1:]]
+if not paths or len({path.stem.lower() for path in paths}) < len(paths):
+    sys.exit("usage: python infer.py IMAGE..., one or more, no two of the same name")
 session = onnxruntime.InferenceSession(HERE / "model.onnx", providers=["CPUExecutionProvider"])
 labels = json.loads((HERE / "labels.json").read_text())
-for path in map(Path, sys.argv[1:]):
-    image = ImageOps.exif_transpose(Image.open(path)).convert("RGB")
-    rgb = np.asarray(image, np.float32).transpose(2, 0, 1)[None] / 255
+for path in paths:
+    try:
+        image = ImageOps.exif_transpose(Image.open(path))
+        if image.mode[0] in "IF":
+            sys.exit(f"{path}: an image of mode {image.mode}; expected 8 bits: convert it")
+        rgb = np.asarray(image.convert("RGB"), np.float32).transpose(2, 0, 1)[None] / 255
+    except (OSError, SyntaxError, ValueError) as error:
+        sys.exit(f"{path}: cannot read this image ({error})")
     answer = session.run(None, {"images": rgb})[0][0]
     ids = answer if answer.ndim == 2 else answer.argmax(0)
     mask = Image.fromarray(ids.astype(np.uint8))
