@@ -113,6 +113,14 @@ def test_a_module_of_a_library_is_known_by_its_class(module, corners, multiple, 
     assert own.multiple_of == 64
 
 
+def test_a_module_that_ends_in_an_activation_is_refused():
+    module = smp.FPN("mobilenet_v2", encoder_weights=None, classes=1, activation="sigmoid")
+    with pytest.raises(ValueError, match=r"smp's FPN ends in Sigmoid; expected logits"):
+        wrap(module, 2)
+    for kind, encoder in ((smp.FPN, "mobilenet_v2"), (smp.DPT, "tu-vit_tiny_patch16_224")):
+        assert wrap(kind(encoder, encoder_weights=None, classes=2, activation="identity"), 2)
+
+
 def test_features_are_read_before_the_dropout_that_works_in_place():
     model = build_model("smp:FPN", 3, encoder_name="mobilenet_v2").train()
     with Taps(model, model.taps) as taps:
@@ -202,6 +210,7 @@ def test_a_file_of_ones_own_loads_strictly(tmp_path):
         ("smp:FPN", {"encoder_name": "resnet19"}, r"no encoder of smp named .* mean 'resnet18'"),
         ("smp:FPN", {"encoder_weihts": None}, r"option of smp's FPN .* mean 'encoder_weights'"),
         ("smp:FPN", {"encoder_depth": 9}, r"smp cannot build FPN with .*encoder_depth': 9"),
+        ("smp:FPN", {"activation": "softmax2d"}, r"smp's FPN ends in Softmax; .* `activation`"),
         ("torchvision:fcn_resnet5", {}, r"torchvision named .* did you mean 'fcn_resnet50'"),
         ("torchvision:lraspp_mobilenet_v3_large", {"weihts": 1}, r"did you mean 'weights'"),
         ("torchvision:fcn_resnet50", {"weights": "DEFAULT"}, r"expected value 21 but got 4"),

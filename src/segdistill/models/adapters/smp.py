@@ -15,7 +15,17 @@ def conventions(module: Any) -> Conventions:
     multiples of the encoder's stride, where the network says that it needs them (Unet does not).
 
     FPN and PSPNet drop out at the end of the decoder, before the head.
+
+    Raises:
+        ValueError: The network ends in an activation, so that its output is no logits.
     """
+    kind = need("segmentation_models_pytorch.base.modules", "smp").Activation
+    for layer in module.segmentation_head.modules():
+        if isinstance(layer, kind) and not isinstance(layer.activation, nn.Identity):
+            raise ValueError(
+                f"smp's {type(module).__name__} ends in {type(layer.activation).__name__}; "
+                "expected logits: build it without `activation`"
+            )
     dropout = getattr(module.decoder, "dropout", None)
     taps = {}
     if isinstance(dropout, nn.Dropout2d):
