@@ -17,6 +17,7 @@ from segdistill.cli import main
 from segdistill.run.agreement import agreement
 from segdistill.run.compare import compare
 from segdistill.run.evaluate import evaluate
+from segdistill.run.export import export
 from segdistill.run.folder import RunFolder
 from segdistill.run.train import train
 from tests.run import small
@@ -172,6 +173,17 @@ def test_labelled_validation_is_scored_as_ever(tmp_path: Path) -> None:
     assert figures is not None and audit is not None
     assert "teacher_miou" not in figures and 0 < figures["miou"] <= 1
     assert audit["miou"] > 0.9
+    # int8 reads images of the training split, and asks for none of its labels.
+    out = export(run, int8=True, calibration=2, max_drop=100, max_class_drop=100)
+    assert (out / "model.int8.onnx").is_file()
+
+
+def test_export_asks_for_labels_and_leaves_nothing_where_it_refuses(run: RunFolder) -> None:
+    with pytest.raises(
+        ValueError, match=r"evaluation split has none: .*data.val_options.*val_set="
+    ):
+        export(run)
+    assert not (run.path / "export").exists()
 
 
 def test_classes_and_colours_come_from_the_teachers_run(run: RunFolder, tmp_path: Path) -> None:

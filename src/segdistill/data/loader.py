@@ -16,7 +16,7 @@ import numpy as np
 import torch
 from jaxtyping import Float, Int64, Num
 from torch import Tensor
-from torch.utils.data import DataLoader, Dataset
+from torch.utils.data import DataLoader, Dataset, Subset
 
 from segdistill.data.dataset import IGNORED, SegmentationDataset
 from segdistill.data.randomness import generator_for
@@ -262,6 +262,8 @@ def read_sample(dataset: Any, index: int) -> tuple[Num[Tensor, "c h w"], Num[Ten
     Raises:
         ValueError: The sample is bad, or no pair of image and label of one size.
     """
+    while isinstance(dataset, Subset):  # it hides whether its set has labels
+        dataset, index = dataset.dataset, dataset.indices[index]
     if isinstance(dataset, SegmentationDataset):
         return *dataset.read(index), dataset.names[index]
     return _foreign_sample(dataset[index], index, getattr(dataset, "labelled", True))

@@ -2,6 +2,7 @@
 
 import logging
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -78,10 +79,11 @@ def export(
 
     Raises:
         FileNotFoundError: There is no run, or it is not finished.
-        ValueError: A setting is out of range, the folder cannot be written to, a package of the
-            extra `export` is missing, the network cannot be exported, the file gives another class
-            than PyTorch on more than 0.1 % of the pixels at one of the sizes (what was written
-            stays, for inspection), or int8 loses too much (the float32 file stays).
+        ValueError: A setting is out of range, the folder cannot be written to, the evaluation split
+            has no labels, a package of the extra `export` is missing, the network cannot be
+            exported, the file gives another class than PyTorch on more than 0.1 % of the pixels at
+            one of the sizes (what was written stays, for inspection), or int8 loses too much (the
+            float32 file stays).
     """
     for package in _EXTRA:
         need(package)
@@ -94,18 +96,29 @@ def export(
     folder = run if isinstance(run, RunFolder) else RunFolder(run)
     info = folder.model_info()
     size = size or (tuple(info["size"]) if info["size"] else None)
-    target = _target(folder, out)
     model = load_run_model(folder, model=model).cpu()
     if not hasattr(model, "num_classes"):
         model = wrap(model, len(info["classes"]), taps={})
     data = parse_recipe(folder.config(), name=str(folder.path / "config.yaml")).data
-    val_set = open_split(data, "val") if val_set is None else val_set
+    val_set = open_split(data, "val", labelled=False) if val_set is None else val_set
+    if not getattr(val_set, "labelled", True):
+        raise ValueError(
+            f"{folder.path}: export measures the file against labels, and the evaluation split has "
+            "none: train with labels there (data.val_options), or give export a labelled val_set= "
+            "from Python"
+        )
     if int8 and train_set is None:
-        train_set = open_split(data, "train")
+        train_set = open_split(data, "train", labelled=False)
+    target = _target(folder, out)
     palette = info["palette"] or generated_palette(len(info["classes"]))
     described = file_info(model, info["classes"], palette, size, resize, argmax)
     deployed = Deployed(model, described)
-    content = onnx_bytes(deployed, opset)
+    try:
+        content = onnx_bytes(deployed, opset)
+    except ValueError:
+        with suppress(OSError):  # it holds an earlier export
+            target.rmdir()
+        raise
     for name in BUNDLE:  # what is left of an earlier export would not belong to this one
         (target / name).unlink(missing_ok=True)
     write_atomically(target / "model.onnx", content)
