@@ -257,6 +257,35 @@ def test_a_file_is_held_to_the_classes_of_evaluation(
     assert {seen for _, seen in asked} == {(24, 40)}
 
 
+@pytest.mark.parametrize("argmax", [True, False])
+def test_what_is_left_to_the_caller_is_told(
+    argmax: bool, run: RunFolder, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    out = export(run, tmp_path / "out", resize=False, argmax=argmax)
+    card = (out / "MODEL_CARD.md").read_text()
+    figures = json.loads((out / "parity.json").read_text())["miou"]
+    warned = "class ids at the network's stride lose" in caplog.text
+    if argmax:
+        assert "nearest neighbour" in card and "bilinearly (`align" not in card
+        assert warned and figures["difference"] < -0.001
+    else:
+        assert "bilinearly (`align_corners=False`)" in card and "nearest" not in card
+        assert not warned
+
+
+def test_a_network_that_finds_one_class_is_told(
+    run: RunFolder, exported_before: None, tmp_path: Path,
+    caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch,
+) -> None:  # fmt: skip
+    names = run.model_info()["classes"]
+    one = torch.zeros(len(names), len(names), dtype=torch.int64)
+    one[:, 1] = 5
+    found = Evaluation.from_confusion(one, classes=names)
+    monkeypatch.setattr(export_module, "evaluate", lambda *_, **__: found)
+    export(run, tmp_path / "out")
+    assert f"finds nothing but {names[1]} on the evaluation split" in caplog.text
+
+
 def test_a_network_of_ones_own_is_exported_with_its_data(tmp_path: Path) -> None:
     class Pairs:
         classes = ("dark", "bright")

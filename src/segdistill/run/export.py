@@ -20,7 +20,15 @@ from segdistill.run.evaluate import Evaluation, evaluate
 from segdistill.run.folder import RunFolder, file_sha256, write_atomically, write_json
 from segdistill.run.job import open_split
 from segdistill.run.networks import load_run_model
-from segdistill.run.onnx_file import OPSETS, Deployed, OnnxNetwork, file_info, need, onnx_bytes
+from segdistill.run.onnx_file import (
+    OPSETS,
+    Deployed,
+    FileInfo,
+    OnnxNetwork,
+    file_info,
+    need,
+    onnx_bytes,
+)
 from segdistill.run.predict import output_folder
 from segdistill.run.profile import check_size
 from segdistill.run.protocol import Protocol, Size, evaluating, label_map
@@ -138,6 +146,7 @@ def export(
         parity["int8"]["calibration_images"] = min(calibration, len(train_set))
     write_json(target / "parity.json", parity)
     write_bundle(folder, target, described, plain, parity)
+    _warn(described, plain, parity)
     _report(target, parity)
     return target
 
@@ -242,6 +251,24 @@ def _environment() -> dict[str, Any]:
     for package in _EXTRA:
         found["packages"][package] = need(package).__version__
     return found
+
+
+def _warn(info: FileInfo, plain: Evaluation, parity: dict[str, Any]) -> None:
+    """Log what the figures do not show by themselves."""
+    found = plain.confusion.sum(0).nonzero().flatten().tolist()
+    if len(found) == 1:
+        _log.warning(
+            "the network finds nothing but %s on the evaluation split: that the files agree with it "
+            "tells little",
+            plain.classes[found[0]],
+        )
+    lost = -100 * parity["miou"]["difference"]
+    if info.argmax and not info.resize and lost > 0.1:
+        _log.warning(
+            "class ids at the network's stride lose %.2f points of mIoU at the image's size: give "
+            "--argmax false for logits, which can be resized bilinearly",
+            lost,
+        )
 
 
 def _report(target: Path, parity: dict[str, Any]) -> None:
