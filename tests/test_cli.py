@@ -7,6 +7,7 @@ import shutil
 import signal
 import sys
 from collections.abc import Callable, Iterator
+from functools import wraps
 from pathlib import Path
 
 import numpy as np
@@ -14,6 +15,7 @@ import pytest
 from PIL import Image
 
 import segdistill.run.train as train_module
+from segdistill import cli
 from segdistill.cli import main
 from segdistill.run.folder import RunFolder
 from segdistill.run.loop import Interrupted
@@ -78,7 +80,7 @@ def _refused(command: Command, *argv: object) -> str:
         (["train", "nowhere.yaml"], ["no recipe at nowhere.yaml", "give the path"]),
         (["evaluate"], ["arguments are required: evaluate.run"]),
         (["evaluate", "nowhere"], ["no run at nowhere", "no such folder"]),
-        (["evaluate", "nowhere", "--wiendow", "3"], ["--wiendow"]),
+        (["evaluate", "nowhere", "--wiendow", "3"], ["'--wiendow'", "did you mean '--window'"]),
         (["predict", "nowhere", "a.png"], ["no run at nowhere"]),
         (["report", "nowhere"], ["no run at nowhere"]),
         (["profile"], ["name runs or networks", "--table paper"]),
@@ -292,6 +294,32 @@ def test_predict_writes_masks_and_overlays(
         "classes.json",
     }
     assert "missing.png" in _refused(command, "predict", run.path, tmp_path / "missing.png")
+
+
+@pytest.mark.parametrize(
+    ("argv", "expected"),
+    [
+        ("predict RUN --out oo a.png b.png", {"images": ["a.png", "b.png"], "out": "oo"}),
+        ("predict --out=oo RUN a.png", {"images": ["a.png"], "out": "oo"}),
+        ("predict RUN a.png --out oo", {"images": ["a.png"], "out": "oo"}),
+        ("export --int8 RUN", {"int8": True, "resize": True}),
+        ("export RUN --int8 --resize false", {"int8": True, "resize": False}),
+        ("export --int8 false RUN", {"int8": False}),
+        ("evaluate --flip RUN --scales [1.0]", {"flip": True, "scales": (1.0,)}),
+        ("evaluate RUN --flip --weights best", {"flip": True, "weights": "best"}),
+    ],
+)
+def test_options_may_stand_anywhere(
+    argv: str, expected: dict[str, object], command: Command, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    name = argv.split()[0]
+    called: dict[str, object] = {}
+    real = cli._COMMANDS[name]
+    recorded = wraps(real)(lambda **arguments: called.update(arguments))
+    monkeypatch.setitem(cli._COMMANDS, name, recorded)
+    code, _, error = command(*argv.split())
+    assert code == 0, error
+    assert called.items() >= {"run": "RUN", **expected}.items()
 
 
 @pytest.fixture(scope="module")

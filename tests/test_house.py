@@ -19,7 +19,8 @@ MAY_IMPORT = {
     "data": set(),
     "distillation": {"losses"},
     "run": {"config", "losses", "models", "data", "distillation"},
-    "cli": {"run"},
+    "arguments": set(),
+    "cli": {"run", "arguments"},
     "__main__": {"cli"},
     "__init__": set(),
 }

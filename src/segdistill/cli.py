@@ -9,6 +9,7 @@ from typing import Any, Literal, get_origin
 from jsonargparse import ArgumentError, ArgumentParser
 
 from segdistill import __version__
+from segdistill.arguments import Parser
 
 
 def demo(out: str = "runs/demo", seeds: int = 1, first_seed: int = 0) -> None:
@@ -282,7 +283,7 @@ def _command_parser(name: str, function: Callable[..., Any]) -> ArgumentParser:
         if name == "compare":
             _compare_options(parser)
         return parser
-    parser = ArgumentParser(description=_first_line(function), exit_on_error=False)
+    parser = Parser(description=_first_line(function), exit_on_error=False)
     # A default of () marks words that may be left out.
     parameters = signature(function).parameters.values()
     by_hand = [p for p in parameters if p.default in (p.empty, ())]
@@ -295,9 +296,6 @@ def _command_parser(name: str, function: Callable[..., Any]) -> ArgumentParser:
         else:
             parser.add_argument(option + parameter.name, type=parameter.annotation)
     parser.add_function_arguments(function, skip={p.name for p in by_hand})
-    for action in parser._actions:
-        if getattr(action, "_typehint", None) is bool:  # --int8 alone is --int8 true
-            action.nargs, action.const = "?", True
     return parser
 
 
