@@ -88,8 +88,15 @@ def _refused(command: Command, *argv: object) -> str:
         (["reproduce", "tabel1"], ["tabel1", "table1"]),
         (["reproduce", "table1", "--runs", "nowhere"], ["no run at nowhere"]),
         (["profile", "compct"], ["did you mean 'compact'"]),
-        (["profile", "compact", "--size", "5"], ["size"]),
-        (["list", "modles"], ["modles", "models"]),
+        (["profile", "compact", "--size", "64"], ["--size: expected [H,W], such as", "got 64"]),
+        (["profile", "compact", "--size", "64,64"], ["--size: expected [H,W]", "got 64,64"]),
+        (["evaluate", "nowhere", "--window", "[64]"], ["--window: expected [H,W]", "got [64]"]),
+        (["evaluate", "nowhere", "--overlap", "x"], ["--overlap: expected a number; got x"]),
+        (["evaluate", "nowhere", "--scales", "2"], ["--scales: expected a list", "got 2"]),
+        (["evaluate", "nowhere", "--flip=may"], ["--flip: expected true or false; got may"]),
+        (["evaluate", "nowhere", "--weights", "bset"], ["--weights: no choice named 'bset'; did"]),
+        (["demo", "--seeds", "two"], ["--seeds: expected a whole number; got two"]),
+        (["list", "modles"], ["what: no choice named 'modles'; did you mean 'models'?"]),
     ],
 )
 def test_a_slip_is_one_line_and_exit_code_2(

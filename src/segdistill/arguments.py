@@ -1,7 +1,9 @@
-"""The words of a command line, in any order."""
+"""The words of a command line: in any order, and slips among them in the user's own form."""
 
+import re
 from collections.abc import Sequence
-from typing import Any, get_args
+from types import NoneType
+from typing import Any, Literal, get_args, get_origin
 
 from jsonargparse import ArgumentError, ArgumentParser
 
@@ -46,3 +48,37 @@ def takes_bool(action: Any) -> bool:
     """Whether an option is a flag: true, false or, where it may be left out, neither."""
     kind = getattr(action, "_typehint", None)
     return bool in (kind, *get_args(kind))
+
+
+def in_words(error: ArgumentError, annotations: dict[str, Any], words: Sequence[str] = ()) -> str:
+    """jsonargparse's message about a value in the form that the user gives it.
+
+    Args:
+        error: What jsonargparse raised.
+        annotations: The type of each argument.
+        words: Names of those that are given without their name.
+
+    Example:
+        >>> error = ArgumentError(None, 'Parser key "size": Expected a tuple. Got value: 64')
+        >>> in_words(error, {"size": tuple[int, int] | None})
+        '--size: expected [H,W], such as [512,1024]; got 64'
+    """
+    text = " ".join(str(error).split())
+    found = re.fullmatch(r'Parser key "(\w+)":.*(?:Got|Given) value: (.*)', text)
+    if found is None or found[1] not in annotations:
+        return text
+    name = found[1] if found[1] in words else f"--{found[1]}"
+    annotation = annotations[found[1]]
+    kind = next((k for k in get_args(annotation) if NoneType in get_args(annotation)), annotation)
+    if get_origin(kind) is Literal:
+        return f"{name}: {unknown('choice', found[2], get_args(kind))}"
+    return f"{name}: expected {_FORMS.get(kind, kind)}; got {found[2]}"
+
+
+_FORMS = {
+    bool: "true or false",
+    int: "a whole number",
+    float: "a number",
+    tuple[int, int]: "[H,W], such as [512,1024]",
+    tuple[float, ...]: "a list, such as [0.75,1.0]",
+}

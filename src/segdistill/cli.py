@@ -9,7 +9,7 @@ from typing import Any, Literal, get_origin
 from jsonargparse import ArgumentError, ArgumentParser
 
 from segdistill import __version__
-from segdistill.arguments import Parser
+from segdistill.arguments import Parser, in_words
 
 
 def demo(out: str = "runs/demo", seeds: int = 1, first_seed: int = 0) -> None:
@@ -338,7 +338,13 @@ def _dispatch(argv: list[str], debug: bool) -> None:
         _set_up(debug)
         _WITH_RECIPE[command](argv[1:])
         return
-    config = _parser(command).parse_args(argv)
+    try:
+        config = _parser(command).parse_args(argv)
+    except ArgumentError as error:
+        parameters = signature(_COMMANDS[command]).parameters if command in _COMMANDS else {}
+        kinds = {name: one.annotation for name, one in parameters.items()}
+        bare = [n for n, one in parameters.items() if one.default in (one.empty, ())]
+        raise ValueError(in_words(error, kinds, bare)) from error
     _set_up(debug)
     _COMMANDS[command](**vars(config[command]))
 
