@@ -12,6 +12,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import yaml
 from PIL import Image
 
 import segdistill.run.train as train_module
@@ -19,6 +20,7 @@ from segdistill import cli
 from segdistill.cli import main
 from segdistill.run.folder import RunFolder
 from segdistill.run.loop import Interrupted
+from segdistill.run.predict import load_predictor, predict
 from segdistill.run.train import train
 from tests.data import trees
 from tests.run import small
@@ -301,6 +303,27 @@ def test_predict_writes_masks_and_overlays(
         "classes.json",
     }
     assert "missing.png" in _refused(command, "predict", run.path, tmp_path / "missing.png")
+
+
+def test_predict_shows_images_as_the_recipe_says(
+    run: RunFolder, command: Command, tmp_path: Path
+) -> None:
+    noise = np.random.default_rng(0).integers(0, 256, (30, 50, 3), np.uint8)
+    Image.fromarray(noise).save(tmp_path / "noise.png")
+    known = load_predictor(run.path)
+    masks = []
+    for flip in (True, False):
+        folder, own = tmp_path / f"run-{flip}", tmp_path / f"own-{flip}"
+        shutil.copytree(run.path, folder)
+        values = {**run.config(), "evaluate": {"flip": flip}}
+        (folder / "config.yaml").write_text(yaml.safe_dump(values))
+        code, _, error = command("predict", folder, tmp_path / "noise.png", "--out", folder / "out")
+        assert code == 0, error
+        looks = {"classes": known.classes, "palette": known.palette}
+        predict(known.network, tmp_path / "noise.png", own, **looks, flip=flip)
+        masks.append(np.asarray(Image.open(folder / "out" / "noise.png")))
+        assert np.array_equal(masks[-1], np.asarray(Image.open(own / "noise.png")))
+    assert (masks[0] != masks[1]).any()
 
 
 @pytest.mark.parametrize(

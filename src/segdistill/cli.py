@@ -114,6 +114,8 @@ def predict(
 ) -> None:
     """Segment images with a run's network, or an exported one: id masks and colour overlays.
 
+    A run's network is shown them as its recipe says under evaluate.
+
     Args:
         run: Folder of a finished run, folder that `export` wrote, or .onnx file.
         images: Image files and folders.

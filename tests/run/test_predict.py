@@ -90,6 +90,14 @@ def test_masks_have_the_photographs_own_size_whatever_the_network_sees(network, 
     assert (mask == whole.round()).mean() > 0.9
 
 
+def test_each_scale_is_a_view(network, photographs, tmp_path):
+    run(network, photographs / "rgb.png", tmp_path / "out", scales=[1.0, 2.0], flip=True)
+    assert Brightness.calls == 4
+    assert np.array_equal(np.array(Image.open(tmp_path / "out" / "rgb.png")), EXPECTED)
+    with pytest.raises(ValueError, match="scales should be factors above 0"):
+        run(network, photographs, tmp_path / "out", scales=[0.0])
+
+
 def test_the_exif_orientation_is_applied_first(network, tmp_path):
     grey = np.repeat(np.array([0, 128, 255], dtype=np.uint8), 16)[None].repeat(8, 0)
     exif = Image.Exif()

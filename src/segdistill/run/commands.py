@@ -17,9 +17,10 @@ from segdistill.run.evaluate import evaluate
 from segdistill.run.folder import RunFolder
 from segdistill.run.job import open_split, resolve_device
 from segdistill.run.networks import load_run_model, load_teacher
-from segdistill.run.predict import load_predictor, predict
+from segdistill.run.predict import load_predictor, predict, recipe_protocol
 from segdistill.run.profile import compare as compare_profiles
 from segdistill.run.profile import table as profile_table
+from segdistill.run.progress import counting
 from segdistill.run.recipe import parse_recipe
 from segdistill.run.server import predict_for_server
 
@@ -71,6 +72,8 @@ def predict_run(
 ) -> None:
     """Segment images, with an exported network too, or write a split's masks for its benchmark's server.
 
+    Images are shown to a run's network as its recipe says under `evaluate`.
+
     Raises:
         ValueError: Both images and a split are named.
     """
@@ -80,15 +83,18 @@ def predict_run(
         written = _masks_for_server(RunFolder(path), server, out, weights, device)
     else:
         source = load_predictor(path, weights)
-        written = predict(
-            source.network,
-            list(images),
-            out,
-            classes=source.classes,
-            palette=source.palette,
-            size=source.size,
-            device=resolve_device(device),
-        )
+        with counting("predicting") as progress:
+            written = predict(
+                source.network,
+                list(images),
+                out,
+                classes=source.classes,
+                palette=source.palette,
+                size=source.size,
+                device=resolve_device(device),
+                progress=progress,
+                **source.protocol,
+            )
     _log.info("%d files in %s", len(written), out)
 
 
@@ -97,12 +103,11 @@ def _masks_for_server(
 ) -> list[Path]:
     data = run_data(run)
     data.val_split = split
-    protocol = to_dict(parse_recipe(run.config()))["evaluate"]
-    del protocol["absent"]  # how to count, not how to show
     dataset = open_split(data, "val", labelled=False)
     model = load_run_model(run, weights)
-    device = resolve_device(device)
-    return predict_for_server(model, dataset, out, size=data.size, device=device, **protocol)
+    shown = {"size": data.size, "device": resolve_device(device), **recipe_protocol(run)}
+    with counting("predicting") as progress:
+        return predict_for_server(model, dataset, out, progress=progress, **shown)
 
 
 def profile_networks(

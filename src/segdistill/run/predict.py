@@ -1,8 +1,8 @@
 """Segment photographs: an index mask and a coloured overlay for each image file."""
 
 import json
-from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -11,12 +11,14 @@ import torch
 from PIL import Image, ImageOps
 from torch import Tensor, nn
 
+from segdistill.config import to_dict
 from segdistill.data.channels import ARRAY_SUFFIX, in_unit_range, visible
 from segdistill.data.dataset import IMAGE_SUFFIXES, generated_palette, list_names, read_image
 from segdistill.run.folder import RunFolder
 from segdistill.run.networks import load_run_model
 from segdistill.run.onnx_file import OnnxNetwork
 from segdistill.run.protocol import Protocol, Size, evaluating, in_channels, label_map
+from segdistill.run.recipe import parse_recipe
 
 READ_AS_STORED = (*IMAGE_SUFFIXES, ARRAY_SUFFIX)
 Inputs = str | Path | Iterable[str | Path]
@@ -31,12 +33,14 @@ class Predictor:
         classes: Names of the classes.
         palette: A colour (red, green, blue in 0..255) for each class.
         size: Height and width that images are resized to first; None: as they are.
+        protocol: Further values of `Protocol`; none of an exported network.
     """
 
     network: nn.Module
     classes: Sequence[str]
     palette: Sequence[Sequence[int]]
     size: Size | None
+    protocol: Mapping[str, Any] = field(default_factory=dict)
 
 
 def load_predictor(path: str | Path, weights: str = "model") -> Predictor:
@@ -59,11 +63,19 @@ def load_predictor(path: str | Path, weights: str = "model") -> Predictor:
         info = run.model_info()
         palette = info["palette"] or generated_palette(len(info["classes"]))
         size = tuple(info["size"]) if info["size"] else None
-        return Predictor(load_run_model(run, weights), info["classes"], palette, size)
+        model = load_run_model(run, weights)
+        return Predictor(model, info["classes"], palette, size, recipe_protocol(run))
     if weights != "model":
         raise ValueError(f"{path} holds one network: leave out --weights {weights}")
     network = OnnxNetwork(exported)
     return Predictor(network, network.info.classes, network.info.palette, network.size)
+
+
+def recipe_protocol(run: RunFolder) -> dict[str, Any]:
+    """How a run's recipe shows images when it is measured: window, overlap, flip and scales."""
+    protocol: dict[str, Any] = to_dict(parse_recipe(run.config()))["evaluate"]
+    del protocol["absent"]  # how to count, not how to show
+    return protocol
 
 
 def predict(
@@ -77,6 +89,7 @@ def predict(
     window: Size | None = None,
     overlap: float = 1 / 3,
     flip: bool = False,
+    scales: Sequence[float] = (1.0,),
     device: str | torch.device | None = None,
     precision: str = "32",
     alpha: float = 0.5,
@@ -101,7 +114,7 @@ def predict(
         out: Folder to write to; made where it does not exist.
         classes: Names of the classes.
         palette: A colour (red, green, blue in 0..255) for each class.
-        size, window, overlap, flip, precision: See `Protocol`.
+        size, window, overlap, flip, scales, precision: See `Protocol`.
         device: Where to run; the network is moved there. None: where the network is.
         alpha: Share of the class colour in the overlay, 0 to 1.
         progress: Called with (images done, images to do) after each image.
@@ -121,7 +134,7 @@ def predict(
             f"{len(palette)} colours for {len(classes)} classes: expected one for each, at most 256"
         )
     channels = in_channels(model)
-    protocol = Protocol(size, window, overlap, flip, precision=precision)
+    protocol = Protocol(size, window, overlap, flip, tuple(scales), precision=precision)
     paths = find_images(inputs, IMAGE_SUFFIXES if channels == 3 else READ_AS_STORED)
     _check_readable(paths, channels)
     folder = output_folder(out)
