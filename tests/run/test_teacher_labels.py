@@ -5,14 +5,15 @@ from typing import Any
 
 import pytest
 import torch
+from safetensors.torch import save_file
 from torch import nn
 
-from segdistill.config import TeacherConfig, save_recipe
+from segdistill.config import ModelConfig, TeacherConfig, save_recipe
 from segdistill.distillation.catalogue import METHODS, build_method
 from segdistill.distillation.distiller import Distiller
-from segdistill.models import wrap
+from segdistill.models import build_model, wrap
 from segdistill.models.relabelled import Relabelled
-from segdistill.run.networks import load_teacher
+from segdistill.run.networks import build_student, load_teacher
 from segdistill.run.recipe import load_recipe
 from segdistill.run.train import train
 from tests.distillation.networks import Tiny, batch
@@ -64,6 +65,21 @@ def test_the_names_of_a_run_are_known(tmp_path: Path) -> None:
         load_teacher(TeacherConfig(run=str(run.path), labels=wrong), names)
     with pytest.raises(ValueError, match=r"has 11 classes and the data 2: .*teacher\.labels"):
         load_teacher(TeacherConfig(run=str(run.path)), ["a", "b"])
+
+
+def test_a_file_of_other_classes_is_mended_in_the_recipe(tmp_path: Path) -> None:
+    weights = str(tmp_path / "three.safetensors")
+    save_file(build_model("compact", 3).state_dict(), weights)
+    config = TeacherConfig(model="compact", weights=weights, labels={0: "a", 1: "b"})
+    with pytest.raises(ValueError, match=r"^teacher.labels names 2 classes, .*has 3: name each"):
+        load_teacher(config, ["a", "b"])
+    config.labels = None
+    with pytest.raises(ValueError, match=r"has 3 classes, the data 2: .*teacher\.labels"):
+        load_teacher(config, ["a", "b"])
+    with pytest.raises(
+        ValueError, match=r"^student.weights: .*has 3 classes.*data.options.classes"
+    ):
+        build_student(ModelConfig("compact", weights), 2, 0)
 
 
 def test_a_declared_map_that_is_wrong_is_mended_in_the_teachers_own_classes(tmp_path: Path) -> None:

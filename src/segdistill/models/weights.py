@@ -18,6 +18,19 @@ KeyRules = tuple[tuple[str, str], ...]
 """Pattern and replacement, applied in this order; a name that ends up empty belongs to nothing here."""
 
 
+class ClassesDiffer(ValueError):
+    """Weights that fit the network but for the number of classes.
+
+    Attributes:
+        file: Classes of the weights.
+        network: Classes of the network.
+    """
+
+    def __init__(self, message: str, file: int, network: int) -> None:
+        super().__init__(message)
+        self.file, self.network = file, network
+
+
 @dataclass
 class LoadReport:
     """What became of each tensor, by the network's own names.
@@ -132,7 +145,7 @@ def load_state(
             report.matched.append(name)
     report.missing = [n for n in own if n not in state and not n.endswith("num_batches_tracked")]
     if strict and not report.complete:
-        raise ValueError(_refusal(model, report))
+        raise _refusal(model, report)
     model.load_state_dict({name: state[name] for name in report.matched}, strict=False)
     return report
 
@@ -152,7 +165,7 @@ def load_weights(model: nn.Module, path: str | Path, strict: bool = True) -> Loa
     Raises:
         FileNotFoundError: nothing at `path`.
         ValueError: unreadable, or `strict` and something does not fit; the network is then
-            untouched.
+            untouched. `ClassesDiffer` where that is the number of classes alone.
     """
     net = network(model)
     values: Any = getattr(net, "released_values", dict)
@@ -198,8 +211,9 @@ def translated(model: nn.Module, state: dict[str, Tensor]) -> tuple[dict[str, Te
     return found, left_out
 
 
-def _refusal(model: nn.Module, report: LoadReport) -> str:
+def _refusal(model: nn.Module, report: LoadReport) -> ValueError:
     expected = len(report.matched) + len(report.missing) + len(report.mismatched)
+    message = f"expected weights for all {expected} tensors; came {report}"
     remedy = "build the network this file was made from, or load with strict=False"
     classes = _class_counts(model, report)
     if classes and not (report.missing or report.unexpected):
@@ -207,9 +221,10 @@ def _refusal(model: nn.Module, report: LoadReport) -> str:
             f"the file has {classes[0]} classes, the network {classes[1]}: "
             f"build it with num_classes={classes[0]}, or load with strict=False"
         )
-    elif classes:
+        return ClassesDiffer(f"{message}; {remedy}", *classes)
+    if classes:
         remedy += f" (the file also has {classes[0]} classes, the network {classes[1]})"
-    return f"expected weights for all {expected} tensors; came {report}; {remedy}"
+    return ValueError(f"{message}; {remedy}")
 
 
 def _class_counts(model: nn.Module, report: LoadReport) -> tuple[int, int] | None:

@@ -15,6 +15,7 @@ from segdistill.distillation.taps import tap_paths
 from segdistill.models import build_model, build_trained
 from segdistill.models.relabelled import Relabelled, resolve_labels
 from segdistill.models.shown import Shown
+from segdistill.models.weights import ClassesDiffer
 from segdistill.models.wrapped import network, wrap
 from segdistill.run.folder import WEIGHTS, RunFolder, write_atomically
 
@@ -28,13 +29,24 @@ def build_student(config: ModelConfig, num_classes: int, seed: int) -> nn.Module
         config: Name, weights, options and further taps.
         num_classes: Classes of the data.
         seed: Seeds torch's generator before the weights are drawn.
+
+    Raises:
+        ValueError: As for `build_model`, or the weights do not fit.
     """
     torch.manual_seed(seed)
     if config.weights is None:
         model = build_model(config.model, num_classes, **config.options)
         report = model.weights_report
     else:
-        model, report = build_trained(config.model, num_classes, config.weights, **config.options)
+        try:
+            model, report = build_trained(
+                config.model, num_classes, config.weights, **config.options
+            )
+        except ClassesDiffer as error:
+            raise ValueError(
+                f"student.weights: {config.weights} has {error.file} classes, the data {num_classes}: name a "
+                "file for these classes, or change the data's (data.options.classes)"
+            ) from error
     if report is not None:
         _log.info("student weights: %s", report)
     add_taps(model, config.taps)
@@ -81,9 +93,12 @@ def load_teacher(config: TeacherConfig, classes: Sequence[str]) -> tuple[nn.Modu
             if report is not None and not report.complete:
                 raise ValueError(f"teacher.model: a part of it is untrained ({report})")
         else:
-            model, report = build_trained(
-                config.model, num_classes, config.weights, **config.options
-            )
+            try:
+                model, report = build_trained(
+                    config.model, num_classes, config.weights, **config.options
+                )
+            except ClassesDiffer as error:
+                raise ValueError(_other_classes(config, error.file, num_classes)) from error
         if report is not None:
             _log.info("teacher weights: %s", report)
             origin["load"] = str(report)
@@ -104,6 +119,17 @@ def load_teacher(config: TeacherConfig, classes: Sequence[str]) -> tuple[nn.Modu
             "(teacher.labels), or use a teacher trained on these classes"
         )
     return model, origin
+
+
+def _other_classes(config: TeacherConfig, file: int, expected: int) -> str:
+    if config.labels is not None:
+        return (
+            f"teacher.labels names {expected} classes, {config.weights} has {file}: name each once"
+        )
+    return (
+        f"teacher.weights: {config.weights} has {file} classes, the data {expected}: say which stand for "
+        "which (teacher.labels), or change the data's (data.options.classes)"
+    )
 
 
 def relabelled(
