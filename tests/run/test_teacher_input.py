@@ -95,8 +95,12 @@ def test_a_student_of_four_channels_learns_from_a_teacher_of_three(tmp_path: Pat
 
 @pytest.mark.parametrize(
     ("made", "message"),
-    [({"channels": [-1]}, "numbers of channels from 0 on"), ({"scale": 0}, "a factor above 0")],
+    [
+        ({"channels": [-1]}, "numbers of channels from 0 on"),
+        ({"channels": [0, 1]}, "picks 2 channels, the teacher reads 3: name 3"),
+        ({"scale": 0}, "a factor above 0"),
+    ],
 )
 def test_what_makes_no_sense_is_said(made: dict[str, object], message: str) -> None:
     with pytest.raises(ValueError, match=message):
-        Shown(Tiny(4), **made)  # type: ignore[arg-type]
+        Shown(wrap(Plain(4), 3), **made)  # type: ignore[arg-type]

@@ -23,7 +23,8 @@ class Shown(SegmentationModel):
         scale: Factor of height and width.
 
     Raises:
-        ValueError: A channel is negative, or the scale not above 0.
+        ValueError: A channel is negative, there are more or fewer than the network reads, or the
+            scale is not above 0.
     """
 
     picked: Tensor | None
@@ -39,6 +40,11 @@ class Shown(SegmentationModel):
         if not scale > 0:
             raise ValueError(f"teacher.scale: expected a factor above 0, came {scale}")
         own: Any = module
+        reads = getattr(own, "in_channels", None)
+        if channels is not None and reads not in (None, len(channels)):
+            raise ValueError(
+                f"teacher.channels picks {len(channels)} channels, the teacher reads {reads}: name {reads}"
+            )
         self.module, self.scale = module, scale
         self.num_classes, self.align_corners = own.num_classes, own.align_corners
         # Where the size is its own it takes any.
