@@ -213,6 +213,12 @@ def test_a_file_of_ones_own_loads_strictly(tmp_path):
         ("smp:FPN", {"activation": "softmax2d"}, r"smp's FPN ends in Softmax; .* `activation`"),
         ("torchvision:fcn_resnet5", {}, r"torchvision named .* did you mean 'fcn_resnet50'"),
         ("torchvision:lraspp_mobilenet_v3_large", {"weihts": 1}, r"did you mean 'weights'"),
+        ("torchvision:fcn_resnet50", {"weights": "NOPE"}, r"weights of .* 'NOPE' \(known: COCO_"),
+        (
+            "torchvision:fcn_resnet50",
+            {"weights_backbone": "ResNet50_Weights.IMAGENET1K_V3"},
+            r"did you mean 'IMAGENET1K_V[12]'\? \(known: DEFAULT, IMAGENET1K_V1, IMAGENET1K_V2\)",
+        ),
         ("torchvision:fcn_resnet50", {"weights": "DEFAULT"}, r"expected value 21 but got 4"),
         ("hf:segfromer", {}, r"did you mean 'segformer'.*no such folder or hub id"),
         ("hf:segformer", {"hidden_size": 8}, r"no setting of .* did you mean 'hidden_sizes'"),

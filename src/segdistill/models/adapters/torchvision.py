@@ -1,7 +1,7 @@
 """Networks of torchvision.models.segmentation: `torchvision:deeplabv3_resnet50`."""
 
 from inspect import signature
-from typing import Any
+from typing import Any, get_args
 
 from torchvision import models
 
@@ -29,10 +29,13 @@ def make(name: str, num_classes: int, options: dict[str, Any]) -> Made:
     if name not in known:
         raise ValueError(unknown("segmentation network of torchvision", name, known))
     # The builders take any keyword and let a slip pass.
-    arguments = [key for key in signature(known[name]).parameters if key != "kwargs"]
+    parameters = signature(known[name]).parameters
+    arguments = [key for key in parameters if key != "kwargs"]
     for key in options:
         if key not in arguments:
             raise ValueError(unknown(f"option of {name}", key, arguments))
+    for key in _WEIGHTS:
+        _check_weights(f"{key} of {name}", options.get(key), parameters[key].annotation)
     options = {**dict.fromkeys(_WEIGHTS), **options}
     try:
         module = known[name](num_classes=num_classes, **options)
@@ -42,3 +45,10 @@ def make(name: str, num_classes: int, options: dict[str, Any]) -> Made:
     if "aux" in conventions(module).taps:
         kept["aux_loss"] = True  # trained weights bring the head with them
     return Made(module, make_input("imagenet"), name, kept)
+
+
+def _check_weights(kind: str, asked: Any, annotation: Any) -> None:
+    """Torchvision itself repeats a name that it does not know, and says no more."""
+    known = get_args(annotation)[0]  # Optional of an enumeration
+    if isinstance(asked, str) and asked.removeprefix(f"{known.__name__}.") not in known.__members__:
+        raise ValueError(unknown(kind, asked, known.__members__))
