@@ -38,6 +38,7 @@ def test_own_network_by_its_import_path(own_package):
     [
         ("pspnet_r19", {}, r"no model named 'pspnet_r19'; did you mean 'pspnet_r18'"),
         ("pspnett:resnet18", {}, r"no model named 'pspnett'; did you mean 'pspnet'"),
+        ("timm:resnet18", {}, r"write pspnet:resnet18 or deeplabv3plus:resnet18"),
         ("pspnet", {}, r"expected an encoder for pspnet.*pspnet:resnet18"),
         ("deeplabv3plus", {}, r"expected an encoder for deeplabv3plus"),
         ("pspnet_r18:resnet18", {}, r"expected pspnet_r18 alone"),

@@ -125,6 +125,12 @@ def build_model(name: str, num_classes: int, **options: Any) -> SegmentationMode
         name, model, options = _from_library(family, encoder, num_classes, options)
     elif "." in name and ":" not in name:
         model = _from_path(name, num_classes, options)
+    elif family == "timm":
+        encoder = encoder or "ENCODER"
+        raise ValueError(
+            f"timm has encoders, no segmentation networks, came {name!r}; write pspnet:{encoder} or "
+            f"deeplabv3plus:{encoder}"
+        )
     else:
         raise ValueError(unknown("model", family, [*MODELS, *adapters.LIBRARIES]))
     model.spec = {"name": name, "num_classes": num_classes, "options": _kept(name, model, options)}
