@@ -151,6 +151,17 @@ def test_a_folder_without_runs_is_refused(tmp_path: Path) -> None:
         report([tmp_path / "nowhere"])
 
 
+def test_a_place_that_cannot_be_written_to_is_refused_before_the_work(
+    runs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("segdistill.run.report.summarise", None)
+    (tmp_path / "file").touch()
+    with pytest.raises(ValueError, match=r"cannot write to .*file .*: name another folder"):
+        report([runs / "control-s0"], tmp_path / "file" / "a.html")
+    with pytest.raises(ValueError, match=r"is a folder: name a file, such as .*report\.html"):
+        report([runs / "control-s0"], tmp_path)
+
+
 def test_networks_that_cannot_be_rebuilt_leave_the_pictures_out(runs: Path, tmp_path: Path) -> None:
     own = copied(runs / "control-s0", tmp_path / "mine-s0")
     change(own / "model.json", rebuild=False)

@@ -16,6 +16,7 @@ from segdistill.distillation.catalogue import METHODS
 from segdistill.run.folder import RunFolder
 from segdistill.run.page import Report, render
 from segdistill.run.pictures import Wish, with_pictures
+from segdistill.run.predict import output_folder
 from segdistill.run.summary import RunSummary
 
 _log = logging.getLogger(__name__)
@@ -60,9 +61,14 @@ def report(
 
     Raises:
         FileNotFoundError: A folder is no run and holds none.
-        ValueError: No run is finished, or two runs are the same method and seed.
+        ValueError: No run is finished, two runs are the same method and seed, or `out` cannot be
+            written to.
     """
     folders, notes = _finished(find_runs(runs))
+    file = Path(out)
+    output_folder(file.parent)
+    if file.is_dir():
+        raise ValueError(f"{file} is a folder: name a file, such as {file / 'report.html'}")
     summaries = summarise(folders)
     info = _common_info(folders)
     page = Report(
@@ -76,8 +82,6 @@ def report(
     )
     wish = Wish(panels, images, latency, dataset, models or {}, device)
     page = with_pictures(page, dict(zip(_names(folders), folders, strict=True)), wish)
-    file = Path(out)
-    file.parent.mkdir(parents=True, exist_ok=True)
     file.write_text(render(page), encoding="utf-8")
     _log.info("report: %s", file)
     return file
