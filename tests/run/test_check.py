@@ -201,6 +201,24 @@ def test_a_planted_fault_is_found_by_name(fault: str, tree: Path, check: Check) 
     assert "label id 99" in wrong
 
 
+def test_many_files_with_one_fault_are_one_line(tree: Path, check: Check) -> None:
+    _repaint(tree, lambda raw: np.where(raw == 1, 255, 0).astype(np.uint8))
+    result = check(data=_data(tree, classes=["no", "yes"]))
+    (line,) = _wrong(result).splitlines()
+    assert re.search(r"12 files \(.*0\.png, .*1\.png, .*2\.png and 9 more\): 255 occurs but", line)
+    assert "1 thing(s) to mend" in result[2]
+    for number, path in enumerate(_masks(tree)):
+        save_mask(path, ids(3) + 10 * number)
+    lines = _wrong(check(data=_data(tree))).splitlines()
+    assert len(lines) == 2  # one for each split
+    assert "and 17 more" in lines[0]
+    for path in _masks(tree):
+        path.write_text("no mask")
+    (line,) = _wrong(check(data=_data(tree))).splitlines()
+    assert "12 files (" in line
+    assert "cannot read this mask (cannot identify image file)" in line
+
+
 def test_what_is_odd_is_a_warning(tree: Path, check: Check) -> None:
     _repaint(tree, lambda raw: np.where(raw == 2, 0, raw).astype(np.uint8))
     save_mask(tree / "val/masks/0.png", np.full((12, 16), 255, np.uint8))

@@ -82,7 +82,7 @@ def _mask_faults(pair: Pair, mask: Image.Image, facts: Facts, by_colour: bool) -
     facts.mode = mask.mode
     faults = []
     if facts.image_size not in (None, mask.size):
-        sizes = "{}x{}, its image {} {}x{}".format(*mask.size, pair.image, *facts.image_size)
+        sizes = "{}x{}, its image {}x{}".format(*mask.size, *facts.image_size)
         faults.append(f"{pair.mask}: the mask is {sizes}; expected the same size")
     if mask.mode in ID_MODES:
         raw = np.asarray(mask).astype(np.uint8 if mask.mode == "1" else np.int64).ravel()

@@ -190,16 +190,16 @@ def shared_images(train: Survey, val: Survey) -> list[str]:
     ]
 
 
-def undeclared_lines(found: Survey) -> list[str]:
-    """The ids that the mapping lacks, one line for each file in which some were seen first."""
-    by_file: dict[str, list[str]] = {}
-    kind = "colour" if found.by_colour else "label id"
-    for value, seen in found.undeclared.items():
-        text = colour_text(value) if found.by_colour else str(value)
-        by_file.setdefault(seen.file, []).append(
-            f"{text} ({seen.pixels} pixels in {seen.images} mask{'s' * (seen.images > 1)})"
-        )
-    return [
-        f"{file}: not in the mapping: {kind} {list_names(texts, 4)}"
-        for file, texts in by_file.items()
+def undeclared_line(found: Survey) -> str:
+    """The ids that the mapping lacks, and the files in which they were seen first; "" for none."""
+    if not found.undeclared:
+        return ""
+    by_colour = found.by_colour
+    files = list(dict.fromkeys(seen.file for seen in found.undeclared.values()))
+    texts = [
+        f"{colour_text(value) if by_colour else value} "
+        f"({seen.pixels} pixels in {seen.images} mask{'s' * (seen.images > 1)})"
+        for value, seen in found.undeclared.items()
     ]
+    kind = "colour" if by_colour else "label id"
+    return f"{list_names(files, 3)}: not in the mapping: {kind} {list_names(texts, 4)}"

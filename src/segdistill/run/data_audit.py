@@ -8,7 +8,7 @@ from typing import Any
 from segdistill.config import DataConfig
 from segdistill.data.dataset import IGNORED, MAX_CLASSES, LabelMap, list_names
 from segdistill.data.folder import folder_pairs
-from segdistill.data.survey import Survey, shared_images, undeclared_lines
+from segdistill.data.survey import Survey, shared_images, undeclared_line
 from segdistill.run.job import open_split, split_options
 
 _SHOWN = 8
@@ -23,11 +23,25 @@ class Findings:
     warnings: list[str] = field(default_factory=list)
 
     def blame(self, lines: Sequence[str]) -> None:
-        """Note what is wrong, but not twice, and of many lines the first."""
-        new = [line for line in dict.fromkeys(lines) if line not in self.wrong]
+        """Note what is wrong: one line a cause, but not twice, and of many causes the first."""
+        new = _by_cause([line for line in dict.fromkeys(lines) if line not in self.wrong])
         self.wrong += new[:_SHOWN]
         if new[_SHOWN:]:
             self.wrong.append(f"{len(new) - _SHOWN} more of the same kind")
+
+
+def _by_cause(lines: Sequence[str]) -> list[str]:
+    """Lines `FILE: CAUSE` as one for each cause, with the number of its files and the first three."""
+    files: dict[str, list[str]] = {}
+    for line in lines:
+        file, colon, cause = line.partition(": ")
+        # Pillow repeats the file in its message, which would make every cause another.
+        cause = cause.replace(f" {file!r}", "")
+        files.setdefault(f"{colon}{cause}" or line, []).append(file if colon else "")
+    return [
+        (names[0] if len(names) == 1 else f"{len(names)} files ({list_names(names, 3)})") + cause
+        for cause, names in files.items()
+    ]
 
 
 @dataclass
@@ -96,9 +110,9 @@ def judge(splits: Sequence[Split], surveys: Sequence[Survey], found: Findings) -
         surveys: What each of them holds.
         found: Where to note it.
     """
+    found.blame([fault for one in surveys for fault in one.faults])
     for split, one in zip(splits, surveys, strict=True):
-        found.blame(one.faults)
-        found.blame(undeclared_lines(one))
+        found.blame(list(filter(None, [undeclared_line(one)])))
         if one.in_colour:
             found.wrong.append(
                 f"{split.name}: {len(one.in_colour)} masks are in colour where ids are expected: "
