@@ -496,6 +496,11 @@ def test_list_names_what_a_recipe_may_use(what: str, name: str, command: Command
     assert name in out
 
 
+def test_list_keys_says_what_each_is(command: Command) -> None:
+    _, out, _ = command("list", "keys")
+    assert re.search(r"train\.lr +│ base learning rate", out)
+
+
 def test_list_models_gives_the_parameters(command: Command) -> None:
     _, out, _ = command("list", "models")
     row = next(line for line in out.splitlines() if "pspnet_r18_half" in line)

@@ -8,7 +8,7 @@ from segdistill.config import (
     Recipe,
     annotation_at,
     check_keys,
-    option_names,
+    option_texts,
     read_yaml,
     save_recipe,
     to_dict,
@@ -223,10 +223,13 @@ def test_a_base_that_cannot_be_is_refused_in_one_line(
     assert "\n" not in str(caught.value)
 
 
-def test_option_names_are_the_paths_of_all_keys() -> None:
-    names = option_names()
+def test_options_are_the_paths_of_all_keys_and_say_what_they_are() -> None:
+    texts = option_texts()
+    assert texts["train.lr"] == "base learning rate"
+    assert texts["data"] == "The images and labels."
+    assert all(texts.values())
+    names = list(texts)
     assert {"data.name", "teacher.min_miou", "method.preset", "train.lr", "terms"} <= set(names)
-    assert len(names) == len(set(names))
     for name in names:
         assert annotation_at(name.split(".")) is not Any, name
 

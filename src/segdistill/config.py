@@ -6,6 +6,7 @@ from types import UnionType
 from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 
 import yaml
+from docstring_parser import parse_from_object
 
 from segdistill.names import unknown
 
@@ -185,6 +186,7 @@ class Recipe:
     teacher: TeacherConfig | None = None
     method: str | MethodConfig = "supervised"
     terms: dict[str, TermConfig] = field(default_factory=dict)
+    """changes to the method's terms, such as {position: {weight: 0}}, and terms of your own"""
     variants: dict[str, VariantConfig] = field(default_factory=dict)
     """methods with changed terms, by the names that `segdistill compare` and its tables give them"""
     train: TrainConfig = field(default_factory=TrainConfig)
@@ -288,16 +290,17 @@ def annotation_at(path: list[str], kind: type = Recipe) -> Any:
     return Any if inner is None else annotation_at(path[2:], inner)
 
 
-def option_names(kind: type = Recipe, prefix: str = "") -> list[str]:
-    """Every key of a recipe as its path (`train.lr`)."""
-    names: list[str] = []
+def option_texts(kind: type = Recipe, prefix: str = "") -> dict[str, str]:
+    """Every key of a recipe as its path (`train.lr`), and what it is: the text below its field."""
+    texts: dict[str, str] = {}
     types = get_type_hints(kind)
+    below = {entry.arg_name: entry.description for entry in parse_from_object(kind).params}
     for entry in fields(kind):
         inner = _dataclass_in(types[entry.name])
-        names.append(prefix + entry.name)
+        texts[prefix + entry.name] = below.get(entry.name) or (inner and inner.__doc__) or ""
         if inner is not None:
-            names += option_names(inner, f"{prefix}{entry.name}.")
-    return names
+            texts |= option_texts(inner, f"{prefix}{entry.name}.")
+    return texts
 
 
 def save_recipe(recipe: Recipe, path: Path) -> None:

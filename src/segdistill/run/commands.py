@@ -10,7 +10,7 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
-from segdistill.config import DataConfig, option_names, to_dict
+from segdistill.config import DataConfig, option_texts, to_dict
 from segdistill.run.agreement import agreement
 from segdistill.run.console import render
 from segdistill.run.evaluate import evaluate
@@ -174,7 +174,7 @@ def _size(model: str, classes: int = 19) -> str:
 
 def _known(what: str) -> list[tuple[str, str]]:
     if what == "keys":
-        return [(name, "") for name in option_names()]
+        return list(option_texts().items())
     where = {
         "losses": ("segdistill.losses", "LOSSES"),
         "methods": ("segdistill.distillation.catalogue", "METHODS"),
