@@ -5,6 +5,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
+import numpy as np
 from torch import Tensor
 
 from segdistill.run.evaluate import Evaluation
@@ -32,17 +33,19 @@ def quantise(source: Path, target: Path, images: Iterable[Tensor]) -> None:
         # Folds batch norms into convolutions, which would otherwise be rounded apart.
         folded = Path(folder) / "folded.onnx"
         preprocess(source, folded, skip_symbolic_shape=True)
-        quantization.quantize_static(
-            folded,
-            target,
-            _Reader(images),
-            quant_format=quantization.QuantFormat.QDQ,
-            op_types_to_quantize=list(_QUANTISED),
-            per_channel=True,
-            reduce_range=True,
-            activation_type=quantization.QuantType.QUInt8,
-            weight_type=quantization.QuantType.QInt8,
-        )
+        # What is always zero, such as a dead channel, has no range: 0 / 0 there, and the gate judges.
+        with np.errstate(invalid="ignore"):
+            quantization.quantize_static(
+                folded,
+                target,
+                _Reader(images),
+                quant_format=quantization.QuantFormat.QDQ,
+                op_types_to_quantize=list(_QUANTISED),
+                per_channel=True,
+                reduce_range=True,
+                activation_type=quantization.QuantType.QUInt8,
+                weight_type=quantization.QuantType.QInt8,
+            )
 
 
 class _Reader:
