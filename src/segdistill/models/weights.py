@@ -87,6 +87,16 @@ def read_weights(path: str | Path) -> dict[str, Tensor]:
         FileNotFoundError: nothing at `path`.
         ValueError: the file cannot be read safely, or holds no tensors.
     """
+    return _unprefixed(_tensors(path))
+
+
+def _unprefixed(state: dict[str, Tensor]) -> dict[str, Tensor]:
+    if not all(key.startswith("module.") for key in state):
+        return state
+    return {key.removeprefix("module."): value for key, value in state.items()}
+
+
+def _tensors(path: str | Path) -> dict[str, Tensor]:
     path = Path(path)
     if not path.is_file():
         raise FileNotFoundError(f"expected a weights file at {path}, found none; check the path")
@@ -117,8 +127,6 @@ def read_weights(path: str | Path) -> dict[str, Tensor]:
     )
     if not state:
         raise ValueError(f"expected tensors by name in {path}, found none; save model.state_dict()")
-    if all(key.startswith("module.") for key in state):
-        state = {key.removeprefix("module."): value for key, value in state.items()}
     return state
 
 
@@ -169,12 +177,9 @@ def load_weights(model: nn.Module, path: str | Path, strict: bool = True) -> Loa
     """
     net = network(model)
     values: Any = getattr(net, "released_values", dict)
-    read = read_weights(path)
-    own = net.state_dict().keys()
-    if not own & read.keys():
-        # A network whose own weights all lie under an attribute called `module`.
-        prefixed = {f"module.{key}": value for key, value in read.items()}
-        read = prefixed if own & prefixed.keys() else read
+    read = _tensors(path)
+    if not net.state_dict().keys() & read.keys():  # else `module` may be an attribute of its own
+        read = _unprefixed(read)
     state, left_out = translated(net, values(read))
     return load_state(net, state, strict, source=str(path), left_out=left_out)
 
