@@ -3,7 +3,6 @@
 import json
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
-from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +11,7 @@ import torch.nn.functional as F
 from jaxtyping import Float, Shaped
 from torch import Tensor, nn
 
+from segdistill.extras import need
 from segdistill.run.protocol import Size, align_corners, in_channels, multiple_of
 from segdistill.run.upsampling import source
 
@@ -173,7 +173,7 @@ class OnnxNetwork(nn.Module):
 
     def __init__(self, file: str | Path | bytes, threads: int = 0) -> None:
         super().__init__()
-        runtime = need("onnxruntime")
+        runtime = need("onnxruntime", "export")
         name = "the file" if isinstance(file, bytes) else str(file)
         options = runtime.SessionOptions()
         options.intra_op_num_threads = threads
@@ -211,20 +211,6 @@ class OnnxNetwork(nn.Module):
             shape = (labels.shape[0], self.num_classes, *labels.shape[-2:])
             answer = torch.zeros(shape).scatter_(1, labels, 1.0)
         return answer.to(images.device)
-
-
-def need(package: str) -> Any:
-    """A package of the extra `export`.
-
-    Raises:
-        ValueError: It is not installed.
-    """
-    try:
-        return import_module(package)
-    except ImportError:
-        raise ValueError(
-            f'{package} is needed and not installed: pip install "segdistill[export]"'
-        ) from None
 
 
 def _read_info(session: Any, name: str) -> FileInfo:

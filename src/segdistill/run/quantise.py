@@ -8,8 +8,8 @@ from typing import Any
 import numpy as np
 from torch import Tensor
 
+from segdistill.extras import need
 from segdistill.run.evaluate import Evaluation
-from segdistill.run.onnx_file import need
 
 # The network's own layers. Normalisation, pooling by averages and the last resize stay float32:
 # they cost little, and rounding there moves every logit.
@@ -27,8 +27,8 @@ def quantise(source: Path, target: Path, images: Iterable[Tensor]) -> None:
         target: The int8 file.
         images: Calibration images `1 3 h w` in 0..1, as the file takes them.
     """
-    quantization = need("onnxruntime.quantization")
-    preprocess = need("onnxruntime.quantization.shape_inference").quant_pre_process
+    quantization = need("onnxruntime.quantization", "export")
+    preprocess = need("onnxruntime.quantization.shape_inference", "export").quant_pre_process
     with TemporaryDirectory() as folder:
         # Folds batch norms into convolutions, which would otherwise be rounded apart.
         folded = Path(folder) / "folded.onnx"

@@ -79,20 +79,6 @@ def _adapter(library: str) -> Any:
     return import_module(f"{__name__}.{library}")
 
 
-def need(package: str, extra: str) -> Any:
-    """A package of one of our extras.
-
-    Raises:
-        ValueError: It is not installed.
-    """
-    try:
-        return import_module(package)
-    except ImportError:
-        raise ValueError(
-            f'{package} is needed and not installed: pip install "segdistill[{extra}]"'
-        ) from None
-
-
 def cause(error: Exception) -> str:
     """The first line of what a library raised."""
     return (str(error).strip().splitlines() or [type(error).__name__])[0]

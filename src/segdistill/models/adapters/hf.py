@@ -7,7 +7,8 @@ from typing import Any
 import torch
 from torch import nn
 
-from segdistill.models.adapters import Conventions, Made, cause, need
+from segdistill.extras import need
+from segdistill.models.adapters import Conventions, Made, cause
 from segdistill.models.input import InputNormalisation, make_input
 from segdistill.models.weights import LoadReport
 from segdistill.names import unknown

@@ -5,7 +5,8 @@ from typing import Any
 
 from torch import nn
 
-from segdistill.models.adapters import Conventions, Made, cause, need
+from segdistill.extras import need
+from segdistill.models.adapters import Conventions, Made, cause
 from segdistill.models.input import INPUTS, make_input, spread
 from segdistill.names import unknown
 
