@@ -15,9 +15,9 @@ import onnxruntime
 import torch
 
 from segdistill.run.environment import describe_environment
+from segdistill.run.evaluation.profile import measure_latency
 from segdistill.run.networks import load_run_model
 from segdistill.run.onnx_file import Deployed, OnnxNetwork
-from segdistill.run.profile import measure_latency
 
 
 class Session(torch.nn.Module):

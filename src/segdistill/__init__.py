@@ -15,11 +15,11 @@ _PUBLIC = {
     "build_model": "segdistill.models",
     "compare": "segdistill.run.compare",
     "distill": "segdistill.run.distill",
-    "evaluate": "segdistill.run.evaluate",
+    "evaluate": "segdistill.run.evaluation.evaluate",
     "export": "segdistill.run.export",
     "load_predictor": "segdistill.run.predict",
     "predict": "segdistill.run.predict",
-    "profile": "segdistill.run.profile",
+    "profile": "segdistill.run.evaluation.profile",
     "report": "segdistill.run.report",
     "train": "segdistill.run.train",
 }

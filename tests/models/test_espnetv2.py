@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from segdistill.models import build_model
 from segdistill.models.espnetv2 import DepthwisePyramid, ScalePyramid
 from segdistill.models.pooling import adaptive_avg_pool, adaptive_avg_pool_near
-from segdistill.run.profile import profile
+from segdistill.run.evaluation.profile import profile
 
 
 @pytest.mark.parametrize("size", [(8, 12), (9, 11), (5, 7), (32, 21)])

@@ -11,9 +11,9 @@ from PIL import Image
 from segdistill.config import TeacherConfig
 from segdistill.data import build_dataset
 from segdistill.models import build_trained
-from segdistill.run.evaluate import class_iou, confusion_matrix, evaluate
+from segdistill.run.evaluation.evaluate import class_iou, confusion_matrix, evaluate
+from segdistill.run.evaluation.protocol import Protocol, evaluating, label_map
 from segdistill.run.networks import load_teacher
-from segdistill.run.protocol import Protocol, evaluating, label_map
 
 DATA = os.environ.get("SEGDISTILL_DATA")
 pytestmark = pytest.mark.skipif(

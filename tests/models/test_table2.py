@@ -7,7 +7,7 @@ from torch import Tensor, nn
 from segdistill.distillation.catalogue import build_method
 from segdistill.distillation.distiller import Distiller
 from segdistill.models import build_model
-from segdistill.run.profile import profile
+from segdistill.run.evaluation.profile import profile
 
 SMALL = {"layers": [1, 1, 1, 1], "width": 8}
 # name -> options of a small one, learning rate. FCN-8s and RefineNet's decoder have no batch norm.

@@ -25,7 +25,7 @@ from segdistill.cli import main
 from segdistill.run.bundle import BUNDLE
 from segdistill.run.commands import predict_run
 from segdistill.run.distill import distill
-from segdistill.run.evaluate import Evaluation
+from segdistill.run.evaluation.evaluate import Evaluation
 from segdistill.run.export import export
 from segdistill.run.folder import RunFolder, file_sha256
 from segdistill.run.onnx_file import OnnxNetwork

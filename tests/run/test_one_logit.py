@@ -13,7 +13,7 @@ from segdistill.data.folder import Folder
 from segdistill.distillation.catalogue import METHODS, PRESETS, build_method
 from segdistill.distillation.distiller import Distiller
 from segdistill.models import wrap
-from segdistill.run.evaluate import evaluate
+from segdistill.run.evaluation.evaluate import evaluate
 from segdistill.run.onnx_file import Deployed, file_info
 from segdistill.run.predict import load_predictor
 from segdistill.run.train import train

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from segdistill.data import build_dataset
 from segdistill.data.cityscapes import LABEL_IDS
-from segdistill.run.evaluate import confusion_matrix, evaluate
+from segdistill.run.evaluation.evaluate import confusion_matrix, evaluate
 from segdistill.run.server import predict_for_server
 from tests.data import trees
 

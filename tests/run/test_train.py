@@ -77,7 +77,7 @@ def test_the_shipped_weights_load_strictly_and_measure_what_was_reported(
     teacher: RunFolder, tmp_path: Path
 ) -> None:
     from segdistill.data import build_dataset
-    from segdistill.run.evaluate import evaluate
+    from segdistill.run.evaluation.evaluate import evaluate
     from tests.distillation.networks import Tiny
 
     plain = Tiny(12, small.CLASSES)
@@ -217,7 +217,7 @@ def test_two_processes_distil_and_measure_the_network_that_they_ship(
 ) -> None:
     """Running statistics differ between processes: the first one's are saved, so they must be measured."""
     from segdistill.data import build_dataset
-    from segdistill.run.evaluate import evaluate
+    from segdistill.run.evaluation.evaluate import evaluate
 
     recipe = small.write(
         tmp_path / "recipe.yaml", **small.distilled(teacher.path), train={"steps": 4, "batch": 4}
@@ -421,7 +421,7 @@ def test_a_trained_student_has_no_hook_left(tmp_path: Path, teacher: RunFolder) 
     run = train(small.recipe(**small.distilled(teacher.path), out=str(tmp_path)), progress=False)
     profile = run.evaluation()["profile"]
     fresh = build_student(small.recipe().student, small.CLASSES, 0)
-    from segdistill.run.profile import multiply_adds
+    from segdistill.run.evaluation.profile import multiply_adds
 
     assert profile["multiply_adds"] == multiply_adds(fresh, tuple(profile["size"]))
 

@@ -11,11 +11,11 @@ from segdistill.data.dataset import colour_text, list_names
 from segdistill.data.proposal import proposals
 from segdistill.data.survey import Survey, survey
 from segdistill.distillation.catalogue import build_method
-from segdistill.run.agreement import missing_labels
 from segdistill.run.audit import explained, refusal, unmeasurable
 from segdistill.run.console import render
 from segdistill.run.data_audit import Findings, Split, judge, open_for_audit
-from segdistill.run.evaluate import evaluate
+from segdistill.run.evaluation.agreement import missing_labels
+from segdistill.run.evaluation.evaluate import evaluate
 from segdistill.run.job import resolve_device, with_teacher_classes
 from segdistill.run.networks import load_teacher
 from segdistill.run.progress import counting

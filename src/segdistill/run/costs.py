@@ -6,9 +6,9 @@ import torch
 from rich.table import Table
 
 from segdistill.models import MODELS, build_model
+from segdistill.run.evaluation.profile import profile
 from segdistill.run.notation import signed
 from segdistill.run.paper import networks
-from segdistill.run.profile import profile
 
 CLASSES, SIZE = 19, (512, 1024)
 """the paper's: Cityscapes, and 150 classes too are printed with the figures of 19"""

@@ -18,7 +18,7 @@ from segdistill.data.dataset import Sample
 from segdistill.distillation.taps import Taps
 from segdistill.losses.classwise import sample_labels
 from segdistill.names import unknown
-from segdistill.run.protocol import Size, evaluating, multiple_of, padded
+from segdistill.run.evaluation.protocol import Size, evaluating, multiple_of, padded
 
 IGNORE = 255
 

@@ -17,7 +17,9 @@ from segdistill.extras import need
 from segdistill.models.wrapped import wrap
 from segdistill.run.bundle import BUNDLE, write_bundle
 from segdistill.run.environment import describe_environment
-from segdistill.run.evaluate import Evaluation, evaluate
+from segdistill.run.evaluation.evaluate import Evaluation, evaluate
+from segdistill.run.evaluation.profile import check_size
+from segdistill.run.evaluation.protocol import Protocol, Size, evaluating, label_map
 from segdistill.run.folder import RunFolder, file_sha256, write_atomically, write_json
 from segdistill.run.job import open_split
 from segdistill.run.networks import load_run_model
@@ -30,8 +32,6 @@ from segdistill.run.onnx_file import (
     onnx_bytes,
 )
 from segdistill.run.predict import output_folder
-from segdistill.run.profile import check_size
-from segdistill.run.protocol import Protocol, Size, evaluating, label_map
 from segdistill.run.quantise import gate, quantise
 from segdistill.run.recipe import parse_recipe
 

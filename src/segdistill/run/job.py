@@ -15,8 +15,8 @@ from torch import nn
 from segdistill.config import DataConfig, Recipe, to_dict
 from segdistill.data import build_dataset
 from segdistill.data.dataset import require_labels
-from segdistill.run.agreement import agreement
-from segdistill.run.evaluate import Evaluation, evaluate
+from segdistill.run.evaluation.agreement import agreement
+from segdistill.run.evaluation.evaluate import Evaluation, evaluate
 from segdistill.run.folder import RunFolder
 
 

@@ -15,13 +15,13 @@ from segdistill.data.channels import visible
 from segdistill.data.dataset import Sample
 from segdistill.losses.readout import fit_readout, ramps, score
 from segdistill.run.distances import class_statistics, fitted_to, read_tap, sample_at
+from segdistill.run.evaluation.profile import compare as compare_profiles
+from segdistill.run.evaluation.protocol import Protocol, evaluating, label_map, multiple_of
 from segdistill.run.exhibits import IGNORE, Distances, Panel, PositionMasks
 from segdistill.run.folder import RunFolder
 from segdistill.run.job import open_split
 from segdistill.run.networks import load_run_model, load_teacher
 from segdistill.run.page import Report
-from segdistill.run.profile import compare as compare_profiles
-from segdistill.run.protocol import Protocol, evaluating, label_map, multiple_of
 from segdistill.run.summary import RunSummary, seed_pairs
 
 _log = logging.getLogger(__name__)

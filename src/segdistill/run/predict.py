@@ -14,10 +14,10 @@ from torch import Tensor, nn
 from segdistill.config import to_dict
 from segdistill.data.channels import ARRAY_SUFFIX, in_unit_range, visible
 from segdistill.data.dataset import IMAGE_SUFFIXES, generated_palette, list_names, read_image
+from segdistill.run.evaluation.protocol import Protocol, Size, evaluating, in_channels, label_map
 from segdistill.run.folder import RunFolder
 from segdistill.run.networks import load_run_model
 from segdistill.run.onnx_file import OnnxNetwork
-from segdistill.run.protocol import Protocol, Size, evaluating, in_channels, label_map
 from segdistill.run.recipe import parse_recipe
 
 READ_AS_STORED = (*IMAGE_SUFFIXES, ARRAY_SUFFIX)

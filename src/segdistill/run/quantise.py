@@ -9,7 +9,7 @@ import numpy as np
 from torch import Tensor
 
 from segdistill.extras import need
-from segdistill.run.evaluate import Evaluation
+from segdistill.run.evaluation.evaluate import Evaluation
 
 # The network's own layers. Normalisation, pooling by averages and the last resize stay float32:
 # they cost little, and rounding there moves every logit.

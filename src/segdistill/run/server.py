@@ -10,8 +10,8 @@ from torch import nn
 
 from segdistill.data.dataset import SegmentationDataset
 from segdistill.data.transforms import resize_image
+from segdistill.run.evaluation.protocol import Protocol, Size, evaluating, label_map
 from segdistill.run.predict import output_folder
-from segdistill.run.protocol import Protocol, Size, evaluating, label_map
 
 
 def predict_for_server(

@@ -15,7 +15,7 @@ from segdistill.models.input import INPUTS, InputNormalisation, make_input
 from segdistill.models.relabelled import Relabelled
 from segdistill.models.shown import Shown
 from segdistill.run.assignment import assignment
-from segdistill.run.evaluate import Evaluation, evaluate
+from segdistill.run.evaluation.evaluate import Evaluation, evaluate
 
 IMAGES = 16
 """Images, evenly spread over the split, on which suspicions are tried."""

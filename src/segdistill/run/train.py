@@ -18,11 +18,12 @@ from segdistill.data.transforms import Augment
 from segdistill.distillation.catalogue import build_method
 from segdistill.distillation.distiller import Distiller, TapRow
 from segdistill.distillation.method import Method
-from segdistill.run.agreement import Agreement, missing_labels
 from segdistill.run.audit import audit_teacher, shared_files
 from segdistill.run.checkpoint import NEWEST, PREVIOUS, drop_checkpoints, load_checkpoint
 from segdistill.run.environment import describe_environment, differences
-from segdistill.run.evaluate import Evaluation
+from segdistill.run.evaluation.agreement import Agreement, missing_labels
+from segdistill.run.evaluation.evaluate import Evaluation
+from segdistill.run.evaluation.profile import profile
 from segdistill.run.folder import RunFolder, file_sha256, write_json
 from segdistill.run.job import (
     Job,
@@ -35,7 +36,6 @@ from segdistill.run.job import (
 )
 from segdistill.run.loop import Loop, Validation, write_row
 from segdistill.run.networks import build_student, load_teacher, save_network
-from segdistill.run.profile import profile
 from segdistill.run.recipe import parse_recipe
 
 _log = logging.getLogger(__name__)

@@ -9,8 +9,8 @@ from torch.utils.data import Dataset
 from segdistill.data.loader import read_sample
 from segdistill.data.transforms import resize_image
 from segdistill.distillation.method import Method
-from segdistill.run.evaluate import Evaluation, evaluate
-from segdistill.run.protocol import Protocol, evaluating, label_map
+from segdistill.run.evaluation.evaluate import Evaluation, evaluate
+from segdistill.run.evaluation.protocol import Protocol, evaluating, label_map
 
 _SHOWN = {field.name for field in fields(Protocol)}
 _RENAMED = {

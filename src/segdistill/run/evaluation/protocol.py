@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from jaxtyping import Float, Int64
 from torch import Tensor, nn
 
-from segdistill.run.upsampling import Axis, Tile, strip
+from segdistill.run.evaluation.upsampling import Axis, Tile, strip
 
 Size = tuple[int, int]
 

@@ -6,8 +6,8 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from segdistill.run import profile as profile_module
-from segdistill.run.profile import (
+from segdistill.run.evaluation import profile as profile_module
+from segdistill.run.evaluation.profile import (
     Latency,
     Profile,
     compare,

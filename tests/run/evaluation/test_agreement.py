@@ -14,9 +14,9 @@ from torch import Tensor, nn
 
 import segdistill
 from segdistill.cli import main
-from segdistill.run.agreement import agreement
 from segdistill.run.compare import compare
-from segdistill.run.evaluate import evaluate
+from segdistill.run.evaluation.agreement import agreement
+from segdistill.run.evaluation.evaluate import evaluate
 from segdistill.run.export import export
 from segdistill.run.folder import RunFolder
 from segdistill.run.train import train

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torch.utils.data import Subset
 
 from segdistill.data import build_dataset
-from segdistill.run.evaluate import (
+from segdistill.run.evaluation.evaluate import (
     Evaluation,
     check_labels,
     class_iou,
@@ -290,7 +290,7 @@ def test_counts_beyond_the_exact_range_of_floats_stay_exact():
 MEMORY = """
 import resource, torch
 from torch import nn
-from segdistill.run.evaluate import evaluate
+from segdistill.run.evaluation.evaluate import evaluate
 torch.set_num_threads(1)
 
 class Blank:

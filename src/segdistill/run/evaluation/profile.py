@@ -11,7 +11,14 @@ import torch
 from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
-from segdistill.run.protocol import Size, autocast, evaluating, in_channels, multiple_of, padded
+from segdistill.run.evaluation.protocol import (
+    Size,
+    autocast,
+    evaluating,
+    in_channels,
+    multiple_of,
+    padded,
+)
 
 Count = Literal["flops", "paper"]
 

@@ -11,7 +11,7 @@ from torch.utils.data import Dataset
 
 from segdistill.data.dataset import IGNORED, require_labels
 from segdistill.data.loader import evaluation_loader
-from segdistill.run.protocol import Protocol, Size, evaluating, label_map
+from segdistill.run.evaluation.protocol import Protocol, Size, evaluating, label_map
 
 Absent = Literal["undefined", "zero"]
 

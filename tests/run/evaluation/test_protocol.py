@@ -5,8 +5,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from segdistill.run.protocol import Protocol, evaluating, label_map, padded
-from segdistill.run.upsampling import Axis
+from segdistill.run.evaluation.protocol import Protocol, evaluating, label_map, padded
+from segdistill.run.evaluation.upsampling import Axis
 
 
 class Strided(nn.Module):
