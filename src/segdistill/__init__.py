@@ -20,7 +20,7 @@ _PUBLIC = {
     "load_predictor": "segdistill.run.predict",
     "predict": "segdistill.run.predict",
     "profile": "segdistill.run.evaluation.profile",
-    "report": "segdistill.run.report",
+    "report": "segdistill.run.reporting.report",
     "train": "segdistill.run.train",
 }
 

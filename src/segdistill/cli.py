@@ -99,7 +99,7 @@ def report(runs: list[str], out: str = "report.html") -> None:
         runs: Run folders; a folder that holds runs stands for all of them.
         out: The file.
     """
-    from segdistill.run.report import report as run_report
+    from segdistill.run.reporting.report import report as run_report
 
     run_report(runs, out)
 

@@ -4,9 +4,9 @@ from dataclasses import replace
 
 import numpy as np
 
-from segdistill.run.exhibits import Distances, Panel, PositionMasks
-from segdistill.run.page import Report
-from segdistill.run.summary import RunSummary
+from segdistill.run.reporting.page import Report
+from segdistill.run.reporting.summary import RunSummary
+from segdistill.run.reporting.views import Distances, Panel, PositionMasks
 
 CLASSES = [
     "sky",

@@ -15,11 +15,11 @@ from segdistill.config import TrainConfig
 from segdistill.distillation.catalogue import build_method
 from segdistill.distillation.distiller import Distiller
 from segdistill.losses import HolisticKD
-from segdistill.run import figures
 from segdistill.run.checkpoint import load_checkpoint
 from segdistill.run.folder import RunFolder
 from segdistill.run.loop import Loop, _mix
-from segdistill.run.report import summarise
+from segdistill.run.reporting import charts
+from segdistill.run.reporting.report import summarise
 from segdistill.run.train import train
 from tests.distillation.networks import Tiny, batch
 from tests.run import small
@@ -162,8 +162,8 @@ def test_a_run_records_the_critic_and_ships_without_it(teacher: RunFolder, tmp_p
         assert row["total"] == pytest.approx(sum(t["value"] * t["weight"] for t in own.values()))
     shipped = load_file(run.path / "model.safetensors")
     assert shipped.keys() == load_file(teacher.path / "model.safetensors").keys()
-    colours = {"skd:paper": figures.SERIES[0]}
-    assert "holistic_adversary" in figures.term_curves(summarise([run]), colours)
+    colours = {"skd:paper": charts.SERIES[0]}
+    assert "holistic_adversary" in charts.term_curves(summarise([run]), colours)
 
 
 def test_the_state_to_resume_from_holds_critic_and_optimiser(

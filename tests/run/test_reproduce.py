@@ -15,7 +15,7 @@ from segdistill.run import reproduce as module
 from segdistill.run.paper import exhibit
 from segdistill.run.recipe import parse_recipe
 from segdistill.run.reproduce import place_runs, reproduce
-from tests.run.test_page import Page
+from tests.run.reporting.test_page import Page
 
 EXHIBITS = ["table1", "table2", "table3", "table4", "fig3", "fig4", "fig5"]
 NO_POSITION = {"position": {"weight": 0}}

@@ -14,10 +14,10 @@ from segdistill.names import unknown
 from segdistill.run.console import log_table
 from segdistill.run.folder import RunFolder, write_json
 from segdistill.run.job import open_split, with_teacher_classes
-from segdistill.run.report import find_runs, summarise
-from segdistill.run.summary import RunSummary, comparison_rows, comparison_table
+from segdistill.run.reporting.report import find_runs, summarise
+from segdistill.run.reporting.summary import RunSummary, comparison_rows, comparison_table
+from segdistill.run.reporting.verdict import context, verdicts
 from segdistill.run.train import train
-from segdistill.run.verdict import context, verdicts
 
 _log = logging.getLogger(__name__)
 RIVALS = ("kd", "cwd", "idd")

@@ -7,8 +7,8 @@ from rich.table import Table
 
 from segdistill.models import MODELS, build_model
 from segdistill.run.evaluation.profile import profile
-from segdistill.run.notation import signed
 from segdistill.run.paper import networks
+from segdistill.run.reporting.notation import signed
 
 CLASSES, SIZE = 19, (512, 1024)
 """the paper's: Cityscapes, and 150 classes too are printed with the figures of 19"""

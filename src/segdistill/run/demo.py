@@ -9,7 +9,7 @@ from segdistill.config import MethodConfig, TeacherConfig
 from segdistill.run.compare import conclude, one_run
 from segdistill.run.folder import RunFolder
 from segdistill.run.recipe import load_recipe
-from segdistill.run.report import report
+from segdistill.run.reporting.report import report
 from segdistill.run.train import train
 
 _log = logging.getLogger(__name__)

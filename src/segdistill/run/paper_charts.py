@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from segdistill.run.figures import CONTROL, INK, SERIES, blank, style, to_svg
+from segdistill.run.reporting.charts import CONTROL, INK, SERIES, blank, style, to_svg
 
 PUBLISHED = "published"
 

@@ -8,11 +8,11 @@ from rich.table import Table
 
 from segdistill.run.console import render
 from segdistill.run.costs import counted, digits
-from segdistill.run.notation import number, spread
 from segdistill.run.paper import COST, Exhibit, Row
 from segdistill.run.paper_charts import PUBLISHED, Chart, Dot, bars, dots
-from segdistill.run.statistics import mean, sd
-from segdistill.run.summary import RunSummary
+from segdistill.run.reporting.notation import number, spread
+from segdistill.run.reporting.statistics import mean, sd
+from segdistill.run.reporting.summary import RunSummary
 
 OURS = "measured"
 _ELSEWHERE = "Columns on other data or networks than the paper's: their order and gains compare, not their size."

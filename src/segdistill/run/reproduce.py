@@ -12,12 +12,12 @@ from segdistill.config import to_dict
 from segdistill.distillation.catalogue import METHODS, method_terms
 from segdistill.distillation.method import override
 from segdistill.run.demo import recipes_folder
-from segdistill.run.page import fill
 from segdistill.run.paper import Exhibit, Row, exhibit
 from segdistill.run.paper_layout import OURS, Placed, as_text, lay_out
 from segdistill.run.recipe import load_recipe
-from segdistill.run.report import find_runs, summarise
-from segdistill.run.summary import RunSummary
+from segdistill.run.reporting.page import fill
+from segdistill.run.reporting.report import find_runs, summarise
+from segdistill.run.reporting.summary import RunSummary
 
 _log = logging.getLogger(__name__)
 

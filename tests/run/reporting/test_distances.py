@@ -3,7 +3,7 @@ import pytest
 import torch
 from torch import nn
 
-from segdistill.run.distances import (
+from segdistill.run.reporting.distances import (
     class_distances,
     class_statistics,
     edge_correlation,

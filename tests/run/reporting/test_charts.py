@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from segdistill.run import figures
-from segdistill.run.summary import class_changes
-from segdistill.run.verdict import verdicts
+from segdistill.run.reporting import charts
+from segdistill.run.reporting.summary import class_changes
+from segdistill.run.reporting.verdict import verdicts
 from tests.run.made_up import CLASSES, PALETTE, run, three_seeds
 
 
@@ -20,7 +20,7 @@ def pixels(uri):
 
 def test_masks_keep_the_palette_exactly_and_ignored_pixels_clear():
     mask = np.array([[0, 10, 255], [3, 3, 200]])
-    shown = pixels(figures.mask_png(mask, PALETTE))
+    shown = pixels(charts.mask_png(mask, PALETTE))
     assert tuple(shown[0, 1]) == (*PALETTE[10], 255)
     assert tuple(shown[1, 0]) == (*PALETTE[3], 255)
     assert shown[0, 2, 3] == 0
@@ -28,34 +28,34 @@ def test_masks_keep_the_palette_exactly_and_ignored_pixels_clear():
 
 def test_thinning_a_mask_makes_no_new_colour():
     mask = np.random.default_rng(0).integers(0, 11, (60, 900))
-    shown = pixels(figures.mask_png(mask, PALETTE, width=200))
+    shown = pixels(charts.mask_png(mask, PALETTE, width=200))
     assert shown.shape == (13, 200, 4)
     assert {tuple(c) for c in shown.reshape(-1, 4)[:, :3]} <= set(PALETTE)
 
 
 def test_pictures_are_made_smaller_but_never_larger():
-    assert pixels(figures.png(np.zeros((40, 100, 3), np.uint8), width=50)).shape[:2] == (20, 50)
-    assert pixels(figures.png(np.zeros((4, 10, 3), np.uint8), width=50)).shape[:2] == (4, 10)
+    assert pixels(charts.png(np.zeros((40, 100, 3), np.uint8), width=50)).shape[:2] == (20, 50)
+    assert pixels(charts.png(np.zeros((4, 10, 3), np.uint8), width=50)).shape[:2] == (4, 10)
 
 
 def test_fields_leave_unknown_values_clear_and_clip():
-    shown = pixels(figures.field_png(np.array([[np.nan, 0.0, 1.0, 7.0]])))
+    shown = pixels(charts.field_png(np.array([[np.nan, 0.0, 1.0, 7.0]])))
     assert shown[0, 0, 3] == 0 and (shown[0, 1:, 3] == 255).all()
     assert (shown[0, 2] == shown[0, 3]).all() and (shown[0, 1] != shown[0, 2]).any()
 
 
 def test_labels_are_moved_apart_as_little_as_possible():
-    assert figures.apart([1, 5], 1) == [1, 5]
+    assert charts.apart([1, 5], 1) == [1, 5]
     # Two at the same height share the move; a third that is far enough stays.
-    assert figures.apart([3, 3, 9], 1) == pytest.approx([2.5, 3.5, 9])
-    assert figures.apart([3, 3, 3], 2) == pytest.approx([1, 3, 5])
-    assert figures.apart([], 1) == []
+    assert charts.apart([3, 3, 9], 1) == pytest.approx([2.5, 3.5, 9])
+    assert charts.apart([3, 3, 3], 2) == pytest.approx([1, 3, 5])
+    assert charts.apart([], 1) == []
 
 
 def test_charts_speak_in_the_pages_variables_and_ask_for_nothing():
     runs = three_seeds()
-    colour = figures.colours(runs)
-    drawing = figures.forest(verdicts(runs), colour)
+    colour = charts.colours(runs)
+    drawing = charts.forest(verdicts(runs), colour)
     assert drawing.startswith("<svg role=") and drawing.endswith("</svg>")
     assert "var(--series-0)" in drawing and "var(--muted)" in drawing
     assert not re.search(r"#[0-9a-f]{6}|http|xmlns|<metadata|font-family", drawing)
@@ -63,14 +63,14 @@ def test_charts_speak_in_the_pages_variables_and_ask_for_nothing():
 
 
 def test_methods_keep_their_colours_and_teacher_and_control_theirs():
-    colour = figures.colours([run("idd"), run("control"), run("kd")])
-    assert colour["idd"] == figures.SERIES[0] and colour["kd"] == figures.SERIES[1]
-    assert colour["control"] == figures.CONTROL
+    colour = charts.colours([run("idd"), run("control"), run("kd")])
+    assert colour["idd"] == charts.SERIES[0] and colour["kd"] == charts.SERIES[1]
+    assert colour["control"] == charts.CONTROL
 
 
 def test_curves_label_each_method_with_its_last_value():
     runs = three_seeds()
-    drawing = figures.validation_curves(runs, figures.colours(runs))
+    drawing = charts.validation_curves(runs, charts.colours(runs))
     for words in ("idd 65.3", "control 62.2", "teacher 74.0"):
         assert f">{words}</text>" in drawing
 
@@ -78,15 +78,15 @@ def test_curves_label_each_method_with_its_last_value():
 def test_runs_validated_once_have_no_curve():
     only = {"kind": "val", "step": 1000, "miou": 0.5}
     runs = [run("control", metrics=[only])]
-    assert figures.validation_curves(runs, figures.colours(runs)) is None
+    assert charts.validation_curves(runs, charts.colours(runs)) is None
 
 
 def test_terms_that_vanish_or_were_not_recorded_are_drawn():
     terms = {"position": {"value": 0.0, "weight": 1.0, "share": None}}
     rows = [{"kind": "train", "step": step, "terms": terms} for step in (1, 2)]
     runs = [run("idd", metrics=rows)]
-    charts = figures.term_curves(runs, figures.colours(runs))
-    assert list(charts) == ["position"] and ">not recorded</text>" in charts["position"]
+    drawn = charts.term_curves(runs, charts.colours(runs))
+    assert list(drawn) == ["position"] and ">not recorded</text>" in drawn["position"]
 
 
 def test_a_share_that_falls_far_is_drawn_on_powers_of_ten_written_as_numbers():
@@ -100,7 +100,7 @@ def test_a_share_that_falls_far_is_drawn_on_powers_of_ten_written_as_numbers():
         for step, value in enumerate(values, start=1)
     ]
     runs = [run("idd", metrics=rows)]
-    chart = figures.term_curves(runs, figures.colours(runs))["position"]
+    chart = charts.term_curves(runs, charts.colours(runs))["position"]
     assert "mathdefault" not in chart
     assert ">0.01</text>" in chart
 
@@ -108,20 +108,20 @@ def test_a_share_that_falls_far_is_drawn_on_powers_of_ten_written_as_numbers():
 def test_text_in_charts_is_escaped():
     name = "<script>&"
     runs = [run("control"), run(name, 0, 0.02)]
-    colour = figures.colours(runs)
+    colour = charts.colours(runs)
     changes = class_changes(runs, ["$x^2$ <b>", *CLASSES[1:]], name)
     for drawing in (
-        figures.forest(verdicts(runs), colour),
-        figures.class_bars(changes, name, colour),
-        figures.matrix(np.ones((2, 2)), [name, "b"], 1.0, figures.SEQUENTIAL),
+        charts.forest(verdicts(runs), colour),
+        charts.class_bars(changes, name, colour),
+        charts.matrix(np.ones((2, 2)), [name, "b"], 1.0, charts.SEQUENTIAL),
     ):
         assert "<script" not in drawing and "<b>" not in drawing
         assert "&lt;" in drawing
-    assert "$x^2$ &lt;b&gt;" in figures.class_bars(changes, name, colour)
+    assert "$x^2$ &lt;b&gt;" in charts.class_bars(changes, name, colour)
 
 
 def test_a_matrix_of_many_classes_leaves_the_names_out():
-    drawing = figures.matrix(
-        np.ones((150, 150)), [f"c{i}" for i in range(150)], 1.0, figures.SEQUENTIAL
+    drawing = charts.matrix(
+        np.ones((150, 150)), [f"c{i}" for i in range(150)], 1.0, charts.SEQUENTIAL
     )
     assert "<text" not in drawing and len(drawing) < 20_000

@@ -20,10 +20,10 @@ from matplotlib.colors import Colormap
 from matplotlib.figure import Figure
 from PIL import Image
 
-from segdistill.run.notation import signed
-from segdistill.run.statistics import mean
-from segdistill.run.summary import ClassChange, RunSummary, by_label, methods
-from segdistill.run.verdict import Verdict
+from segdistill.run.reporting.notation import signed
+from segdistill.run.reporting.statistics import mean
+from segdistill.run.reporting.summary import ClassChange, RunSummary, by_label, methods
+from segdistill.run.reporting.verdict import Verdict
 
 INK, MUTED, LINE, TEACHER, CONTROL = "#1c1d21", "#676b74", "#dfe1e6", "#3a3d45", "#8b8f99"
 # Okabe and Ito's colours, told apart by colour-blind readers; the yellow is too faint for lines.

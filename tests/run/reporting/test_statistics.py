@@ -2,7 +2,7 @@ import math
 
 import pytest
 
-from segdistill.run.statistics import holm, mean, paired, sd, t_quantile, t_within
+from segdistill.run.reporting.statistics import holm, mean, paired, sd, t_quantile, t_within
 
 
 def test_mean_and_sd_worked_by_hand():

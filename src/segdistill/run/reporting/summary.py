@@ -8,8 +8,8 @@ from typing import Any, Literal
 
 from rich.table import Table
 
-from segdistill.run.notation import difference_text, number, quantity, signed, spread
-from segdistill.run.statistics import Paired, mean, paired, sd
+from segdistill.run.reporting.notation import difference_text, number, quantity, signed, spread
+from segdistill.run.reporting.statistics import Paired, mean, paired, sd
 
 Role = Literal["teacher", "control", "student"]
 

@@ -7,9 +7,9 @@ from typing import Any
 import numpy as np
 from markupsafe import Markup
 
-from segdistill.run import figures
-from segdistill.run.distances import edge_correlation, edges, normalised
-from segdistill.run.notation import number, signed
+from segdistill.run.reporting import charts
+from segdistill.run.reporting.distances import edge_correlation, edges, normalised
+from segdistill.run.reporting.notation import number, signed
 
 IGNORE = 255
 
@@ -89,11 +89,11 @@ def _panel_row(
         mask = panel.predictions[label]
         right = float((mask == panel.label)[counted].mean()) if counted.any() else None
         caption = "" if right is None else f"{100 * right:.1f} %"
-        cells.append((figures.mask_png(mask, palette), caption))
+        cells.append((charts.mask_png(mask, palette), caption))
     return {
         "name": panel.name,
-        "image": figures.png(panel.image),
-        "label": figures.mask_png(panel.label, palette),
+        "image": charts.png(panel.image),
+        "label": charts.mask_png(panel.label, palette),
         "cells": cells,
     }
 
@@ -111,12 +111,12 @@ def matrix_view(found: Sequence[Distances], classes: Sequence[str]) -> dict[str,
         if reference is not None and entry.label != "teacher":
             correlation = edge_correlation(tables[entry.label], reference)
             facts.append(("correlation with the teacher's edges", number(correlation, 3)))
-        chart = figures.matrix(tables[entry.label], classes, limit, figures.SEQUENTIAL)
+        chart = charts.matrix(tables[entry.label], classes, limit, charts.SEQUENTIAL)
         cards.append((entry.label, Markup(chart), facts))
     return {
         "cards": cards,
         "scale": (
-            figures.scale_png(figures.SEQUENTIAL),
+            charts.scale_png(charts.SEQUENTIAL),
             ("0", number(limit, 1)),
             "distance / mean distance",
         ),
@@ -140,7 +140,7 @@ def _gap_cards(
     cards = [
         (
             label,
-            Markup(figures.matrix(gap, classes, limit, figures.DIVERGING, signed_values=True)),
+            Markup(charts.matrix(gap, classes, limit, charts.DIVERGING, signed_values=True)),
             [("mean absolute difference", number(_mean_size(edges(gap)), 3))],
         )
         for label, gap in gaps.items()
@@ -149,7 +149,7 @@ def _gap_cards(
     return {
         "cards": cards,
         "scale": (
-            figures.scale_png(figures.DIVERGING),
+            charts.scale_png(charts.DIVERGING),
             ends,
             "difference in distance / mean distance",
         ),
@@ -167,10 +167,10 @@ def position_view(positions: Sequence[PositionMasks]) -> list[dict[str, Any]]:
     for entry in positions:
         axes = []
         for place, axis in enumerate("xy"):
-            cells = [("ramp", figures.field_png(entry.ramps[place]), "")]
+            cells = [("ramp", charts.field_png(entry.ramps[place]), "")]
             for label, mask in entry.masks.items():
                 score = f"R² {entry.r2[label][place]:.2f}" if label in entry.r2 else ""
-                cells.append((label, figures.field_png(mask[place]), score))
+                cells.append((label, charts.field_png(mask[place]), score))
             axes.append((axis, cells))
         views.append({"name": entry.name, "axes": axes})
     return views

@@ -5,8 +5,8 @@ from html.parser import HTMLParser
 import numpy as np
 import pytest
 
-from segdistill.run.exhibits import Distances
-from segdistill.run.page import Report, render
+from segdistill.run.reporting.page import Report, render
+from segdistill.run.reporting.views import Distances
 from tests.run.made_up import CLASSES, distances, full_report, run, three_seeds
 
 VOID = {"meta", "img", "br", "hr", "link", "input"}

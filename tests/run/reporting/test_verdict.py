@@ -2,7 +2,7 @@ from dataclasses import replace
 
 import pytest
 
-from segdistill.run.verdict import context, verdicts
+from segdistill.run.reporting.verdict import context, verdicts
 from tests.run.made_up import run, three_seeds
 
 

@@ -1,6 +1,6 @@
 """How figures are written, in tables, charts and sentences."""
 
-from segdistill.run.statistics import Paired
+from segdistill.run.reporting.statistics import Paired
 
 
 def number(value: float | None, digits: int) -> str:

@@ -9,14 +9,14 @@ import pytest
 import yaml
 from torch import nn
 
-from segdistill.run import pictures
 from segdistill.run.folder import RunFolder
 from segdistill.run.networks import load_run_model
-from segdistill.run.pictures import spread_evenly
-from segdistill.run.report import find_runs, report, summarise
+from segdistill.run.reporting import pictures
+from segdistill.run.reporting.pictures import spread_evenly
+from segdistill.run.reporting.report import find_runs, report, summarise
 from segdistill.run.train import train
 from tests.run import small
-from tests.run.test_page import Page
+from tests.run.reporting.test_page import Page
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -154,7 +154,7 @@ def test_a_folder_without_runs_is_refused(tmp_path: Path) -> None:
 def test_a_place_that_cannot_be_written_to_is_refused_before_the_work(
     runs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("segdistill.run.report.summarise", None)
+    monkeypatch.setattr("segdistill.run.reporting.report.summarise", None)
     (tmp_path / "file").touch()
     with pytest.raises(ValueError, match=r"cannot write to .*file .*: name another folder"):
         report([runs / "control-s0"], tmp_path / "file" / "a.html")

@@ -4,9 +4,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-from segdistill.run.notation import p_text, signed
-from segdistill.run.statistics import Paired, holm
-from segdistill.run.summary import (
+from segdistill.run.reporting.notation import p_text, signed
+from segdistill.run.reporting.statistics import Paired, holm
+from segdistill.run.reporting.summary import (
     RunSummary,
     by_label,
     comparison_rows,

@@ -12,18 +12,16 @@ import yaml
 from jinja2 import Environment, StrictUndefined
 from markupsafe import Markup
 
-from segdistill.run import figures
-from segdistill.run.exhibits import (
-    Distances,
-    Panel,
-    PositionMasks,
-    css_colour,
-    matrix_view,
-    panel_view,
-    position_view,
+from segdistill.run.reporting import charts
+from segdistill.run.reporting.notation import (
+    difference_text,
+    duration,
+    number,
+    quantity,
+    signed,
+    spread,
 )
-from segdistill.run.notation import difference_text, duration, number, quantity, signed, spread
-from segdistill.run.summary import (
+from segdistill.run.reporting.summary import (
     ClassChange,
     ComparisonRow,
     RunSummary,
@@ -34,7 +32,16 @@ from segdistill.run.summary import (
     methods,
     paired_miou,
 )
-from segdistill.run.verdict import context, verdicts
+from segdistill.run.reporting.verdict import context, verdicts
+from segdistill.run.reporting.views import (
+    Distances,
+    Panel,
+    PositionMasks,
+    css_colour,
+    matrix_view,
+    panel_view,
+    position_view,
+)
 
 MOST_CLASSES = 40
 
@@ -84,12 +91,12 @@ def render(report: Report) -> str:
     """
     if not report.summaries:
         raise ValueError("a report needs at least one run: give the folder of a finished run")
-    colour = figures.colours(report.summaries)
+    colour = charts.colours(report.summaries)
     return fill(
-        "report.html.j2",
+        "reporting/report.html.j2",
         title=report.title,
         made=report.made,
-        colour={label: f"var({figures.VARIABLES[value]})" for label, value in colour.items()},
+        colour={label: f"var({charts.VARIABLES[value]})" for label, value in colour.items()},
         subject=report.subject(),
         verdict=_verdict_view(report, colour),
         comparison=_comparison_view(report),
@@ -111,12 +118,12 @@ def render(report: Report) -> str:
 
 
 def fill(template: str, **values: Any) -> str:
-    """A template of this folder as HTML text in the style of all pages; values are escaped."""
+    """A template, by its path inside `run`, as HTML text in the style of all pages; values are escaped."""
     folder = importlib.resources.files("segdistill.run")
     environment = Environment(
         autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
     )
-    style = Markup(folder.joinpath("page.css").read_text().rstrip())
+    style = Markup(folder.joinpath("reporting/page.css").read_text().rstrip())
     source = folder.joinpath(template).read_text()
     return environment.from_string(source).render(style=style, **values)
 
@@ -126,7 +133,7 @@ def _verdict_view(report: Report, colour: Mapping[str, str]) -> dict[str, Any]:
     return {
         "context": context(report.summaries),
         "items": found,
-        "chart": Markup(figures.forest(found, colour)) if found else None,
+        "chart": Markup(charts.forest(found, colour)) if found else None,
     }
 
 
@@ -199,8 +206,8 @@ def _against_view(report: Report) -> dict[str, Any] | None:
 
 
 def _curves_view(report: Report, colour: Mapping[str, str]) -> dict[str, Any]:
-    validation = figures.validation_curves(report.summaries, colour)
-    terms = figures.term_curves(report.summaries, colour)
+    validation = charts.validation_curves(report.summaries, colour)
+    terms = charts.term_curves(report.summaries, colour)
     return {
         "labels": [label for label in by_label(report.summaries) if label != "teacher"],
         "validation": Markup(validation) if validation else None,
@@ -219,7 +226,7 @@ def _class_view(report: Report, colour: Mapping[str, str]) -> dict[str, Any] | N
         shown = [*shown[: MOST_CLASSES // 2], *shown[-MOST_CLASSES // 2 :]]
     shares = _class_shares(report)
     return {
-        "chart": Markup(figures.class_bars(shown, subject, colour)),
+        "chart": Markup(charts.class_bars(shown, subject, colour)),
         "cut": len(shown) < len(known or changes),
         "shown": len(shown),
         "labels": list(groups),

@@ -3,9 +3,9 @@ import io
 import pytest
 from rich.console import Console
 
-from segdistill.run.notation import difference_text, duration, quantity, signed, spread
-from segdistill.run.statistics import paired
-from segdistill.run.summary import (
+from segdistill.run.reporting.notation import difference_text, duration, quantity, signed, spread
+from segdistill.run.reporting.statistics import paired
+from segdistill.run.reporting.summary import (
     RunSummary,
     by_label,
     class_changes,

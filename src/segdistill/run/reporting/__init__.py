@@ -1,0 +1,1 @@
+"""What runs say, as tables, charts and one page."""
