@@ -35,7 +35,7 @@ def train(argv: list[str]) -> None:
 
 def check(argv: list[str]) -> None:
     """Audit the data and the teacher of a recipe before any long work; propose a mapping that fits."""
-    from segdistill.run.check import check as run_check
+    from segdistill.run.auditing.check import check as run_check
     from segdistill.run.recipe import load_recipe
 
     run_check(load_recipe(argv[0], argv[1:]), argv[0])

@@ -6,10 +6,10 @@ import torch
 from PIL import Image
 
 from segdistill.data.dataset import read_image
-from segdistill.data.facts import pair_facts
 from segdistill.data.folder import Folder
 from segdistill.data.loader import training_loader
 from segdistill.data.transforms import Augment
+from segdistill.run.auditing.facts import pair_facts
 from tests.data.files import ids, save_image, save_mask
 
 

@@ -119,7 +119,7 @@ def test_from_python(tmp_path: Path) -> None:
 
 def test_the_input_of_a_relabelled_teacher_is_suspected_too(tmp_path: Path) -> None:
     from segdistill.data.folder import Folder
-    from segdistill.run.suspects import suspect
+    from segdistill.run.auditing.suspects import suspect
 
     dataset = Folder(write_scenes(tmp_path), "val", **DATA)
     cause = suspect(Relabelled(wrap(ByColour(scale=255.0), 3), [0, 0, 1], 2), dataset)

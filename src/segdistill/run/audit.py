@@ -6,9 +6,9 @@ from typing import Any
 from lightning_fabric import Fabric
 
 from segdistill.config import to_dict
+from segdistill.run.auditing.suspects import Cause, suspect
 from segdistill.run.folder import RunFolder, write_json
 from segdistill.run.job import Job, evaluate_with
-from segdistill.run.suspects import Cause, suspect
 
 _log = logging.getLogger(__name__)
 CHANCE = 5.0

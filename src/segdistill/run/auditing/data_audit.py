@@ -8,7 +8,7 @@ from typing import Any
 from segdistill.config import DataConfig
 from segdistill.data.dataset import IGNORED, MAX_CLASSES, LabelMap, list_names
 from segdistill.data.folder import folder_pairs
-from segdistill.data.survey import Survey, shared_images, undeclared_line
+from segdistill.run.auditing.survey import Survey, shared_images, undeclared_line
 from segdistill.run.job import open_split, split_options
 
 _SHOWN = 8

@@ -16,8 +16,8 @@ from safetensors.torch import save_file
 from segdistill.cli import main
 from segdistill.data.cityscapes import LABEL_IDS
 from segdistill.data.dataset import Pair
-from segdistill.data.proposal import proposals
-from segdistill.data.survey import survey
+from segdistill.run.auditing.proposal import proposals
+from segdistill.run.auditing.survey import survey
 from segdistill.run.train import train
 from tests.data.files import ids, save_image, save_mask
 from tests.run import small
@@ -259,7 +259,7 @@ def test_other_data_sets_are_counted_too(camvid_root: Path, check: Check) -> Non
     assert "sky" in out
     code, out, _ = check(data={"name": "camvid", "root": str(camvid_root)})
     assert "share 1 group(s) of frames that look alike (0001TP)" in out
-    code, out, _ = check(data={"name": "tests.run.test_check.Own"})
+    code, out, _ = check(data={"name": "tests.run.auditing.test_check.Own"})
     assert code == 2
     assert "sample 1: this one is broken" in out
     assert "label id 9" in out

@@ -5,7 +5,7 @@ from itertools import permutations
 import numpy as np
 import pytest
 
-from segdistill.run.assignment import assignment
+from segdistill.run.auditing.assignment import assignment
 
 
 @pytest.mark.parametrize("size", [1, 2, 3, 5, 6])

@@ -6,7 +6,7 @@ import yaml
 from segdistill.data.camvid import CLASSES as CAMVID
 from segdistill.data.cityscapes import LABEL_IDS
 from segdistill.data.dataset import LabelMap
-from segdistill.data.proposal import propose, propose_colours
+from segdistill.run.auditing.proposal import propose, propose_colours
 
 
 def _code(red: int, green: int, blue: int) -> int:

@@ -17,7 +17,7 @@ from segdistill.data.dataset import (
     colour_text,
     list_names,
 )
-from segdistill.data.facts import Facts, Size, pair_facts, sample_facts
+from segdistill.run.auditing.facts import Facts, Size, pair_facts, sample_facts
 
 _AHEAD = 256
 

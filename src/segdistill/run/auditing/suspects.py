@@ -14,7 +14,7 @@ from segdistill.data.dataset import list_names
 from segdistill.models.input import INPUTS, InputNormalisation, make_input
 from segdistill.models.relabelled import Relabelled
 from segdistill.models.shown import Shown
-from segdistill.run.assignment import assignment
+from segdistill.run.auditing.assignment import assignment
 from segdistill.run.evaluation.evaluate import Evaluation, evaluate
 
 IMAGES = 16

@@ -10,7 +10,7 @@ from segdistill.data.camvid import CLASSES as CAMVID
 from segdistill.data.cityscapes import CLASSES as CITYSCAPES
 from segdistill.data.cityscapes import LABEL_IDS
 from segdistill.data.dataset import IGNORED, LabelMap, colour_text, generated_palette
-from segdistill.data.survey import Survey
+from segdistill.run.auditing.survey import Survey
 
 Colour = tuple[int, int, int]
 

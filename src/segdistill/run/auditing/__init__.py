@@ -1,0 +1,1 @@
+"""Looking at data and teacher before any long work."""
