@@ -15,13 +15,13 @@ import pytest
 import yaml
 from PIL import Image
 
-import segdistill.run.train as train_module
+import segdistill.run.training.train as train_module
 from segdistill import cli
 from segdistill.cli import main
 from segdistill.run.folder import RunFolder
-from segdistill.run.loop import Interrupted
 from segdistill.run.predict import load_predictor, predict
-from segdistill.run.train import train
+from segdistill.run.training.loop import Interrupted
+from segdistill.run.training.train import train
 from tests.data import trees
 from tests.run import small
 

@@ -14,7 +14,7 @@ from segdistill.config import Recipe, TrainConfig
 from segdistill.distillation.catalogue import build_method
 from segdistill.models import build_model
 from segdistill.run.recipe import load_recipe
-from segdistill.run.train import train
+from segdistill.run.training.train import train
 from tests.data import trees
 
 FOLDER = Path(__file__).parents[1] / "recipes"

@@ -14,14 +14,14 @@ _PUBLIC = {
     "build_method": "segdistill.distillation.catalogue",
     "build_model": "segdistill.models",
     "compare": "segdistill.run.compare",
-    "distill": "segdistill.run.distill",
+    "distill": "segdistill.run.training.distill",
     "evaluate": "segdistill.run.evaluation.evaluate",
     "export": "segdistill.run.export",
     "load_predictor": "segdistill.run.predict",
     "predict": "segdistill.run.predict",
     "profile": "segdistill.run.evaluation.profile",
     "report": "segdistill.run.reporting.report",
-    "train": "segdistill.run.train",
+    "train": "segdistill.run.training.train",
 }
 
 __all__ = sorted([*_PUBLIC, "__version__"])

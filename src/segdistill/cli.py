@@ -28,7 +28,7 @@ def demo(out: str = "runs/demo", seeds: int = 1, first_seed: int = 0) -> None:
 def train(argv: list[str]) -> None:
     """Train what a recipe describes; the same command resumes an interrupted run."""
     from segdistill.run.recipe import load_recipe, recipe_name
-    from segdistill.run.train import train as run_train
+    from segdistill.run.training.train import train as run_train
 
     run_train(load_recipe(argv[0], argv[1:]), recipe_name(argv[0]))
 

@@ -16,7 +16,7 @@ from segdistill.models import wrap
 from segdistill.run.networks import weights_bytes
 from tests.distillation.networks import Tiny, batch
 from tests.distillation.test_taps import Small
-from tests.run.test_distill import Plain, _distill
+from tests.run.training.test_distill import Plain, _distill
 
 BACKEND: Any = "aot_eager"
 

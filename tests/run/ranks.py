@@ -5,9 +5,9 @@ from pathlib import Path
 
 import torch
 
-from segdistill.run import train as train_module
-from segdistill.run.loop import Loop
 from segdistill.run.recipe import load_recipe
+from segdistill.run.training import train as train_module
+from segdistill.run.training.loop import Loop
 
 
 class Watched(Loop):

@@ -8,7 +8,7 @@ import yaml
 from segdistill.config import Recipe
 from segdistill.run.folder import RunFolder
 from segdistill.run.recipe import parse_recipe
-from segdistill.run.train import train
+from segdistill.run.training.train import train
 
 MODEL = "tests.distillation.networks.Tiny"
 CLASSES = 11

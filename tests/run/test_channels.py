@@ -13,7 +13,7 @@ from segdistill.run.folder import RunFolder
 from segdistill.run.predict import load_predictor, predict
 from segdistill.run.recipe import parse_recipe
 from segdistill.run.reporting.report import report
-from segdistill.run.train import train
+from segdistill.run.training.train import train
 from tests.run import small
 
 

@@ -24,14 +24,14 @@ import segdistill.run.export as export_module
 from segdistill.cli import main
 from segdistill.run.bundle import BUNDLE
 from segdistill.run.commands import predict_run
-from segdistill.run.distill import distill
 from segdistill.run.evaluation.evaluate import Evaluation
 from segdistill.run.export import export
 from segdistill.run.folder import RunFolder, file_sha256
 from segdistill.run.onnx_file import OnnxNetwork
 from segdistill.run.predict import load_predictor
 from segdistill.run.quantise import gate
-from segdistill.run.train import train
+from segdistill.run.training.distill import distill
+from segdistill.run.training.train import train
 from tests.run import small
 
 ANY_LOSS = {"max_drop": 100.0, "max_class_drop": 100.0}

@@ -10,7 +10,7 @@ from segdistill.run.compare import conclude, one_run
 from segdistill.run.folder import RunFolder
 from segdistill.run.recipe import load_recipe
 from segdistill.run.reporting.report import report
-from segdistill.run.train import train
+from segdistill.run.training.train import train
 
 _log = logging.getLogger(__name__)
 METHODS = ("supervised", "kd", "idd")

@@ -21,7 +21,6 @@ from segdistill.run.evaluation.evaluate import Evaluation, evaluate
 from segdistill.run.evaluation.profile import check_size
 from segdistill.run.evaluation.protocol import Protocol, Size, evaluating, label_map
 from segdistill.run.folder import RunFolder, file_sha256, write_atomically, write_json
-from segdistill.run.job import open_split
 from segdistill.run.networks import load_run_model
 from segdistill.run.onnx_file import (
     OPSETS,
@@ -34,6 +33,7 @@ from segdistill.run.onnx_file import (
 from segdistill.run.predict import output_folder
 from segdistill.run.quantise import gate, quantise
 from segdistill.run.recipe import parse_recipe
+from segdistill.run.training.job import open_split
 
 _log = logging.getLogger(__name__)
 

@@ -18,7 +18,7 @@ from segdistill.data.cityscapes import LABEL_IDS
 from segdistill.data.dataset import Pair
 from segdistill.run.auditing.proposal import proposals
 from segdistill.run.auditing.survey import survey
-from segdistill.run.train import train
+from segdistill.run.training.train import train
 from tests.data.files import ids, save_image, save_mask
 from tests.run import small
 from tests.run.plain import ByColour, teacher_in, write_scenes

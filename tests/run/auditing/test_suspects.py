@@ -9,7 +9,7 @@ import torch
 from segdistill.data.folder import Folder
 from segdistill.models import wrap
 from segdistill.run.auditing.suspects import best_order, suspect
-from segdistill.run.train import train
+from segdistill.run.training.train import train
 from tests.run import small
 from tests.run.plain import ByColour, teacher_in, write_scenes
 

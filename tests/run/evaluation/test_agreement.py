@@ -19,7 +19,7 @@ from segdistill.run.evaluation.agreement import agreement
 from segdistill.run.evaluation.evaluate import evaluate
 from segdistill.run.export import export
 from segdistill.run.folder import RunFolder
-from segdistill.run.train import train
+from segdistill.run.training.train import train
 from tests.run import small
 from tests.run.plain import COLOURS, ByColour, teacher_in, write_scenes
 
@@ -199,7 +199,7 @@ def test_classes_and_colours_come_from_the_teachers_run(run: RunFolder, tmp_path
 def test_an_interrupted_run_keeps_the_figures_of_its_start(
     run: RunFolder, frames: Path, tmp_path: Path
 ) -> None:
-    from segdistill.run.loop import Loop
+    from segdistill.run.training.loop import Loop
 
     save, calls = Loop.save, []
 

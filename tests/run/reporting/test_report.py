@@ -14,7 +14,7 @@ from segdistill.run.networks import load_run_model
 from segdistill.run.reporting import pictures
 from segdistill.run.reporting.pictures import spread_evenly
 from segdistill.run.reporting.report import find_runs, report, summarise
-from segdistill.run.train import train
+from segdistill.run.training.train import train
 from tests.run import small
 from tests.run.reporting.test_page import Page
 

@@ -9,7 +9,6 @@ from rich.table import Table
 from segdistill.config import DataConfig, Recipe, to_dict
 from segdistill.data.dataset import colour_text, list_names
 from segdistill.distillation.catalogue import build_method
-from segdistill.run.audit import explained, refusal, unmeasurable
 from segdistill.run.auditing.data_audit import Findings, Split, judge, open_for_audit
 from segdistill.run.auditing.proposal import proposals
 from segdistill.run.auditing.survey import Survey, survey
@@ -17,9 +16,10 @@ from segdistill.run.auditing.suspects import suspect
 from segdistill.run.console import render
 from segdistill.run.evaluation.agreement import missing_labels
 from segdistill.run.evaluation.evaluate import evaluate
-from segdistill.run.job import resolve_device, with_teacher_classes
 from segdistill.run.networks import load_teacher
 from segdistill.run.progress import counting
+from segdistill.run.training.job import resolve_device, with_teacher_classes
+from segdistill.run.training.teacher_audit import explained, refusal, unmeasurable
 
 _ROWS = 32
 """Rows of undeclared ids in the table before `and n more`."""

@@ -11,10 +11,10 @@ from segdistill.distillation.distiller import Distiller
 from segdistill.models import wrap
 from segdistill.models.input import make_input
 from segdistill.models.shown import Shown
-from segdistill.run.train import train
+from segdistill.run.training.train import train
 from tests.distillation.networks import Tiny, batch
 from tests.run import small
-from tests.run.test_distill import Plain, Tuples, _distill
+from tests.run.training.test_distill import Plain, Tuples, _distill
 
 
 class Four(nn.Module):

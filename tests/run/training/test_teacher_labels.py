@@ -15,11 +15,11 @@ from segdistill.models import build_model, wrap
 from segdistill.models.relabelled import Relabelled
 from segdistill.run.networks import build_student, load_teacher
 from segdistill.run.recipe import load_recipe
-from segdistill.run.train import train
+from segdistill.run.training.train import train
 from tests.distillation.networks import Tiny, batch
 from tests.run import small
 from tests.run.plain import ByColour, teacher_in, write_scenes
-from tests.run.test_distill import NAMES, Plain, _distill
+from tests.run.training.test_distill import NAMES, Plain, _distill
 
 DATA = {"classes": ["ground", "sky"], "mapping": {10: 0, 20: 0, 30: 1}}
 MERGED = {"orange": "ground", "grey": "ground", "blue": "sky"}

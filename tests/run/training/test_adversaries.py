@@ -15,15 +15,15 @@ from segdistill.config import TrainConfig
 from segdistill.distillation.catalogue import build_method
 from segdistill.distillation.distiller import Distiller
 from segdistill.losses import HolisticKD
-from segdistill.run.checkpoint import load_checkpoint
 from segdistill.run.folder import RunFolder
-from segdistill.run.loop import Loop, _mix
 from segdistill.run.reporting import charts
 from segdistill.run.reporting.report import summarise
-from segdistill.run.train import train
+from segdistill.run.training.checkpoint import load_checkpoint
+from segdistill.run.training.loop import Loop, _mix
+from segdistill.run.training.train import train
 from tests.distillation.networks import Tiny, batch
 from tests.run import small
-from tests.run.test_train import ROOT, _environment
+from tests.run.training.test_train import ROOT, _environment
 
 
 @pytest.fixture(scope="module")
@@ -169,7 +169,7 @@ def test_a_run_records_the_critic_and_ships_without_it(teacher: RunFolder, tmp_p
 def test_the_state_to_resume_from_holds_critic_and_optimiser(
     teacher: RunFolder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("segdistill.run.train.drop_checkpoints", lambda folder: None)
+    monkeypatch.setattr("segdistill.run.training.train.drop_checkpoints", lambda folder: None)
     recipe = small.recipe(**small.released(teacher.path, method="ifvd"), out=str(tmp_path / "run"))
     train(recipe, progress=False)
     state = load_checkpoint(tmp_path / "run")

@@ -18,11 +18,11 @@ from torch import Tensor, nn
 
 from segdistill.config import TrainConfig
 from segdistill.distillation.distiller import Distiller
-from segdistill.run.adversaries import Adversaries
-from segdistill.run.checkpoint import load_checkpoint, save_checkpoint
 from segdistill.run.folder import read_metrics, write_metrics
-from segdistill.run.job import sum_over_processes
 from segdistill.run.progress import TrainingProgress
+from segdistill.run.training.adversaries import Adversaries
+from segdistill.run.training.checkpoint import load_checkpoint, save_checkpoint
+from segdistill.run.training.job import sum_over_processes
 
 _log = logging.getLogger(__name__)
 

@@ -18,14 +18,15 @@ from segdistill.data.transforms import Augment
 from segdistill.distillation.catalogue import build_method
 from segdistill.distillation.distiller import Distiller, TapRow
 from segdistill.distillation.method import Method
-from segdistill.run.audit import audit_teacher, shared_files
-from segdistill.run.checkpoint import NEWEST, PREVIOUS, drop_checkpoints, load_checkpoint
 from segdistill.run.environment import describe_environment, differences
 from segdistill.run.evaluation.agreement import Agreement, missing_labels
 from segdistill.run.evaluation.evaluate import Evaluation
 from segdistill.run.evaluation.profile import profile
 from segdistill.run.folder import RunFolder, file_sha256, write_json
-from segdistill.run.job import (
+from segdistill.run.networks import build_student, load_teacher, save_network
+from segdistill.run.recipe import parse_recipe
+from segdistill.run.training.checkpoint import NEWEST, PREVIOUS, drop_checkpoints, load_checkpoint
+from segdistill.run.training.job import (
     Job,
     evaluate_with,
     make_fabric,
@@ -34,9 +35,8 @@ from segdistill.run.job import (
     share_state,
     with_teacher_classes,
 )
-from segdistill.run.loop import Loop, Validation, write_row
-from segdistill.run.networks import build_student, load_teacher, save_network
-from segdistill.run.recipe import parse_recipe
+from segdistill.run.training.loop import Loop, Validation, write_row
+from segdistill.run.training.teacher_audit import audit_teacher, shared_files
 
 _log = logging.getLogger(__name__)
 _FREE = {"workers", "log_every", "save_every", "device"}

@@ -11,7 +11,7 @@ from segdistill.distillation.catalogue import METHODS, PRESETS
 from segdistill.models.wrapped import network
 from segdistill.run.folder import RunFolder
 from segdistill.run.networks import build_student
-from segdistill.run.train import train
+from segdistill.run.training.train import train
 from tests.run import small
 
 

@@ -11,11 +11,11 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from segdistill.run.checkpoint import load_checkpoint, save_checkpoint
 from segdistill.run.folder import RunFolder
-from segdistill.run.loop import learning_rate_factor
 from segdistill.run.networks import load_run_model
-from segdistill.run.train import train
+from segdistill.run.training.checkpoint import load_checkpoint, save_checkpoint
+from segdistill.run.training.loop import learning_rate_factor
+from segdistill.run.training.train import train
 from tests.run import small
 
 ROOT = Path(__file__).parents[2]

@@ -16,10 +16,10 @@ from segdistill.models.encoders import InputSetting
 from segdistill.models.shown import Shown
 from segdistill.names import unknown
 from segdistill.run.folder import RunFolder
-from segdistill.run.job import Job
 from segdistill.run.networks import load_run_model, relabelled
 from segdistill.run.recipe import parse_recipe
-from segdistill.run.train import check_recipe, execute, open_folder
+from segdistill.run.training.job import Job
+from segdistill.run.training.train import check_recipe, execute, open_folder
 
 
 def distill(

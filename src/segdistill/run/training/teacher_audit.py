@@ -8,7 +8,7 @@ from lightning_fabric import Fabric
 from segdistill.config import to_dict
 from segdistill.run.auditing.suspects import Cause, suspect
 from segdistill.run.folder import RunFolder, write_json
-from segdistill.run.job import Job, evaluate_with
+from segdistill.run.training.job import Job, evaluate_with
 
 _log = logging.getLogger(__name__)
 CHANCE = 5.0

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 import segdistill
 from segdistill.run.folder import RunFolder
 from segdistill.run.networks import load_run_model
-from segdistill.run.train import train
+from segdistill.run.training.train import train
 from tests.run import small
 
 NAMES = ["road", "sky", "car"]
@@ -105,7 +105,8 @@ def test_a_module_without_a_name_is_read_back_through_model(
 ) -> None:
     run, student = finished
     with pytest.raises(
-        ValueError, match=r"module of your own \(tests.run.test_distill.Plain\).*pass it as model="
+        ValueError,
+        match=r"module of your own \(tests.run.training.test_distill.Plain\).*pass it as model=",
     ):
         load_run_model(run)
     model = load_run_model(run, model=Plain(6))
@@ -184,7 +185,7 @@ class Mislabelled(Tuples):
 
 def test_a_data_set_named_in_a_recipe_has_its_ids_checked_while_training(tmp_path: Path) -> None:
     recipe = small.recipe(
-        data={"name": "tests.run.test_distill.Mislabelled"}, out=str(tmp_path / "run")
+        data={"name": "tests.run.training.test_distill.Mislabelled"}, out=str(tmp_path / "run")
     )
     with pytest.raises(ValueError, match=r"sample 2: label id 9; expected 0\.\.2, and 255"):
         train(recipe, progress=False)

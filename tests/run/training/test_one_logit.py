@@ -16,7 +16,7 @@ from segdistill.models import wrap
 from segdistill.run.evaluation.evaluate import evaluate
 from segdistill.run.onnx_file import Deployed, file_info
 from segdistill.run.predict import load_predictor
-from segdistill.run.train import train
+from segdistill.run.training.train import train
 from tests.run import small
 from tests.run.plain import write_scenes
 
@@ -87,7 +87,7 @@ def test_a_run_of_one_logit_is_trained_rebuilt_and_predicts(tmp_path: Path) -> N
     root = write_scenes(tmp_path / "data")
     recipe = small.recipe(
         data={"name": "folder", "root": str(root), "options": DATA},
-        student={"model": "tests.run.test_one_logit.Binary"},
+        student={"model": "tests.run.training.test_one_logit.Binary"},
         train={"crop": [16, 16], "steps": 40, "lr": 0.5},
         out=str(tmp_path / "run"),
     )
