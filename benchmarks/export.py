@@ -17,7 +17,7 @@ import torch
 from segdistill.run.environment import describe_environment
 from segdistill.run.evaluation.profile import measure_latency
 from segdistill.run.networks import load_run_model
-from segdistill.run.onnx_file import Deployed, OnnxNetwork
+from segdistill.run.shipping.onnx_file import Deployed, OnnxNetwork
 
 
 class Session(torch.nn.Module):

@@ -19,7 +19,7 @@ import segdistill.run.training.train as train_module
 from segdistill import cli
 from segdistill.cli import main
 from segdistill.run.folder import RunFolder
-from segdistill.run.predict import load_predictor, predict
+from segdistill.run.shipping.predict import load_predictor, predict
 from segdistill.run.training.loop import Interrupted
 from segdistill.run.training.train import train
 from tests.data import trees

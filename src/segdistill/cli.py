@@ -156,7 +156,7 @@ def export(
         max_drop: Points of mIoU that int8 may lose.
         max_class_drop: Points of IoU that int8 may lose in any class.
     """
-    from segdistill.run.export import export as run_export
+    from segdistill.run.shipping.export import export as run_export
 
     run_export(
         run,

@@ -17,8 +17,8 @@ from segdistill.cli import main
 from segdistill.run.compare import compare
 from segdistill.run.evaluation.agreement import agreement
 from segdistill.run.evaluation.evaluate import evaluate
-from segdistill.run.export import export
 from segdistill.run.folder import RunFolder
+from segdistill.run.shipping.export import export
 from segdistill.run.training.train import train
 from tests.run import small
 from tests.run.plain import COLOURS, ByColour, teacher_in, write_scenes

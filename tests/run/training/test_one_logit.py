@@ -14,8 +14,8 @@ from segdistill.distillation.catalogue import METHODS, PRESETS, build_method
 from segdistill.distillation.distiller import Distiller
 from segdistill.models import wrap
 from segdistill.run.evaluation.evaluate import evaluate
-from segdistill.run.onnx_file import Deployed, file_info
-from segdistill.run.predict import load_predictor
+from segdistill.run.shipping.onnx_file import Deployed, file_info
+from segdistill.run.shipping.predict import load_predictor
 from segdistill.run.training.train import train
 from tests.run import small
 from tests.run.plain import write_scenes

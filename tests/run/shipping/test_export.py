@@ -20,16 +20,16 @@ from safetensors.torch import load_file
 from torch import nn
 
 import segdistill
-import segdistill.run.export as export_module
+import segdistill.run.shipping.export as export_module
 from segdistill.cli import main
-from segdistill.run.bundle import BUNDLE
 from segdistill.run.commands import predict_run
 from segdistill.run.evaluation.evaluate import Evaluation
-from segdistill.run.export import export
 from segdistill.run.folder import RunFolder, file_sha256
-from segdistill.run.onnx_file import OnnxNetwork
-from segdistill.run.predict import load_predictor
-from segdistill.run.quantise import gate
+from segdistill.run.shipping.bundle import BUNDLE
+from segdistill.run.shipping.export import export
+from segdistill.run.shipping.onnx_file import OnnxNetwork
+from segdistill.run.shipping.predict import load_predictor
+from segdistill.run.shipping.quantise import gate
 from segdistill.run.training.distill import distill
 from segdistill.run.training.train import train
 from tests.run import small

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from segdistill.data import build_dataset
 from segdistill.data.cityscapes import LABEL_IDS
 from segdistill.run.evaluation.evaluate import confusion_matrix, evaluate
-from segdistill.run.server import predict_for_server
+from segdistill.run.shipping.server import predict_for_server
 from tests.data import trees
 
 

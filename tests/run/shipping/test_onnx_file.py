@@ -11,7 +11,7 @@ from segdistill.models import MODELS, build_model, wrap
 from segdistill.models.pspnet import PSPNet
 from segdistill.models.resnet import BasicBlock, DeepStemResNet
 from segdistill.run.evaluation.protocol import Protocol, evaluating, label_map
-from segdistill.run.onnx_file import Deployed, FileInfo, OnnxNetwork, file_info, onnx_bytes
+from segdistill.run.shipping.onnx_file import Deployed, FileInfo, OnnxNetwork, file_info, onnx_bytes
 from tests.distillation.networks import Tiny
 
 CLASSES = ["road", "car", "sky"]

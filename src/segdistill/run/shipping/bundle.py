@@ -10,8 +10,8 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from segdistill import __version__
 from segdistill.run.evaluation.evaluate import Evaluation
 from segdistill.run.folder import RunFolder, file_sha256, write_atomically
-from segdistill.run.onnx_file import FileInfo
-from segdistill.run.predict import write_legend
+from segdistill.run.shipping.onnx_file import FileInfo
+from segdistill.run.shipping.predict import write_legend
 
 BUNDLE = (
     "model.onnx",
@@ -49,7 +49,7 @@ def _card(
 ) -> str:
     config = run.config()
     environment = Environment(
-        loader=PackageLoader("segdistill.run", "."),
+        loader=PackageLoader("segdistill.run.shipping", "."),
         undefined=StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,

@@ -15,14 +15,15 @@ from segdistill.data.dataset import generated_palette
 from segdistill.data.loader import evaluation_loader
 from segdistill.extras import need
 from segdistill.models.wrapped import wrap
-from segdistill.run.bundle import BUNDLE, write_bundle
 from segdistill.run.environment import describe_environment
 from segdistill.run.evaluation.evaluate import Evaluation, evaluate
 from segdistill.run.evaluation.profile import check_size
 from segdistill.run.evaluation.protocol import Protocol, Size, evaluating, label_map
 from segdistill.run.folder import RunFolder, file_sha256, write_atomically, write_json
 from segdistill.run.networks import load_run_model
-from segdistill.run.onnx_file import (
+from segdistill.run.recipe import parse_recipe
+from segdistill.run.shipping.bundle import BUNDLE, write_bundle
+from segdistill.run.shipping.onnx_file import (
     OPSETS,
     Deployed,
     FileInfo,
@@ -30,9 +31,8 @@ from segdistill.run.onnx_file import (
     file_info,
     onnx_bytes,
 )
-from segdistill.run.predict import output_folder
-from segdistill.run.quantise import gate, quantise
-from segdistill.run.recipe import parse_recipe
+from segdistill.run.shipping.predict import output_folder
+from segdistill.run.shipping.quantise import gate, quantise
 from segdistill.run.training.job import open_split
 
 _log = logging.getLogger(__name__)

@@ -8,7 +8,7 @@ import torch
 from PIL import Image
 from torch import Tensor, nn
 
-from segdistill.run.predict import find_images, predict
+from segdistill.run.shipping.predict import find_images, predict
 
 CLASSES = ["dark", "middle", "bright"]
 PALETTE = [(255, 0, 0), (0, 255, 0), (0, 0, 255)]

@@ -17,8 +17,8 @@ from segdistill.data.dataset import IMAGE_SUFFIXES, generated_palette, list_name
 from segdistill.run.evaluation.protocol import Protocol, Size, evaluating, in_channels, label_map
 from segdistill.run.folder import RunFolder
 from segdistill.run.networks import load_run_model
-from segdistill.run.onnx_file import OnnxNetwork
 from segdistill.run.recipe import parse_recipe
+from segdistill.run.shipping.onnx_file import OnnxNetwork
 
 READ_AS_STORED = (*IMAGE_SUFFIXES, ARRAY_SUFFIX)
 Inputs = str | Path | Iterable[str | Path]

@@ -8,11 +8,11 @@ import torch
 from PIL import Image
 
 from segdistill.data.channels import visible
-from segdistill.run.export import export
 from segdistill.run.folder import RunFolder
-from segdistill.run.predict import load_predictor, predict
 from segdistill.run.recipe import parse_recipe
 from segdistill.run.reporting.report import report
+from segdistill.run.shipping.export import export
+from segdistill.run.shipping.predict import load_predictor, predict
 from segdistill.run.training.train import train
 from tests.run import small
 

@@ -1,0 +1,1 @@
+"""From a finished run to masks, and to the file that ships."""
