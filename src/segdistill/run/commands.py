@@ -124,7 +124,7 @@ def profile_networks(
         ValueError: Neither networks nor the paper's table are asked for, or both.
     """
     from segdistill.models import build_model
-    from segdistill.run.costs import cost_table
+    from segdistill.run.paper.costs import cost_table
 
     if bool(names) == paper:
         raise ValueError("profile: name runs or networks, or ask for --table paper alone")
@@ -141,7 +141,7 @@ def profile_networks(
 
 def reproduce_exhibit(what: str, runs: Sequence[str], out: str) -> None:
     """Lay runs out as a table or figure of the paper and print it."""
-    from segdistill.run.reproduce import reproduce
+    from segdistill.run.paper.reproduce import reproduce
 
     _print(reproduce(what, runs, out))
 

@@ -10,11 +10,10 @@ import yaml
 from segdistill.config import to_dict
 from segdistill.distillation.catalogue import METHODS
 from segdistill.losses import LOSSES
-from segdistill.run import paper_layout
-from segdistill.run import reproduce as module
-from segdistill.run.paper import exhibit
+from segdistill.run.paper import reproduce as module
+from segdistill.run.paper.published import exhibit
+from segdistill.run.paper.reproduce import place_runs, reproduce
 from segdistill.run.recipe import parse_recipe
-from segdistill.run.reproduce import place_runs, reproduce
 from tests.run.reporting.test_page import Page
 
 EXHIBITS = ["table1", "table2", "table3", "table4", "fig3", "fig4", "fig5"]

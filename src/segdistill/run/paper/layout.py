@@ -7,9 +7,9 @@ from dataclasses import dataclass
 from rich.table import Table
 
 from segdistill.run.console import render
-from segdistill.run.costs import counted, digits
-from segdistill.run.paper import COST, Exhibit, Row
-from segdistill.run.paper_charts import PUBLISHED, Chart, Dot, bars, dots
+from segdistill.run.paper.charts import PUBLISHED, Chart, Dot, bars, dots
+from segdistill.run.paper.costs import counted, digits
+from segdistill.run.paper.published import COST, Exhibit, Row
 from segdistill.run.reporting.notation import number, spread
 from segdistill.run.reporting.statistics import mean, sd
 from segdistill.run.reporting.summary import RunSummary

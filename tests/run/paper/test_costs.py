@@ -2,9 +2,9 @@ import pytest
 import torch
 
 from segdistill.models import MODELS, build_model
-from segdistill.run import costs
 from segdistill.run.console import render
-from segdistill.run.costs import cost_table, counted
+from segdistill.run.paper import costs
+from segdistill.run.paper.costs import cost_table, counted
 
 
 @pytest.fixture

@@ -7,7 +7,7 @@ from rich.table import Table
 
 from segdistill.models import MODELS, build_model
 from segdistill.run.evaluation.profile import profile
-from segdistill.run.paper import networks
+from segdistill.run.paper.published import networks
 from segdistill.run.reporting.notation import signed
 
 CLASSES, SIZE = 19, (512, 1024)

@@ -12,8 +12,8 @@ from segdistill.config import to_dict
 from segdistill.distillation.catalogue import METHODS, method_terms
 from segdistill.distillation.method import override
 from segdistill.run.demo import recipes_folder
-from segdistill.run.paper import Exhibit, Row, exhibit
-from segdistill.run.paper_layout import OURS, Placed, as_text, lay_out
+from segdistill.run.paper.layout import OURS, Placed, as_text, lay_out
+from segdistill.run.paper.published import Exhibit, Row, exhibit
 from segdistill.run.recipe import load_recipe
 from segdistill.run.reporting.page import fill
 from segdistill.run.reporting.report import find_runs, summarise
@@ -50,7 +50,7 @@ def reproduce(what: str, runs: Sequence[str | Path] = (), out: str | Path = "rep
     folder = Path(out)
     folder.mkdir(parents=True, exist_ok=True)
     chart = Markup(layout.chart.svg) if layout.chart else None
-    page = fill("reproduce.html.j2", layout=layout, chart=chart)
+    page = fill("paper/reproduce.html.j2", layout=layout, chart=chart)
     (folder / f"{what}.html").write_text(page, encoding="utf-8")
     if layout.chart:
         (folder / f"{what}.png").write_bytes(layout.chart.png)
