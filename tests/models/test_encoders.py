@@ -64,7 +64,7 @@ def test_encoders_that_do_not_fit_are_refused(name, stride, message):
 def test_deeplab_needs_a_level_at_stride_4():
     encoder = TimmEncoder("resnet18", 16)
     encoder.reductions = [2, 8, 8, 16, 16]
-    from segdistill.models.deeplabv3plus import DeepLabV3Plus
+    from segdistill.models.networks.deeplabv3plus import DeepLabV3Plus
 
     with pytest.raises(ValueError, match=r"level at stride 4.*take pspnet"):
         DeepLabV3Plus(encoder, 2, make_input("imagenet"))

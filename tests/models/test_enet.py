@@ -5,7 +5,7 @@ import torch
 import torch.nn.functional as F
 
 from segdistill.models import build_model
-from segdistill.models.enet import pool_places, unpool
+from segdistill.models.networks.enet import pool_places, unpool
 from segdistill.models.padding import pad_to_multiple
 
 

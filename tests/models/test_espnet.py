@@ -5,7 +5,7 @@ import torch
 from torch import nn
 
 from segdistill.models import build_model, load_weights
-from segdistill.models.espnet import SpatialPyramid, released_options
+from segdistill.models.networks.espnet import SpatialPyramid, released_options
 from segdistill.models.weights import further_outputs
 
 

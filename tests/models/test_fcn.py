@@ -6,7 +6,7 @@ import torch.nn.functional as F
 from torch import nn
 
 from segdistill.models import build_model
-from segdistill.models.fcn import bilinear_upsampling
+from segdistill.models.networks.fcn import bilinear_upsampling
 
 
 @pytest.mark.parametrize("stride", [2, 8])

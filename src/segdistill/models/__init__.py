@@ -10,23 +10,23 @@ from typing import Any
 from torch import Tensor, nn
 
 from segdistill.models import adapters
-from segdistill.models.ann import ann_r101
-from segdistill.models.compact import compact
 from segdistill.models.contract import SegmentationModel
-from segdistill.models.deeplabv3 import deeplabv3_r18, deeplabv3_r50, deeplabv3_r101
-from segdistill.models.deeplabv3plus import deeplabv3plus
-from segdistill.models.enet import enet
-from segdistill.models.erfnet import erfnet
-from segdistill.models.espnet import espnet, espnet_c
-from segdistill.models.espnet import released_options as espnet_options
-from segdistill.models.espnetv2 import espnetv2
-from segdistill.models.espnetv2 import released_options as espnetv2_options
-from segdistill.models.fcn import fcn8s_vgg16
-from segdistill.models.icnet import icnet
 from segdistill.models.input import InputNormalisation, make_input
-from segdistill.models.ocnet import ocnet_r101
-from segdistill.models.ocrnet import ocrnet_r101
-from segdistill.models.pspnet import (
+from segdistill.models.networks.ann import ann_r101
+from segdistill.models.networks.compact import compact
+from segdistill.models.networks.deeplabv3 import deeplabv3_r18, deeplabv3_r50, deeplabv3_r101
+from segdistill.models.networks.deeplabv3plus import deeplabv3plus
+from segdistill.models.networks.enet import enet
+from segdistill.models.networks.erfnet import erfnet
+from segdistill.models.networks.espnet import espnet, espnet_c
+from segdistill.models.networks.espnet import released_options as espnet_options
+from segdistill.models.networks.espnetv2 import espnetv2
+from segdistill.models.networks.espnetv2 import released_options as espnetv2_options
+from segdistill.models.networks.fcn import fcn8s_vgg16
+from segdistill.models.networks.icnet import icnet
+from segdistill.models.networks.ocnet import ocnet_r101
+from segdistill.models.networks.ocrnet import ocrnet_r101
+from segdistill.models.networks.pspnet import (
     pspnet,
     pspnet_mobilenet_v2,
     pspnet_r18,
@@ -34,7 +34,7 @@ from segdistill.models.pspnet import (
     pspnet_r50,
     pspnet_r101,
 )
-from segdistill.models.refinenet import refinenet, refinenet_r101
+from segdistill.models.networks.refinenet import refinenet, refinenet_r101
 from segdistill.models.released import deeplabv3_options, pspnet_options
 from segdistill.models.weights import LoadReport, load_weights, read_weights
 from segdistill.models.wrapped import network, wrap

@@ -14,9 +14,9 @@ from segdistill.models.contract import (
     level_taps,
 )
 from segdistill.models.convolution import classifier, conv_norm_act, initialise
-from segdistill.models.deeplabv3plus import AtrousPyramid
 from segdistill.models.encoders import InputSetting
 from segdistill.models.input import make_input
+from segdistill.models.networks.deeplabv3plus import AtrousPyramid
 from segdistill.models.released import DEEPLABV3_KEYS
 from segdistill.models.resnet import BasicBlock, Bottleneck, DeepStemResNet, load_deep_stem
 from segdistill.names import unknown
