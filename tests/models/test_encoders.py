@@ -11,8 +11,8 @@ from PIL import Image
 
 from segdistill.models import build_model
 from segdistill.models.backbone_keys import recognise, renamed
-from segdistill.models.encoders import TimmEncoder
 from segdistill.models.input import make_input
+from segdistill.models.layers.encoders import TimmEncoder
 from segdistill.models.weights import read_weights
 
 ENCODERS = [

@@ -5,8 +5,8 @@ import torch
 import torch.nn.functional as F
 
 from segdistill.models import build_model
+from segdistill.models.layers.padding import pad_to_multiple
 from segdistill.models.networks.enet import pool_places, unpool
-from segdistill.models.padding import pad_to_multiple
 
 
 def test_unpooling_equals_torchs_in_value_and_gradient():

@@ -7,8 +7,8 @@ import torch
 import torch.nn.functional as F
 
 from segdistill.models import build_model
+from segdistill.models.layers.pooling import adaptive_avg_pool, adaptive_avg_pool_near
 from segdistill.models.networks.espnetv2 import DepthwisePyramid, ScalePyramid
-from segdistill.models.pooling import adaptive_avg_pool, adaptive_avg_pool_near
 from segdistill.run.evaluation.profile import profile
 
 

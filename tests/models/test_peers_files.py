@@ -9,8 +9,8 @@ import torch
 from torch import Tensor, nn
 
 from segdistill.models import build_model, build_trained, load_weights
+from segdistill.models.layers.resnet import Bottleneck, DeepStemResNet
 from segdistill.models.networks.pspnet import PSPNet
-from segdistill.models.resnet import Bottleneck, DeepStemResNet
 from segdistill.models.weights import load_state, translated
 from tests.models.twins import CIRKD, InPlaceABN, MMSeg, ResPSPNet, stirred
 

@@ -5,7 +5,7 @@ import torch
 import torch.nn.functional as F
 
 from segdistill.models import build_model
-from segdistill.models.pooling import adaptive_avg_pool, max_pool_up, pooling_cells
+from segdistill.models.layers.pooling import adaptive_avg_pool, max_pool_up, pooling_cells
 
 
 @pytest.mark.parametrize("bins", [1, 2, 3, 6, 7])

@@ -3,7 +3,7 @@
 import torch
 from torch import nn
 
-from segdistill.models.attention import ContextAttention, object_regions, pyramid_samples
+from segdistill.models.layers.attention import ContextAttention, object_regions, pyramid_samples
 
 
 def test_attention_equals_a_loop_over_positions():

@@ -8,8 +8,8 @@ import torch
 from torch import Tensor, nn
 
 from segdistill.models import MODELS, build_model, wrap
+from segdistill.models.layers.resnet import BasicBlock, DeepStemResNet
 from segdistill.models.networks.pspnet import PSPNet
-from segdistill.models.resnet import BasicBlock, DeepStemResNet
 from segdistill.run.evaluation.protocol import Protocol, evaluating, label_map
 from segdistill.run.shipping.onnx_file import Deployed, FileInfo, OnnxNetwork, file_info, onnx_bytes
 from tests.distillation.networks import Tiny

@@ -6,8 +6,8 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from segdistill.models.contract import SegmentationModel, check_training_batch
-from segdistill.models.convolution import classifier, conv_norm_act, initialise
 from segdistill.models.input import InputNormalisation, make_input
+from segdistill.models.layers.convolution import classifier, conv_norm_act, initialise
 
 
 class Compact(SegmentationModel):

@@ -8,16 +8,16 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from segdistill.models.auxiliary import AuxiliaryHead
 from segdistill.models.contract import (
     SegmentationModel,
     aux_is_wanted,
     check_training_batch,
     level_taps,
 )
-from segdistill.models.convolution import classifier, conv_norm_act, initialise, separable
-from segdistill.models.encoders import InputSetting, TimmEncoder, build_encoder
 from segdistill.models.input import InputNormalisation
+from segdistill.models.layers.auxiliary import AuxiliaryHead
+from segdistill.models.layers.convolution import classifier, conv_norm_act, initialise, separable
+from segdistill.models.layers.encoders import InputSetting, TimmEncoder, build_encoder
 
 
 class AtrousPyramid(nn.Module):

@@ -9,9 +9,9 @@ from jaxtyping import Float, Int64
 from torch import Tensor, nn
 
 from segdistill.models.contract import SegmentationModel
-from segdistill.models.encoders import InputSetting
 from segdistill.models.input import make_input
-from segdistill.models.padding import pad_to_multiple
+from segdistill.models.layers.encoders import InputSetting
+from segdistill.models.layers.padding import pad_to_multiple
 
 _ROUNDING = 1e-5
 

@@ -6,10 +6,10 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from segdistill.models.contract import SegmentationModel
-from segdistill.models.convolution import classifier, level
-from segdistill.models.encoders import InputSetting
 from segdistill.models.input import make_input
-from segdistill.models.padding import pad_to_multiple
+from segdistill.models.layers.convolution import classifier, level
+from segdistill.models.layers.encoders import InputSetting
+from segdistill.models.layers.padding import pad_to_multiple
 
 
 def _norm(channels: int) -> nn.BatchNorm2d:

@@ -11,10 +11,10 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from segdistill.models.contract import SegmentationModel
-from segdistill.models.convolution import classifier
-from segdistill.models.encoders import InputSetting
 from segdistill.models.input import make_input
-from segdistill.models.pooling import adaptive_avg_pool, adaptive_avg_pool_near
+from segdistill.models.layers.convolution import classifier
+from segdistill.models.layers.encoders import InputSetting
+from segdistill.models.layers.pooling import adaptive_avg_pool, adaptive_avg_pool_near
 from segdistill.models.weights import KeyRules, further_outputs
 from segdistill.names import unknown
 

@@ -8,9 +8,9 @@ from torch import Tensor, nn
 from torchvision.models import vgg
 
 from segdistill.models.contract import SegmentationModel
-from segdistill.models.convolution import classifier, initialise
-from segdistill.models.encoders import InputSetting
 from segdistill.models.input import InputNormalisation, make_input
+from segdistill.models.layers.convolution import classifier, initialise
+from segdistill.models.layers.encoders import InputSetting
 from segdistill.models.weights import LoadReport, load_state, read_weights
 
 # Where torchvision's VGG16 pools to strides 8, 16 and 32.
@@ -67,7 +67,7 @@ class FCN8s(SegmentationModel):
         self.encoder = vgg.make_layers(layers)
         for i, layer in enumerate(self.encoder):
             if isinstance(layer, nn.MaxPool2d):
-                # Rounded up, as Caffe does; see `segdistill.models.pooling`.
+                # Rounded up, as Caffe does; see `segdistill.models.layers.pooling`.
                 self.encoder[i] = nn.Sequential(
                     nn.ConstantPad2d((0, 1, 0, 1), float("-inf")), nn.MaxPool2d(2)
                 )

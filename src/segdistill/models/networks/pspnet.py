@@ -8,19 +8,19 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from segdistill.models.auxiliary import AuxiliaryHead
 from segdistill.models.contract import (
     SegmentationModel,
     aux_is_wanted,
     check_training_batch,
     level_taps,
 )
-from segdistill.models.convolution import classifier, conv_norm_act, initialise
-from segdistill.models.encoders import InputSetting, build_encoder
 from segdistill.models.input import InputNormalisation, make_input
-from segdistill.models.pooling import adaptive_avg_pool
+from segdistill.models.layers.auxiliary import AuxiliaryHead
+from segdistill.models.layers.convolution import classifier, conv_norm_act, initialise
+from segdistill.models.layers.encoders import InputSetting, build_encoder
+from segdistill.models.layers.pooling import adaptive_avg_pool
+from segdistill.models.layers.resnet import BasicBlock, Bottleneck, DeepStemResNet, load_deep_stem
 from segdistill.models.released import PSPNET_KEYS, fold_inplace_abn
-from segdistill.models.resnet import BasicBlock, Bottleneck, DeepStemResNet, load_deep_stem
 from segdistill.names import unknown
 
 FORMS = ("skd", "mmseg")

@@ -3,7 +3,7 @@
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from segdistill.models.convolution import classifier, conv_norm_act, initialise
+from segdistill.models.layers.convolution import classifier, conv_norm_act, initialise
 
 
 class AuxiliaryHead(nn.Module):

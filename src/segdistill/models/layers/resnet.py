@@ -8,8 +8,8 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from segdistill.models.backbone_keys import recognise, renamed
-from segdistill.models.convolution import initialise
-from segdistill.models.pooling import max_pool_up
+from segdistill.models.layers.convolution import initialise
+from segdistill.models.layers.pooling import max_pool_up
 from segdistill.models.weights import LoadReport, load_state, read_weights
 
 

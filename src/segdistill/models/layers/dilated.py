@@ -5,12 +5,12 @@ from collections.abc import Callable, Sequence
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from segdistill.models.auxiliary import AuxiliaryHead
 from segdistill.models.contract import SegmentationModel, aux_is_wanted, level_taps
-from segdistill.models.convolution import classifier
-from segdistill.models.encoders import InputSetting
 from segdistill.models.input import InputNormalisation, make_input
-from segdistill.models.resnet import Bottleneck, DeepStemResNet, load_deep_stem
+from segdistill.models.layers.auxiliary import AuxiliaryHead
+from segdistill.models.layers.convolution import classifier
+from segdistill.models.layers.encoders import InputSetting
+from segdistill.models.layers.resnet import Bottleneck, DeepStemResNet, load_deep_stem
 
 
 class DilatedNetwork(SegmentationModel):

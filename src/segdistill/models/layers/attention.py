@@ -7,7 +7,7 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from segdistill.models.pooling import adaptive_avg_pool
+from segdistill.models.layers.pooling import adaptive_avg_pool
 
 
 class ContextAttention(nn.Module):
