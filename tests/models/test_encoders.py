@@ -10,10 +10,10 @@ import torch
 from PIL import Image
 
 from segdistill.models import build_model
-from segdistill.models.backbone_keys import recognise, renamed
+from segdistill.models.files.backbone_keys import recognise, renamed
+from segdistill.models.files.weights import read_weights
 from segdistill.models.input import make_input
 from segdistill.models.layers.encoders import TimmEncoder
-from segdistill.models.weights import read_weights
 
 ENCODERS = [
     "mobilenetv3_small_050",

@@ -5,8 +5,8 @@ import torch
 from torch import nn
 
 from segdistill.models import build_model, load_weights
+from segdistill.models.files.weights import further_outputs
 from segdistill.models.networks.espnet import SpatialPyramid, released_options
-from segdistill.models.weights import further_outputs
 
 
 @pytest.mark.parametrize(("stride", "residual"), [(1, True), (2, False)])

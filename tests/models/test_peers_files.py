@@ -9,9 +9,9 @@ import torch
 from torch import Tensor, nn
 
 from segdistill.models import build_model, build_trained, load_weights
+from segdistill.models.files.weights import load_state, translated
 from segdistill.models.layers.resnet import Bottleneck, DeepStemResNet
 from segdistill.models.networks.pspnet import PSPNet
-from segdistill.models.weights import load_state, translated
 from tests.models.twins import CIRKD, InPlaceABN, MMSeg, ResPSPNet, stirred
 
 TWINS: dict[str, tuple[str, Callable[..., nn.Module], str]] = {

@@ -6,7 +6,7 @@ from safetensors.torch import save_file
 from torch import nn
 
 from segdistill.models import build_model, load_weights, wrap
-from segdistill.models.weights import load_state, read_weights
+from segdistill.models.files.weights import load_state, read_weights
 
 
 def _net(classes: int = 3) -> nn.Sequential:

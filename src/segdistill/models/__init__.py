@@ -11,6 +11,8 @@ from torch import Tensor, nn
 
 from segdistill.models import adapters
 from segdistill.models.contract import SegmentationModel
+from segdistill.models.files.released import deeplabv3_options, pspnet_options
+from segdistill.models.files.weights import LoadReport, load_weights, read_weights
 from segdistill.models.input import InputNormalisation, make_input
 from segdistill.models.networks.ann import ann_r101
 from segdistill.models.networks.compact import compact
@@ -35,8 +37,6 @@ from segdistill.models.networks.pspnet import (
     pspnet_r101,
 )
 from segdistill.models.networks.refinenet import refinenet, refinenet_r101
-from segdistill.models.released import deeplabv3_options, pspnet_options
-from segdistill.models.weights import LoadReport, load_weights, read_weights
 from segdistill.models.wrapped import network, wrap
 from segdistill.names import unknown
 

@@ -13,9 +13,9 @@ from torch import nn
 from segdistill.config import ModelConfig, TeacherConfig
 from segdistill.distillation.taps import tap_paths
 from segdistill.models import build_model, build_trained
+from segdistill.models.files.weights import ClassesDiffer
 from segdistill.models.relabelled import Relabelled, resolve_labels
 from segdistill.models.shown import Shown
-from segdistill.models.weights import ClassesDiffer
 from segdistill.models.wrapped import network, wrap
 from segdistill.run.folder import WEIGHTS, RunFolder, write_atomically
 

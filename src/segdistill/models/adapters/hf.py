@@ -9,8 +9,8 @@ from torch import nn
 
 from segdistill.extras import need
 from segdistill.models.adapters import Conventions, Made, cause
+from segdistill.models.files.weights import LoadReport
 from segdistill.models.input import InputNormalisation, make_input
-from segdistill.models.weights import LoadReport
 from segdistill.names import unknown
 
 _log = logging.getLogger(__name__)

@@ -8,9 +8,9 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from segdistill.models.backbone_keys import recognise, renamed
+from segdistill.models.files.backbone_keys import recognise, renamed
+from segdistill.models.files.weights import LoadReport, load_state, read_weights
 from segdistill.models.input import INPUTS, InputNormalisation, make_input, spread
-from segdistill.models.weights import LoadReport, load_state, read_weights
 
 InputSetting = str | Mapping[str, Any] | InputNormalisation | None
 
@@ -82,7 +82,7 @@ def build_encoder(
 
     Args:
         weights: None (timm's own fresh start), "imagenet" (timm's download), or a file: timm's own
-            names, or one of `segdistill.models.backbone_keys.LAYOUTS`.
+            names, or one of `segdistill.models.files.backbone_keys.LAYOUTS`.
         input: Overrides the normalisation, which otherwise follows the weights: that of the file's
             layout, else timm's mean and std for this encoder. For another number of channels than
             three, each gets the mean of theirs.

@@ -7,10 +7,10 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from segdistill.models.backbone_keys import recognise, renamed
+from segdistill.models.files.backbone_keys import recognise, renamed
+from segdistill.models.files.weights import LoadReport, load_state, read_weights
 from segdistill.models.layers.convolution import initialise
 from segdistill.models.layers.pooling import max_pool_up
-from segdistill.models.weights import LoadReport, load_state, read_weights
 
 
 def _norm_conv(inside: int, out: int, kernel: int, stride: int = 1, dilation: int = 1) -> nn.Conv2d:

@@ -12,13 +12,13 @@ from segdistill.models.contract import (
     check_training_batch,
     level_taps,
 )
+from segdistill.models.files.released import DEEPLABV3_KEYS
 from segdistill.models.input import make_input
 from segdistill.models.layers.auxiliary import AuxiliaryHead
 from segdistill.models.layers.convolution import classifier, conv_norm_act, initialise
 from segdistill.models.layers.encoders import InputSetting
 from segdistill.models.layers.resnet import BasicBlock, Bottleneck, DeepStemResNet, load_deep_stem
 from segdistill.models.networks.deeplabv3plus import AtrousPyramid
-from segdistill.models.released import DEEPLABV3_KEYS
 from segdistill.names import unknown
 
 FORMS = ("cirkd", "mmseg")

@@ -10,10 +10,10 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from segdistill.models.contract import SegmentationModel
+from segdistill.models.files.weights import KeyRules, further_outputs
 from segdistill.models.input import make_input
 from segdistill.models.layers.encoders import InputSetting
 from segdistill.models.layers.padding import pad_to_multiple
-from segdistill.models.weights import KeyRules, further_outputs
 
 # Names in the released files -> ours; see `SegmentationModel.released_keys`.
 _ENCODER_KEYS: KeyRules = (

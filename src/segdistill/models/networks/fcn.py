@@ -8,10 +8,10 @@ from torch import Tensor, nn
 from torchvision.models import vgg
 
 from segdistill.models.contract import SegmentationModel
+from segdistill.models.files.weights import LoadReport, load_state, read_weights
 from segdistill.models.input import InputNormalisation, make_input
 from segdistill.models.layers.convolution import classifier, initialise
 from segdistill.models.layers.encoders import InputSetting
-from segdistill.models.weights import LoadReport, load_state, read_weights
 
 # Where torchvision's VGG16 pools to strides 8, 16 and 32.
 _POOLS = (16, 23, 30)

@@ -14,13 +14,13 @@ from segdistill.models.contract import (
     check_training_batch,
     level_taps,
 )
+from segdistill.models.files.released import PSPNET_KEYS, fold_inplace_abn
 from segdistill.models.input import InputNormalisation, make_input
 from segdistill.models.layers.auxiliary import AuxiliaryHead
 from segdistill.models.layers.convolution import classifier, conv_norm_act, initialise
 from segdistill.models.layers.encoders import InputSetting, build_encoder
 from segdistill.models.layers.pooling import adaptive_avg_pool
 from segdistill.models.layers.resnet import BasicBlock, Bottleneck, DeepStemResNet, load_deep_stem
-from segdistill.models.released import PSPNET_KEYS, fold_inplace_abn
 from segdistill.names import unknown
 
 FORMS = ("skd", "mmseg")

@@ -9,7 +9,7 @@ from typing import Any
 
 from torch import Tensor
 
-from segdistill.models.weights import KeyRules
+from segdistill.models.files.weights import KeyRules
 
 _MMSEG: KeyRules = (
     (r"^backbone\.stem\.0\.", "encoder.conv1."),
