@@ -7,7 +7,7 @@ import torch
 from torch import nn
 
 from segdistill.models import wrap
-from segdistill.models.relabelled import Relabelled, resolve_labels
+from segdistill.models.foreign.relabelled import Relabelled, resolve_labels
 
 
 def _network(classes: int = 4) -> nn.Module:

@@ -9,10 +9,11 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from segdistill.models import adapters
 from segdistill.models.contract import SegmentationModel
 from segdistill.models.files.released import deeplabv3_options, pspnet_options
 from segdistill.models.files.weights import LoadReport, load_weights, read_weights
+from segdistill.models.foreign import adapters
+from segdistill.models.foreign.wrapped import network, wrap
 from segdistill.models.input import InputNormalisation, make_input
 from segdistill.models.networks.ann import ann_r101
 from segdistill.models.networks.compact import compact
@@ -37,7 +38,6 @@ from segdistill.models.networks.pspnet import (
     pspnet_r101,
 )
 from segdistill.models.networks.refinenet import refinenet, refinenet_r101
-from segdistill.models.wrapped import network, wrap
 from segdistill.names import unknown
 
 __all__ = [
@@ -100,7 +100,7 @@ def build_model(name: str, num_classes: int, **options: Any) -> SegmentationMode
     Args:
         name: A name of `MODELS`; "pspnet:ENCODER" or "deeplabv3plus:ENCODER" with an encoder of
             timm; "smp:Unet", "torchvision:deeplabv3_resnet50", "hf:segformer", "hf:FOLDER" or
-            "hf:HUB/ID" (`segdistill.models.adapters`); or "package.module.Class" of an own
+            "hf:HUB/ID" (`segdistill.models.foreign.adapters`); or "package.module.Class" of an own
             `nn.Module` (called with `num_classes` if it takes that, and wrapped).
         num_classes: Channels of the logits.
         **options: Of that network; plain values, so that `spec` can be written to a file. `weights`

@@ -185,7 +185,7 @@ def _known(what: str) -> list[tuple[str, str]]:
     names: dict[str, Any] = getattr(import_module(module), table)
     found = [(name, (thing.__doc__ or "").strip().splitlines()[0]) for name, thing in names.items()]
     if what == "models":
-        from segdistill.models.adapters import LIBRARIES
+        from segdistill.models.foreign.adapters import LIBRARIES
 
         found += [(f"{library}:...", f"Networks of {LIBRARIES[library]}.") for library in LIBRARIES]
     return found

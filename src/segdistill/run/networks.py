@@ -14,9 +14,9 @@ from segdistill.config import ModelConfig, TeacherConfig
 from segdistill.distillation.taps import tap_paths
 from segdistill.models import build_model, build_trained
 from segdistill.models.files.weights import ClassesDiffer
-from segdistill.models.relabelled import Relabelled, resolve_labels
-from segdistill.models.shown import Shown
-from segdistill.models.wrapped import network, wrap
+from segdistill.models.foreign.relabelled import Relabelled, resolve_labels
+from segdistill.models.foreign.shown import Shown
+from segdistill.models.foreign.wrapped import network, wrap
 from segdistill.run.folder import WEIGHTS, RunFolder, write_atomically
 
 _log = logging.getLogger(__name__)

@@ -9,8 +9,8 @@ from torch import Tensor, nn
 from segdistill.distillation.catalogue import METHODS, build_method
 from segdistill.distillation.distiller import Distiller
 from segdistill.models import wrap
+from segdistill.models.foreign.shown import Shown
 from segdistill.models.input import make_input
-from segdistill.models.shown import Shown
 from segdistill.run.training.train import train
 from tests.distillation.networks import Tiny, batch
 from tests.run import small

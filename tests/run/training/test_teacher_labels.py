@@ -12,7 +12,7 @@ from segdistill.config import ModelConfig, TeacherConfig, save_recipe
 from segdistill.distillation.catalogue import METHODS, build_method
 from segdistill.distillation.distiller import Distiller
 from segdistill.models import build_model, wrap
-from segdistill.models.relabelled import Relabelled
+from segdistill.models.foreign.relabelled import Relabelled
 from segdistill.run.networks import build_student, load_teacher
 from segdistill.run.recipe import load_recipe
 from segdistill.run.training.train import train

@@ -11,9 +11,9 @@ from torch import Tensor, nn
 from torch.utils.data import Dataset, Subset
 
 from segdistill.data.dataset import list_names
+from segdistill.models.foreign.relabelled import Relabelled
+from segdistill.models.foreign.shown import Shown
 from segdistill.models.input import INPUTS, InputNormalisation, make_input
-from segdistill.models.relabelled import Relabelled
-from segdistill.models.shown import Shown
 from segdistill.run.auditing.assignment import assignment
 from segdistill.run.evaluation.evaluate import Evaluation, evaluate
 

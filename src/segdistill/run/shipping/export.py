@@ -14,7 +14,7 @@ from torch.utils.data import Subset
 from segdistill.data.dataset import generated_palette
 from segdistill.data.loader import evaluation_loader
 from segdistill.extras import need
-from segdistill.models.wrapped import wrap
+from segdistill.models.foreign.wrapped import wrap
 from segdistill.run.environment import describe_environment
 from segdistill.run.evaluation.evaluate import Evaluation, evaluate
 from segdistill.run.evaluation.profile import check_size

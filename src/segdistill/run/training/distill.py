@@ -12,8 +12,8 @@ from segdistill.config import TrainConfig
 from segdistill.data.dataset import SegmentationDataset
 from segdistill.data.loader import evaluation_loader
 from segdistill.models import SegmentationModel, wrap
+from segdistill.models.foreign.shown import Shown
 from segdistill.models.layers.encoders import InputSetting
-from segdistill.models.shown import Shown
 from segdistill.names import unknown
 from segdistill.run.folder import RunFolder
 from segdistill.run.networks import load_run_model, relabelled

@@ -8,8 +8,8 @@ import torch
 from torch import nn
 
 from segdistill.extras import need
-from segdistill.models.adapters import Conventions, Made, cause
 from segdistill.models.files.weights import LoadReport
+from segdistill.models.foreign.adapters import Conventions, Made, cause
 from segdistill.models.input import InputNormalisation, make_input
 from segdistill.names import unknown
 

@@ -8,8 +8,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from segdistill.models.adapters import Conventions, conventions
 from segdistill.models.contract import SegmentationModel
+from segdistill.models.foreign.adapters import Conventions, conventions
 from segdistill.models.input import InputNormalisation, make_input
 
 _CONTRACT = ("num_classes", "taps", "input", "align_corners", "multiple_of")

@@ -1,0 +1,1 @@
+"""Networks that are not this package's: wrapped, relabelled, shown in another way."""
