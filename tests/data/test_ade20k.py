@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from segdistill.data.ade20k import ADE20K
+from segdistill.data.published.ade20k import ADE20K
 from tests.data import trees
 from tests.data.files import save_mask
 

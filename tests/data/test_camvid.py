@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from segdistill.data.camvid import CamVid
+from segdistill.data.published.camvid import CamVid
 from tests.data.files import DRIVES, ids, save_mask
 
 

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from segdistill.data.cityscapes import CLASSES, LABEL_IDS, Cityscapes
+from segdistill.data.published.cityscapes import CLASSES, LABEL_IDS, Cityscapes
 from tests.data import trees
 from tests.data.files import save_mask
 

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from segdistill.data.cocostuff import COCOStuff
+from segdistill.data.published.cocostuff import COCOStuff
 from tests.data import trees
 from tests.data.files import save_mask
 

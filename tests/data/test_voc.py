@@ -2,8 +2,8 @@
 
 import pytest
 
-from segdistill.data.layout import listed_names
-from segdistill.data.voc import PascalVOC
+from segdistill.data.published.layout import listed_names
+from segdistill.data.published.voc import PascalVOC
 from tests.data import trees
 
 

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import numpy as np
 
-from segdistill.data.cocostuff import CLASSES as COCO_CLASSES
+from segdistill.data.published.cocostuff import CLASSES as COCO_CLASSES
 from tests.data.files import save_image, save_mask
 
 Size = tuple[int, int]

@@ -7,16 +7,16 @@ from typing import Any
 
 from torch.utils.data import Dataset
 
-from segdistill.data.ade20k import ADE20K
-from segdistill.data.camvid import CamVid
-from segdistill.data.cityscapes import Cityscapes
-from segdistill.data.cocostuff import COCOStuff
 from segdistill.data.dataset import IGNORED, LabelMap, Sample, SegmentationDataset
 from segdistill.data.folder import Folder
 from segdistill.data.loader import Batch, evaluation_loader, training_loader
+from segdistill.data.published.ade20k import ADE20K
+from segdistill.data.published.camvid import CamVid
+from segdistill.data.published.cityscapes import Cityscapes
+from segdistill.data.published.cocostuff import COCOStuff
+from segdistill.data.published.voc import PascalVOC
 from segdistill.data.synthetic import Synthetic
 from segdistill.data.transforms import Augment
-from segdistill.data.voc import PascalVOC
 from segdistill.names import unknown
 
 DATASETS: dict[str, type[SegmentationDataset]] = {

@@ -14,8 +14,8 @@ from PIL import Image
 from safetensors.torch import save_file
 
 from segdistill.cli import main
-from segdistill.data.cityscapes import LABEL_IDS
 from segdistill.data.dataset import Pair
+from segdistill.data.published.cityscapes import LABEL_IDS
 from segdistill.run.auditing.proposal import proposals
 from segdistill.run.auditing.survey import survey
 from segdistill.run.training.train import train

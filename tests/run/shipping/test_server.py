@@ -9,7 +9,7 @@ from PIL import Image
 from torch import Tensor, nn
 
 from segdistill.data import build_dataset
-from segdistill.data.cityscapes import LABEL_IDS
+from segdistill.data.published.cityscapes import LABEL_IDS
 from segdistill.run.evaluation.evaluate import confusion_matrix, evaluate
 from segdistill.run.shipping.server import predict_for_server
 from tests.data import trees

@@ -6,10 +6,10 @@ from typing import Any, NamedTuple
 import numpy as np
 import yaml
 
-from segdistill.data.camvid import CLASSES as CAMVID
-from segdistill.data.cityscapes import CLASSES as CITYSCAPES
-from segdistill.data.cityscapes import LABEL_IDS
 from segdistill.data.dataset import IGNORED, LabelMap, colour_text, generated_palette
+from segdistill.data.published.camvid import CLASSES as CAMVID
+from segdistill.data.published.cityscapes import CLASSES as CITYSCAPES
+from segdistill.data.published.cityscapes import LABEL_IDS
 from segdistill.run.auditing.survey import Survey
 
 Colour = tuple[int, int, int]

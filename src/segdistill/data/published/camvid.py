@@ -4,7 +4,7 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from segdistill.data.dataset import IMAGE_SUFFIXES, LabelMap, Pair, PairDataset, list_names
-from segdistill.data.layout import listed_names
+from segdistill.data.published.layout import listed_names
 from segdistill.names import unknown
 
 CLASSES = {

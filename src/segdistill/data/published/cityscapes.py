@@ -4,7 +4,7 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from segdistill.data.dataset import IGNORED, LabelMap, PairDataset
-from segdistill.data.layout import Files, Layout, paired
+from segdistill.data.published.layout import Files, Layout, paired
 from segdistill.names import unknown
 
 CLASSES = {

@@ -3,7 +3,7 @@
 from pathlib import Path
 
 from segdistill.data.dataset import IGNORED, LabelMap, PairDataset, generated_palette
-from segdistill.data.layout import Files, Layout, paired
+from segdistill.data.published.layout import Files, Layout, paired
 from segdistill.names import unknown
 
 CLASSES = (

@@ -4,7 +4,7 @@ import csv
 from pathlib import Path
 
 from segdistill.data.dataset import LabelMap, PairDataset
-from segdistill.data.layout import Files, Layout, paired
+from segdistill.data.published.layout import Files, Layout, paired
 from segdistill.names import unknown
 
 CLASSES = list(csv.DictReader(Path(__file__).with_suffix(".csv").read_text().splitlines()))
