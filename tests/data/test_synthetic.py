@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 import torch
 
-from segdistill.data.street.dice import Dice
-from segdistill.data.street.paints import CLASSES, paint
-from segdistill.data.synthetic import Synthetic
+from segdistill.data.synthetic.dataset import Synthetic
+from segdistill.data.synthetic.dice import Dice
+from segdistill.data.synthetic.paints import CLASSES, paint
 
 
 @pytest.fixture(scope="module")

@@ -15,7 +15,7 @@ from segdistill.data.published.camvid import CamVid
 from segdistill.data.published.cityscapes import Cityscapes
 from segdistill.data.published.cocostuff import COCOStuff
 from segdistill.data.published.voc import PascalVOC
-from segdistill.data.synthetic import Synthetic
+from segdistill.data.synthetic.dataset import Synthetic
 from segdistill.data.transforms import Augment
 from segdistill.names import unknown
 

@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 
-from segdistill.data.street.dice import Dice
+from segdistill.data.synthetic.dice import Dice
 
 Colour = tuple[int, int, int]
 

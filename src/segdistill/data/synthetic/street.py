@@ -5,12 +5,12 @@ from jaxtyping import UInt8
 from torch import Tensor
 
 from segdistill.data.dataset import IGNORED
-from segdistill.data.street.dice import Dice
-from segdistill.data.street.light import lit
-from segdistill.data.street.paints import CLASSES
-from segdistill.data.street.surroundings import draw_frontage, draw_ground, draw_sky
-from segdistill.data.street.things import draw_bonnet, draw_things
-from segdistill.data.street.view import View
+from segdistill.data.synthetic.dice import Dice
+from segdistill.data.synthetic.light import lit
+from segdistill.data.synthetic.paints import CLASSES
+from segdistill.data.synthetic.surroundings import draw_frontage, draw_ground, draw_sky
+from segdistill.data.synthetic.things import draw_bonnet, draw_things
+from segdistill.data.synthetic.view import View
 
 __all__ = ["CLASSES", "draw_street"]
 

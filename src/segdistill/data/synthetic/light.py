@@ -5,8 +5,8 @@ from jaxtyping import Float, UInt8
 from torch import Tensor
 from torch.nn.functional import interpolate
 
-from segdistill.data.street.dice import Dice
-from segdistill.data.street.paints import CLASSES, FENCE, GRASS, PAVEMENT, ROAD, SKY, TREE
+from segdistill.data.synthetic.dice import Dice
+from segdistill.data.synthetic.paints import CLASSES, FENCE, GRASS, PAVEMENT, ROAD, SKY, TREE
 
 # Standard deviation of the coarse and of the fine texture of a surface, as a part of its light.
 _ROUGHNESS = {SKY: (0.02, 0.0), TREE: (0.10, 0.14), GRASS: (0.05, 0.08), FENCE: (0.03, 0.05)}

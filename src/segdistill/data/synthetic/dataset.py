@@ -5,7 +5,7 @@ from torch import Tensor
 
 from segdistill.data.dataset import SegmentationDataset
 from segdistill.data.randomness import generator_for
-from segdistill.data.street import CLASSES, draw_street
+from segdistill.data.synthetic.street import CLASSES, draw_street
 from segdistill.names import unknown
 
 COUNTS = {"train": 400, "val": 100, "test": 100}

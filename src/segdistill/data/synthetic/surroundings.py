@@ -2,8 +2,8 @@
 
 from collections.abc import Callable
 
-from segdistill.data.street.dice import Dice
-from segdistill.data.street.paints import (
+from segdistill.data.synthetic.dice import Dice
+from segdistill.data.synthetic.paints import (
     BUILDING,
     FENCE,
     GRASS,
@@ -18,8 +18,8 @@ from segdistill.data.street.paints import (
     mixed,
     paint,
 )
-from segdistill.data.street.things import draw_tree
-from segdistill.data.street.view import Point, View, nearness
+from segdistill.data.synthetic.things import draw_tree
+from segdistill.data.synthetic.view import Point, View, nearness
 
 STOREY = 3.2
 """Height of a floor in metres."""

@@ -2,8 +2,8 @@
 
 from collections.abc import Callable
 
-from segdistill.data.street.dice import Dice
-from segdistill.data.street.paints import (
+from segdistill.data.synthetic.dice import Dice
+from segdistill.data.synthetic.paints import (
     CAR,
     PAINTS,
     PERSON,
@@ -14,7 +14,7 @@ from segdistill.data.street.paints import (
     darker,
     paint,
 )
-from segdistill.data.street.view import Point, View, nearness
+from segdistill.data.synthetic.view import Point, View, nearness
 
 Draw = Callable[[View, Dice, float, float], None]
 """Draws a thing that far across the street and at that nearness."""

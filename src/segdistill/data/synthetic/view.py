@@ -14,8 +14,8 @@ from jaxtyping import UInt8
 from PIL import Image, ImageDraw
 from torch import Tensor
 
-from segdistill.data.street.dice import Dice
-from segdistill.data.street.paints import Colour, mixed
+from segdistill.data.synthetic.dice import Dice
+from segdistill.data.synthetic.paints import Colour, mixed
 
 Point = tuple[float, float]
 
