@@ -18,11 +18,11 @@ from segdistill.run.evaluation.profile import compare as compare_profiles
 from segdistill.run.evaluation.profile import table as profile_table
 from segdistill.run.folder import RunFolder
 from segdistill.run.networks import load_run_model, load_teacher
+from segdistill.run.opening import open_split, resolve_device
 from segdistill.run.progress import counting
 from segdistill.run.recipe import parse_recipe
 from segdistill.run.shipping.predict import load_predictor, predict, recipe_protocol
 from segdistill.run.shipping.server import predict_for_server
-from segdistill.run.training.job import open_split, resolve_device
 
 _log = logging.getLogger(__name__)
 

@@ -13,10 +13,10 @@ from segdistill.distillation.method import override
 from segdistill.names import unknown
 from segdistill.run.console import log_table
 from segdistill.run.folder import RunFolder, write_json
+from segdistill.run.opening import open_split, with_teacher_classes
 from segdistill.run.reporting.report import find_runs, summarise
 from segdistill.run.reporting.summary import RunSummary, comparison_rows, comparison_table
 from segdistill.run.reporting.verdict import context, verdicts
-from segdistill.run.training.job import open_split, with_teacher_classes
 from segdistill.run.training.train import train
 
 _log = logging.getLogger(__name__)

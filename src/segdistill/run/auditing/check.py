@@ -17,8 +17,8 @@ from segdistill.run.console import render
 from segdistill.run.evaluation.agreement import missing_labels
 from segdistill.run.evaluation.evaluate import evaluate
 from segdistill.run.networks import load_teacher
+from segdistill.run.opening import resolve_device, with_teacher_classes
 from segdistill.run.progress import counting
-from segdistill.run.training.job import resolve_device, with_teacher_classes
 from segdistill.run.training.teacher_audit import explained, refusal, unmeasurable
 
 _ROWS = 32

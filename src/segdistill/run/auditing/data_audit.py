@@ -9,7 +9,7 @@ from segdistill.config import DataConfig
 from segdistill.data.dataset import IGNORED, MAX_CLASSES, LabelMap, list_names
 from segdistill.data.folder import folder_pairs
 from segdistill.run.auditing.survey import Survey, shared_images, undeclared_line
-from segdistill.run.training.job import open_split, split_options
+from segdistill.run.opening import open_split, split_options
 
 _SHOWN = 8
 """Complaints of one kind that are kept before `and n more`."""

@@ -18,11 +18,11 @@ from segdistill.run.evaluation.profile import compare as compare_profiles
 from segdistill.run.evaluation.protocol import Protocol, evaluating, label_map, multiple_of
 from segdistill.run.folder import RunFolder
 from segdistill.run.networks import load_run_model, load_teacher
+from segdistill.run.opening import open_split
 from segdistill.run.reporting.distances import class_statistics, fitted_to, read_tap, sample_at
 from segdistill.run.reporting.page import Report
 from segdistill.run.reporting.summary import RunSummary, seed_pairs
 from segdistill.run.reporting.views import IGNORE, Distances, Panel, PositionMasks
-from segdistill.run.training.job import open_split
 
 _log = logging.getLogger(__name__)
 _TAP = "features"

@@ -14,10 +14,10 @@ from torch import nn
 from segdistill import __version__
 from segdistill.distillation.catalogue import METHODS
 from segdistill.run.folder import RunFolder
+from segdistill.run.output import output_folder
 from segdistill.run.reporting.page import Report, render
 from segdistill.run.reporting.pictures import Wish, with_pictures
 from segdistill.run.reporting.summary import RunSummary
-from segdistill.run.shipping.predict import output_folder
 
 _log = logging.getLogger(__name__)
 

@@ -21,6 +21,8 @@ from segdistill.run.evaluation.profile import check_size
 from segdistill.run.evaluation.protocol import Protocol, Size, evaluating, label_map
 from segdistill.run.folder import RunFolder, file_sha256, write_atomically, write_json
 from segdistill.run.networks import load_run_model
+from segdistill.run.opening import open_split
+from segdistill.run.output import output_folder
 from segdistill.run.recipe import parse_recipe
 from segdistill.run.shipping.bundle import BUNDLE, write_bundle
 from segdistill.run.shipping.onnx_file import (
@@ -31,9 +33,7 @@ from segdistill.run.shipping.onnx_file import (
     file_info,
     onnx_bytes,
 )
-from segdistill.run.shipping.predict import output_folder
 from segdistill.run.shipping.quantise import gate, quantise
-from segdistill.run.training.job import open_split
 
 _log = logging.getLogger(__name__)
 

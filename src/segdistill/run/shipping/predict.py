@@ -17,6 +17,7 @@ from segdistill.data.dataset import IMAGE_SUFFIXES, generated_palette, list_name
 from segdistill.run.evaluation.protocol import Protocol, Size, evaluating, in_channels, label_map
 from segdistill.run.folder import RunFolder
 from segdistill.run.networks import load_run_model
+from segdistill.run.output import output_folder
 from segdistill.run.recipe import parse_recipe
 from segdistill.run.shipping.onnx_file import OnnxNetwork
 
@@ -222,25 +223,6 @@ def _check_readable(paths: Sequence[Path], channels: int) -> None:
     if bad:
         names = list_names([path.name for path, _ in bad])
         raise ValueError(f"{len(bad)} of {len(paths)} images cannot be read ({names}); {bad[0][1]}")
-
-
-def output_folder(out: str | Path) -> Path:
-    """A folder to write to, made where it does not exist.
-
-    Raises:
-        ValueError: It cannot be written to.
-    """
-    folder = Path(out)
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        probe = folder / ".writable"
-        probe.touch()
-        probe.unlink()
-    except OSError as error:
-        raise ValueError(
-            f"cannot write to {folder} ({error.strerror}): name another folder"
-        ) from None
-    return folder
 
 
 def _targets(paths: Sequence[Path], folder: Path) -> list[tuple[Path, Path]]:

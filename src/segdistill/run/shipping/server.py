@@ -11,7 +11,7 @@ from torch import nn
 from segdistill.data.dataset import SegmentationDataset
 from segdistill.data.transforms import resize_image
 from segdistill.run.evaluation.protocol import Protocol, Size, evaluating, label_map
-from segdistill.run.shipping.predict import output_folder
+from segdistill.run.output import output_folder
 
 
 def predict_for_server(

@@ -24,17 +24,10 @@ from segdistill.run.evaluation.evaluate import Evaluation
 from segdistill.run.evaluation.profile import profile
 from segdistill.run.folder import RunFolder, file_sha256, write_json
 from segdistill.run.networks import build_student, load_teacher, save_network
+from segdistill.run.opening import open_split, resolve_device, with_teacher_classes
 from segdistill.run.recipe import parse_recipe
 from segdistill.run.training.checkpoint import NEWEST, PREVIOUS, drop_checkpoints, load_checkpoint
-from segdistill.run.training.job import (
-    Job,
-    evaluate_with,
-    make_fabric,
-    open_split,
-    resolve_device,
-    share_state,
-    with_teacher_classes,
-)
+from segdistill.run.training.job import Job, evaluate_with, make_fabric, share_state
 from segdistill.run.training.loop import Loop, Validation, write_row
 from segdistill.run.training.teacher_audit import audit_teacher, shared_files
 
