@@ -13,13 +13,13 @@ from segdistill.run.auditing.data_audit import Findings, Split, judge, open_for_
 from segdistill.run.auditing.proposal import proposals
 from segdistill.run.auditing.survey import Survey, survey
 from segdistill.run.auditing.suspects import suspect
+from segdistill.run.auditing.teacher import explained, refusal, unmeasurable
 from segdistill.run.console import render
 from segdistill.run.evaluation.agreement import missing_labels
 from segdistill.run.evaluation.evaluate import evaluate
 from segdistill.run.networks import load_teacher
 from segdistill.run.opening import resolve_device, with_teacher_classes
 from segdistill.run.progress import counting
-from segdistill.run.training.teacher_audit import explained, refusal, unmeasurable
 
 _ROWS = 32
 """Rows of undeclared ids in the table before `and n more`."""

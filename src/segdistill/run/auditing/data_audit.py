@@ -166,3 +166,13 @@ def _judge_both(splits: Sequence[Split], surveys: Sequence[Survey], found: Findi
             f"{splits[1].name} and {splits[0].name} share {len(both)} group(s) of frames that look "
             f"alike ({list_names(both)}): figures read above those of unseen ones"
         )
+
+
+def shared_files(train_set: Any, val_set: Any) -> list[str]:
+    """Names of the evaluation samples whose image file is trained on, too; no file is opened.
+
+    `segdistill check` compares the pixels.
+    """
+    sets = [getattr(dataset, "pairs", []) for dataset in (train_set, val_set)]
+    trained = {pair.image.resolve() for pair in sets[0]}
+    return [pair.name for pair in sets[1] if pair.image.resolve() in trained]

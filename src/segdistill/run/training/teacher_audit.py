@@ -6,13 +6,12 @@ from typing import Any
 from lightning_fabric import Fabric
 
 from segdistill.config import to_dict
-from segdistill.run.auditing.suspects import Cause, suspect
+from segdistill.run.auditing.suspects import suspect
+from segdistill.run.auditing.teacher import explained, refusal, unmeasurable
 from segdistill.run.folder import RunFolder, write_json
 from segdistill.run.training.job import Job, evaluate_with
 
 _log = logging.getLogger(__name__)
-CHANCE = 5.0
-"""Below this mIoU in per cent, and below one over the number of classes, a teacher knows nothing."""
 
 
 def audit_teacher(job: Job, fabric: Fabric, write: bool = True) -> dict[str, Any]:
@@ -60,38 +59,6 @@ def audit_teacher(job: Job, fabric: Fabric, write: bool = True) -> dict[str, Any
     return record
 
 
-def refusal(percent: float, least: float | None, classes: int) -> str:
-    """Why a teacher of this mIoU (0 to 100) teaches nothing; "" where it may.
-
-    Args:
-        percent: Its mIoU.
-        least: `teacher.min_miou`.
-        classes: Number of classes.
-    """
-    if least is not None:
-        return f"under teacher.min_miou {least}" if percent < least else ""
-    return "no better than chance" if percent < min(100 / classes, CHANCE) else ""
-
-
-def explained(refused: str, cause: Cause | None) -> str:
-    """What is wrong with a teacher and what to do, in one line."""
-    if cause is not None:
-        return f"{refused or 'not read as it was trained'}; {cause}"
-    look = "its weights, the order of its channels and classes, and its normalisation"
-    go_on = "" if "min_miou" in refused else " (teacher.min_miou 0 goes on all the same)"
-    return f"{refused}: look at {look}{go_on}"
-
-
-def shared_files(train_set: Any, val_set: Any) -> list[str]:
-    """Names of the evaluation samples whose image file is trained on, too; no file is opened.
-
-    `segdistill check` compares the pixels.
-    """
-    sets = [getattr(dataset, "pairs", []) for dataset in (train_set, val_set)]
-    trained = {pair.image.resolve() for pair in sets[0]}
-    return [pair.name for pair in sets[1] if pair.image.resolve() in trained]
-
-
 def _unmeasured(job: Job, write: bool) -> dict[str, Any]:
     config, split = job.recipe.teacher, job.recipe.data.val_split
     if refused := unmeasurable(config.min_miou if config is not None else None, split):
@@ -101,16 +68,6 @@ def _unmeasured(job: Job, write: bool) -> dict[str, Any]:
         write_json(job.out / "teacher.json", record)
         _log.info("teacher: not measured, as %s has no labels (%s)", split, _where(job.origin))
     return record
-
-
-def unmeasurable(least: float | None, split: str) -> str:
-    """What is wrong with asking a least mIoU of a split without labels; "" where none is asked."""
-    if not least:
-        return ""
-    return (
-        f"teacher.min_miou {least} cannot be checked, as {split} has no labels: leave it out, or "
-        "name a labelled data.val_split"
-    )
 
 
 def _where(origin: dict[str, Any]) -> str:

@@ -18,6 +18,7 @@ from segdistill.data.transforms import Augment
 from segdistill.distillation.catalogue import build_method
 from segdistill.distillation.distiller import Distiller, TapRow
 from segdistill.distillation.method import Method
+from segdistill.run.auditing.data_audit import shared_files
 from segdistill.run.environment import describe_environment, differences
 from segdistill.run.evaluation.agreement import Agreement, missing_labels
 from segdistill.run.evaluation.evaluate import Evaluation
@@ -29,7 +30,7 @@ from segdistill.run.recipe import parse_recipe
 from segdistill.run.training.checkpoint import NEWEST, PREVIOUS, drop_checkpoints, load_checkpoint
 from segdistill.run.training.job import Job, evaluate_with, make_fabric, share_state
 from segdistill.run.training.loop import Loop, Validation, write_row
-from segdistill.run.training.teacher_audit import audit_teacher, shared_files
+from segdistill.run.training.teacher_audit import audit_teacher
 
 _log = logging.getLogger(__name__)
 _FREE = {"workers", "log_every", "save_every", "device"}
