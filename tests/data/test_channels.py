@@ -5,7 +5,7 @@ import pytest
 import torch
 from PIL import Image
 
-from segdistill.data.dataset import read_image
+from segdistill.data.files import read_image
 from segdistill.data.folder import Folder
 from segdistill.data.loader import training_loader
 from segdistill.data.transforms import Augment

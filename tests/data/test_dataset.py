@@ -5,14 +5,9 @@ import pytest
 import torch
 from PIL import Image
 
-from segdistill.data.dataset import (
-    LabelMap,
-    Pair,
-    PairDataset,
-    generated_palette,
-    read_image,
-    read_mask,
-)
+from segdistill.data.dataset import Pair, PairDataset, generated_palette
+from segdistill.data.files import read_image, read_mask
+from segdistill.data.label_map import LabelMap
 from tests.data.files import ids, save_image, save_mask
 
 IDENTITY = LabelMap(None, 3)

@@ -7,8 +7,9 @@ from typing import Any
 
 from torch.utils.data import Dataset
 
-from segdistill.data.dataset import IGNORED, LabelMap, Sample, SegmentationDataset
+from segdistill.data.dataset import Sample, SegmentationDataset
 from segdistill.data.folder import Folder
+from segdistill.data.label_map import IGNORED, LabelMap
 from segdistill.data.loader import Batch, evaluation_loader, training_loader
 from segdistill.data.published.ade20k import ADE20K
 from segdistill.data.published.camvid import CamVid

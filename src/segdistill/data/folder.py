@@ -5,7 +5,9 @@ from pathlib import Path
 from typing import Any
 
 from segdistill.data.channels import ARRAY_SUFFIX
-from segdistill.data.dataset import IMAGE_SUFFIXES, LabelMap, Pair, PairDataset, list_names
+from segdistill.data.dataset import Pair, PairDataset, list_names
+from segdistill.data.files import IMAGE_SUFFIXES
+from segdistill.data.label_map import LabelMap
 from segdistill.data.randomness import key_number
 from segdistill.names import unknown
 

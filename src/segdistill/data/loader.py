@@ -18,7 +18,8 @@ from jaxtyping import Float, Int64, Num
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, Subset
 
-from segdistill.data.dataset import IGNORED, SegmentationDataset
+from segdistill.data.dataset import SegmentationDataset
+from segdistill.data.label_map import IGNORED
 from segdistill.data.randomness import generator_for
 from segdistill.data.transforms import Augment, resize_image
 

@@ -9,7 +9,7 @@ from torch import Tensor
 from torch.nn.functional import interpolate, pad
 
 from segdistill.data.channels import in_unit_range
-from segdistill.data.dataset import IGNORED
+from segdistill.data.label_map import IGNORED
 
 PADDING_COLOUR = (124, 116, 104)
 """Mean RGB of ImageNet: about zero once a network has normalised it."""

@@ -3,7 +3,7 @@
 import pytest
 import yaml
 
-from segdistill.data.dataset import LabelMap
+from segdistill.data.label_map import LabelMap
 from segdistill.data.published.camvid import CLASSES as CAMVID
 from segdistill.data.published.cityscapes import LABEL_IDS
 from segdistill.run.auditing.proposal import propose, propose_colours

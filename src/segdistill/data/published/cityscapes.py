@@ -3,7 +3,8 @@
 from collections.abc import Iterable
 from pathlib import Path
 
-from segdistill.data.dataset import IGNORED, LabelMap, PairDataset
+from segdistill.data.dataset import PairDataset
+from segdistill.data.label_map import IGNORED, LabelMap
 from segdistill.data.published.layout import Files, Layout, paired
 from segdistill.names import unknown
 

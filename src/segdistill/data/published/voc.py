@@ -2,7 +2,8 @@
 
 from pathlib import Path
 
-from segdistill.data.dataset import IGNORED, LabelMap, PairDataset, generated_palette
+from segdistill.data.dataset import PairDataset, generated_palette
+from segdistill.data.label_map import IGNORED, LabelMap
 from segdistill.data.published.layout import Files, Layout, paired
 from segdistill.names import unknown
 

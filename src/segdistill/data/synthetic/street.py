@@ -4,7 +4,7 @@ import torch
 from jaxtyping import UInt8
 from torch import Tensor
 
-from segdistill.data.dataset import IGNORED
+from segdistill.data.label_map import IGNORED
 from segdistill.data.synthetic.dice import Dice
 from segdistill.data.synthetic.light import lit
 from segdistill.data.synthetic.paints import CLASSES

@@ -7,7 +7,8 @@ from rich.console import Console
 from rich.table import Table
 
 from segdistill.config import DataConfig, Recipe, to_dict
-from segdistill.data.dataset import colour_text, list_names
+from segdistill.data.dataset import list_names
+from segdistill.data.label_map import colour_text
 from segdistill.distillation.catalogue import build_method
 from segdistill.run.auditing.data_audit import Findings, Split, judge, open_for_audit
 from segdistill.run.auditing.proposal import proposals

@@ -6,8 +6,9 @@ from inspect import signature
 from typing import Any
 
 from segdistill.config import DataConfig
-from segdistill.data.dataset import IGNORED, MAX_CLASSES, LabelMap, list_names
+from segdistill.data.dataset import list_names
 from segdistill.data.folder import folder_pairs
+from segdistill.data.label_map import IGNORED, MAX_CLASSES, LabelMap
 from segdistill.run.auditing.survey import Survey, shared_images, undeclared_line
 from segdistill.run.opening import open_split, split_options
 

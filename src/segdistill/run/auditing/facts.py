@@ -7,14 +7,8 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from segdistill.data.dataset import (
-    DEEP_MODES,
-    ID_MODES,
-    Pair,
-    colour_codes,
-    open_mask,
-    read_image,
-)
+from segdistill.data.dataset import Pair
+from segdistill.data.files import DEEP_MODES, ID_MODES, colour_codes, open_mask, read_image
 from segdistill.data.loader import read_sample
 
 Size = tuple[int, int]

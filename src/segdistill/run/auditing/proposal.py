@@ -6,7 +6,8 @@ from typing import Any, NamedTuple
 import numpy as np
 import yaml
 
-from segdistill.data.dataset import IGNORED, LabelMap, colour_text, generated_palette
+from segdistill.data.dataset import generated_palette
+from segdistill.data.label_map import IGNORED, LabelMap, colour_text
 from segdistill.data.published.camvid import CLASSES as CAMVID
 from segdistill.data.published.cityscapes import CLASSES as CITYSCAPES
 from segdistill.data.published.cityscapes import LABEL_IDS

@@ -9,14 +9,8 @@ from typing import Any
 
 import numpy as np
 
-from segdistill.data.dataset import (
-    IGNORED,
-    LabelMap,
-    Pair,
-    PairDataset,
-    colour_text,
-    list_names,
-)
+from segdistill.data.dataset import Pair, PairDataset, list_names
+from segdistill.data.label_map import IGNORED, LabelMap, colour_text
 from segdistill.run.auditing.facts import Facts, Size, pair_facts, sample_facts
 
 _AHEAD = 256

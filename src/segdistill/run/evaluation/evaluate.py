@@ -9,7 +9,8 @@ from jaxtyping import Int, Int64
 from torch import Tensor, nn
 from torch.utils.data import Dataset
 
-from segdistill.data.dataset import IGNORED, require_labels
+from segdistill.data.dataset import require_labels
+from segdistill.data.label_map import IGNORED
 from segdistill.data.loader import evaluation_loader
 from segdistill.run.evaluation.protocol import Protocol, Size, evaluating, label_map
 

@@ -13,7 +13,8 @@ from torch import Tensor, nn
 
 from segdistill.config import to_dict
 from segdistill.data.channels import ARRAY_SUFFIX, in_unit_range, visible
-from segdistill.data.dataset import IMAGE_SUFFIXES, generated_palette, list_names, read_image
+from segdistill.data.dataset import generated_palette, list_names
+from segdistill.data.files import IMAGE_SUFFIXES, read_image
 from segdistill.run.evaluation.protocol import Protocol, Size, evaluating, in_channels, label_map
 from segdistill.run.folder import RunFolder
 from segdistill.run.networks import load_run_model
