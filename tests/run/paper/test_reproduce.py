@@ -10,6 +10,7 @@ import yaml
 from segdistill.config import to_dict
 from segdistill.distillation.catalogue import METHODS
 from segdistill.losses import LOSSES
+from segdistill.run.paper import layout
 from segdistill.run.paper import reproduce as module
 from segdistill.run.paper.published import exhibit
 from segdistill.run.paper.reproduce import place_runs, reproduce
@@ -27,7 +28,7 @@ def counts_at_hand(monkeypatch: pytest.MonkeyPatch) -> None:
     def counts(network: str) -> dict[str, float] | None:
         return {"params": 13.068, "flops": 125.83} if network.startswith("pspnet_r") else None
 
-    monkeypatch.setattr(paper_layout, "counted", counts)
+    monkeypatch.setattr(layout, "counted", counts)
 
 
 def made_up(

@@ -18,7 +18,7 @@ from segdistill.run.training.loop import learning_rate_factor
 from segdistill.run.training.train import train
 from tests.run import small
 
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[3]
 
 
 @pytest.fixture(scope="module")
