@@ -10,8 +10,9 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from segdistill.data.channels import in_unit_range
-from segdistill.data.files import read_image, read_mask
+from segdistill.data.files import read_mask, read_seen
 from segdistill.data.label_map import IGNORED, LabelMap
+from segdistill.data.orientation import check_orientation
 from segdistill.names import unknown
 
 
@@ -134,6 +135,10 @@ class PairDataset(SegmentationDataset):
         groups: Keep only the pairs of these groups.
         limit: Keep only this many pairs, the first ones.
         cache: Keep what was read in memory as uint8.
+        orientation: Where images carry an orientation tag (EXIF) and their masks carry none: `upright` for
+            masks that fit the picture as a viewer shows it, `stored` for masks that fit the pixels as
+            stored. None: such pairs are refused unless their sizes tell. Images and masks are always
+            given upright.
     """
 
     def __init__(
@@ -146,6 +151,7 @@ class PairDataset(SegmentationDataset):
         groups: Iterable[str] | None = None,
         limit: int | None = None,
         cache: bool = False,
+        orientation: str | None = None,
     ) -> None:
         super().__init__(
             [pair.name for pair in pairs],
@@ -158,16 +164,17 @@ class PairDataset(SegmentationDataset):
         )
         self.pairs = [pairs[i] for i in self._places]
         self.label_map = label_map
+        self.orientation = check_orientation(orientation)
         self.labelled = any(pair.mask is not None for pair in self.pairs)
         self._all_pairs = pairs
 
     def load(self, place: int) -> tuple[Num[Tensor, "c h w"], UInt8[Tensor, "h w"]]:
-        """Image and label of a pair, as they are on disk."""
+        """Image and label of a pair, upright."""
         pair = self._all_pairs[place]
-        image = read_image(pair.image, pair.channels)
+        image, seen = read_seen(pair.image, pair.channels)
         if pair.mask is None:
             return image, torch.full(image.shape[-2:], IGNORED, dtype=torch.uint8)
-        label = read_mask(pair.mask, self.label_map)
+        label = read_mask(pair.mask, self.label_map, seen, self.orientation)
         if image.shape[-2:] != label.shape:
             (h, w), (label_h, label_w) = image.shape[-2:], label.shape
             raise ValueError(

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from segdistill.data.channels import ARRAY_SUFFIX, read_array, stored
 from segdistill.data.label_map import LabelMap, colour_text
+from segdistill.data.orientation import Orientation, Seen, mask_turn, orientation_tag, turned
 
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff", ".webp")
 ID_MODES = ("L", "P", "1", "I;16", "I;16B", "I")
@@ -20,10 +21,11 @@ _UNREADABLE = (OSError, SyntaxError, ValueError, Image.DecompressionBombError)
 
 
 def read_image(path: Path | str, channels: int = 3) -> Num[Tensor, "c h w"]:
-    """An image file as RGB, uint8; or with another number of channels, as it is stored.
+    """An image file as RGB, uint8, upright; or with another number of channels, as it is stored.
 
-    As RGB, grey, palette and RGBA pictures are converted and more than 8 bits refused. Nothing is converted for any
-    other number: black and white and grey have 1 channel, grey with alpha 2, RGBA and CMYK 4; grey of 16 bits or in
+    Every picture with an orientation tag (EXIF) is turned as a viewer shows it. As RGB, grey, palette and
+    RGBA pictures are converted and more than 8 bits refused. Nothing is converted for any other number:
+    black and white and grey have 1 channel, grey with alpha 2, RGBA and CMYK 4; grey of 16 bits or in
     floating point comes as float32 in 0..1. A `.npy` array, `h w` or `h w c`, is never converted.
 
     Args:
@@ -34,66 +36,99 @@ def read_image(path: Path | str, channels: int = 3) -> Num[Tensor, "c h w"]:
         FileNotFoundError: There is no such file.
         ValueError: The file is damaged, no image, or not of these channels and bits.
     """
+    return read_seen(path, channels)[0]
+
+
+def read_seen(path: Path | str, channels: int = 3) -> tuple[Num[Tensor, "c h w"], Seen]:
+    """As `read_image`, with what the image's mask must know of it."""
     if Path(path).suffix.lower() == ARRAY_SUFFIX:
-        return stored(read_array(path), channels, f"{path}: an array")
-    with _opened(path, "image") as image:
-        if channels != 3:
-            if image.mode in ("P", "PA"):
-                raise ValueError(
-                    f"{path}: a palette image; expected {channels} channels as they are stored: "
-                    "save it as grey or in colour"
-                )
-            return stored(np.array(image), channels, f"{path}: an image of mode {image.mode}")
-        if image.mode in DEEP_MODES:
+        pixels, tag = stored(read_array(path), channels, f"{path}: an array"), None
+    else:
+        image, tag = _upright(path, "image")
+        pixels = _pixels(image, path, channels)
+    return pixels, Seen(path, tag, (pixels.shape[2], pixels.shape[1]))
+
+
+def _pixels(image: Image.Image, path: Path | str, channels: int) -> Num[Tensor, "c h w"]:
+    if channels != 3:
+        if image.mode in ("P", "PA"):
             raise ValueError(
-                f"{path}: the image has more than 8 bits a channel (mode {image.mode}); "
-                "expected 8-bit RGB: convert it first"
+                f"{path}: a palette image; expected {channels} channels as they are stored: "
+                "save it as grey or in colour"
             )
-        pixels = np.array(image.convert("RGB"))
+        return stored(np.array(image), channels, f"{path}: an image of mode {image.mode}")
+    if image.mode in DEEP_MODES:
+        raise ValueError(
+            f"{path}: the image has more than 8 bits a channel (mode {image.mode}); "
+            "expected 8-bit RGB: convert it first"
+        )
     # Left in the order of the file (channels last in memory): no copy, and as fast to resize.
-    return torch.from_numpy(pixels).permute(2, 0, 1)
+    return torch.from_numpy(np.array(image.convert("RGB"))).permute(2, 0, 1)
 
 
-def read_mask(path: Path | str, label_map: LabelMap) -> UInt8[Tensor, "h w"]:
-    """A mask file as class numbers, 255 ignored.
+def read_mask(
+    path: Path | str,
+    label_map: LabelMap,
+    image: Seen | None = None,
+    orientation: Orientation | None = None,
+) -> UInt8[Tensor, "h w"]:
+    """A mask file as class numbers, 255 ignored, upright as `open_mask` has it.
 
     Ids are the stored values: grey values, palette *indices* (not colours), or 16-bit values. With
     a mapping of colours they are the colours, of palette images too.
 
+    Args:
+        path: The file.
+        label_map: From ids to classes.
+        image: The image that the mask belongs to.
+        orientation: What masks without an orientation tag fit; see `Orientation`.
+
     Raises:
         FileNotFoundError: There is no such file.
-        ValueError: The file is damaged, lossy (JPEG), in colour, or holds an undeclared id.
+        ValueError: The file is damaged, lossy (JPEG), in colour, holds an undeclared id, or fits its
+            image either way.
     """
-    with open_mask(path) as image:
-        if label_map.by_colour and image.mode not in DEEP_MODES:
-            raw = colour_codes(image)
-        elif image.mode in ID_MODES:
-            raw = np.array(image)
+    with open_mask(path, image, orientation) as mask:
+        if label_map.by_colour and mask.mode not in DEEP_MODES:
+            raw = colour_codes(mask)
+        elif mask.mode in ID_MODES:
+            raw = np.array(mask)
         else:
-            raise ValueError(_colour_mask(path, image))
+            raise ValueError(_colour_mask(path, mask))
     return torch.from_numpy(label_map.apply(raw, str(path)))
 
 
-def open_mask(path: Path | str) -> Image.Image:
-    """A mask file, decoded, in whatever mode it is stored.
+def open_mask(
+    path: Path | str, image: Seen | None = None, orientation: Orientation | None = None
+) -> Image.Image:
+    """A mask file, decoded and upright, in whatever mode it is stored.
+
+    It is turned by its own orientation tag; without one as `mask_turn` says.
+
+    Args:
+        path: The file.
+        image: The image that the mask belongs to; None: the mask's own tag is all there is.
+        orientation: What masks without a tag fit.
 
     Raises:
         FileNotFoundError: There is no such file.
-        ValueError: The file is damaged or lossy (JPEG).
+        ValueError: The file is damaged or lossy (JPEG), or fits its image either way.
     """
-    image = _opened(path, "mask")
-    if image.format in ("JPEG", "MPO"):
-        raise ValueError(
-            f"{path}: a JPEG mask is lossy and its ids are not those that were drawn; "
-            "export the masks as PNG"
-        )
-    return image
+    mask, tag = _upright(path, "mask")
+    if tag is None and image is not None:
+        mask = turned(mask, mask_turn(path, mask.size, image, orientation))
+    return mask
 
 
-def _opened(path: Path | str, kind: str) -> Image.Image:
+def _upright(path: Path | str, kind: str) -> tuple[Image.Image, int | None]:
+    """A decoded picture, turned by its own orientation tag, and that tag."""
     try:
-        image = Image.open(path)
-        image.load()
+        with Image.open(path) as image:
+            tag = orientation_tag(image)
+            image.load()
+            lossy = image.format in ("JPEG", "MPO")
+            # Pillow turns TIFF files while it loads them, and drops the tag.
+            upright = turned(image, orientation_tag(image))
     except FileNotFoundError:
         raise FileNotFoundError(f"{path}: no such {kind} file") from None
     except _UNREADABLE as error:
@@ -101,7 +136,12 @@ def _opened(path: Path | str, kind: str) -> Image.Image:
             f"{path}: cannot read this {kind} ({str(error).splitlines()[0]}); "
             "the file is damaged or not an image: replace it or take it out"
         ) from None
-    return image
+    if lossy and kind == "mask":
+        raise ValueError(
+            f"{path}: a JPEG mask is lossy and its ids are not those that were drawn; "
+            "export the masks as PNG"
+        )
+    return upright, tag
 
 
 def _colour_mask(path: Path | str, image: Image.Image) -> str:

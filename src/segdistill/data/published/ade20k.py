@@ -34,6 +34,7 @@ class ADE20K(PairDataset):
         split: `train`, `val` or `test`.
         limit: Keep only this many images, the first ones.
         cache: Keep decoded images in memory (about 1.5 MB an image).
+        orientation: What masks without an orientation tag fit: `upright` or `stored`; see `PairDataset`.
 
     Raises:
         FileNotFoundError: `root` is laid out otherwise, or a mask is missing.
@@ -49,6 +50,7 @@ class ADE20K(PairDataset):
         *,
         limit: int | None = None,
         cache: bool = False,
+        orientation: str | None = None,
     ) -> None:
         if split not in SPLITS:
             raise ValueError(unknown("ADE20K split", split, SPLITS))
@@ -63,4 +65,5 @@ class ADE20K(PairDataset):
             [[int(row[channel]) for channel in ("red", "green", "blue")] for row in CLASSES],
             limit=limit,
             cache=cache,
+            orientation=orientation,
         )

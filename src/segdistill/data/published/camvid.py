@@ -52,6 +52,7 @@ class CamVid(PairDataset):
         groups: Keep only these drives.
         limit: Keep only this many frames, the first ones.
         cache: Keep decoded frames in memory (0.7 MB a frame).
+        orientation: What masks without an orientation tag fit: `upright` or `stored`; see `PairDataset`.
 
     Raises:
         FileNotFoundError: `root` has neither layout, or a listed frame is missing.
@@ -66,6 +67,7 @@ class CamVid(PairDataset):
         groups: Iterable[str] | None = None,
         limit: int | None = None,
         cache: bool = False,
+        orientation: str | None = None,
     ) -> None:
         if split not in SPLITS:
             raise ValueError(unknown("CamVid split", split, SPLITS))
@@ -81,6 +83,7 @@ class CamVid(PairDataset):
             groups=groups,
             limit=limit,
             cache=cache,
+            orientation=orientation,
         )
 
 

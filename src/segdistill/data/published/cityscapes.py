@@ -57,6 +57,7 @@ class Cityscapes(PairDataset):
         groups: Keep only these cities.
         limit: Keep only this many frames, the first ones.
         cache: Keep decoded frames in memory (8 MB a frame).
+        orientation: What masks without an orientation tag fit: `upright` or `stored`; see `PairDataset`.
 
     Raises:
         FileNotFoundError: `root` is laid out otherwise, or a mask is missing.
@@ -75,6 +76,7 @@ class Cityscapes(PairDataset):
         groups: Iterable[str] | None = None,
         limit: int | None = None,
         cache: bool = False,
+        orientation: str | None = None,
     ) -> None:
         if split not in SPLITS:
             raise ValueError(unknown("Cityscapes split", split, SPLITS))
@@ -93,6 +95,7 @@ class Cityscapes(PairDataset):
             groups=groups,
             limit=limit,
             cache=cache,
+            orientation=orientation,
         )
 
 

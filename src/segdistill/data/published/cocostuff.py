@@ -35,6 +35,7 @@ class COCOStuff(PairDataset):
         split: `train` or `val`.
         limit: Keep only this many images, the first ones.
         cache: Keep decoded images in memory (about 1.2 MB an image).
+        orientation: What masks without an orientation tag fit: `upright` or `stored`; see `PairDataset`.
 
     Raises:
         FileNotFoundError: `root` is laid out otherwise, or a map is missing.
@@ -48,6 +49,7 @@ class COCOStuff(PairDataset):
         *,
         limit: int | None = None,
         cache: bool = False,
+        orientation: str | None = None,
     ) -> None:
         if split not in SPLITS:
             raise ValueError(unknown("COCO-Stuff split", split, SPLITS))
@@ -61,4 +63,5 @@ class COCOStuff(PairDataset):
             [row["name"] for row in CLASSES],
             limit=limit,
             cache=cache,
+            orientation=orientation,
         )

@@ -60,6 +60,7 @@ class PascalVOC(PairDataset):
         split: `train`, `train_aug`, `val` or `test`.
         limit: Keep only this many images, the first ones.
         cache: Keep decoded images in memory (0.7 MB an image).
+        orientation: What masks without an orientation tag fit: `upright` or `stored`; see `PairDataset`.
 
     Raises:
         FileNotFoundError: `root` is laid out otherwise, or a listed file is missing.
@@ -75,6 +76,7 @@ class PascalVOC(PairDataset):
         *,
         limit: int | None = None,
         cache: bool = False,
+        orientation: str | None = None,
     ) -> None:
         if split not in MASKS:
             raise ValueError(unknown("Pascal VOC split", split, MASKS))
@@ -91,4 +93,5 @@ class PascalVOC(PairDataset):
             [(0, 0, 0), *generated_palette(len(CLASSES) - 1)],
             limit=limit,
             cache=cache,
+            orientation=orientation,
         )

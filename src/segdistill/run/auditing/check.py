@@ -47,7 +47,7 @@ def check(recipe: Recipe, name: str = "RECIPE") -> None:
     surveys = []
     for split in splits:
         with counting(f"reading {split.name}") as progress:
-            surveys.append(survey(split.dataset, split.label_map, progress))
+            surveys.append(survey(split.dataset, split.label_map, progress, split.orientation))
         _say_split(split, surveys[-1])
     masked = [pair for pair in zip(splits, surveys, strict=True) if pair[0].labelled]
     if len({tuple(split.classes) for split, _ in masked}) == 1:

@@ -1,6 +1,7 @@
 """What is wrong with the files of a recipe's splits, and what is odd about them."""
 
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from inspect import signature
 from typing import Any
@@ -9,6 +10,7 @@ from segdistill.config import DataConfig
 from segdistill.data.dataset import list_names
 from segdistill.data.folder import folder_pairs
 from segdistill.data.label_map import IGNORED, MAX_CLASSES, LabelMap
+from segdistill.data.orientation import Orientation, check_orientation, unclear_orientations
 from segdistill.run.auditing.survey import Survey, shared_images, undeclared_line
 from segdistill.run.opening import open_split, split_options
 
@@ -56,6 +58,7 @@ class Split:
         classes: Names of the classes; empty where none are declared.
         label_map: The declared mapping, where one can be used.
         labelled: Whether there are labels.
+        orientation: What masks without an orientation tag fit, as declared.
     """
 
     name: str
@@ -64,6 +67,7 @@ class Split:
     classes: list[str]
     label_map: LabelMap | None
     labelled: bool = True
+    orientation: Orientation | None = None
 
 
 def open_for_audit(config: DataConfig, which: str, found: Findings, labelled: bool = True) -> Split:
@@ -78,7 +82,15 @@ def open_for_audit(config: DataConfig, which: str, found: Findings, labelled: bo
     label_map = getattr(dataset, "label_map", None)
     if label_map is None and 0 < len(classes) <= MAX_CLASSES:
         label_map = LabelMap(None, len(classes))
-    return Split(name, dataset, True, classes, label_map, getattr(dataset, "labelled", True))
+    return Split(
+        name,
+        dataset,
+        True,
+        classes,
+        label_map,
+        getattr(dataset, "labelled", True),
+        getattr(dataset, "orientation", None),
+    )
 
 
 def _open_leniently(config: DataConfig, which: str, name: str, found: Findings) -> Split:
@@ -100,7 +112,10 @@ def _open_leniently(config: DataConfig, which: str, name: str, found: Findings) 
         found.blame([str(error)])
         return Split(name, None, False, classes, label_map)
     found.blame(unpaired)
-    return Split(name, pairs, False, [str(c) for c in classes], label_map)
+    orientation: Orientation | None = None
+    with suppress(ValueError):  # noted already
+        orientation = check_orientation(options.get("orientation"))
+    return Split(name, pairs, False, [str(c) for c in classes], label_map, orientation=orientation)
 
 
 def judge(splits: Sequence[Split], surveys: Sequence[Survey], found: Findings) -> None:
@@ -177,3 +192,19 @@ def shared_files(train_set: Any, val_set: Any) -> list[str]:
     sets = [getattr(dataset, "pairs", []) for dataset in (train_set, val_set)]
     trained = {pair.image.resolve() for pair in sets[0]}
     return [pair.name for pair in sets[1] if pair.image.resolve() in trained]
+
+
+def refuse_unclear_orientation(*datasets: Any) -> None:
+    """Refuse pairs of image and mask that fit each other either way; only headers are read.
+
+    Raises:
+        ValueError: Images carry an orientation tag, their masks carry none, the sizes do not tell, and
+            nothing is declared. One line names the files and what to declare.
+    """
+    lines = []
+    for dataset in datasets:
+        pairs = getattr(dataset, "pairs", [])
+        files = [(pair.image, pair.mask) for pair in pairs if pair.mask is not None]
+        lines += unclear_orientations(files, getattr(dataset, "orientation", None))
+    if lines:
+        raise ValueError("; ".join(_by_cause(list(dict.fromkeys(lines)))))

@@ -8,8 +8,9 @@ import numpy as np
 from PIL import Image
 
 from segdistill.data.dataset import Pair
-from segdistill.data.files import DEEP_MODES, ID_MODES, colour_codes, open_mask, read_image
+from segdistill.data.files import DEEP_MODES, ID_MODES, colour_codes, open_mask, read_seen
 from segdistill.data.loader import read_sample
+from segdistill.data.orientation import Orientation, Seen
 
 Size = tuple[int, int]
 
@@ -44,17 +45,21 @@ class Facts:
     fault: str = ""
 
 
-def pair_facts(pair: Pair, by_colour: bool = False) -> Facts:
+def pair_facts(
+    pair: Pair, by_colour: bool = False, orientation: Orientation | None = None
+) -> Facts:
     """Look at one pair of files.
 
     Args:
         pair: The files.
         by_colour: Whether masks in colour are what is expected.
+        orientation: What masks without an orientation tag fit, as declared.
     """
     facts = Facts(pair.name, str(pair.mask or pair.name))
     faults = []
+    seen: Seen | None = None
     try:
-        image = read_image(pair.image, pair.channels)
+        image, seen = read_seen(pair.image, pair.channels)
         facts.image_size = (image.shape[2], image.shape[1])
         facts.digest = _digest(image.permute(1, 2, 0).numpy())
     except (ValueError, OSError) as error:
@@ -63,7 +68,7 @@ def pair_facts(pair: Pair, by_colour: bool = False) -> Facts:
         facts.fault = "; ".join(faults)
         return facts
     try:
-        with open_mask(pair.mask) as mask:
+        with open_mask(pair.mask, seen, orientation) as mask:
             faults += _mask_faults(pair, mask, facts, by_colour)
     except (ValueError, OSError) as error:
         faults.append(str(error))

@@ -11,6 +11,7 @@ import numpy as np
 
 from segdistill.data.dataset import Pair, PairDataset, list_names
 from segdistill.data.label_map import IGNORED, LabelMap, colour_text
+from segdistill.data.orientation import Orientation
 from segdistill.run.auditing.facts import Facts, Size, pair_facts, sample_facts
 
 _AHEAD = 256
@@ -144,7 +145,10 @@ class Survey:
 
 
 def survey(
-    dataset: Any, label_map: LabelMap | None, progress: Callable[[int, int], None] | None = None
+    dataset: Any,
+    label_map: LabelMap | None,
+    progress: Callable[[int, int], None] | None = None,
+    orientation: Orientation | None = None,
 ) -> Survey:
     """Read every image and mask once, on several threads, and keep nothing but counts.
 
@@ -153,11 +157,12 @@ def survey(
             ids of the last are counted after its own mapping.
         label_map: The declared mapping.
         progress: Called with (done, to do) after each.
+        orientation: What masks without an orientation tag fit, as declared.
     """
     found = Survey(label_map)
     pairs = dataset.pairs if isinstance(dataset, PairDataset) else dataset
     if isinstance(pairs, list):
-        facts: Iterable[Facts] = _read_pairs(pairs, label_map)
+        facts: Iterable[Facts] = _read_pairs(pairs, label_map, orientation)
     else:
         facts = (sample_facts(dataset, index) for index in range(len(dataset)))
     for one in facts:
@@ -167,12 +172,15 @@ def survey(
     return found
 
 
-def _read_pairs(pairs: Sequence[Pair], label_map: LabelMap | None) -> Iterator[Facts]:
+def _read_pairs(
+    pairs: Sequence[Pair], label_map: LabelMap | None, orientation: Orientation | None
+) -> Iterator[Facts]:
     by_colour = label_map is not None and label_map.by_colour
     with ThreadPoolExecutor(min(8, os.cpu_count() or 1)) as pool:
         # In parts, as `map` takes all its work at once.
         for start in range(0, len(pairs), _AHEAD):
-            yield from pool.map(lambda p: pair_facts(p, by_colour), pairs[start : start + _AHEAD])
+            part = pairs[start : start + _AHEAD]
+            yield from pool.map(lambda p: pair_facts(p, by_colour, orientation), part)
 
 
 def shared_images(train: Survey, val: Survey) -> list[str]:

@@ -75,8 +75,6 @@ def _row(values: Mapping[str, str], columns: Mapping[str, str]) -> Row:
 
 @cache
 def _file() -> dict[str, Any]:
-    text = (
-        files("segdistill.run.paper").joinpath("paper.yaml").read_text(encoding="utf-8")
-    )
+    text = files("segdistill.run.paper").joinpath("paper.yaml").read_text(encoding="utf-8")
     content: dict[str, Any] = yaml.safe_load(text)
     return content

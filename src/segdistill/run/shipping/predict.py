@@ -6,9 +6,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
-from PIL import Image, ImageOps
+from PIL import Image
 from torch import Tensor, nn
 
 from segdistill.config import to_dict
@@ -101,11 +100,11 @@ def predict(
 
     Writes `<stem>.png` (the mask), `<stem>_overlay.jpg`, and one `classes.json` (names, colours).
     The masks are 8-bit palette images: read as numbers they hold class ids, looked at they show the
-    classes' colours. Both pictures have the size of the photograph as a viewer shows it: an EXIF
-    orientation is applied first. Grey and palette images are converted to RGB, transparency is
-    dropped. For a network of another number of channels than three files are read as they are stored
-    (`segdistill.data.dataset.read_image`), `.npy` too, and overlays show the first three channels, or
-    the first one in grey. Of two images with the same stem the second is written as `<stem>-2`.
+    classes' colours. Files are read as in training (`segdistill.data.files.read_image`): upright, so that
+    both pictures have the size of the photograph as a viewer shows it; grey and palette images are
+    converted to RGB and transparency is dropped; for a network of another number of channels than three
+    channels are taken as they are stored, of `.npy` files too, and overlays show the first three
+    channels, or the first one in grey. Of two images with the same stem the second is written as `<stem>-2`.
 
     All images are read once before the first is predicted, so that a bad one costs no work.
 
@@ -150,7 +149,7 @@ def predict(
         for done, (path, (mask_path, overlay_path)) in enumerate(
             zip(paths, targets, strict=True), 1
         ):
-            image = _read(path, channels)
+            image = in_unit_range(read_image(path, channels))
             shape = (image.shape[1], image.shape[2])
             labels = label_map(model, image[None].to(device), shape, protocol, len(classes)).cpu()
             save_mask(labels, palette, mask_path)
@@ -247,15 +246,6 @@ def _targets(paths: Sequence[Path], folder: Path) -> list[tuple[Path, Path]]:
                 f"{path} is an input and would be overwritten: write to another folder"
             )
     return targets
-
-
-def _read(path: Path, channels: int) -> Tensor:
-    """An image `c h w` in 0..1: photographs upright, others as they are stored."""
-    if channels != 3 or path.suffix.lower() == ARRAY_SUFFIX:
-        return in_unit_range(read_image(path, channels))
-    with Image.open(path) as image:
-        upright = ImageOps.exif_transpose(image).convert("RGB")
-    return in_unit_range(torch.from_numpy(np.array(upright)).permute(2, 0, 1))
 
 
 def write_legend(classes: Sequence[str], palette: Sequence[Sequence[int]], path: Path) -> None:

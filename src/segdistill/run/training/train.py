@@ -18,7 +18,7 @@ from segdistill.data.transforms import Augment
 from segdistill.distillation.catalogue import build_method
 from segdistill.distillation.distiller import Distiller, TapRow
 from segdistill.distillation.method import Method
-from segdistill.run.auditing.data_audit import shared_files
+from segdistill.run.auditing.data_audit import refuse_unclear_orientation, shared_files
 from segdistill.run.environment import describe_environment, differences
 from segdistill.run.evaluation.agreement import Agreement, missing_labels
 from segdistill.run.evaluation.evaluate import Evaluation
@@ -181,6 +181,7 @@ def execute(job: Job, progress: bool = True) -> RunFolder:
     torch.use_deterministic_algorithms(config.deterministic)
     classes = job.classes
     _check_classes(job)
+    refuse_unclear_orientation(job.train_set, job.val_set)
     if int(os.environ.get("WORLD_SIZE", "1")) > 1 and resolve_device(config.device) == "cuda":
         # Before any tap is opened: the conversion replaces modules.
         job.student = nn.SyncBatchNorm.convert_sync_batchnorm(job.student)  # type: ignore[no-untyped-call]

@@ -1,0 +1,126 @@
+"""Orientation tags (EXIF): every picture is read upright, and its mask with it."""
+
+from collections.abc import Iterable
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Literal, NamedTuple, get_args
+
+from PIL import Image
+
+from segdistill.names import unknown
+
+Orientation = Literal["upright", "stored"]
+"""What masks without a tag fit: the picture as a viewer shows it, or its pixels as stored."""
+
+_TAG = 0x0112
+_TURNS = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
+
+
+class Seen(NamedTuple):
+    """What a mask must know of its image: the file, its orientation tag (None for none), and its upright size."""
+
+    path: Path | str
+    tag: int | None
+    size: tuple[int, int]
+    """width and height"""
+
+
+def orientation_tag(image: Image.Image) -> int | None:
+    """The orientation tag of an opened picture, 1 to 8; None where it has none that means anything.
+
+    Ask before the picture is decoded: Pillow turns TIFF files by itself and then drops the tag.
+    """
+    tag = image.getexif().get(_TAG)
+    return tag if tag in (1, *_TURNS) else None
+
+
+def turned(image: Image.Image, tag: int | None) -> Image.Image:
+    """A picture that was stored under this tag, as a viewer shows it."""
+    return image.transpose(_TURNS[tag]) if tag in _TURNS else image
+
+
+def mask_turn(
+    mask: Path | str, size: tuple[int, int], image: Seen, declared: Orientation | None
+) -> int | None:
+    """The tag by which a mask that has none of its own is to be turned.
+
+    Of images turned by 90° (tags 5 to 8) the sizes tell, unless they are square.
+
+    Args:
+        mask: The mask's file.
+        size: Width and height of the mask as stored.
+        image: Its image.
+        declared: What the data set declares; None: nothing.
+
+    Raises:
+        ValueError: The image has a tag, nothing is declared, and the mask fits either way.
+    """
+    if image.tag in (None, 1):
+        return None
+    if declared is not None:
+        return image.tag if declared == "stored" else None
+    if image.tag in (5, 6, 7, 8) and image.size[0] != image.size[1]:
+        return image.tag if size == (image.size[1], image.size[0]) else None
+    raise ValueError(
+        f"{mask}: the image has an orientation tag and the mask has none, so it fits either way; expected "
+        "orientation upright or stored. Lay one mask over its image in a viewer: if it fits, add "
+        "`orientation: upright` to data.options, if it is turned or mirrored, `orientation: stored`"
+    )
+
+
+def check_orientation(orientation: str | None) -> Orientation | None:
+    """The option as declared.
+
+    Raises:
+        ValueError: It is neither `upright` nor `stored`.
+    """
+    if orientation is None:
+        return None
+    for known in get_args(Orientation):
+        if orientation == known:
+            chosen: Orientation = known
+            return chosen
+    raise ValueError(unknown("orientation of masks", str(orientation), get_args(Orientation)))
+
+
+def unclear_orientations(
+    files: Iterable[tuple[Path, Path]], declared: Orientation | None
+) -> list[str]:
+    """One line for each pair of image and mask that fits either way; only headers are read.
+
+    Args:
+        files: Image and mask of each pair. Files that cannot be read are passed over.
+        declared: What the data set declares.
+    """
+    if declared is not None:
+        return []
+    with ThreadPoolExecutor(8) as pool:
+        return [line for line in pool.map(_unclear, files) if line]
+
+
+def _unclear(files: tuple[Path, Path]) -> str:
+    try:
+        with Image.open(files[0]) as image:
+            tag = orientation_tag(image)
+            if tag in (None, 1):
+                return ""
+            size = (image.size[1], image.size[0]) if tag in (5, 6, 7, 8) else image.size
+        with Image.open(files[1]) as mask:
+            if orientation_tag(mask) is not None:
+                return ""
+            mask_size = mask.size
+    except Exception:  # whoever reads the file says what is wrong with it
+        return ""
+    try:
+        mask_turn(files[1], mask_size, Seen(files[0], tag, size), None)
+    except ValueError as error:
+        return str(error)
+    return ""
