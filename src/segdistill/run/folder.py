@@ -7,7 +7,8 @@ from copy import deepcopy
 from pathlib import Path
 from typing import Any
 
-from segdistill.config import read_yaml
+from segdistill.config import Recipe, read_yaml
+from segdistill.run.recipe import parse_recipe
 
 WEIGHTS = {"model": "model.safetensors", "best": "best.safetensors"}
 
@@ -41,6 +42,7 @@ class RunFolder:
     def __init__(self, path: str | Path) -> None:
         self.path = Path(path)
         self._config: dict[str, Any] | None = None
+        self._recipe: Recipe | None = None
         if not (self.path / "config.yaml").is_file():
             found = "there is no such folder" if not self.path.is_dir() else "it has no config.yaml"
             raise FileNotFoundError(
@@ -55,6 +57,16 @@ class RunFolder:
         values = self._config or read_yaml(self.path / "config.yaml")
         self._config = values
         return deepcopy(values)
+
+    def recipe(self) -> Recipe:
+        """The recipe as resolved, parsed once; keys younger than the run have their defaults.
+
+        Raises:
+            ValueError: config.yaml is not a recipe.
+        """
+        if self._recipe is None:
+            self._recipe = parse_recipe(self.config(), name=str(self.path / "config.yaml"))
+        return deepcopy(self._recipe)
 
     def _json(self, name: str) -> dict[str, Any] | None:
         path = self.path / name

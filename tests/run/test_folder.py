@@ -1,0 +1,57 @@
+from pathlib import Path
+
+import pytest
+import yaml
+
+from segdistill.config import DataConfig, Recipe, TeacherConfig, TrainConfig, to_dict
+from segdistill.run import folder as module
+from segdistill.run.folder import RunFolder
+
+# As the first version wrote it: without `label`, `variants`, `teacher.channels` and the other
+# keys that came later.
+OLD = """\
+data: {name: camvid, root: data/camvid, size: [176, 240], train_split: train, val_split: val, options: {seed: 1}}
+student: {model: pspnet_r18_half, weights: null, options: {}, taps: {}}
+teacher: {run: runs/teacher, model: null, weights: null, options: {}, taps: {}, min_miou: 40.0}
+method: {name: idd, preset: paper}
+terms: {position: {loss: null, weight: 0.0, 'on': null, options: {}}}
+train: {steps: 30, batch: 4, crop: [64, 96], lr: 0.02, seed: 3, precision: '32'}
+out: runs/idd-s3
+"""
+
+
+def run_with(config: str, path: Path) -> RunFolder:
+    path.mkdir(exist_ok=True)
+    (path / "config.yaml").write_text(config)
+    return RunFolder(path)
+
+
+def test_a_run_of_an_earlier_version_has_the_defaults_of_younger_keys(tmp_path: Path) -> None:
+    recipe = run_with(OLD, tmp_path).recipe()
+    assert recipe.data == DataConfig("camvid", "data/camvid", size=(176, 240), options={"seed": 1})
+    assert recipe.teacher == TeacherConfig(run="runs/teacher", min_miou=40.0)
+    assert recipe.train == TrainConfig(steps=30, batch=4, crop=(64, 96), lr=0.02, seed=3)
+    assert recipe.chosen_method().preset == "paper" and recipe.terms["position"].weight == 0
+    assert recipe.label is None and recipe.variants == {}
+
+
+def test_a_recipe_comes_back_as_it_was_saved(tmp_path: Path) -> None:
+    recipe = Recipe(method="kd", label="softer")
+    run = run_with(yaml.safe_dump(to_dict(recipe)), tmp_path)
+    assert run.recipe() == recipe
+
+
+def test_a_recipe_is_parsed_once_and_cannot_be_changed_from_outside(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = run_with(OLD, tmp_path)
+    first = run.recipe()
+    monkeypatch.setattr(module, "parse_recipe", None)
+    first.train.steps = 99
+    assert run.recipe().train.steps == 30
+
+
+def test_a_config_that_is_not_a_recipe_is_refused_by_the_path_of_its_key(tmp_path: Path) -> None:
+    run = run_with("train: {stepps: 3}", tmp_path)
+    with pytest.raises(ValueError, match=r"train\.stepps: .*did you mean 'steps'"):
+        run.recipe()
