@@ -9,8 +9,8 @@ from PIL import Image
 
 from segdistill.data.dataset import Pair
 from segdistill.data.files import DEEP_MODES, ID_MODES, colour_codes, open_mask, read_seen
-from segdistill.data.loader import read_sample
 from segdistill.data.orientation import Orientation, Seen
+from segdistill.data.samples import read_sample
 
 Size = tuple[int, int]
 

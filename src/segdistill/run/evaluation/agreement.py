@@ -6,7 +6,7 @@ from typing import Any
 from torch import Tensor, nn
 from torch.utils.data import Dataset
 
-from segdistill.data.loader import read_sample
+from segdistill.data.samples import read_sample
 from segdistill.data.transforms import resize_image
 from segdistill.distillation.method import Method
 from segdistill.run.evaluation.evaluate import Evaluation, evaluate

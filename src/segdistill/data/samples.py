@@ -1,0 +1,95 @@
+"""Samples of any data set that the loaders take: ours, or somebody else's."""
+
+from typing import Any
+
+import numpy as np
+import torch
+from jaxtyping import Num
+from torch import Tensor
+from torch.utils.data import Subset
+
+from segdistill.data.dataset import SegmentationDataset
+from segdistill.data.label_map import IGNORED
+
+
+def read_sample(dataset: Any, index: int) -> tuple[Num[Tensor, "c h w"], Num[Tensor, "h w"], str]:
+    """Image, label and name of a sample of any data set that the loaders take.
+
+    Raises:
+        ValueError: The sample is bad, or no pair of image and label of one size.
+    """
+    while isinstance(dataset, Subset):  # it hides whether its set has labels
+        dataset, index = dataset.dataset, dataset.indices[index]
+    if isinstance(dataset, SegmentationDataset):
+        return *dataset.read(index), dataset.names[index]
+    return _foreign_sample(dataset[index], index, getattr(dataset, "labelled", True))
+
+
+def _foreign_sample(item: Any, index: int, labelled: bool) -> tuple[Tensor, Tensor, str]:
+    """Image, label and name of a sample of somebody's own data set."""
+    if isinstance(item, dict) and "image" in item and not labelled:
+        image = _as_tensor(item["image"], "image", str(index))
+        item = {**item, "label": torch.full(image.shape[-2:], IGNORED)}
+    if isinstance(item, dict):
+        missing = [key for key in ("image", "label") if key not in item]
+        if missing:
+            raise ValueError(
+                f"sample {index} has no {missing[0]!r} but {', '.join(map(str, item))}; "
+                "expected {'image', 'label'} or (image, label)"
+            )
+        image, label, name = item["image"], item["label"], str(item.get("name", index))
+    elif isinstance(item, (tuple, list)) and len(item) >= 2:
+        image, label, name = item[0], item[1], str(index)
+    else:
+        raise ValueError(
+            f"sample {index} is a {type(item).__name__}; "
+            "expected {'image', 'label'} or (image, label)"
+        )
+    image, label = _as_tensor(image, "image", name), _as_tensor(label, "label", name)
+    if image.ndim != 3 or label.ndim != 2 or image.shape[-2:] != label.shape:
+        raise ValueError(
+            f"sample {name}: image {_shape(image)} and label {_shape(label)}; "
+            "expected channels x height x width, and height x width of the same size"
+        )
+    if label.is_floating_point() or label.is_complex():
+        raise ValueError(f"sample {name}: labels are {label.dtype}; expected whole numbers")
+    return _checked_image(image, name), label.long(), name
+
+
+def _checked_image(image: Tensor, name: str) -> Tensor:
+    if image.dtype == torch.uint8:
+        return image
+    if not image.is_floating_point():
+        raise ValueError(f"sample {name}: image of {image.dtype}; expected uint8, or float in 0..1")
+    # No usual normalisation of 0..1 reaches 8, and no photograph in 0..255 stays below it.
+    if float(image.max()) > 8:
+        raise ValueError(
+            f"sample {name}: a {image.dtype} image with values up to {float(image.max()):g}; "
+            "expected uint8, or floating point in 0..1: divide it by 255"
+        )
+    return image.float()
+
+
+def _as_tensor(value: Any, kind: str, name: str) -> Tensor:
+    if isinstance(value, Tensor):
+        return value
+    if isinstance(value, np.ndarray):
+        return torch.from_numpy(value)
+    raise ValueError(f"sample {name}: {kind} is a {type(value).__name__}; expected a tensor")
+
+
+def _shape(tensor: Tensor) -> str:
+    return "x".join(map(str, tensor.shape)) or "a single number"
+
+
+def check_label(label: Num[Tensor, "h w"], num_classes: int | None, name: str) -> None:
+    """Refuse labels that are no class numbers, naming the sample and the first bad id."""
+    limit = min(num_classes or IGNORED, IGNORED)
+    if int(label.min()) >= 0 and int(label.max()) < limit:
+        return
+    bad = (label < 0) | ((label >= limit) & (label != IGNORED))
+    if bad.any():
+        raise ValueError(
+            f"sample {name}: label id {int(label[bad][0])}; expected 0..{limit - 1}, "
+            f"and {IGNORED} for ignored: map the ids, or declare more classes"
+        )
