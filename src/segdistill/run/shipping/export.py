@@ -13,7 +13,7 @@ from torch.utils.data import Subset
 
 from segdistill.data.dataset import generated_palette
 from segdistill.data.loader import evaluation_loader
-from segdistill.extras import need
+from segdistill.extras import require
 from segdistill.models.foreign.wrapped import wrap
 from segdistill.run.environment import describe_environment
 from segdistill.run.evaluation.evaluate import Evaluation, evaluate
@@ -94,7 +94,7 @@ def export(
             float32 file stays).
     """
     for package in _EXTRA:
-        need(package, "export")
+        require(package, "export")
     if opset not in OPSETS:
         raise ValueError(f"opset {opset} is not supported: give {OPSETS[0]} to {OPSETS[-1]}")
     if calibration < 1:
@@ -206,7 +206,7 @@ def _parity(deployed: Deployed, content: bytes, val_set: Any) -> dict[str, Any]:
 
 def _with_logits(content: bytes) -> bytes:
     """The same file, which also gives the logits that its class ids are the largest of."""
-    onnx = need("onnx", "export")
+    onnx = require("onnx", "export")
     model = onnx.load_from_string(content)
     for node in model.graph.node:
         if node.op_type == "ArgMax":
@@ -249,7 +249,7 @@ def _file(path: Path) -> dict[str, Any]:
 def _environment() -> dict[str, Any]:
     found = describe_environment(torch.device("cpu"))
     for package in _EXTRA:
-        found["packages"][package] = need(package, "export").__version__
+        found["packages"][package] = require(package, "export").__version__
     return found
 
 

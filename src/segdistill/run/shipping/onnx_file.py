@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from jaxtyping import Float, Shaped
 from torch import Tensor, nn
 
-from segdistill.extras import need
+from segdistill.extras import require
 from segdistill.run.evaluation.protocol import Size, align_corners, in_channels, multiple_of
 from segdistill.run.evaluation.upsampling import source
 
@@ -173,7 +173,7 @@ class OnnxNetwork(nn.Module):
 
     def __init__(self, file: str | Path | bytes, threads: int = 0) -> None:
         super().__init__()
-        runtime = need("onnxruntime", "export")
+        runtime = require("onnxruntime", "export")
         name = "the file" if isinstance(file, bytes) else str(file)
         options = runtime.SessionOptions()
         options.intra_op_num_threads = threads

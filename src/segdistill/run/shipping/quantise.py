@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from torch import Tensor
 
-from segdistill.extras import need
+from segdistill.extras import require
 from segdistill.run.evaluation.evaluate import Evaluation
 
 # The network's own layers. Normalisation, pooling by averages and the last resize stay float32:
@@ -27,8 +27,8 @@ def quantise(source: Path, target: Path, images: Iterable[Tensor]) -> None:
         target: The int8 file.
         images: Calibration images `1 3 h w` in 0..1, as the file takes them.
     """
-    quantization = need("onnxruntime.quantization", "export")
-    preprocess = need("onnxruntime.quantization.shape_inference", "export").quant_pre_process
+    quantization = require("onnxruntime.quantization", "export")
+    preprocess = require("onnxruntime.quantization.shape_inference", "export").quant_pre_process
     with TemporaryDirectory() as folder:
         # Folds batch norms into convolutions, which would otherwise be rounded apart.
         folded = Path(folder) / "folded.onnx"

@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from segdistill.extras import need
+from segdistill.extras import require
 from segdistill.models.files.weights import LoadReport
 from segdistill.models.foreign.adapters import Conventions, Made, cause
 from segdistill.models.input import InputNormalisation, make_input
@@ -42,8 +42,8 @@ def make(name: str, num_classes: int, options: dict[str, Any]) -> Made:
         num_classes: Becomes `num_labels`.
         options: Settings of the config.
     """
-    transformers = need("transformers", "hf")
-    auto = need("transformers.models.auto.modeling_auto", "hf")
+    transformers = require("transformers", "hf")
+    auto = require("transformers.models.auto.modeling_auto", "hf")
     types = auto.MODEL_FOR_SEMANTIC_SEGMENTATION_MAPPING_NAMES
     trained = name not in types
     if trained and not Path(name).is_dir() and name.count("/") != 1:

@@ -5,7 +5,7 @@ from typing import Any
 
 from torch import nn
 
-from segdistill.extras import need
+from segdistill.extras import require
 from segdistill.models.foreign.adapters import Conventions, Made, cause
 from segdistill.models.input import INPUTS, make_input, spread
 from segdistill.names import unknown
@@ -20,7 +20,7 @@ def conventions(module: Any) -> Conventions:
     Raises:
         ValueError: The network ends in an activation, so that its output is no logits.
     """
-    kind = need("segmentation_models_pytorch.base.modules", "smp").Activation
+    kind = require("segmentation_models_pytorch.base.modules", "smp").Activation
     for layer in module.segmentation_head.modules():
         if isinstance(layer, kind) and not isinstance(layer.activation, nn.Identity):
             raise ValueError(
@@ -44,7 +44,7 @@ def make(name: str, num_classes: int, options: dict[str, Any]) -> Made:
     These also settle the normalisation (`get_preprocessing_params`); without them it is ImageNet's. With
     `in_channels` other than three each channel gets the mean of theirs, and smp fits the weights.
     """
-    smp = need("segmentation_models_pytorch", "smp")
+    smp = require("segmentation_models_pytorch", "smp")
     known = {kind.__name__: kind for kind in smp.MODEL_ARCHITECTURES_MAPPING.values()}
     if name not in known:
         raise ValueError(unknown("network of smp", name, known))
