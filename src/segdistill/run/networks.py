@@ -15,7 +15,7 @@ from segdistill.distillation.taps import tap_paths
 from segdistill.models import build_model, build_trained
 from segdistill.models.files.weights import ClassesDiffer
 from segdistill.models.foreign.relabelled import Relabelled, resolve_labels
-from segdistill.models.foreign.shown import Shown
+from segdistill.models.foreign.resampled import ResampledInput
 from segdistill.models.foreign.wrapped import network, wrap
 from segdistill.run.folder import WEIGHTS, RunFolder, write_atomically
 
@@ -108,7 +108,7 @@ def load_teacher(config: TeacherConfig, classes: Sequence[str]) -> tuple[nn.Modu
     if config.channels is not None or config.scale != 1:
         origin["shown"] = {"channels": config.channels, "scale": config.scale}
         count = getattr(model, "num_classes", num_classes)
-        model = Shown(wrap(model, count), config.channels, config.scale)
+        model = ResampledInput(wrap(model, count), config.channels, config.scale)
     if labels is not None:
         origin["labels"] = {str(theirs): ours for theirs, ours in labels.items()}
         return relabelled(model, labels, classes, known), origin

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from segdistill.distillation.catalogue import METHODS, build_method
 from segdistill.distillation.distiller import Distiller
 from segdistill.models import wrap
-from segdistill.models.foreign.shown import Shown
+from segdistill.models.foreign.resampled import ResampledInput
 from segdistill.models.input import make_input
 from segdistill.run.training.train import train
 from tests.distillation.networks import Tiny, batch
@@ -41,14 +41,14 @@ def test_the_network_sees_the_scaled_image_and_keeps_its_taps() -> None:
     network = wrap(Plain(4), 3, multiple_of=8)
     seen = []
     network.module.register_forward_pre_hook(lambda _, inputs: seen.append(inputs[0].shape))
-    shown = Shown(network, scale=1.5)
+    shown = ResampledInput(network, scale=1.5)
     shown(torch.rand(2, 3, 10, 20))
     assert seen == [(2, 3, 16, 32)]  # 15x30, rounded up to eights
-    assert (shown.multiple_of, Shown(network).multiple_of) == (1, 8)
+    assert (shown.multiple_of, ResampledInput(network).multiple_of) == (1, 8)
     assert shown.taps == {"logits": "module", "features": "module.module.module.2:input"}
     half = torch.full((1, 3, 8, 8), 0.5)
     torch.testing.assert_close(
-        Shown(network, scale=2)(half)[..., 2:-2, 2:-2],
+        ResampledInput(network, scale=2)(half)[..., 2:-2, 2:-2],
         network(half.repeat(1, 1, 2, 2))[..., 2:-2, 2:-2],
     )
 
@@ -56,7 +56,7 @@ def test_the_network_sees_the_scaled_image_and_keeps_its_taps() -> None:
 @pytest.mark.parametrize("method", METHODS)
 def test_every_method_aligns_a_teacher_at_twice_the_scale(method: str) -> None:
     torch.manual_seed(0)
-    teacher = Shown(Tiny(9), scale=2)
+    teacher = ResampledInput(Tiny(9), scale=2)
     distiller = Distiller(Tiny(6), build_method(method, 3), teacher)
     distiller.dry_pass(batch()[0])
     distiller.prepare([batch()[0]] * 4)
@@ -103,4 +103,4 @@ def test_a_student_of_four_channels_learns_from_a_teacher_of_three(tmp_path: Pat
 )
 def test_what_makes_no_sense_is_said(made: dict[str, object], message: str) -> None:
     with pytest.raises(ValueError, match=message):
-        Shown(wrap(Plain(4), 3), **made)  # type: ignore[arg-type]
+        ResampledInput(wrap(Plain(4), 3), **made)  # type: ignore[arg-type]

@@ -12,7 +12,7 @@ from torch.utils.data import Dataset, Subset
 
 from segdistill.data.dataset import list_names
 from segdistill.models.foreign.relabelled import Relabelled
-from segdistill.models.foreign.shown import Shown
+from segdistill.models.foreign.resampled import ResampledInput
 from segdistill.models.input import INPUTS, InputNormalisation, make_input
 from segdistill.run.auditing.assignment import assignment
 from segdistill.run.evaluation.evaluate import Evaluation, evaluate
@@ -128,7 +128,7 @@ def _renormalised(
     model: nn.Module, some: Dataset[Any], declared: Evaluation, options: dict[str, Any]
 ) -> Iterator[Cause]:
     owner = model
-    while isinstance(owner, Relabelled | Shown):
+    while isinstance(owner, Relabelled | ResampledInput):
         owner = owner.module
     current = getattr(owner, "input", None)
     if not isinstance(current, InputNormalisation):

@@ -12,7 +12,7 @@ from segdistill.config import TrainConfig
 from segdistill.data.dataset import SegmentationDataset
 from segdistill.data.loader import evaluation_loader
 from segdistill.models import SegmentationModel, wrap
-from segdistill.models.foreign.shown import Shown
+from segdistill.models.foreign.resampled import ResampledInput
 from segdistill.models.layers.encoders import InputSetting
 from segdistill.names import unknown
 from segdistill.run.folder import RunFolder
@@ -127,7 +127,7 @@ def distill(
         count = len(names if teacher_labels is None else teacher_labels)
         other = _fulfil(teacher, count, teacher_taps, teacher_input)
         if teacher_channels is not None or teacher_scale != 1:
-            other = Shown(other, teacher_channels, teacher_scale)
+            other = ResampledInput(other, teacher_channels, teacher_scale)
         if teacher_labels is not None:
             other = relabelled(other, teacher_labels, names)
     train_set, val_set = (_Declared.where_needed(s, names) for s in (train_set, val_set))

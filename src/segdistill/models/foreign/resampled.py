@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from segdistill.models.contract import SegmentationModel, inner_taps
 
 
-class Shown(SegmentationModel):
+class ResampledInput(SegmentationModel):
     """A network that reads some channels of the images, at another scale.
 
     The image is resized as a whole (bilinear, antialiased), to the nearest size that the network's
