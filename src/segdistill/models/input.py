@@ -122,6 +122,10 @@ class InputNormalisation(nn.Module):
         return ", ".join(f"{key}={value}" for key, value in self.spec.items())
 
 
+InputSetting = str | Mapping[str, Any] | InputNormalisation | None
+"""What sets a normalisation: a name of `INPUTS`, settings, an instance, or None for the usual one."""
+
+
 def make_input(
     spec: str | Mapping[str, Any] | InputNormalisation, channels: int | None = None
 ) -> InputNormalisation:

@@ -6,10 +6,9 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from segdistill.models.contract import SegmentationModel, aux_is_wanted, level_taps
-from segdistill.models.input import InputNormalisation, make_input
+from segdistill.models.input import InputNormalisation, InputSetting, make_input
 from segdistill.models.layers.auxiliary import AuxiliaryHead
 from segdistill.models.layers.convolution import classifier
-from segdistill.models.layers.encoders import InputSetting
 from segdistill.models.layers.resnet import Bottleneck, DeepStemResNet, load_deep_stem
 
 

@@ -1,6 +1,5 @@
 """Encoders from timm: its convolutional networks at a chosen output stride, as lists of levels."""
 
-from collections.abc import Mapping
 from difflib import get_close_matches
 from typing import Any
 
@@ -10,9 +9,7 @@ from torch import Tensor, nn
 
 from segdistill.models.files.backbone_keys import recognise, renamed
 from segdistill.models.files.weights import LoadReport, load_state, read_weights
-from segdistill.models.input import INPUTS, InputNormalisation, make_input, spread
-
-InputSetting = str | Mapping[str, Any] | InputNormalisation | None
+from segdistill.models.input import INPUTS, InputNormalisation, InputSetting, make_input, spread
 
 
 class TimmEncoder(nn.Module):

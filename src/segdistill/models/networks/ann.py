@@ -6,10 +6,10 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from segdistill.models.input import InputSetting
 from segdistill.models.layers.attention import ContextAttention, pyramid_samples
 from segdistill.models.layers.convolution import conv_norm_act, initialise
 from segdistill.models.layers.dilated import DilatedNetwork, build_dilated
-from segdistill.models.layers.encoders import InputSetting
 
 
 class AsymmetricNonLocal(nn.Module):

@@ -14,10 +14,10 @@ from segdistill.models.contract import (
     check_training_batch,
     level_taps,
 )
-from segdistill.models.input import InputNormalisation
+from segdistill.models.input import InputNormalisation, InputSetting
 from segdistill.models.layers.auxiliary import AuxiliaryHead
 from segdistill.models.layers.convolution import classifier, conv_norm_act, initialise, separable
-from segdistill.models.layers.encoders import InputSetting, TimmEncoder, build_encoder
+from segdistill.models.layers.encoders import TimmEncoder, build_encoder
 
 
 class AtrousPyramid(nn.Module):

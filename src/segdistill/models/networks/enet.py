@@ -9,8 +9,7 @@ from jaxtyping import Float, Int64
 from torch import Tensor, nn
 
 from segdistill.models.contract import SegmentationModel
-from segdistill.models.input import make_input
-from segdistill.models.layers.encoders import InputSetting
+from segdistill.models.input import InputSetting, make_input
 from segdistill.models.layers.padding import pad_to_multiple
 
 _ROUNDING = 1e-5

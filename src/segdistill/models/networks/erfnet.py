@@ -6,9 +6,8 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from segdistill.models.contract import SegmentationModel
-from segdistill.models.input import make_input
+from segdistill.models.input import InputSetting, make_input
 from segdistill.models.layers.convolution import classifier, level
-from segdistill.models.layers.encoders import InputSetting
 from segdistill.models.layers.padding import pad_to_multiple
 
 

@@ -11,8 +11,7 @@ from torch import Tensor, nn
 
 from segdistill.models.contract import SegmentationModel
 from segdistill.models.files.weights import KeyRules, further_outputs
-from segdistill.models.input import make_input
-from segdistill.models.layers.encoders import InputSetting
+from segdistill.models.input import InputSetting, make_input
 from segdistill.models.layers.padding import pad_to_multiple
 
 # Names in the released files -> ours; see `SegmentationModel.released_keys`.

@@ -12,9 +12,8 @@ from torch import Tensor, nn
 
 from segdistill.models.contract import SegmentationModel
 from segdistill.models.files.weights import KeyRules, further_outputs
-from segdistill.models.input import make_input
+from segdistill.models.input import InputSetting, make_input
 from segdistill.models.layers.convolution import classifier
-from segdistill.models.layers.encoders import InputSetting
 from segdistill.models.layers.pooling import adaptive_avg_pool, adaptive_avg_pool_near
 from segdistill.names import unknown
 

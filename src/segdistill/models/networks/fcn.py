@@ -9,9 +9,8 @@ from torchvision.models import vgg
 
 from segdistill.models.contract import SegmentationModel
 from segdistill.models.files.weights import LoadReport, load_state, read_weights
-from segdistill.models.input import InputNormalisation, make_input
+from segdistill.models.input import InputNormalisation, InputSetting, make_input
 from segdistill.models.layers.convolution import classifier, initialise
-from segdistill.models.layers.encoders import InputSetting
 
 # Where torchvision's VGG16 pools to strides 8, 16 and 32.
 _POOLS = (16, 23, 30)

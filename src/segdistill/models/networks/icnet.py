@@ -7,9 +7,8 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from segdistill.models.contract import SegmentationModel, aux_is_wanted
-from segdistill.models.input import InputNormalisation, make_input
+from segdistill.models.input import InputNormalisation, InputSetting, make_input
 from segdistill.models.layers.convolution import classifier, conv_norm_act, initialise
-from segdistill.models.layers.encoders import InputSetting
 from segdistill.models.layers.pooling import adaptive_avg_pool
 from segdistill.models.layers.resnet import Bottleneck, DeepStemResNet, load_deep_stem
 

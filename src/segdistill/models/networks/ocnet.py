@@ -7,10 +7,10 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from segdistill.models.input import InputSetting
 from segdistill.models.layers.attention import ContextAttention
 from segdistill.models.layers.convolution import conv_norm_act, initialise
 from segdistill.models.layers.dilated import DilatedNetwork, build_dilated
-from segdistill.models.layers.encoders import InputSetting
 
 
 class ObjectContextPyramid(nn.Module):

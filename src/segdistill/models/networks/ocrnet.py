@@ -6,11 +6,11 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from segdistill.models.input import InputSetting
 from segdistill.models.layers.attention import ContextAttention, object_regions
 from segdistill.models.layers.auxiliary import AuxiliaryHead
 from segdistill.models.layers.convolution import conv_norm_act, initialise
 from segdistill.models.layers.dilated import DilatedNetwork, build_dilated
-from segdistill.models.layers.encoders import InputSetting
 
 
 class ObjectContext(nn.Module):

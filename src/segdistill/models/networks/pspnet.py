@@ -15,10 +15,10 @@ from segdistill.models.contract import (
     level_taps,
 )
 from segdistill.models.files.released import PSPNET_KEYS, fold_inplace_abn
-from segdistill.models.input import InputNormalisation, make_input
+from segdistill.models.input import InputNormalisation, InputSetting, make_input
 from segdistill.models.layers.auxiliary import AuxiliaryHead
 from segdistill.models.layers.convolution import classifier, conv_norm_act, initialise
-from segdistill.models.layers.encoders import InputSetting, build_encoder
+from segdistill.models.layers.encoders import build_encoder
 from segdistill.models.layers.pooling import adaptive_avg_pool
 from segdistill.models.layers.resnet import BasicBlock, Bottleneck, DeepStemResNet, load_deep_stem
 from segdistill.names import unknown

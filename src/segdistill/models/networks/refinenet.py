@@ -7,9 +7,9 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from segdistill.models.contract import SegmentationModel, level_taps
-from segdistill.models.input import InputNormalisation
+from segdistill.models.input import InputNormalisation, InputSetting
 from segdistill.models.layers.convolution import classifier
-from segdistill.models.layers.encoders import InputSetting, TimmEncoder, build_encoder
+from segdistill.models.layers.encoders import TimmEncoder, build_encoder
 
 
 def _conv(in_channels: int, out_channels: int, bias: bool = False) -> nn.Conv2d:

@@ -13,7 +13,7 @@ from segdistill.data.dataset import SegmentationDataset
 from segdistill.data.loader import evaluation_loader
 from segdistill.models import SegmentationModel, wrap
 from segdistill.models.foreign.resampled import ResampledInput
-from segdistill.models.layers.encoders import InputSetting
+from segdistill.models.input import InputSetting
 from segdistill.names import unknown
 from segdistill.run.folder import RunFolder
 from segdistill.run.networks import load_run_model, relabelled
