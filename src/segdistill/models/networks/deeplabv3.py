@@ -14,10 +14,10 @@ from segdistill.models.contract import (
 )
 from segdistill.models.files.released import DEEPLABV3_KEYS
 from segdistill.models.input import InputSetting, make_input
+from segdistill.models.layers.atrous import AtrousPyramid
 from segdistill.models.layers.auxiliary import AuxiliaryHead
 from segdistill.models.layers.convolution import classifier, conv_norm_act, initialise
 from segdistill.models.layers.resnet import BasicBlock, Bottleneck, DeepStemResNet, load_deep_stem
-from segdistill.models.networks.deeplabv3plus import AtrousPyramid
 from segdistill.names import unknown
 
 FORMS = ("cirkd", "mmseg")
