@@ -13,7 +13,8 @@ from torchvision import models
 
 from segdistill.config import TeacherConfig
 from segdistill.distillation.taps import Taps
-from segdistill.models import adapters, build_model, build_trained, network, wrap
+from segdistill.models import build_model, build_trained, network, wrap
+from segdistill.models.foreign import adapters
 from segdistill.run.networks import load_teacher
 
 SEGFORMER = {
@@ -260,5 +261,7 @@ def test_a_missing_library_names_its_extra(name, package, extra, monkeypatch):
 
 
 def test_every_library_has_its_adapter():
-    for library in adapters.LIBRARIES:
-        assert adapters._adapter(library).make.__doc__
+    assert adapters.ADAPTERS.keys() == adapters.LIBRARIES.keys()
+    for adapter in adapters.ADAPTERS.values():
+        assert adapter.make.__doc__
+        assert adapter.conventions.__doc__

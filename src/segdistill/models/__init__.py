@@ -9,11 +9,11 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from segdistill.models.contract import SegmentationModel
+from segdistill.models.contract import SegmentationModel, network
 from segdistill.models.files.released import deeplabv3_options, pspnet_options
 from segdistill.models.files.weights import LoadReport, load_weights, read_weights
 from segdistill.models.foreign import adapters
-from segdistill.models.foreign.wrapped import network, wrap
+from segdistill.models.foreign.wrapped import wrap
 from segdistill.models.input import InputNormalisation, make_input
 from segdistill.models.networks.ann import ann_r101
 from segdistill.models.networks.compact import compact

@@ -49,6 +49,23 @@ class SegmentationModel(nn.Module):
         """Channels of the images that it reads."""
         return len(self.input.spec["mean"])
 
+    @property
+    def shipped(self) -> nn.Module:
+        """The module whose weights are saved and exported: itself, unless it holds a user's own."""
+        return self
+
+
+def network(model: nn.Module) -> nn.Module:
+    """What `wrap` and `torch.compile` were given, or the model itself: this is what ships."""
+    model = _uncompiled(model)
+    return _uncompiled(model.shipped) if isinstance(model, SegmentationModel) else model
+
+
+def _uncompiled(model: nn.Module) -> nn.Module:
+    """The module that `torch.compile` was given."""
+    original: nn.Module = getattr(model, "_orig_mod", model)
+    return original
+
 
 def check_training_batch(model: nn.Module, images: Tensor) -> None:
     """Refuses one image in training mode, where it is cheap to say why.

@@ -12,11 +12,10 @@ from torch import nn
 
 from segdistill.config import ModelConfig, TeacherConfig
 from segdistill.distillation.taps import tap_paths
-from segdistill.models import build_model, build_trained
+from segdistill.models import build_model, build_trained, network, wrap
 from segdistill.models.files.weights import ClassesDiffer
 from segdistill.models.foreign.relabelled import Relabelled, resolve_labels
 from segdistill.models.foreign.resampled import ResampledInput
-from segdistill.models.foreign.wrapped import network, wrap
 from segdistill.run.folder import WEIGHTS, RunFolder, write_atomically
 
 _log = logging.getLogger(__name__)

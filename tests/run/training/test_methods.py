@@ -8,7 +8,7 @@ import torch
 from safetensors.torch import load_file
 
 from segdistill.distillation.catalogue import METHODS, PRESETS
-from segdistill.models.foreign.wrapped import network
+from segdistill.models import network
 from segdistill.run.folder import RunFolder
 from segdistill.run.networks import build_student
 from segdistill.run.training.train import train

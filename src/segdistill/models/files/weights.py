@@ -12,7 +12,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
-from segdistill.models.foreign.wrapped import network
+from segdistill.models.contract import network
 
 KeyRules = tuple[tuple[str, str], ...]
 """Pattern and replacement, applied in this order; a name that ends up empty belongs to nothing here."""

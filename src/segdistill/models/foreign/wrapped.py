@@ -9,7 +9,8 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from segdistill.models.contract import SegmentationModel
-from segdistill.models.foreign.adapters import Conventions, conventions
+from segdistill.models.foreign.adapters import conventions
+from segdistill.models.foreign.adapters.interface import Conventions
 from segdistill.models.input import InputNormalisation, make_input
 
 _CONTRACT = ("num_classes", "taps", "input", "align_corners", "multiple_of")
@@ -33,6 +34,11 @@ class Wrapped(SegmentationModel):
         self.num_classes = num_classes
         self.taps = dict(taps)
         self.align_corners, self.multiple_of = align_corners, multiple_of
+
+    @property
+    def shipped(self) -> nn.Module:
+        """The module that was wrapped."""
+        return self.module
 
     def forward(self, images: Float[Tensor, "b c h w"]) -> Float[Tensor, "b k rows columns"]:
         # A traced size is a symbol, and was padded before.
@@ -97,14 +103,6 @@ def wrap(
         known.align_corners if align_corners is None else align_corners,
         known.multiple_of if multiple_of is None else multiple_of,
     )
-
-
-def network(model: nn.Module) -> nn.Module:
-    """What `wrap` and `torch.compile` were given, or the model itself: this is what ships."""
-    model = getattr(model, "_orig_mod", model)
-    inner = model.module if isinstance(model, Wrapped) else model
-    found: nn.Module = getattr(inner, "_orig_mod", inner)
-    return found
 
 
 def _features_path(module: nn.Module, num_classes: int) -> str:

@@ -9,7 +9,7 @@ from torch import nn
 
 from segdistill.extras import require
 from segdistill.models.files.weights import LoadReport
-from segdistill.models.foreign.adapters import Conventions, Made, cause
+from segdistill.models.foreign.adapters.interface import Conventions, Made, cause
 from segdistill.models.input import InputNormalisation, make_input
 from segdistill.names import unknown
 

@@ -6,7 +6,7 @@ from typing import Any
 from torch import nn
 
 from segdistill.extras import require
-from segdistill.models.foreign.adapters import Conventions, Made, cause
+from segdistill.models.foreign.adapters.interface import Conventions, Made, cause
 from segdistill.models.input import INPUTS, make_input, spread
 from segdistill.names import unknown
 

@@ -5,7 +5,7 @@ from typing import Any, get_args
 
 from torchvision import models
 
-from segdistill.models.foreign.adapters import Conventions, Made, cause
+from segdistill.models.foreign.adapters.interface import Conventions, Made, cause
 from segdistill.models.input import make_input
 from segdistill.names import unknown
 
