@@ -1,4 +1,6 @@
-from segdistill.names import unknown
+import pytest
+
+from segdistill.names import check_options, unknown
 
 
 def test_the_nearest_name_and_all_known_ones_are_told() -> None:
@@ -18,3 +20,36 @@ def test_of_many_names_the_ten_nearest_are_listed() -> None:
     listed = message.split("nearest: ")[1].rstrip(")").split(", ")
     assert len(listed) == 10
     assert listed[0] == "layer77"
+
+
+def _net(num_classes: int, width: int = 4, *, depth: int = 2) -> None: ...
+
+
+def _open(width: int = 4, **others: int) -> None: ...
+
+
+class _Sized:
+    def __init__(self, width: int) -> None: ...
+
+
+def test_an_unknown_option_names_the_nearest_and_leaves_out_what_is_filled_in() -> None:
+    check_options("net", ["width", "depth"], _net, besides=["num_classes"])
+    with pytest.raises(ValueError) as error:
+        check_options("net", ["widht"], _net, besides=["num_classes"])
+    assert str(error.value) == (
+        "no option of net named 'widht'; did you mean 'width'? (known: depth, width)"
+    )
+    with pytest.raises(ValueError, match="no option of net named 'num_classes'"):
+        check_options("net", ["num_classes"], _net, besides=["num_classes"])
+    with pytest.raises(ValueError, match=r"'wdth'; did you mean 'width'\? \(known: width\)"):
+        check_options("sized", ["wdth"], _Sized)
+
+
+def test_a_maker_of_any_keyword_takes_any_unless_checked_strictly() -> None:
+    check_options("open", ["widht"], _open)
+    with pytest.raises(ValueError, match=r"'widht'; did you mean 'width'\? \(known: width\)"):
+        check_options("open", ["widht"], _open, strict=True)
+
+
+def test_a_maker_that_tells_no_signature_takes_any() -> None:
+    check_options("int", ["bass"], int)

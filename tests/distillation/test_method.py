@@ -56,7 +56,7 @@ def test_unknown_methods_and_presets_name_the_nearest() -> None:
 def test_a_loss_of_ones_own_is_named_by_its_dotted_path() -> None:
     loss = build_loss("torch.nn.MSELoss", reduction="sum")
     assert float(loss(torch.ones(3), torch.zeros(3))) == 3.0
-    with pytest.raises(ValueError, match=r"no loss at 'torch\.nn\.NoSuchLoss'"):
+    with pytest.raises(ValueError, match=r"loss 'torch\.nn\.NoSuchLoss': no class or function"):
         build_loss("torch.nn.NoSuchLoss")
     with pytest.raises(ValueError, match=r"did you mean 'pixelwise'"):
         build_loss("pixelwse")

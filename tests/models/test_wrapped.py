@@ -6,7 +6,8 @@ import pytest
 import torch
 from torch import nn
 
-from segdistill.models import build_model, network, wrap
+from segdistill.models import build_model, device_of, network, wrap
+from segdistill.models.foreign.relabelled import Relabelled
 
 
 class Plain(nn.Module):
@@ -70,6 +71,24 @@ def test_unwrapped_networks_are_left_alone():
     assert network(model) is model
     with pytest.raises(ValueError, match="PSPNet, which declares its own"):
         wrap(model, 2, taps={"features": "psp"})
+
+
+def test_what_ships_is_the_users_own_module_compiled_or_not():
+    net = Plain()
+    for module in (net, torch.compile(net)):
+        model = wrap(module, 5)
+        assert network(model) is net
+        assert network(torch.compile(model)) is net
+    relabelled = Relabelled(wrap(net, 5), [0, 0, 1, 2, None], 3)
+    assert network(relabelled) is relabelled
+
+
+def test_the_device_of_a_network_is_that_of_its_parameters_or_buffers():
+    assert device_of(Plain().to("meta")).type == "meta"
+    bare = nn.Module()
+    assert device_of(bare).type == "cpu"
+    bare.register_buffer("mean", torch.zeros(1, device="meta"))
+    assert device_of(bare).type == "meta"
 
 
 def test_what_does_not_fit_is_said():

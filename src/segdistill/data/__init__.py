@@ -1,7 +1,7 @@
 """Data sets by name, and the loaders that feed training and evaluation."""
 
 import inspect
-from importlib import import_module
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +18,8 @@ from segdistill.data.published.cocostuff import COCOStuff
 from segdistill.data.published.voc import PascalVOC
 from segdistill.data.synthetic.dataset import Synthetic
 from segdistill.data.transforms import Augment
-from segdistill.names import unknown
+from segdistill.dotted import import_dotted
+from segdistill.names import check_options, unknown
 
 DATASETS: dict[str, type[SegmentationDataset]] = {
     "ade20k": ADE20K,
@@ -71,18 +72,15 @@ def build_dataset(
         >>> len(build_dataset("synthetic", split="val", count=3))
         3
     """
-    builder = DATASETS.get(name) or _own_class(name)
+    if name not in DATASETS and "." not in name:
+        raise ValueError(unknown("data set", name, DATASETS))
+    builder: Callable[..., Any] = DATASETS.get(name) or import_dotted(name, "data set")
+    check_options(f"the data set {name!r}", options, builder, besides=("root", "split"))
+    given = {"root": root, "split": split}
     parameters = inspect.signature(builder).parameters
     if not any(p.kind is p.VAR_KEYWORD for p in parameters.values()):
-        known = [p for p in parameters if p not in ("root", "split")]
-        for option in options:
-            if option not in known:
-                raise ValueError(unknown(f"option of the data set {name!r}", option, known))
-        if name not in DATASETS:
-            given = {"root": root, "split": split}
-            options |= {key: value for key, value in given.items() if key in parameters}
-            return _called(builder, name, options)
-    return _called(builder, name, {"root": root, "split": split, **options})
+        given = {key: value for key, value in given.items() if key in parameters}
+    return _called(builder, name, {**given, **options})
 
 
 def _called(builder: Any, name: str, options: dict[str, Any]) -> Dataset[Any]:
@@ -93,21 +91,3 @@ def _called(builder: Any, name: str, options: dict[str, Any]) -> Dataset[Any]:
             "__getitem__"
         )
     return dataset  # type: ignore[no-any-return]
-
-
-def _own_class(path: str) -> Any:
-    module_name, _, attribute = path.rpartition(".")
-    if not module_name:
-        raise ValueError(unknown("data set", path, DATASETS))
-    try:
-        module = import_module(module_name)
-    except ModuleNotFoundError as error:
-        # A missing import inside the user's module is theirs to see, under its own name.
-        raise ValueError(
-            f"data set {path!r}: cannot import {module_name} ({error}); "
-            f"expected one of {', '.join(DATASETS)}, or the dotted path of a class"
-        ) from error
-    if not hasattr(module, attribute):
-        names = [n for n, value in vars(module).items() if inspect.isclass(value)]
-        raise ValueError(unknown(f"class in {module_name}", attribute, names))
-    return getattr(module, attribute)

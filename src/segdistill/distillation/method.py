@@ -1,15 +1,15 @@
 """A method is a mapping of named terms; a term is a loss, its weight and the tap it reads."""
 
 import inspect
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, replace
-from importlib import import_module
 from typing import Any
 
 from torch import Tensor, nn
 
+from segdistill.dotted import import_dotted
 from segdistill.losses import LOSSES
-from segdistill.names import unknown
+from segdistill.names import check_options, unknown
 
 _SOURCES = ("student", "teacher", "labels", "images")
 
@@ -132,26 +132,14 @@ def build_loss(name: str, **options: Any) -> nn.Module:
         >>> build_loss("pixelwise", temperature=4.0).temperature
         4.0
     """
-    kind = LOSSES.get(name) or _import_class(name)
-    known = inspect.signature(kind).parameters
-    if not any(p.kind is inspect.Parameter.VAR_KEYWORD for p in known.values()):
-        for option in options:
-            if option not in known:
-                raise ValueError(f"loss {name!r}: {unknown('option', option, known)}")
+    if name not in LOSSES and "." not in name:
+        raise ValueError(unknown("loss", name, LOSSES))
+    kind: Callable[..., Any] = LOSSES.get(name) or import_dotted(name, "loss")
+    check_options(f"loss {name!r}", options, kind)
     loss = kind(**options)
     if not isinstance(loss, nn.Module):
         raise ValueError(f"loss {name!r} should build a torch.nn.Module, not {type(loss).__name__}")
     return loss
-
-
-def _import_class(path: str) -> Any:
-    module, _, attribute = path.rpartition(".")
-    if not module:
-        raise ValueError(unknown("loss", path, LOSSES))
-    try:
-        return getattr(import_module(module), attribute)
-    except (ImportError, AttributeError) as error:
-        raise ValueError(f"no loss at {path!r}: {error}") from None
 
 
 def build_terms(specs: Mapping[str, TermSpec], num_classes: int) -> dict[str, Term]:

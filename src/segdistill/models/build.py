@@ -2,19 +2,19 @@
 
 import inspect
 import json
-from importlib import import_module
 from pathlib import Path
 from typing import Any
 
 from torch import nn
 
+from segdistill.dotted import import_dotted
 from segdistill.models.contract import SegmentationModel
 from segdistill.models.files.weights import LoadReport, load_weights, read_weights
 from segdistill.models.foreign import adapters
 from segdistill.models.foreign.wrapped import wrap
 from segdistill.models.input import InputNormalisation, make_input
 from segdistill.models.networks import MODELS, RELEASED
-from segdistill.names import unknown
+from segdistill.names import check_options, unknown
 
 _WRAPPING = ("taps", "input", "align_corners", "multiple_of")
 
@@ -106,14 +106,11 @@ def _from_table(
     name: str, family: str, encoder: str, num_classes: int, options: dict[str, Any]
 ) -> SegmentationModel:
     builder = MODELS[family]
-    known = [key for key in inspect.signature(builder).parameters if key != "num_classes"]
     if encoder:
-        if "encoder" not in known:
+        if "encoder" not in inspect.signature(builder).parameters:
             raise ValueError(f"expected {family} alone (it has its own encoder), came {name!r}")
         options = {"encoder": encoder, **options}
-    for key in options:
-        if key not in known:
-            raise ValueError(unknown(f"option of {family}", key, known))
+    check_options(family, options, builder, besides=["num_classes"])
     return builder(num_classes, **options)
 
 
@@ -132,19 +129,13 @@ def _from_library(
 
 
 def _from_path(name: str, num_classes: int, options: dict[str, Any]) -> SegmentationModel:
-    module_name, _, attribute = name.rpartition(".")
-    try:
-        maker = getattr(import_module(module_name), attribute)
-    except (ImportError, AttributeError) as error:
-        raise ValueError(
-            f"expected the import path of an nn.Module, {name!r} cannot be imported ({error}); "
-            "check the spelling and that its package is installed or on PYTHONPATH"
-        ) from error
-    if not callable(maker) or (inspect.isclass(maker) and not issubclass(maker, nn.Module)):
+    maker = import_dotted(name, "model")
+    if inspect.isclass(maker) and not issubclass(maker, nn.Module):
         raise ValueError(f"expected {name} to make an nn.Module, it is {maker!r}; name another")
     own = inspect.signature(maker).parameters
     wrapping = {key: options[key] for key in _WRAPPING if key in options and key not in own}
     settings = {key: value for key, value in options.items() if key not in wrapping}
+    check_options(name, settings, maker, besides=["num_classes"])
     if "num_classes" in own:
         settings["num_classes"] = num_classes
     try:

@@ -1,8 +1,10 @@
 """What every network of this package promises to the rooms above."""
 
 from collections.abc import Mapping
+from itertools import chain
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 
 from segdistill.models.input import InputNormalisation
@@ -65,6 +67,12 @@ def _uncompiled(model: nn.Module) -> nn.Module:
     """The module that `torch.compile` was given."""
     original: nn.Module = getattr(model, "_orig_mod", model)
     return original
+
+
+def device_of(model: nn.Module) -> torch.device:
+    """Where a network computes: the device of its parameters, or of its buffers; without either the CPU."""
+    tensor = next(chain(model.parameters(), model.buffers()), None)
+    return torch.device("cpu") if tensor is None else tensor.device
 
 
 def check_training_batch(model: nn.Module, images: Tensor) -> None:

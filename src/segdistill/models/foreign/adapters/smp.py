@@ -1,6 +1,5 @@
 """Networks of segmentation_models_pytorch: `smp:Unet` with its own arguments as options."""
 
-from inspect import signature
 from typing import Any
 
 from torch import nn
@@ -8,7 +7,7 @@ from torch import nn
 from segdistill.extras import require
 from segdistill.models.foreign.adapters.interface import Conventions, Made, cause
 from segdistill.models.input import INPUTS, make_input, spread
-from segdistill.names import unknown
+from segdistill.names import check_options, unknown
 
 
 def conventions(module: Any) -> Conventions:
@@ -50,11 +49,8 @@ def make(name: str, num_classes: int, options: dict[str, Any]) -> Made:
         raise ValueError(unknown("network of smp", name, known))
     options = {"encoder_name": "resnet34", "encoder_weights": None, **options}
     encoder, weights = options["encoder_name"], options["encoder_weights"]
-    arguments = signature(known[name]).parameters
-    for key in options:
-        # Encoders of timm ("tu-") take further ones; elsewhere smp lets a slip pass.
-        if key not in arguments and not str(encoder).startswith("tu-"):
-            raise ValueError(unknown(f"option of smp's {name}", key, arguments))
+    if not str(encoder).startswith("tu-"):  # encoders of timm take further ones
+        check_options(f"smp's {name}", options, known[name], besides=["classes"], strict=True)
     try:
         module = known[name](classes=num_classes, **options)
         stated = _normalisation(smp, encoder, weights) if weights else INPUTS["imagenet"]

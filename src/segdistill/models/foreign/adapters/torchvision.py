@@ -7,7 +7,7 @@ from torchvision import models
 
 from segdistill.models.foreign.adapters.interface import Conventions, Made, cause
 from segdistill.models.input import make_input
-from segdistill.names import unknown
+from segdistill.names import check_options, unknown
 
 _WEIGHTS = ("weights", "weights_backbone")
 
@@ -29,11 +29,8 @@ def make(name: str, num_classes: int, options: dict[str, Any]) -> Made:
     if name not in known:
         raise ValueError(unknown("segmentation network of torchvision", name, known))
     # The builders take any keyword and let a slip pass.
+    check_options(name, options, known[name], besides=["num_classes"], strict=True)
     parameters = signature(known[name]).parameters
-    arguments = [key for key in parameters if key != "kwargs"]
-    for key in options:
-        if key not in arguments:
-            raise ValueError(unknown(f"option of {name}", key, arguments))
     for key in _WEIGHTS:
         _check_weights(f"{key} of {name}", options.get(key), parameters[key].annotation)
     options = {**dict.fromkeys(_WEIGHTS), **options}
