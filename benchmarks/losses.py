@@ -4,13 +4,18 @@
 
 Features are those of the paper's pair (512 channels of the teacher, 128 of the student) on the
 65 x 65 grid of a 512 x 512 crop; logits and labels have 19 classes at batch 8, and 150 at batch 2.
-The labels are blocks, at most 36 classes an image. Times are medians over repeats in which the
+The labels are blocks, at most 36 classes per image. Times are medians over repeats in which the
 cases take turns, so that a disturbance of the machine falls on all. Memory is the high-water
 resident size of a fresh process, less that of the same process before the loss ran, inputs in
 place.
+
+Every loss of the package is timed in its default form; `--forms` adds the published forms. At the
+default size `image_relation`'s `cirkd` holds several copies of a table of more than a thousand
+million similarities (4.3 GiB each), so take a smaller `--size` with `--forms`.
 """
 
 import argparse
+import inspect
 import json
 import platform
 import resource
@@ -30,26 +35,43 @@ if TYPE_CHECKING:
 
 TEACHER_WIDTH, STUDENT_WIDTH = 512, 128
 SETTINGS = {"19 classes, batch 8": (19, 8), "150 classes, batch 2": (150, 2)}
-ON_LOGITS = ["cross_entropy", "pixelwise", "channelwise", "dist", "holistic"]
-ON_FEATURES = [
-    "pairwise",
-    "inter_class",
-    "intra_class",
-    "position",
-    "attention",
-    "image_relation",
-]
 LOOPS = ["class_tokens", "inter_class", "intra_class"]
-CASES = [
-    *((name, "ours") for name in [*ON_LOGITS, *ON_FEATURES, "class_tokens"]),
-    *((name, "loop") for name in LOOPS),
-]
 
 Step = Callable[[], float]
 
 
+def cases(forms: bool = False) -> list[tuple[str, str]]:
+    """(loss, version) of everything that is timed: each loss, its forms where asked for, each loop."""
+    from segdistill.losses import LOSSES
+
+    found = [
+        (name, form)
+        for name, loss in LOSSES.items()
+        for form in (loss.forms if forms else loss.forms[:1])
+    ]
+    return [*found, ("class_tokens", "default"), *((name, "loop") for name in LOOPS)]
+
+
+def reads_logits(name: str) -> bool:
+    """Whether a loss is timed on logits: it compares channels, or has no teacher to compare with."""
+    from segdistill.losses import LOSSES
+
+    loss = LOSSES.get(name)
+    if loss is None:
+        return False
+    return loss.matches_channels or "teacher" not in inspect.signature(loss.forward).parameters
+
+
 def step_of(name: str, version: str, classes: int, batch: int, size: int) -> Step:
-    """A function that runs one forward and backward and returns the value."""
+    """A function that runs one forward and backward and returns the value.
+
+    Args:
+        name: a loss, or `class_tokens`.
+        version: a form of the loss, or `loop`.
+        classes: number of classes.
+        batch: number of images.
+        size: height and width of the features.
+    """
     import torch
 
     generator = torch.Generator().manual_seed(0)
@@ -60,12 +82,16 @@ def step_of(name: str, version: str, classes: int, batch: int, size: int) -> Ste
     blocks = torch.randint(0, classes, (batch, 1, 6, 6), generator=generator).float()
     pixels = 8 * (size - 1)
     labels = torch.nn.functional.interpolate(blocks, (pixels, pixels))[:, 0].long()
-    if name in ON_LOGITS:
+    if reads_logits(name):
         student, teacher = drawn(classes), drawn(classes)
     else:
         student, teacher = drawn(STUDENT_WIDTH), drawn(TEACHER_WIDTH)
     student.requires_grad_()
-    evaluate = _loop(name, classes) if version == "loop" else _ours(name, student, teacher, classes)
+    evaluate = (
+        _loop(name, classes)
+        if version == "loop"
+        else _ours(name, version, student, teacher, classes)
+    )
 
     def step() -> float:
         student.grad = None
@@ -77,10 +103,8 @@ def step_of(name: str, version: str, classes: int, batch: int, size: int) -> Ste
 
 
 def _ours(
-    name: str, student: "Tensor", teacher: "Tensor", classes: int
+    name: str, form: str, student: "Tensor", teacher: "Tensor", classes: int
 ) -> "Callable[[Tensor, Tensor, Tensor], Tensor]":
-    import inspect
-
     import torch
 
     from segdistill.losses import LOSSES
@@ -93,9 +117,10 @@ def _ours(
             return class_tokens(student, labels, torch.arange(classes))[0].square().sum()
 
         return tokens
-    loss = LOSSES[name]()
-    if name == "position":
-        loss = LOSSES[name](steps=1)
+    # The fit of a readout before the first step is no part of a step.
+    options = {"form": form, "steps": 1}
+    known = inspect.signature(LOSSES[name]).parameters
+    loss = LOSSES[name](**{key: value for key, value in options.items() if key in known})
     loss.build(student.shape, teacher.shape)
     loss.prepare([(student.detach(), teacher)])
     loss.train()
@@ -181,26 +206,33 @@ def memory_of(name: str, version: str, classes: int, batch: int, size: int) -> f
     return (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) / 1024
 
 
-def memories(size: int, threads: int) -> dict[tuple[str, str, str], float]:
+def memories(size: int, threads: int, forms: bool) -> dict[tuple[str, str, str], float]:
     """The memory of each case, each in a process of its own."""
     found = {}
+    # The table of losses imports torch, so another process reads it.
+    listed = _told("--list-cases", *["--forms"] * forms)
     for setting, (classes, batch) in SETTINGS.items():
-        for name, version in CASES:
+        for name, version in json.loads(listed):
             case = [name, version, str(classes), str(batch), str(size)]
-            command = [sys.executable, __file__, "--threads", str(threads), "--memory-of", *case]
-            output = subprocess.run(command, check=True, capture_output=True, text=True).stdout
+            output = _told("--threads", str(threads), "--memory-of", *case)
             found[setting, name, version] = float(output)
     return found
 
 
-def times(size: int, repeats: int) -> dict[tuple[str, str, str], list[float]]:
+def _told(*arguments: str) -> str:
+    """What this script prints in a process of its own."""
+    command = [sys.executable, __file__, *arguments]
+    return subprocess.run(command, check=True, capture_output=True, text=True).stdout
+
+
+def times(size: int, repeats: int, forms: bool) -> dict[tuple[str, str, str], list[float]]:
     """Milliseconds of each case in each repeat; the values of the loops are checked on the way."""
     found: dict[tuple[str, str, str], list[float]] = {}
     for setting, (classes, batch) in SETTINGS.items():
-        steps = {case: step_of(*case, classes, batch, size) for case in CASES}
+        steps = {case: step_of(*case, classes, batch, size) for case in cases(forms)}
         values = {case: step() for case, step in steps.items()}
         for name in LOOPS:
-            ours, loop = values[name, "ours"], values[name, "loop"]
+            ours, loop = values[name, "default"], values[name, "loop"]
             assert abs(ours - loop) <= 1e-3 * abs(loop), (name, ours, loop)
         for _ in range(repeats):
             for case, step in steps.items():
@@ -217,10 +249,15 @@ def main() -> None:
     parser.add_argument("--repeats", type=int, default=5)
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--out", type=Path, help="write the figures to this JSON file")
+    parser.add_argument("--forms", action="store_true", help="time the published forms, too")
     parser.add_argument("--memory-of", nargs=5, help=argparse.SUPPRESS)
+    parser.add_argument("--list-cases", action="store_true", help=argparse.SUPPRESS)
     options = parser.parse_args()
-
-    memory = {} if options.memory_of else memories(options.size, options.threads)
+    if options.list_cases:
+        print(json.dumps(cases(options.forms)))
+        return
+    of_one = bool(options.memory_of)
+    memory = {} if of_one else memories(options.size, options.threads, options.forms)
     import torch
 
     torch.set_num_threads(options.threads)
@@ -229,7 +266,7 @@ def main() -> None:
         print(memory_of(name, version, *(int(number) for number in numbers)))
         return
     rows = []
-    for key, values in times(options.size, options.repeats).items():
+    for key, values in times(options.size, options.repeats, options.forms).items():
         setting, name, version = key
         rows.append(
             {
@@ -260,13 +297,15 @@ def main() -> None:
 def show(rows: list[dict[str, object]]) -> None:
     """Print the rows, each loop beside its loss."""
     loops = {(row["setting"], row["loss"]): row for row in rows if row["version"] == "loop"}
-    print(f"{'':36}{'time, ms':>22}{'':8}{'memory, MiB':>22}")
-    print(f"{'':36}{'ours':>11}{'loop':>11}{'ratio':>8}{'ours':>11}{'loop':>11}")
+    print(f"{'':50}{'time, ms':>22}{'':8}{'memory, MiB':>22}")
+    print(f"{'':50}{'ours':>11}{'loop':>11}{'ratio':>8}{'ours':>11}{'loop':>11}")
     for row in rows:
         if row["version"] == "loop":
             continue
-        line = f"{row['setting']!s:22}{row['loss']!s:14}{row['milliseconds']:11.1f}"
-        loop = loops.get((row["setting"], row["loss"]))
+        plain = row["version"] == "default"
+        name = str(row["loss"]) if plain else f"{row['loss']} {row['version']}"
+        line = f"{row['setting']!s:22}{name:28}{row['milliseconds']:11.1f}"
+        loop = loops.get((row["setting"], row["loss"])) if plain else None
         if loop:
             ratio = float(str(loop["milliseconds"])) / float(str(row["milliseconds"]))
             line += f"{loop['milliseconds']:11.1f}{ratio:7.0f}x"

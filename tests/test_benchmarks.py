@@ -21,10 +21,28 @@ def losses() -> ModuleType:
     return module
 
 
-def test_every_loss_is_timed(losses: ModuleType) -> None:
-    assert {*losses.ON_LOGITS, *losses.ON_FEATURES} == set(LOSSES)
+def test_every_loss_is_timed_in_every_form(losses: ModuleType) -> None:
+    forms = [(name, form) for name, loss in LOSSES.items() for form in loss.forms]
+    assert [case for case in losses.cases(forms=True) if case[0] in LOSSES] == [
+        *forms,
+        ("inter_class", "loop"),
+        ("intra_class", "loop"),
+    ]
+    assert {name for name, _ in losses.cases()} == {*LOSSES, "class_tokens"}
 
 
-@pytest.mark.parametrize("name", LOSSES)
-def test_a_step_of_each_loss_runs(losses: ModuleType, name: str) -> None:
-    assert math.isfinite(losses.step_of(name, "ours", 19, 2, 17)())
+@pytest.mark.parametrize(
+    ("name", "on_logits"),
+    [("cross_entropy", True), ("channelwise", True), ("pairwise", False), ("class_tokens", False)],
+)
+def test_what_compares_channels_or_has_no_teacher_is_timed_on_logits(
+    losses: ModuleType, name: str, on_logits: bool
+) -> None:
+    assert losses.reads_logits(name) == on_logits
+
+
+@pytest.mark.parametrize(
+    ("name", "form"), [(name, form) for name, loss in LOSSES.items() for form in loss.forms]
+)
+def test_a_step_of_each_form_runs(losses: ModuleType, name: str, form: str) -> None:
+    assert math.isfinite(losses.step_of(name, form, 19, 2, 17)())

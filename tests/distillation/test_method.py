@@ -62,6 +62,12 @@ def test_a_loss_of_ones_own_is_named_by_its_dotted_path() -> None:
         build_loss("pixelwse")
 
 
+def test_an_unknown_form_names_the_term_and_the_known_forms() -> None:
+    wanted = r"^terms\.pairwise: form is 'ours'; expected default, skd or cirkd$"
+    with pytest.raises(ValueError, match=wanted):
+        build_method("skd", 3, terms={"pairwise": {"options": {"form": "ours"}}})
+
+
 def test_the_released_weights_of_ifvd() -> None:
     weights = {name: term.weight for name, term in method_terms("ifvd", "paper").items()}
     assert weights["pixelwise"] == 10

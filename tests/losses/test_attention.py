@@ -6,7 +6,7 @@ from torch.nn import functional as F
 
 from segdistill.losses import AttentionTransfer
 
-FORMS = ["default", "cirkd"]
+FORMS = AttentionTransfer.forms
 
 
 def drawn(*shape, seed=0):

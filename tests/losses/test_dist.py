@@ -6,7 +6,7 @@ import torch
 
 from segdistill.losses import CorrelationKD
 
-FORMS = ["default", "dist"]
+FORMS = CorrelationKD.forms
 
 
 @pytest.fixture

@@ -8,7 +8,7 @@ from segdistill.losses import HolisticKD
 from segdistill.losses.critic import Critic
 from segdistill.losses.holistic import gradient_penalty, hinge, wasserstein
 
-FORMS = ["default", "skd", "ifvd", "cirkd"]
+FORMS = HolisticKD.forms
 
 
 def built(channels=3, size=(16, 18), dtype=torch.float32, **options) -> HolisticKD:

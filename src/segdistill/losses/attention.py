@@ -3,7 +3,7 @@
 from jaxtyping import Float
 from torch import Tensor
 
-from .base import Loss, check_pair, chosen
+from .base import Loss, check_pair
 from .cosine import unit_vectors
 
 
@@ -33,10 +33,10 @@ class AttentionTransfer(Loss):
     """
 
     matches_grid = True
+    forms = ("default", "cirkd")
 
     def __init__(self, form: str = "default") -> None:
-        super().__init__()
-        self.form = chosen("attention", "form", form, ["default", "cirkd"])
+        super().__init__(form)
 
     def forward(
         self, student: Float[Tensor, "b c h w"], teacher: Float[Tensor, "bt ct ht wt"]

@@ -35,14 +35,30 @@ class Loss(nn.Module):
             brought to a common grid before they are handed in.
         projects: the loss makes that projection itself, in ``build``, because a released form has
             more of it than a convolution; the student is handed in at its own width.
+        forms: the forms that exist, ``default`` (ours) first, then the published ones that differ.
+            A loss with more than one takes ``form=`` and hands it to this constructor.
+        form: the form that was asked for.
 
     A loss that trains a network *against* the student keeps it as ``self.adversary``
     (``adversary.py``); a training loop gives it a step of its own. Most losses have none.
+
+    Args:
+        form: one of ``forms``.
+
+    Raises:
+        ValueError: for an unknown form; the message lists the known ones.
     """
 
     matches_channels: ClassVar[bool] = False
     matches_grid: ClassVar[bool] = False
     projects: bool = False
+    forms: ClassVar[tuple[str, ...]] = ("default",)
+
+    def __init__(self, form: str = "default") -> None:
+        super().__init__()
+        if form not in self.forms:
+            raise ValueError(f"form is {form!r}; expected {alternatives(self.forms)}")
+        self.form = form
 
     def __call__(self, *inputs: Any, **named: Any) -> Any:
         tensors = [value for value in (*inputs, *named.values()) if isinstance(value, Tensor)]
@@ -140,6 +156,12 @@ def check_labels(
             f"{name} expects integer labels of shape ({student.shape[0]}, height, width), but got "
             f"{labels.dtype} {tuple(labels.shape)}; give one map of class ids an image"
         )
+
+
+def alternatives(known: Iterable[str]) -> str:
+    """The names as they stand in a message: ``a``, ``a or b``, ``a, b or c``."""
+    *others, last = known
+    return f"{', '.join(others)} or {last}" if others else last
 
 
 def chosen(name: str, option: str, value: str, known: Iterable[str]) -> str:

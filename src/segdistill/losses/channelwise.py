@@ -5,7 +5,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from .base import Loss, check_pair, chosen, positive
+from .base import Loss, check_pair, positive
 
 _PUBLISHED_CLASSES = 19
 
@@ -47,12 +47,11 @@ class ChannelwiseKD(Loss):
 
     matches_channels = True
     matches_grid = True
+    forms = ("default", "torchdistiller", "mmrazor", "cirkd")
 
     def __init__(self, temperature: float | int = 4.0, form: str = "default") -> None:
-        super().__init__()
+        super().__init__(form)
         self.temperature = positive("channelwise", "temperature", temperature)
-        forms = ["default", "torchdistiller", "mmrazor", "cirkd"]
-        self.form = chosen("channelwise", "form", form, forms)
         self.projects = form in ("torchdistiller", "cirkd")
         self.projection: nn.Module = nn.Identity()
 

@@ -7,7 +7,7 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 from torch.nn import functional as F
 
-from .base import Loss, check_pair, chosen, positive
+from .base import Loss, check_pair, positive
 from .cosine import unit_vectors
 
 
@@ -50,6 +50,7 @@ class CorrelationKD(Loss):
 
     matches_channels = True
     matches_grid = True
+    forms = ("default", "dist")
 
     def __init__(
         self,
@@ -58,11 +59,10 @@ class CorrelationKD(Loss):
         temperature: float | int = 1.0,
         form: str = "default",
     ) -> None:
-        super().__init__()
+        super().__init__(form)
         self.beta = _not_negative("beta", beta)
         self.gamma = _not_negative("gamma", gamma)
         self.temperature = positive("dist", "temperature", temperature)
-        self.form = chosen("dist", "form", form, ["default", "dist"])
 
     def forward(
         self, student: Float[Tensor, "b k h w"], teacher: Float[Tensor, "bt kt ht wt"]

@@ -86,6 +86,7 @@ class HolisticKD(Loss):
 
     matches_channels = True
     matches_grid = True
+    forms = tuple(_FORMS)
 
     def __init__(
         self,
@@ -98,8 +99,7 @@ class HolisticKD(Loss):
         critic_weight: float | int | None = None,
         seed: int = 0,
     ) -> None:
-        super().__init__()
-        self.form = chosen("holistic", "form", form, _FORMS)
+        super().__init__(form)
         given = _FORMS[form]
         weight = given.critic_weight if critic_weight is None else critic_weight
         self.setting = _Setting(

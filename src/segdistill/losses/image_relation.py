@@ -4,7 +4,7 @@ from jaxtyping import Float
 from torch import Tensor
 from torch.nn import functional as F
 
-from .base import Loss, check_pair, chosen, positive
+from .base import Loss, check_pair, positive
 from .cosine import unit_vectors
 
 _POOLED_FROM = 256
@@ -41,13 +41,13 @@ class ImageRelation(Loss):
     """
 
     matches_grid = True
+    forms = ("default", "cirkd")
 
     def __init__(
         self, temperature: float | int = 0.1, form: str = "default", nodes: int = 16
     ) -> None:
-        super().__init__()
+        super().__init__(form)
         self.temperature = positive("image_relation", "temperature", temperature)
-        self.form = chosen("image_relation", "form", form, ["default", "cirkd"])
         self.nodes = int(positive("image_relation", "nodes", nodes))
 
     def forward(

@@ -11,6 +11,8 @@ from .classwise import class_tokens, present_classes, sample_labels
 
 logger = logging.getLogger(__name__)
 
+_FORMS = {"default": ("relative", "sqrt", 4), "paper": ("euclidean", "uniform", 1)}
+
 
 class InterClassDistance(Loss):
     """Squared difference between the two networks' distances between the classes of an image.
@@ -57,6 +59,8 @@ class InterClassDistance(Loss):
         ValueError: for an unknown form or option value.
     """
 
+    forms = tuple(_FORMS)
+
     def __init__(
         self,
         form: str = "default",
@@ -66,9 +70,8 @@ class InterClassDistance(Loss):
         ordered: bool = False,
         num_classes: int | None = None,
     ) -> None:
-        super().__init__()
-        preset = _FORMS[chosen("inter_class", "form", form, _FORMS)]
-        self.form = form
+        super().__init__(form)
+        preset = _FORMS[form]
         self.distance = chosen(
             "inter_class", "distance", distance or preset[0], ["relative", "euclidean"]
         )
@@ -157,6 +160,3 @@ def _pair_weights(
     # An image of one class has no edge, also where i = j is among the pairs.
     several = (shown.sum(1) > 1)[:, None, None]
     return weight * (shown[:, :, None] & shown[:, None] & several)
-
-
-_FORMS = {"default": ("relative", "sqrt", 4), "paper": ("euclidean", "uniform", 1)}

@@ -3,7 +3,7 @@
 from jaxtyping import Bool, Float, Int64
 from torch import Tensor
 
-from .base import IGNORED, Loss, check_labels, check_pair, chosen
+from .base import IGNORED, Loss, check_labels, check_pair
 from .classwise import class_sums, one_hot, present_classes, sample_labels
 from .cosine import unit_vectors
 
@@ -34,10 +34,10 @@ class IntraClassVariation(Loss):
     """
 
     matches_grid = True
+    forms = ("default", "ifvd", "cirkd")
 
     def __init__(self, form: str = "default") -> None:
-        super().__init__()
-        self.form = chosen("intra_class", "form", form, ["default", "ifvd", "cirkd"])
+        super().__init__(form)
 
     def forward(
         self,

@@ -5,7 +5,7 @@ from jaxtyping import Float
 from torch import Tensor
 from torch.nn import functional as F
 
-from .base import Loss, check_pair, chosen, positive
+from .base import Loss, check_pair, positive
 from .cosine import unit_vectors
 
 
@@ -39,10 +39,10 @@ class PairwiseKD(Loss):
     """
 
     matches_grid = True
+    forms = ("default", "skd", "cirkd")
 
     def __init__(self, form: str = "default", nodes: int = 16, scale: float | int = 0.5) -> None:
-        super().__init__()
-        self.form = chosen("pairwise", "form", form, ["default", "skd", "cirkd"])
+        super().__init__(form)
         self.nodes = int(positive("pairwise", "nodes", nodes))
         self.scale = positive("pairwise", "scale", scale)
 

@@ -6,7 +6,7 @@ from jaxtyping import Float
 from torch import Tensor
 from torch.nn import functional as F
 
-from .base import Loss, check_pair, chosen, positive
+from .base import Loss, check_pair, positive
 
 
 class PixelwiseKD(Loss):
@@ -42,11 +42,11 @@ class PixelwiseKD(Loss):
 
     matches_channels = True
     matches_grid = True
+    forms = ("default", "skd", "ifvd", "cirkd")
 
     def __init__(self, temperature: float | int = 1.0, form: str = "default") -> None:
-        super().__init__()
+        super().__init__(form)
         self.temperature = positive("pixelwise", "temperature", temperature)
-        self.form = chosen("pixelwise", "form", form, _FORMS)
         if form == "skd" and temperature != 1:
             raise ValueError(
                 f"pixelwise: temperature={temperature} contradicts form='skd', which has none; "

@@ -13,6 +13,7 @@ from .ridge import RidgeMap
 
 logger = logging.getLogger(__name__)
 
+_FORMS = {"default": "fit", "paper": "free"}
 _AXES = ("x", "y")
 _LEAST_R2 = 0.2
 _LEAST_HEADROOM = 0.05
@@ -69,6 +70,7 @@ class PositionInformation(Loss):
     """
 
     matches_grid = True
+    forms = tuple(_FORMS)
 
     axes: Tensor
     prepared: Tensor
@@ -83,8 +85,7 @@ class PositionInformation(Loss):
         ridge: float | int = 1e-3,
         seed: int = 0,
     ) -> None:
-        super().__init__()
-        self.form = chosen("position", "form", form, _FORMS)
+        super().__init__(form)
         self.align = chosen("position", "align", align or _FORMS[form], ["fit", "free", "logits"])
         self.target = chosen("position", "target", target, ["teacher", "ramp"])
         self.steps, self.momentum, self.ridge, self.seed = steps, momentum, ridge, seed
@@ -330,6 +331,3 @@ def _warn(r2_teacher: Sequence[float], headroom: Sequence[float]) -> None:
             *headroom,
             _LEAST_HEADROOM,
         )
-
-
-_FORMS = {"default": "fit", "paper": "free"}
