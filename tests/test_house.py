@@ -8,11 +8,13 @@ from pathlib import Path
 import pytest
 
 import segdistill
+from segdistill.labels import IGNORED
 
 SOURCE = Path(segdistill.__file__).parent
-# What each room may import, besides itself and the ground (names, dotted).
+# What each room may import, besides itself and the ground (names, labels, dotted).
 MAY_IMPORT = {
     "names": set(),
+    "labels": set(),
     "config": set(),
     "dotted": set(),
     "losses": set(),
@@ -54,7 +56,8 @@ def _imported_rooms(path: Path) -> set[str]:
 )
 def test_no_import_climbs(path: Path) -> None:
     room = _room(path)
-    allowed = MAY_IMPORT[room] | {room} | (set() if room == "losses" else {"names", "dotted"})
+    ground = {"labels"} if room == "losses" else {"labels", "names", "dotted"}
+    allowed = MAY_IMPORT[room] | {room} | ground
     assert _imported_rooms(path) <= allowed
 
 
@@ -78,3 +81,15 @@ def test_every_public_name_can_be_had() -> None:
         assert getattr(segdistill, name) is not None
     with pytest.raises(AttributeError, match="no attribute 'distil'"):
         segdistill.distil  # noqa: B018
+
+
+def test_the_ignored_id_is_defined_once() -> None:
+    defining = [
+        path.relative_to(SOURCE).as_posix()
+        for path in SOURCE.rglob("*.py")
+        for node in ast.parse(path.read_text()).body
+        if isinstance(node, ast.Assign | ast.AnnAssign)
+        and isinstance(node.value, ast.Constant)
+        and node.value.value == IGNORED
+    ]
+    assert defining == ["labels.py"]

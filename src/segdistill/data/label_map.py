@@ -6,10 +6,9 @@ from typing import Any
 
 import numpy as np
 
-IGNORED = 255
-"""The label id that no loss and no metric counts."""
+from segdistill.labels import IGNORED as IGNORED
 
-MAX_CLASSES = 255
+MAX_CLASSES = IGNORED
 
 
 class LabelMap:

@@ -1,8 +1,10 @@
-"""Losses, each by its name. They import nothing of this package but their neighbours."""
+"""Losses, each by its name. They import nothing of this package but their neighbours and `labels`."""
+
+from segdistill.labels import IGNORED
 
 from .adversary import Adversary
 from .attention import AttentionTransfer
-from .base import IGNORED, Loss
+from .base import Loss
 from .channelwise import ChannelwiseKD
 from .dist import CorrelationKD
 from .holistic import HolisticKD

@@ -7,9 +7,6 @@ import torch
 from jaxtyping import Float, Shaped
 from torch import Tensor, nn
 
-IGNORED = 255
-"""Label id of pixels that belong to no class; the same everywhere in this package."""
-
 
 class Loss(nn.Module):
     """A number from a student tensor, perhaps a teacher tensor, perhaps labels.

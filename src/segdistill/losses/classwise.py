@@ -9,7 +9,7 @@ from jaxtyping import Bool, Float, Int64
 from torch import Tensor
 from torch.nn import functional as F
 
-from .base import IGNORED
+from segdistill.labels import IGNORED
 
 
 def sample_labels(

@@ -3,7 +3,9 @@
 from jaxtyping import Bool, Float, Int64
 from torch import Tensor
 
-from .base import IGNORED, Loss, check_labels, check_pair
+from segdistill.labels import IGNORED
+
+from .base import Loss, check_labels, check_pair
 from .classwise import class_sums, one_hot, present_classes, sample_labels
 from .cosine import unit_vectors
 

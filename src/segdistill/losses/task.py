@@ -7,7 +7,9 @@ from jaxtyping import Bool, Float, Int64
 from torch import Tensor
 from torch.nn import functional as F
 
-from .base import IGNORED, Loss, check_labels, positive
+from segdistill.labels import IGNORED
+
+from .base import Loss, check_labels, positive
 
 _ZOOM = 8
 

@@ -20,6 +20,7 @@ from matplotlib.colors import Colormap
 from matplotlib.figure import Figure
 from PIL import Image
 
+from segdistill.labels import IGNORED
 from segdistill.run.reporting.notation import signed
 from segdistill.run.reporting.statistics import mean
 from segdistill.run.reporting.summary import ClassChange, RunSummary, by_label, methods
@@ -402,7 +403,7 @@ def mask_png(mask: np.ndarray, palette: Sequence[Sequence[int]], width: int = 48
     if picture.width > width:
         height = max(1, round(picture.height * width / picture.width))
         picture = picture.resize((width, height), Image.Resampling.NEAREST)
-    return _data_uri(picture, transparency=255)
+    return _data_uri(picture, transparency=IGNORED)
 
 
 def field_png(

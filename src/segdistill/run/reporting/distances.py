@@ -16,11 +16,10 @@ from torch.utils.data import Dataset
 
 from segdistill.data.dataset import Sample
 from segdistill.distillation.taps import Taps
+from segdistill.labels import IGNORED
 from segdistill.losses.classwise import sample_labels
 from segdistill.names import unknown
 from segdistill.run.evaluation.protocol import Size, evaluating, multiple_of, padded
-
-IGNORE = 255
 
 
 @dataclass(frozen=True)
@@ -126,8 +125,8 @@ def class_statistics(
             features = read_tap(model, images.to(device), tap).double().cpu()
             grid = (features.shape[-2], features.shape[-1])
             chosen = sample_labels(labels, grid).flatten()
-            cells = features[0].flatten(1).T[chosen != IGNORE]
-            found = _add(found, cells, chosen[chosen != IGNORE], int(k))
+            cells = features[0].flatten(1).T[chosen != IGNORED]
+            found = _add(found, cells, chosen[chosen != IGNORED], int(k))
     if found is None:
         raise ValueError("the data set is empty: class distances need at least one image")
     return found
@@ -210,7 +209,7 @@ def fitted_to(
     )
     if bottom or right:
         images = F.pad(images, (0, right, 0, bottom), mode="replicate")
-        labels = F.pad(labels, (0, right, 0, bottom), value=IGNORE)
+        labels = F.pad(labels, (0, right, 0, bottom), value=IGNORED)
     return images, labels
 
 

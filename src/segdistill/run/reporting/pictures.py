@@ -13,6 +13,7 @@ from torch.utils.data import Subset
 from segdistill.config import DataConfig, TeacherConfig
 from segdistill.data.channels import visible
 from segdistill.data.dataset import Sample
+from segdistill.labels import IGNORED
 from segdistill.losses.readout import fit_readout, ramps, score
 from segdistill.run.evaluation.profile import compare as compare_profiles
 from segdistill.run.evaluation.protocol import Protocol, evaluating, label_map, multiple_of
@@ -22,7 +23,7 @@ from segdistill.run.opening import open_split
 from segdistill.run.reporting.distances import class_statistics, fitted_to, read_tap, sample_at
 from segdistill.run.reporting.page import Report
 from segdistill.run.reporting.summary import RunSummary, seed_pairs
-from segdistill.run.reporting.views import IGNORE, Distances, Panel, PositionMasks
+from segdistill.run.reporting.views import Distances, Panel, PositionMasks
 
 _log = logging.getLogger(__name__)
 _TAP = "features"
@@ -212,7 +213,7 @@ def _most_disputed(scene: _Scene, labels: Sequence[str], count: int) -> list[int
     for index in scene.indices:
         sample = sample_at(scene.dataset, index)
         one, other = (_prediction(scene.networks[label], sample, scene) for label in labels[:2])
-        counted = sample["label"] != IGNORE
+        counted = sample["label"] != IGNORED
         disputed[index] = float(((one != other) & counted).sum()) / max(int(counted.sum()), 1)
     return sorted(sorted(disputed, key=lambda index: -disputed[index])[:count])
 

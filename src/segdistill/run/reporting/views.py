@@ -7,11 +7,10 @@ from typing import Any
 import numpy as np
 from markupsafe import Markup
 
+from segdistill.labels import IGNORED
 from segdistill.run.reporting import charts
 from segdistill.run.reporting.distances import edge_correlation, edges, normalised
 from segdistill.run.reporting.notation import number, signed
-
-IGNORE = 255
 
 
 @dataclass(frozen=True)
@@ -76,14 +75,14 @@ def panel_view(
             for index, name in enumerate(classes)
             if index in seen
         ],
-        "ignored": IGNORE in seen,
+        "ignored": IGNORED in seen,
     }
 
 
 def _panel_row(
     panel: Panel, labels: Sequence[str], palette: Sequence[Sequence[int]]
 ) -> dict[str, Any]:
-    counted = panel.label != IGNORE
+    counted = panel.label != IGNORED
     cells = []
     for label in labels:
         mask = panel.predictions[label]
