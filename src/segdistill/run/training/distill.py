@@ -87,8 +87,16 @@ def distill(
         ValueError: Networks, data and method do not fit together; one line says what.
 
     Example:
-        >>> run = segdistill.distill(teacher, student, train_set, val_set, steps=2000, out="runs/mine",
-        ...                          batch=8, crop=(256, 256))  # doctest: +SKIP
+        The smallest call that runs; a real one has a trained teacher and thousands of steps.
+
+        >>> from segdistill import build_dataset, build_model
+        >>> train_set = build_dataset("synthetic", split="train", count=4)
+        >>> val_set = build_dataset("synthetic", split="val", count=2)
+        >>> teacher, student = (build_model("enet", len(val_set.classes)) for _ in range(2))
+        >>> run = distill(teacher, student, train_set, val_set, "cwd", steps=1, out="runs/mine",
+        ...               batch=2, crop=(32, 64), min_miou=0, progress=False)
+        >>> run.finished
+        True
     """
     known = {f.name for f in fields(TrainConfig)} - {"steps"}
     for key in train:
