@@ -74,7 +74,7 @@ def test_ignored_pixels_do_not_change_the_loss() -> None:
 
 
 def slow_zoom(p, labels):
-    """What ``scipy.ndimage.zoom`` by 1/8 makes: corners on corners, linear and nearest."""
+    """What `scipy.ndimage.zoom` by 1/8 makes: corners on corners, linear and nearest."""
     rows, columns = (round(side / 8) for side in labels.shape[1:])
     small = torch.zeros(*p.shape[:2], rows, columns, dtype=p.dtype)
     small_labels = torch.zeros(len(p), rows, columns, dtype=labels.dtype)

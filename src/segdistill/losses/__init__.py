@@ -1,20 +1,19 @@
 """Losses, each by its name. They import nothing of this package but their neighbours and `labels`."""
 
 from segdistill.labels import IGNORED
-
-from .adversary import Adversary
-from .attention import AttentionTransfer
-from .base import Loss
-from .channelwise import ChannelwiseKD
-from .dist import CorrelationKD
-from .holistic import HolisticKD
-from .image_relation import ImageRelation
-from .inter_class import InterClassDistance
-from .intra_class import IntraClassVariation
-from .pairwise import PairwiseKD
-from .pixelwise import PixelwiseKD
-from .position import PositionInformation
-from .task import CrossEntropy
+from segdistill.losses.adversary import Adversary
+from segdistill.losses.attention import AttentionTransfer
+from segdistill.losses.base import Loss
+from segdistill.losses.channelwise import ChannelwiseKD
+from segdistill.losses.dist import CorrelationKD
+from segdistill.losses.holistic import HolisticKD
+from segdistill.losses.image_relation import ImageRelation
+from segdistill.losses.inter_class import InterClassDistance
+from segdistill.losses.intra_class import IntraClassVariation
+from segdistill.losses.pairwise import PairwiseKD
+from segdistill.losses.pixelwise import PixelwiseKD
+from segdistill.losses.position import PositionInformation
+from segdistill.losses.task import CrossEntropy
 
 LOSSES: dict[str, type[Loss]] = {
     "cross_entropy": CrossEntropy,

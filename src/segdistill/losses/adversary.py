@@ -2,20 +2,20 @@
 
 import torch
 
-from .base import Loss
+from segdistill.losses.base import Loss
 
 
 class Adversary(Loss):
     """Networks that a loss trains against the student, with an objective and an optimiser of their own.
 
-    A loss that has one keeps it as ``self.adversary`` from ``build`` on. That is all it declares; who
+    A loss that has one keeps it as `self.adversary` from `build` on. That is all it declares; who
     trains the student then owes the adversary, for each batch:
 
-    1. The student's step, through which the adversary's parameters are frozen (``requires_grad``
-       False, as ``build`` leaves them): gradient passes through them to the student and none stays
+    1. The student's step, through which the adversary's parameters are frozen (`requires_grad`
+       False, as `build` leaves them): gradient passes through them to the student and none stays
        in them. Released codes let it gather and clear it before step 2, which is the same.
-    2. One step of ``optimizer`` on ``weight`` times the adversary's value, its parameters thawed,
-       at ``learning_rate``. The adversary is called with what its loss was called with, by name
+    2. One step of `optimizer` on `weight` times the adversary's value, its parameters thawed,
+       at `learning_rate`. The adversary is called with what its loss was called with, by name
        and detached.
 
     Both are called in training mode. The adversary is part of the loss: its state is resumed with

@@ -3,8 +3,8 @@
 from jaxtyping import Float
 from torch import Tensor
 
-from .base import Loss, check_pair
-from .cosine import unit_vectors
+from segdistill.losses.base import Loss, check_pair
+from segdistill.losses.cosine import unit_vectors
 
 
 class AttentionTransfer(Loss):
@@ -16,17 +16,17 @@ class AttentionTransfer(Loss):
 
     | form | value |
     | --- | --- |
-    | ``default`` | Σ over positions (q_teacher - q_student)², mean over images; in 0..2 |
-    | ``cirkd`` | the mean over images *and* positions, as in CIRKD's code |
+    | `default` | Σ over positions (q_teacher - q_student)², mean over images; in 0..2 |
+    | `cirkd` | the mean over images *and* positions, as in CIRKD's code |
 
     What we do differently: a unit map has entries of about 1/√(H·W), so the released mean falls
-    as 1/(H·W), for which its weight of 10,000 makes up at one resolution. ``default`` = H·W ·
-    ``cirkd`` is 2 - 2 cos of the two maps at any resolution, batch size and number of channels;
+    as 1/(H·W), for which its weight of 10,000 makes up at one resolution. `default` = H·W ·
+    `cirkd` is 2 - 2 cos of the two maps at any resolution, batch size and number of channels;
     10,000 at the 64x128 cells of a 512x1024 crop is 1.22 in ours. The paper takes the length of the
     difference, not its square, times β/2 with β = 1000 over the number of positions and the batch.
 
     Args:
-        form: ``default`` or ``cirkd``.
+        form: `default` or `cirkd`.
 
     Raises:
         ValueError: for an unknown form.

@@ -11,9 +11,9 @@ from torch import Tensor, nn
 class Loss(nn.Module):
     """A number from a student tensor, perhaps a teacher tensor, perhaps labels.
 
-    A loss knows no weight, no layer, no network and no logger of values. Its ``forward`` takes, by
-    these names and as far as it needs them, ``student``, ``teacher`` (feature maps or logits, ``b c
-    h w``) and ``labels`` (integer ids, ``b h w`` at the size of the label images, 255 ignored; a
+    A loss knows no weight, no layer, no network and no logger of values. Its `forward` takes, by
+    these names and as far as it needs them, `student`, `teacher` (feature maps or logits, `b c
+    h w`) and `labels` (integer ids, `b h w` at the size of the label images, 255 ignored; a
     loss samples them to its own grid). The names are read from the signature when a method is
     built.
 
@@ -30,17 +30,17 @@ class Loss(nn.Module):
             projected to the teacher's before it is handed in.
         matches_grid: the loss compares cell with cell; maps of different height or width are
             brought to a common grid before they are handed in.
-        projects: the loss makes that projection itself, in ``build``, because a released form has
+        projects: the loss makes that projection itself, in `build`, because a released form has
             more of it than a convolution; the student is handed in at its own width.
-        forms: the forms that exist, ``default`` (ours) first, then the published ones that differ.
-            A loss with more than one takes ``form=`` and hands it to this constructor.
+        forms: the forms that exist, `default` (ours) first, then the published ones that differ.
+            A loss with more than one takes `form=` and hands it to this constructor.
         form: the form that was asked for.
 
-    A loss that trains a network *against* the student keeps it as ``self.adversary``
-    (``adversary.py``); a training loop gives it a step of its own. Most losses have none.
+    A loss that trains a network *against* the student keeps it as `self.adversary`
+    (`adversary.py`); a training loop gives it a step of its own. Most losses have none.
 
     Args:
-        form: one of ``forms``.
+        form: one of `forms`.
 
     Raises:
         ValueError: for an unknown form; the message lists the known ones.
@@ -70,7 +70,7 @@ class Loss(nn.Module):
         """Make the modules that depend on the sizes of the tapped tensors. Most losses have none.
 
         Args:
-            student_shape: ``b c h w`` of the student's tensor, after any alignment.
+            student_shape: `b c h w` of the student's tensor, after any alignment.
             teacher_shape: the same of the teacher's; None where training goes without a teacher.
         """
 
@@ -79,7 +79,7 @@ class Loss(nn.Module):
 
         Args:
             batches: (student, teacher) tensors of the tap on training crops, both networks in
-                ``eval`` mode and without gradient.
+                `eval` mode and without gradient.
 
         Returns:
             Figures worth recording, by name; none by default.
@@ -97,7 +97,7 @@ def _raised(value: Any) -> Any:
 
 
 def attached_zero(student: Float[Tensor, "..."]) -> Float[Tensor, ""]:
-    """A zero that hangs in the student's graph, so that ``backward`` works and gives zeros."""
+    """A zero that hangs in the student's graph, so that `backward` works and gives zeros."""
     # Multiplied before it is summed: the sum of a large map may overflow, and inf * 0 is NaN.
     return (student * 0).sum()
 
@@ -156,13 +156,13 @@ def check_labels(
 
 
 def alternatives(known: Iterable[str]) -> str:
-    """The names as they stand in a message: ``a``, ``a or b``, ``a, b or c``."""
+    """The names as they stand in a message: `a`, `a or b`, `a, b or c`."""
     *others, last = known
     return f"{', '.join(others)} or {last}" if others else last
 
 
 def chosen(name: str, option: str, value: str, known: Iterable[str]) -> str:
-    """Return ``value`` if it is one that the option of a loss can take.
+    """Return `value` if it is one that the option of a loss can take.
 
     Raises:
         ValueError: listing the values that it can take.
@@ -174,7 +174,7 @@ def chosen(name: str, option: str, value: str, known: Iterable[str]) -> str:
 
 
 def positive(name: str, option: str, value: float | int) -> float:
-    """Return ``value`` as a float if it is above zero.
+    """Return `value` as a float if it is above zero.
 
     Raises:
         ValueError: naming the loss, the option and the value.

@@ -5,7 +5,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from .base import Loss, check_pair, positive
+from segdistill.losses.base import Loss, check_pair, positive
 
 _PUBLISHED_CLASSES = 19
 
@@ -19,13 +19,13 @@ class ChannelwiseKD(Loss):
 
     | form | value |
     | --- | --- |
-    | ``default`` | T² / (19·B) · Σ KL(φ_teacher ‖ φ_student) over images and channels |
-    | ``torchdistiller``, ``mmrazor`` | T² / (C·B) · the same sum: authors' code, its port |
-    | ``cirkd`` | T² / (C_student·B) · the same sum: C of the student before any projection |
+    | `default` | T² / (19·B) · Σ KL(φ_teacher ‖ φ_student) over images and channels |
+    | `torchdistiller`, `mmrazor` | T² / (C·B) · the same sum: authors' code, its port |
+    | `cirkd` | T² / (C_student·B) · the same sum: C of the student before any projection |
 
     A student of another width is projected to the teacher's by the term's 1x1 convolution without
-    bias, but in two forms by the loss's own, trained with the student: ``cirkd`` by such a
-    convolution, ``torchdistiller`` by one with batch normalisation and ReLU behind it (its code has
+    bias, but in two forms by the loss's own, trained with the student: `cirkd` by such a
+    convolution, `torchdistiller` by one with batch normalisation and ReLU behind it (its code has
     the two activations leaky ReLU and ReLU, which make a ReLU, and leaves this layer's learning
     rate constant; ours falls with the others).
 
@@ -34,12 +34,12 @@ class ChannelwiseKD(Loss):
     removes it at 150. The default sums over channels and divides by a constant, the 19 classes of
     Cityscapes, for which the published weights (3 in the authors' code, 5 in mmrazor) were chosen;
     at 19 channels all forms are equal, so those weights carry over. Both sides are taken by
-    ``log_softmax``: the released ``softmax().log()`` gives -inf where a peaked map underflows.
+    `log_softmax`: the released `softmax().log()` gives -inf where a peaked map underflows.
 
     Args:
         temperature: T, which flattens both distributions. The authors' code uses 4 on logits;
             mmrazor's Cityscapes recipe 1 with weight 5.
-        form: ``default``, ``torchdistiller``, ``mmrazor`` or ``cirkd``.
+        form: `default`, `torchdistiller`, `mmrazor` or `cirkd`.
 
     Raises:
         ValueError: for an unknown form or a temperature not above 0.

@@ -20,8 +20,8 @@ def sample_labels(
     Args:
         labels: ids at the size of the label images.
         size: height and width of the grid.
-        index: ``stride`` reads cell i at pixel ``stride · i`` (clipped), where a network of odd
-            kernels centres it. ``legacy`` reads at ``floor(i · pixels / cells)``, the old nearest
+        index: `stride` reads cell i at pixel `stride · i` (clipped), where a network of odd
+            kernels centres it. `legacy` reads at `floor(i · pixels / cells)`, the old nearest
             neighbour of PyTorch, as the released codes of IFVD and CIRKD do: at 512 pixels and 65
             cells it is up to one cell off.
 

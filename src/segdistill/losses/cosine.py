@@ -6,9 +6,9 @@ from torch import Tensor
 
 
 def unit_vectors(vectors: Float[Tensor, "b c *n"], eps: float = 1e-6) -> Float[Tensor, "b c *n"]:
-    """Divide each vector along the channels by its length; one shorter than ``eps`` becomes zero.
+    """Divide each vector along the channels by its length; one shorter than `eps` becomes zero.
 
-    A zero vector has no direction. Dividing it by a small constant, as ``F.normalize`` does, gives
+    A zero vector has no direction. Dividing it by a small constant, as `F.normalize` does, gives
     a gradient of the size of that constant's inverse (1e12), which no half type can hold; here it
     gets none.
     """

@@ -31,9 +31,9 @@ class Critic(nn.Module):
     kernel is cut to them (ours). With a side under 16 the fourth convolution and its attention are left
     out, as the released code leaves them out of all but 65x65. Sides under 8 are refused.
 
-    Spectral normalisation runs one power iteration in each forward pass in ``train`` mode, as the
+    Spectral normalisation runs one power iteration in each forward pass in `train` mode, as the
     released one does in any mode, and starts from 15 at its making, where the released one starts
-    from noise; in ``eval`` mode it holds still.
+    from noise; in `eval` mode it holds still.
 
     Args:
         channels: classes.

@@ -7,8 +7,8 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 from torch.nn import functional as F
 
-from .base import Loss, check_pair, positive
-from .cosine import unit_vectors
+from segdistill.losses.base import Loss, check_pair, positive
+from segdistill.losses.cosine import unit_vectors
 
 
 class CorrelationKD(Loss):
@@ -30,8 +30,8 @@ class CorrelationKD(Loss):
 
     | form | correlation | mean over |
     | --- | --- | --- |
-    | ``default`` | Σxy / (‖x‖·‖y‖), 0 without gradient for a constant student | rows where the teacher varies |
-    | ``dist`` | Σxy / (‖x‖·‖y‖ + 1e-8) | all rows |
+    | `default` | Σxy / (‖x‖·‖y‖), 0 without gradient for a constant student | rows where the teacher varies |
+    | `dist` | Σxy / (‖x‖·‖y‖ + 1e-8) | all rows |
 
     x and y are centred. A row is constant, in the default form, where its standard deviation is
     1e-6 or less: a class that no position is given, or a position undecided between all classes.
@@ -42,7 +42,7 @@ class CorrelationKD(Loss):
         beta: factor of the inter-class part.
         gamma: factor of the intra-class part.
         temperature: T, which softens both distributions.
-        form: ``default`` or ``dist``.
+        form: `default` or `dist`.
 
     Raises:
         ValueError: for an unknown form, a temperature not above 0 or a factor below 0.

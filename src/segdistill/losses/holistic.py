@@ -8,9 +8,9 @@ from jaxtyping import Float
 from torch import Tensor
 from torch.nn import functional as F
 
-from .adversary import Adversary
-from .base import Loss, check_pair, chosen, positive
-from .critic import Critic
+from segdistill.losses.adversary import Adversary
+from segdistill.losses.base import Loss, check_pair, chosen, positive
+from segdistill.losses.critic import Critic
 
 _PENALTY = 10.0
 _POWER = 0.9
@@ -50,16 +50,16 @@ class HolisticKD(Loss):
 
     | form | objective | optimiser (4e-4) | schedule | critic's weight | critic reads |
     | --- | --- | --- | --- | --- | --- |
-    | ``default`` | hinge | Adam | poly | 1 | class probabilities |
-    | ``skd`` | wgan | SGD | poly | 0.1 | logits, batch-normalised |
-    | ``ifvd`` | wgan | Adam | poly | 0.1 | logits, batch-normalised |
-    | ``cirkd`` | hinge | Adam | constant | 0.1 | logits, batch-normalised |
+    | `default` | hinge | Adam | poly | 1 | class probabilities |
+    | `skd` | wgan | SGD | poly | 0.1 | logits, batch-normalised |
+    | `ifvd` | wgan | Adam | poly | 0.1 | logits, batch-normalised |
+    | `cirkd` | hinge | Adam | constant | 0.1 | logits, batch-normalised |
 
     Momentum is 0.9 and weight decay the student's (SGD); betas are 0.9 and 0.99 without weight decay
     (Adam); poly is (1 - step/steps)^0.9. The released weights of the student's term are 0.1 (SKD) and
     0.001 (IFVD, CIRKD).
 
-    What we do differently: ``default`` takes no penalty, and with it no second derivative, since
+    What we do differently: `default` takes no penalty, and with it no second derivative, since
     spectral normalisation bounds the slope already. Its critic reads softmax(logits): a constant
     added to a pixel's logits does not change it, and no image's score depends on the others of its
     batch, as it does under batch normalisation. The published forms normalise over the images of
@@ -68,20 +68,20 @@ class HolisticKD(Loss):
     of an image's mean, of which SKD's and IFVD's codes, at one patch, say nothing.
 
     Args:
-        form: ``default``, ``skd``, ``ifvd`` or ``cirkd``.
-        objective: ``wgan`` (with the penalty) or ``hinge``; None: as the form says.
+        form: `default`, `skd`, `ifvd` or `cirkd`.
+        objective: `wgan` (with the penalty) or `hinge`; None: as the form says.
         conditional: the critic reads the image, too, resized to the logits' grid and concatenated
-            to them, as SKD's first release had it (which reads probabilities, as ``default`` does).
-        optimizer: of the critic, ``sgd`` or ``adam``; None: as the form says.
+            to them, as SKD's first release had it (which reads probabilities, as `default` does).
+        optimizer: of the critic, `sgd` or `adam`; None: as the form says.
         lr: the critic's learning rate.
-        schedule: ``poly`` or ``constant``; None: as the form says.
+        schedule: `poly` or `constant`; None: as the form says.
         critic_weight: factor of the critic's loss; None: as the form says.
         seed: of the critic's start. Torch's global generator is not moved by it; the penalty draws
             its α from there.
 
     Raises:
         ValueError: for an unknown form, objective, optimizer or schedule, or a rate or weight not
-            above 0; from ``build`` for logits under 8x8.
+            above 0; from `build` for logits under 8x8.
     """
 
     matches_channels = True

@@ -4,8 +4,8 @@ from jaxtyping import Float
 from torch import Tensor
 from torch.nn import functional as F
 
-from .base import Loss, check_pair, positive
-from .cosine import unit_vectors
+from segdistill.losses.base import Loss, check_pair, positive
+from segdistill.losses.cosine import unit_vectors
 
 _POOLED_FROM = 256
 
@@ -23,8 +23,8 @@ class ImageRelation(Loss):
 
     | form | positions |
     | --- | --- |
-    | ``default`` | averages over a grid of at most ``nodes`` x ``nodes`` |
-    | ``cirkd`` | all; averages over 4x4 windows, last cut, where both sides are 256 or more |
+    | `default` | averages over a grid of at most `nodes` x `nodes` |
+    | `cirkd` | all; averages over 4x4 windows, last cut, where both sides are 256 or more |
 
     The reductions agree and neither grows with batch, resolution or channels, so the published
     weight of 1 carries over. The default's (B·M)² cosines are bounded whatever the resolution: 4.2
@@ -33,7 +33,7 @@ class ImageRelation(Loss):
 
     Args:
         temperature: T, of the rows' softmax; CIRKD's scripts use 0.1.
-        form: ``default`` or ``cirkd``.
+        form: `default` or `cirkd`.
         nodes: most nodes a side, of the default form.
 
     Raises:

@@ -6,8 +6,8 @@ import torch
 from jaxtyping import Bool, Float, Int64
 from torch import Tensor
 
-from .base import Loss, check_labels, check_pair, chosen
-from .classwise import class_tokens, present_classes, sample_labels
+from segdistill.losses.base import Loss, check_labels, check_pair, chosen
+from segdistill.losses.classwise import class_tokens, present_classes, sample_labels
 
 logger = logging.getLogger(__name__)
 
@@ -25,9 +25,9 @@ class InterClassDistance(Loss):
     not count.
 
     The text gives the nodes and edges in words; normalisation and reduction are not in it, and no
-    code was released. ``paper`` is the plainest reading; ``default`` is what we recommend:
+    code was released. `paper` is the plainest reading; `default` is what we recommend:
 
-    | | ``paper`` | ``default`` |
+    | | `paper` | `default` |
     | --- | --- | --- |
     | edges | as they are | divided by the mean edge of the same network over the batch |
     | weight of a pair | 1 | √(n_i·n_j), n the positions of a token |
@@ -43,16 +43,16 @@ class InterClassDistance(Loss):
     least number. Under several processes the batch is each process's own.
 
     Args:
-        form: ``default`` or ``paper``; sets the four options below, each of which may be given as
+        form: `default` or `paper`; sets the four options below, each of which may be given as
             well.
-        distance: ``relative`` (divided by the batch's mean edge) or ``euclidean``.
-        edge_weight: ``sqrt`` or ``uniform``.
+        distance: `relative` (divided by the batch's mean edge) or `euclidean`.
+        edge_weight: `sqrt` or `uniform`.
         min_pixels: positions of the feature grid that a token needs to count.
         ordered: mean over all ordered pairs, i = j included, as SKD's pair-wise loss is reduced:
             with uniform weights the value is (k - 1) / k times that over i < j, for k classes.
             False in both forms.
         num_classes: classes of the task, if known; only read to warn of two classes under
-            ``relative``, where one edge an image is left and only its differences between images
+            `relative`, where one edge an image is left and only its differences between images
             teach anything.
 
     Raises:

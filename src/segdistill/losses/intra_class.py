@@ -4,10 +4,9 @@ from jaxtyping import Bool, Float, Int64
 from torch import Tensor
 
 from segdistill.labels import IGNORED
-
-from .base import Loss, check_labels, check_pair
-from .classwise import class_sums, one_hot, present_classes, sample_labels
-from .cosine import unit_vectors
+from segdistill.losses.base import Loss, check_labels, check_pair
+from segdistill.losses.classwise import class_sums, one_hot, present_classes, sample_labels
+from segdistill.losses.cosine import unit_vectors
 
 
 class IntraClassVariation(Loss):
@@ -21,15 +20,15 @@ class IntraClassVariation(Loss):
 
     | form | mean over | labels read at | centre |
     | --- | --- | --- | --- |
-    | ``default`` | pixels with a class | ``stride · i`` | Σf / n |
-    | ``ifvd``, ``cirkd`` | all pixels | ``floor(i · pixels / cells)`` | Σf / (n + 1e-6) |
+    | `default` | pixels with a class | `stride · i` | Σf / n |
+    | `ifvd`, `cirkd` | all pixels | `floor(i · pixels / cells)` | Σf / (n + 1e-6) |
 
     In the released form an ignored pixel is its own centre: it adds nothing but stays in the mean,
     so the value falls with the share of ignored pixels. CIRKD's code is the same; they differ in
     the weight, 200 in IFVD and 20 in CIRKD, both of which carry over where all pixels have a class.
 
     Args:
-        form: ``default``, ``ifvd`` or ``cirkd``.
+        form: `default`, `ifvd` or `cirkd`.
 
     Raises:
         ValueError: for an unknown form.

@@ -5,8 +5,8 @@ from jaxtyping import Float
 from torch import Tensor
 from torch.nn import functional as F
 
-from .base import Loss, check_pair, positive
-from .cosine import unit_vectors
+from segdistill.losses.base import Loss, check_pair, positive
+from segdistill.losses.cosine import unit_vectors
 
 
 class PairwiseKD(Loss):
@@ -19,9 +19,9 @@ class PairwiseKD(Loss):
 
     | form | nodes | gradient |
     | --- | --- | --- |
-    | ``default`` | averages over a grid of at most ``nodes`` x ``nodes`` | of the true cosine |
-    | ``skd`` | maxima over windows of ``int(side * scale)``, last cut | norms constant, + 1e-8 |
-    | ``cirkd`` | maxima over 2x2 windows, last cut | of the true cosine |
+    | `default` | averages over a grid of at most `nodes` x `nodes` | of the true cosine |
+    | `skd` | maxima over windows of `int(side * scale)`, last cut | norms constant, + 1e-8 |
+    | `cirkd` | maxima over 2x2 windows, last cut | of the true cosine |
 
     The default's memory is bounded whatever the resolution (M² ≤ 65,536 numbers an image at 16),
     which is not so in CIRKD's form, whose nodes grow with the map. SKD's scale of 0.5 gives 3x3
@@ -30,7 +30,7 @@ class PairwiseKD(Loss):
     only.
 
     Args:
-        form: ``default``, ``skd`` or ``cirkd``.
+        form: `default`, `skd` or `cirkd`.
         nodes: most nodes a side, of the default form.
         scale: window of SKD's form as a share of the map's side.
 

@@ -6,7 +6,7 @@ from jaxtyping import Float
 from torch import Tensor
 from torch.nn import functional as F
 
-from .base import Loss, check_pair, positive
+from segdistill.losses.base import Loss, check_pair, positive
 
 
 class PixelwiseKD(Loss):
@@ -21,22 +21,22 @@ class PixelwiseKD(Loss):
 
     | form | value |
     | --- | --- |
-    | ``default`` | T² · mean over B·H·W of KL(p_teacher ‖ p_student) |
-    | ``cirkd`` | the same: CIRKD's code reduces as we do |
-    | ``skd`` | cross-entropy -Σ p_teacher log p_student, summed over all, over H·W; T = 1 |
-    | ``ifvd`` | mean over B·K·H·W of the terms of the divergence; no T² |
+    | `default` | T² · mean over B·H·W of KL(p_teacher ‖ p_student) |
+    | `cirkd` | the same: CIRKD's code reduces as we do |
+    | `skd` | cross-entropy -Σ p_teacher log p_student, summed over all, over H·W; T = 1 |
+    | `ifvd` | mean over B·K·H·W of the terms of the divergence; no T² |
 
-    So ``skd`` = B · (mean cross-entropy), which grows with the batch and, in value but not in
-    gradient, contains the teacher's entropy, and ``ifvd`` = ``cirkd`` / K at T = 1. A published
+    So `skd` = B · (mean cross-entropy), which grows with the batch and, in value but not in
+    gradient, contains the teacher's entropy, and `ifvd` = `cirkd` / K at T = 1. A published
     weight of 10 in SKD's form at batch 8 is a weight of 80 in ours; 10 in IFVD's form at 19 classes
     is 0.53.
 
     Args:
         temperature: T, which softens both distributions.
-        form: ``default``, ``skd``, ``ifvd`` or ``cirkd``.
+        form: `default`, `skd`, `ifvd` or `cirkd`.
 
     Raises:
-        ValueError: for an unknown form, a temperature not above 0, or ``form="skd"`` at another
+        ValueError: for an unknown form, a temperature not above 0, or `form="skd"` at another
             temperature than 1.
     """
 

@@ -7,9 +7,9 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from .base import Loss, attached_zero, check_pair, chosen, raised
-from .readout import Readout, chance_error, fit_readout, new_readout, ramps, score
-from .ridge import RidgeMap
+from segdistill.losses.base import Loss, attached_zero, check_pair, chosen, raised
+from segdistill.losses.readout import Readout, chance_error, fit_readout, new_readout, ramps, score
+from segdistill.losses.ridge import RidgeMap
 
 logger = logging.getLogger(__name__)
 
@@ -28,7 +28,7 @@ class PositionInformation(Loss):
     masks in 0..1, abscissa (x) and ordinate (y); student and teacher pass through the *same*
     network, and the masks are compared. The readout is Islam's: a 3x3 convolution without padding
     (zeros at the border would draw the place by themselves), batch normalisation, sigmoid.
-    ``prepare`` fits it on the teacher's features against the ramps (i + 1) / (h - 1) of the inner
+    `prepare` fits it on the teacher's features against the ramps (i + 1) / (h - 1) of the inner
     cells i = 0 .. h - 3, in the frame of the crop, then freezes it. The value is the mean over
     images, both masks and all inner cells: eq. 5 read as squared Euclidean distance of columns
     (rows), divided by the number of cells.
@@ -36,29 +36,29 @@ class PositionInformation(Loss):
     No code was released and the text does not say how a student of another width enters "this
     network":
 
-    | ``align`` | what the student passes through |
+    | `align` | what the student passes through |
     | --- | --- |
-    | ``fit`` (``form="default"``) | a 1x1 map A, least squares of features, held constant |
-    | ``free`` (``form="paper"``) | a 1x1 convolution trained with the student |
-    | ``logits`` | nothing: both networks are read at their logits, standardised over the classes |
+    | `fit` (`form="default"`) | a 1x1 map A, least squares of features, held constant |
+    | `free` (`form="paper"`) | a 1x1 convolution trained with the student |
+    | `logits` | nothing: both networks are read at their logits, standardised over the classes |
 
     The readout's kernel has full row rank, so a *free* map in front of it can stand for any kernel:
     it absorbs most of the term, and only what the features already tell linearly is asked of the
-    student. The A of ``fit`` is not trained by the optimiser and knows nothing of the masks: it is
+    student. The A of `fit` is not trained by the optimiser and knows nothing of the masks: it is
     the ridge regression of teacher on student features from running second moments E[s sᵀ], E[t
     sᵀ], solved in closed form at each step, before that step's features enter the moments. Gradient
     reaches the student's features alone. The moments are buffers, so a resumed run goes on from the
     same map, and processes whose buffers are synchronised share it.
 
-    ``target="ramp"`` is the control: no teacher; a readout trained with the student regresses the
+    `target="ramp"` is the control: no teacher; a readout trained with the student regresses the
     ramps themselves. A gain of the distilled term over this one is the teacher's doing.
 
     Maps under 3x3 have no inner cell: the loss is zero.
 
     Args:
-        form: ``default`` (align ``fit``) or ``paper`` (align ``free``).
-        align: ``fit``, ``free`` or ``logits``; None: as the form says.
-        target: ``teacher`` or ``ramp``.
+        form: `default` (align `fit`) or `paper` (align `free`).
+        align: `fit`, `free` or `logits`; None: as the form says.
+        target: `teacher` or `ramp`.
         steps: steps of Adam that fit the readout.
         momentum: share of the running moments that each step renews.
         ridge: regularisation of A, as a share of the student's mean square feature.
@@ -134,12 +134,12 @@ class PositionInformation(Loss):
             batches: (student, teacher) tensors of the tap.
 
         Returns:
-            ``r2_teacher_x``, ``r2_teacher_y``, ``r2_student_x``, ``r2_student_y``, ``headroom_x``,
-            ``headroom_y``, ``readout_mse`` (of the teacher's masks) and ``chance_mse`` (of the best
-            constant), both means over the two axes. Nothing under ``target="ramp"``.
+            `r2_teacher_x`, `r2_teacher_y`, `r2_student_x`, `r2_student_y`, `headroom_x`,
+            `headroom_y`, `readout_mse` (of the teacher's masks) and `chance_mse` (of the best
+            constant), both means over the two axes. Nothing under `target="ramp"`.
 
         Raises:
-            ValueError: before ``build``, without batches, or for maps under 4x4, where no axis
+            ValueError: before `build`, without batches, or for maps under 4x4, where no axis
                 varies.
         """
         if self.target == "ramp":
@@ -211,14 +211,14 @@ class PositionInformation(Loss):
 
         Args:
             features: the tapped tensor, at least 3x3.
-            side: ``student`` or ``teacher``: whose tensor it is.
+            side: `student` or `teacher`: whose tensor it is.
 
         Returns:
             The x mask and the y mask, in 0..1, at the (h - 2) x (w - 2) inner cells.
 
         Raises:
-            ValueError: before ``build`` and ``prepare``, for an unknown side, or for the teacher's
-                under ``target="ramp"``.
+            ValueError: before `build` and `prepare`, for an unknown side, or for the teacher's
+                under `target="ramp"`.
         """
         readout = self._built()
         sides = ["student", "teacher"] if self.target == "teacher" else ["student"]

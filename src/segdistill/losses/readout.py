@@ -63,7 +63,7 @@ def fit_readout(
         rate: first learning rate.
 
     Returns:
-        The readout in ``eval`` mode, on the features' device.
+        The readout in `eval` mode, on the features' device.
     """
     generator = torch.Generator().manual_seed(seed)
     mean, scale = _channel_statistics(batches)
@@ -116,7 +116,7 @@ def _ramp_spread(batches: Sequence[Tensor]) -> tuple[Tensor, int]:
 
 
 def _channel_statistics(batches: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
-    """Mean and inverse standard deviation of each channel, ``1 c 1 1``; 0 where it is constant."""
+    """Mean and inverse standard deviation of each channel, `1 c 1 1`; 0 where it is constant."""
     mean = torch.stack([batch.mean((0, 2, 3)) for batch in batches]).mean(0)[:, None, None]
     variance = torch.stack([(batch - mean).square().mean((0, 2, 3)) for batch in batches]).mean(0)
     varies = variance > 1e-12 * mean.flatten().square().clamp_min(1e-12)

@@ -11,13 +11,13 @@ from torch.nn import functional as F
 class RidgeMap(nn.Module):
     """The 1x1 map A, without bias, that takes student features nearest to the teacher's.
 
-    A = E[t sᵀ] (E[s sᵀ] + λ)⁻¹ from running second moments, which are buffers. ``forward`` applies
+    A = E[t sᵀ] (E[s sᵀ] + λ)⁻¹ from running second moments, which are buffers. `forward` applies
     A as a constant: gradient passes through it to the features, none reaches it.
 
     Args:
         width: channels of the student.
         teacher_width: channels of the teacher.
-        momentum: share of the moments that each ``renew`` replaces.
+        momentum: share of the moments that each `renew` replaces.
         ridge: λ as a share of the mean diagonal of E[s sᵀ].
     """
 

@@ -8,8 +8,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from segdistill.labels import IGNORED
-
-from .base import Loss, check_labels, positive
+from segdistill.losses.base import Loss, check_labels, positive
 
 _ZOOM = 8
 
@@ -23,10 +22,10 @@ class CrossEntropy(Loss):
     Segmentation" (CVPR 2019), and of every method here; deep supervision is a second
     such term of weight 0.4 on the auxiliary head.
 
-    ``ohem=True`` keeps the hard pixels only, as the released code of that paper can do (none of its
+    `ohem=True` keeps the hard pixels only, as the released code of that paper can do (none of its
     scripts does): those whose probability of the right class is at most a threshold, which is
-    raised above ``threshold`` where fewer than ``min_kept`` pixels would be left. It is found on
-    probabilities downsampled to 1/8 (so among ``min_kept // 64`` pixels) over the whole batch. What
+    raised above `threshold` where fewer than `min_kept` pixels would be left. It is found on
+    probabilities downsampled to 1/8 (so among `min_kept // 64` pixels) over the whole batch. What
     we do differently: the released code leaves torch for NumPy and SciPy at each step; here it
     stays in torch and on the device, on the same sampling points, so that only rounding differs.
 
@@ -34,8 +33,8 @@ class CrossEntropy(Loss):
         weight: a weight for each class, in order of the ids; None counts each pixel alike.
         ohem: keep the hard pixels only.
         threshold: probability (0..1) of the right class up to which a pixel is hard; read by
-            ``ohem``.
-        min_kept: full-size pixels of the batch to keep at least, about; read by ``ohem``.
+            `ohem`.
+        min_kept: full-size pixels of the batch to keep at least, about; read by `ohem`.
         align_corners: how logits are resized; it should be the network's own way. None: the way of
             the student that the term is bound to, and False where there is none.
     """
@@ -94,7 +93,7 @@ def hard_labels(
     threshold: float,
     min_kept: int,
 ) -> Int64[Tensor, "b h w"]:
-    """Labels in which all but the hard pixels are ignored; see ``CrossEntropy``.
+    """Labels in which all but the hard pixels are ignored; see `CrossEntropy`.
 
     Args:
         logits: at the labels' size.
@@ -126,7 +125,7 @@ def _right_class(
 def _zoomed(
     probabilities: Float[Tensor, "b k h w"], labels: Int64[Tensor, "b h w"]
 ) -> tuple[Float[Tensor, "b k hz wz"], Int64[Tensor, "b hz wz"]]:
-    """Both at 1/8 of the size, on the points of ``scipy.ndimage.zoom``: corners on corners."""
+    """Both at 1/8 of the size, on the points of `scipy.ndimage.zoom`: corners on corners."""
     rows, columns = (max(1, round(side / _ZOOM)) for side in labels.shape[1:])
     small = F.interpolate(probabilities, (rows, columns), mode="bilinear", align_corners=True)
     row = _corner_index(labels.shape[1], rows, labels.device)
