@@ -4,6 +4,7 @@ from dataclasses import replace
 
 import numpy as np
 
+from segdistill.config import DataConfig, ModelConfig, Recipe, TrainConfig
 from segdistill.run.reporting.page import Report
 from segdistill.run.reporting.summary import RunSummary
 from segdistill.run.reporting.views import Distances, Panel, PositionMasks
@@ -84,12 +85,12 @@ def run(label, seed=0, gain=0.0, steps=1000, **changes):
     preparation = (
         {"position": {"r2_teacher_x": 0.41, "r2_teacher_y": 0.83}} if label == "idd" else {}
     )
-    config = {
-        "data": {"name": "camvid", "size": [360, 480]},
-        "student": {"model": "pspnet_r18_half"},
-        "method": label,
-        "train": {"steps": steps, "seed": seed},
-    }
+    recipe = Recipe(
+        DataConfig("camvid", size=(360, 480)),
+        ModelConfig("pspnet_r18_half"),
+        method=label,
+        train=TrainConfig(steps=steps, seed=seed),
+    )
     environment = {
         "python": "3.11.7",
         "torch": "2.15.0",
@@ -104,7 +105,7 @@ def run(label, seed=0, gain=0.0, steps=1000, **changes):
         evaluation,
         profile,
         preparation,
-        config,
+        recipe,
         environment,
     )
     return replace(summary, **changes)

@@ -5,6 +5,7 @@ from html.parser import HTMLParser
 import numpy as np
 import pytest
 
+from segdistill.config import Recipe
 from segdistill.run.reporting.page import Report, render
 from segdistill.run.reporting.views import Distances
 from tests.run.made_up import CLASSES, distances, full_report, run, three_seeds
@@ -113,7 +114,7 @@ def test_methods_are_set_against_each_other(page):
 
 def test_text_of_users_is_escaped():
     evil = '<script>alert("x")</script>&'
-    runs = [replace(r, name=f"{evil}{r.name}", config={"out": evil}) for r in three_seeds()]
+    runs = [replace(r, name=f"{evil}{r.name}", recipe=Recipe(out=evil)) for r in three_seeds()]
     runs += [run(evil, seed, 0.01) for seed in range(3)]
     report = full_report(
         summaries=runs, classes=[evil, *CLASSES[1:]], title=evil, notes=[evil], panel_rule=evil

@@ -1,11 +1,12 @@
 """A table or figure of the paper laid out: what is printed, what runs measured beside it."""
 
 import json
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
 
 from rich.table import Table
 
+from segdistill.config import Recipe, to_dict
 from segdistill.run.console import render
 from segdistill.run.paper.charts import PUBLISHED, Chart, Dot, bars, dots
 from segdistill.run.paper.costs import counted, digits
@@ -218,31 +219,29 @@ def _mious(runs: Iterable[RunSummary]) -> list[float]:
 
 
 def _spread(runs: Sequence[RunSummary]) -> str:
-    values, split = _mious(runs), runs[0].config["data"].get("val_split", "val")
-    if not values:
+    values, recipe = _mious(runs), runs[0].recipe
+    if not values or recipe is None:
         return "–"
     text = spread(mean(values), sd(values), 2)
     text = text if len(values) == 1 else f"{text} ({len(values)})"
-    return text if split == "val" else f"{text} on {split}"
+    return text if recipe.data.val_split == "val" else f"{text} on {recipe.data.val_split}"
 
 
 def _recipe_key(run: RunSummary) -> str:
-    kept: dict[str, object] = {
-        key: value for key, value in run.config.items() if key not in ("out", "label", "variants")
-    }
-    train: Mapping[str, object] = run.config["train"]
-    kept["train"] = {key: value for key, value in train.items() if key != "seed"}
-    return json.dumps(kept, sort_keys=True)
+    recipe = run.recipe or Recipe()
+    train = replace(recipe.train, seed=0)
+    kept = replace(recipe, train=train, out=None, label=None, variants={})
+    return json.dumps(to_dict(kept), sort_keys=True)
 
 
 def _run_line(placed: Placed) -> tuple[str, str, str, str]:
     run = placed.run
     where = f"no row: {placed.reason}" if placed.row is None else placed.row.name
     where += "" if placed.column == OURS else f" on {placed.column}"
-    if not run.config:
+    if run.recipe is None:
         return run.name, where, "", ""
-    train, size = run.config["train"], run.config["data"].get("size")
-    crop = "×".join(map(str, train["crop"]))
-    training = f"{train['steps']:,} steps of {train['batch']}, crops of {crop}"
+    train, size = run.recipe.train, run.recipe.data.size
+    crop = "×".join(map(str, train.crop))
+    training = f"{train.steps:,} steps of {train.batch}, crops of {crop}"
     training += f", images at {size[0]}×{size[1]}" if size else ""
     return run.name, where, number(run.miou, 2), training

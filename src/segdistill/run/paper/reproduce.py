@@ -1,14 +1,13 @@
 """`segdistill reproduce`: runs in the rows of the paper's tables and figures, beside what it prints."""
 
 import logging
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from functools import cache
 from pathlib import Path
-from typing import Any
 
 from markupsafe import Markup
 
-from segdistill.config import to_dict
+from segdistill.config import ModelConfig, Recipe
 from segdistill.distillation.catalogue import METHODS, method_terms
 from segdistill.distillation.method import override
 from segdistill.run.demo import recipes_folder
@@ -63,7 +62,7 @@ def place_runs(wanted: Exhibit, paths: Iterable[str | Path]) -> list[Placed]:
     folders = find_runs(paths)
     finished = summarise([folder for folder in folders if folder.finished])
     # A teacher that is no run of its own is known by another's audit alone.
-    placed = [_placed(wanted, run) for run in finished if run.config]
+    placed = [_placed(wanted, run, run.recipe) for run in finished if run.recipe is not None]
     for folder in folders:
         if not folder.finished:
             begun = RunSummary(folder.path.name, folder.method_name, "student")
@@ -71,13 +70,13 @@ def place_runs(wanted: Exhibit, paths: Iterable[str | Path]) -> list[Placed]:
     return placed
 
 
-def _placed(wanted: Exhibit, run: RunSummary) -> Placed:
-    data, student = run.config["data"]["name"], run.config["student"]["model"]
+def _placed(wanted: Exhibit, run: RunSummary, recipe: Recipe) -> Placed:
+    data, student = recipe.data.name, recipe.student.model
     networks = list(dict.fromkeys(row.network for row in wanted.rows))
     column = OURS
     if wanted.elsewhere and (data != wanted.data or student not in networks):
         teaches = run.role == "teacher"
-        column = data if teaches else f"{data}, {_network_name(run)}"
+        column = data if teaches else f"{data}, {_network_name(recipe.student)}"
         # The first row is the teacher's and the last the student's, whatever they are there.
         student = networks[0] if teaches else networks[-1]
     elif data != wanted.data:
@@ -85,7 +84,7 @@ def _placed(wanted: Exhibit, run: RunSummary) -> Placed:
     elif student not in networks:
         return Placed(run, reason=f"its network {student} is none of {', '.join(networks)}")
     try:
-        losses, preset = distilling_losses(run.config)
+        losses, preset = distilling_losses(recipe)
     except ValueError as error:
         return Placed(run, reason=str(error))
     for row in wanted.rows:
@@ -95,23 +94,22 @@ def _placed(wanted: Exhibit, run: RunSummary) -> Placed:
     return Placed(run, reason=f"its losses ({found}) are those of no row of {student}")
 
 
-def _network_name(run: RunSummary) -> str:
-    student = run.config["student"]
-    options = {k: v for k, v in (student.get("options") or {}).items() if k != "weights"}
-    return " ".join([student["model"], *(f"{key}={value}" for key, value in options.items())])
+def _network_name(student: ModelConfig) -> str:
+    options = {key: value for key, value in student.options.items() if key != "weights"}
+    return " ".join([student.model, *(f"{key}={value}" for key, value in options.items())])
 
 
-def distilling_losses(config: Mapping[str, Any]) -> tuple[frozenset[str], str]:
-    """The losses beside cross-entropy of a resolved recipe, and the preset of its method.
+def distilling_losses(recipe: Recipe) -> tuple[frozenset[str], str]:
+    """The losses beside cross-entropy of a recipe, and the preset of its method.
 
     Raises:
         ValueError: The catalogue has no such method, or the terms do not fit it.
     """
-    method = config["method"]
-    chosen = {"name": method} if isinstance(method, str) else method
-    preset = chosen.get("preset", "default")
-    specs = override(method_terms(chosen["name"], preset), config.get("terms") or {})
-    return frozenset(s.loss for s in specs.values() if s.weight) - {"cross_entropy"}, preset
+    method = recipe.chosen_method()
+    changes = {term: vars(change) for term, change in recipe.terms.items()}
+    specs = override(method_terms(method.name, method.preset), changes)
+    losses = frozenset(spec.loss for spec in specs.values() if spec.weight)
+    return losses - {"cross_entropy"}, method.preset
 
 
 def row_losses(row: Row, preset: str) -> frozenset[str]:
@@ -144,8 +142,8 @@ def _shipped(folder: Path) -> dict[tuple[str, frozenset[str], str], Path]:
     made: dict[tuple[str, frozenset[str], str], Path] = {}
     for file in sorted(folder.glob("*.yaml")):
         if file.stem != "base":  # what the others there have in common
-            config = to_dict(load_recipe(file))
-            made.setdefault((config["student"]["model"], *distilling_losses(config)), file)
+            recipe = load_recipe(file)
+            made.setdefault((recipe.student.model, *distilling_losses(recipe)), file)
     return made
 
 

@@ -1,7 +1,6 @@
 """The report's page: plain data in, one HTML text out that needs nothing but itself."""
 
 import importlib.resources
-import json
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from statistics import median
@@ -12,6 +11,7 @@ import yaml
 from jinja2 import Environment, StrictUndefined
 from markupsafe import Markup
 
+from segdistill.config import Recipe, to_dict
 from segdistill.run.reporting import charts
 from segdistill.run.reporting.notation import (
     difference_text,
@@ -321,20 +321,15 @@ def _preparation_view(report: Report) -> list[tuple[str, str, list[str]]]:
 
 def _recipes(report: Report) -> list[tuple[str, str, str]]:
     """Label, run name and recipe of the first run of each label that has one."""
-    firsts = [
-        (label, next((run for run in runs if run.config), None))
-        for label, runs in by_label(report.summaries).items()
-    ]
-    return [
-        (label, run.name, yaml.safe_dump(_plain(run.config), sort_keys=False, allow_unicode=True))
-        for label, run in firsts
-        if run is not None
-    ]
+    found = []
+    for label, runs in by_label(report.summaries).items():
+        firsts = [(run.name, run.recipe) for run in runs if run.recipe is not None][:1]
+        found += [(label, name, _yaml(recipe)) for name, recipe in firsts]
+    return found
 
 
-def _plain(values: Any) -> Any:
-    """The values as JSON knows them, so that YAML writes no tags of Python's."""
-    return json.loads(json.dumps(values, default=str))
+def _yaml(recipe: Recipe) -> str:
+    return yaml.safe_dump(to_dict(recipe), sort_keys=False, allow_unicode=True)
 
 
 def _environment(report: Report) -> list[tuple[str, str]]:

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils.data import Subset
 
-from segdistill.config import DataConfig, TeacherConfig
+from segdistill.config import Recipe
 from segdistill.data.channels import visible
 from segdistill.data.dataset import Sample
 from segdistill.labels import IGNORED
@@ -114,20 +114,20 @@ def _scene(page: Report, folders: Mapping[str, RunFolder], wish: Wish) -> _Scene
     if teacher is not None and teacher.name in folders:
         networks["teacher"] = _network(teacher.name, folders, wish)
     elif teacher is not None:
-        settings = next(
-            run.config["teacher"] for run in page.summaries if run.config.get("teacher")
-        )
-        networks["teacher"], _ = load_teacher(TeacherConfig(**settings), page.classes)
+        recipes = [run.recipe for run in page.summaries if run.recipe is not None]
+        config = next(recipe.teacher for recipe in recipes if recipe.teacher is not None)
+        networks["teacher"], _ = load_teacher(config, page.classes)
     networks |= {label: _network(run.name, folders, wish) for label, run in chosen.items()}
     first = next(iter(chosen.values()))
+    recipe = first.recipe or Recipe()
     own_data = wish.dataset is not None
-    dataset = wish.dataset if own_data else open_split(_data(first.config), "val")
+    dataset = wish.dataset if own_data else open_split(recipe.data, "val")
     return _Scene(
         networks,
         dataset,
-        None if own_data else open_split(_data(first.config), "train"),
+        None if own_data else open_split(recipe.data, "train"),
         spread_evenly(len(dataset), wish.images),
-        _protocol(first.config),
+        _protocol(recipe),
         first.seed,
         torch.device(wish.device),
     )
@@ -137,19 +137,10 @@ def _network(name: str, folders: Mapping[str, RunFolder], wish: Wish) -> nn.Modu
     return load_run_model(folders[name], model=wish.models.get(name))
 
 
-def _data(config: Mapping[str, Any]) -> DataConfig:
-    values = dict(config["data"])
-    values["size"] = tuple(values["size"]) if values.get("size") else None
-    return DataConfig(**values)
-
-
-def _protocol(config: Mapping[str, Any]) -> Protocol:
+def _protocol(recipe: Recipe) -> Protocol:
     known = {entry.name for entry in fields(Protocol)}
-    given = {key: value for key, value in (config.get("evaluate") or {}).items() if key in known}
-    given = {
-        key: tuple(value) if isinstance(value, list) else value for key, value in given.items()
-    }
-    return Protocol(size=_data(config).size, **given)
+    given = {key: value for key, value in vars(recipe.evaluate).items() if key in known}
+    return Protocol(size=recipe.data.size, **given)
 
 
 def spread_evenly(length: int, count: int) -> list[int]:

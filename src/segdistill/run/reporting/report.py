@@ -107,8 +107,8 @@ def find_runs(paths: Iterable[str | Path]) -> list[RunFolder]:
 
 
 def _teacher_path(run: RunFolder) -> Path | None:
-    teacher = run.config().get("teacher") or {}
-    return Path(teacher["run"]) if teacher.get("run") else None
+    teacher = run.recipe().teacher
+    return None if teacher is None or teacher.run is None else Path(teacher.run)
 
 
 def _finished(folders: Sequence[RunFolder]) -> tuple[list[RunFolder], list[str]]:
@@ -133,8 +133,8 @@ def summarise(folders: Sequence[RunFolder]) -> list[RunSummary]:
     summaries = []
     named = zip(_names(folders), folders, strict=True)
     for name, run in sorted(named, key=lambda pair: _place(pair[1])):
-        evaluation = run.evaluation() or {}
-        learns = run.config().get("teacher") is not None or run.method_name != "supervised"
+        evaluation, recipe = run.evaluation() or {}, run.recipe()
+        learns = recipe.teacher is not None or run.method_name != "supervised"
         teaches = run.path.resolve() in teachers
         # Runs of one method under several names differ in their recipe: no seeds of each other.
         one_recipe = len(stems.get(run.method_name, ())) == 1
@@ -149,7 +149,7 @@ def summarise(folders: Sequence[RunFolder]) -> list[RunSummary]:
                 evaluation,
                 evaluation.get("profile"),
                 run.preparation() or {},
-                run.config(),
+                recipe,
                 run.environment(),
                 run.model_info().get("training_seconds"),
             )
@@ -192,8 +192,11 @@ def _common_info(folders: Sequence[RunFolder]) -> dict[str, Any]:
 
 def _other_students(summaries: Sequence[RunSummary]) -> list[str]:
     """A warning where runs that are compared did not train the same network."""
-    runs = [run for run in summaries if run.role != "teacher"]
-    networks = {json.dumps(run.config["student"], sort_keys=True): run.name for run in runs}
+    networks = {
+        json.dumps(vars(run.recipe.student), sort_keys=True): run.name
+        for run in summaries
+        if run.role != "teacher" and run.recipe is not None
+    }
     if len(networks) < 2:
         return []
     return [
@@ -203,10 +206,9 @@ def _other_students(summaries: Sequence[RunSummary]) -> list[str]:
 
 
 def _title(folders: Sequence[RunFolder]) -> str:
-    config = next(
-        (run.config() for run in folders if run.config().get("teacher")), folders[0].config()
-    )
-    return f"{config['data']['name']}, {config['student']['model']}"
+    recipes = [run.recipe() for run in folders]
+    recipe = next((r for r in recipes if r.teacher is not None), recipes[0])
+    return f"{recipe.data.name}, {recipe.student.model}"
 
 
 def _greys(count: int) -> list[list[int]]:

@@ -8,6 +8,7 @@ from typing import Any, Literal
 
 from rich.table import Table
 
+from segdistill.config import Recipe
 from segdistill.run.reporting.notation import difference_text, number, quantity, signed, spread
 from segdistill.run.reporting.statistics import Paired, mean, paired, sd
 
@@ -38,8 +39,8 @@ class RunSummary:
     """parameters, multiply_adds, latency_ms_median, size, threads, device"""
     preparation: Mapping[str, Any] = field(default_factory=dict)
     """figures that the losses recorded before step 1"""
-    config: Mapping[str, Any] = field(default_factory=dict)
-    """the recipe as resolved"""
+    recipe: Recipe | None = None
+    """the recipe as resolved; None for a teacher that is known only by its audit"""
     environment: Mapping[str, Any] = field(default_factory=dict)
     """versions, machine, threads"""
     wall_seconds: float | None = None
