@@ -1,0 +1,296 @@
+"""The sections of the report that are laid out from the figures of runs, as plain values for its template."""
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from statistics import median
+from typing import Any
+
+import numpy as np
+import yaml
+from markupsafe import Markup
+
+from segdistill.config import Recipe, to_dict
+from segdistill.run.reporting import charts
+from segdistill.run.reporting.notation import (
+    difference_text,
+    duration,
+    number,
+    quantity,
+    signed,
+    spread,
+)
+from segdistill.run.reporting.summary import (
+    ClassChange,
+    ComparisonRow,
+    RunSummary,
+    by_label,
+    class_changes,
+    comparison_rows,
+    input_sizes,
+    methods,
+    paired_miou,
+)
+from segdistill.run.reporting.verdict import context, verdicts
+from segdistill.run.reporting.views import css_colour
+
+MOST_CLASSES = 40
+
+
+def verdict_view(summaries: Sequence[RunSummary], colour: Mapping[str, str]) -> dict[str, Any]:
+    """Each method's verdict, where teacher and control stand, and the chart of the differences."""
+    found = verdicts(summaries)
+    return {
+        "context": context(summaries),
+        "items": found,
+        "chart": Markup(charts.forest(found, colour)) if found else None,
+    }
+
+
+def comparison_view(summaries: Sequence[RunSummary]) -> dict[str, Any]:
+    """The comparison with the columns that are known for at least one row."""
+    rows = comparison_rows(summaries)
+    optional: dict[str, tuple[str, Callable[[ComparisonRow], str]]] = {
+        "parameters": ("parameters", lambda row: quantity(row.parameters)),
+        "multiply_adds": ("multiply-adds", lambda row: quantity(row.multiply_adds)),
+        "latency_ms": ("latency, ms", lambda row: number(row.latency_ms, 1)),
+        "seconds_per_step": ("s / step", lambda row: number(row.seconds_per_step, 3)),
+        "training_seconds": ("training", lambda row: duration(row.training_seconds)),
+    }
+    shown = [
+        entry
+        for key, entry in optional.items()
+        if any(getattr(row, key) is not None for row in rows)
+    ]
+    return {
+        "headings": [heading for heading, _ in shown],
+        "rows": [
+            {
+                "label": row.label,
+                "runs": row.runs,
+                "miou": spread(row.miou, row.miou_sd),
+                "difference": difference_text(row.difference),
+                "seeds": [signed(value) for value in row.difference.differences]
+                if row.difference
+                else [],
+                "pixel_accuracy": number(row.pixel_accuracy, 1),
+                "cells": [text(row) for _, text in shown],
+            }
+            for row in rows
+        ],
+        "profile": _profile_text(summaries),
+    }
+
+
+def _profile_text(summaries: Sequence[RunSummary]) -> str:
+    profile = next((run.profile for run in summaries if run.profile), None)
+    if profile is None:
+        return ""
+    parts = [
+        input_sizes(summaries),
+        f"on {profile['device']}" if profile.get("device") else "",
+        _threads(profile.get("threads")),
+    ]
+    what = (
+        "Multiply-adds"
+        if profile.get("latency_ms_median") is None
+        else "Multiply-adds and median latency"
+    )
+    return f"{what} {' '.join(part for part in parts if part)}."
+
+
+def _threads(count: int | None) -> str:
+    return "" if not count else "with 1 thread" if count == 1 else f"with {count} threads"
+
+
+def against_view(summaries: Sequence[RunSummary]) -> dict[str, Any] | None:
+    """Each method against each other one, row minus column; None for fewer than two methods."""
+    known = methods(summaries)
+    if len(known) < 2:
+        return None
+    rows = [
+        [paired_miou(summaries, row, column) if row != column else None for column in known]
+        for row in known
+    ]
+    cells = [[difference_text(cell) for cell in row] for row in rows]
+    return {"labels": known, "rows": list(zip(known, cells, strict=True))}
+
+
+def curves_view(summaries: Sequence[RunSummary], colour: Mapping[str, str]) -> dict[str, Any]:
+    """The charts of validation mIoU and of each term."""
+    validation = charts.validation_curves(summaries, colour)
+    terms = charts.term_curves(summaries, colour)
+    return {
+        "labels": [label for label in by_label(summaries) if label != "teacher"],
+        "validation": Markup(validation) if validation else None,
+        "terms": [(term, Markup(chart)) for term, chart in terms.items()],
+    }
+
+
+def class_view(
+    summaries: Sequence[RunSummary],
+    classes: Sequence[str],
+    palette: Sequence[Sequence[int]],
+    subject: str,
+    colour: Mapping[str, str],
+) -> dict[str, Any] | None:
+    """IoU of each class, largest gain of `subject` first; None where no run has any."""
+    groups = by_label(summaries)
+    changes = class_changes(summaries, classes, subject)
+    if not any(value is not None for change in changes for value in change.iou.values()):
+        return None
+    known = [change for change in changes if change.change is not None]
+    shown = known or changes
+    if len(shown) > MOST_CLASSES:
+        shown = [*shown[: MOST_CLASSES // 2], *shown[-MOST_CLASSES // 2 :]]
+    shares = _class_shares(summaries, classes)
+    return {
+        "chart": Markup(charts.class_bars(shown, subject, colour)),
+        "cut": len(shown) < len(known or changes),
+        "shown": len(shown),
+        "labels": list(groups),
+        "has_change": bool(known),
+        "shares": shares is not None,
+        "rows": [
+            {
+                "colour": css_colour(palette, place),
+                "share": number(shares[place], 1) if shares else "",
+                **_class_row(change, list(groups)),
+            }
+            for change in changes
+            for place in [list(classes).index(change.name)]
+        ],
+    }
+
+
+def _class_row(change: ClassChange, labels: Sequence[str]) -> dict[str, Any]:
+    return {
+        "name": change.name,
+        "iou": [number(change.iou.get(label), 1) for label in labels],
+        "change": difference_text(change.change) or "–",
+        "sign": int(np.sign(change.change.mean)) if change.change and change.change.clear else 0,
+    }
+
+
+def _class_shares(summaries: Sequence[RunSummary], classes: Sequence[str]) -> list[float] | None:
+    """Share of each class in the labelled pixels, in per cent, from a confusion matrix."""
+    evaluations = [run.evaluation for run in summaries if run.evaluation]
+    confusion = next((e["confusion"] for e in evaluations if e.get("confusion") is not None), None)
+    if confusion is None or len(confusion) != len(classes):
+        return None
+    pixels = np.asarray(confusion, dtype=float).sum(1)
+    return [float(value) for value in 100 * pixels / max(pixels.sum(), 1)]
+
+
+def term_view(summaries: Sequence[RunSummary]) -> list[dict[str, Any]]:
+    """Weight, value and gradient share of each label's terms, in the mean over its seeds."""
+    view: list[dict[str, Any]] = []
+    for label, runs in by_label(summaries).items():
+        rows = [row for run in runs for row in run.train_rows if row.get("terms")]
+        for term in dict.fromkeys(term for row in rows for term in row["terms"]):
+            series = [
+                [row["terms"][term] for row in run.train_rows if term in row.get("terms", {})]
+                for run in runs
+            ]
+            series = [entries for entries in series if entries]
+            shares = [
+                e["share"] for entries in series for e in entries if e.get("share") is not None
+            ]
+            view.append(
+                {
+                    "label": label,
+                    "first_of_label": not view or view[-1]["label"] != label,
+                    "term": term,
+                    "weight": _figure(series[0][-1].get("weight")),
+                    "first": _figure(_mean([entries[0].get("value") for entries in series])),
+                    "last": _figure(_mean([entries[-1].get("value") for entries in series])),
+                    "share": _figure(median(shares)) if shares else "–",
+                }
+            )
+    return view
+
+
+def _mean(values: Iterable[float | None]) -> float | None:
+    known = [float(value) for value in values if value is not None]
+    return sum(known) / len(known) if known else None
+
+
+def _figure(value: Any) -> str:
+    if isinstance(value, bool) or not isinstance(value, (int, float)):
+        return "–" if value is None else str(value)
+    return f"{value:.4g}".replace("-", "−")
+
+
+def _flat(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    result: dict[str, Any] = {}
+    for key, value in values.items():
+        if isinstance(value, Mapping):
+            result.update(_flat(value, f"{prefix}{key}."))
+        else:
+            result[f"{prefix}{key}"] = value
+    return result
+
+
+def preparation_view(summaries: Sequence[RunSummary]) -> list[tuple[str, str, list[str]]]:
+    """Label, figure and its value in each run."""
+    view = []
+    for label, runs in by_label(summaries).items():
+        recorded = [_flat(run.preparation) for run in runs]
+        for key in dict.fromkeys(key for figures_of_run in recorded for key in figures_of_run):
+            view.append((label, key, [_figure(one.get(key)) for one in recorded]))
+    return view
+
+
+def recipes(summaries: Sequence[RunSummary]) -> list[tuple[str, str, str]]:
+    """Label, run name and recipe of the first run of each label that has one."""
+    found = []
+    for label, runs in by_label(summaries).items():
+        firsts = [(run.name, run.recipe) for run in runs if run.recipe is not None][:1]
+        found += [(label, name, _yaml(recipe)) for name, recipe in firsts]
+    return found
+
+
+def _yaml(recipe: Recipe) -> str:
+    return yaml.safe_dump(to_dict(recipe), sort_keys=False, allow_unicode=True)
+
+
+def environment(summaries: Sequence[RunSummary]) -> list[tuple[str, str]]:
+    """Each entry with its value; with all values where the runs differ."""
+    recorded = [_flat(run.environment) for run in summaries if run.environment]
+    keys = dict.fromkeys(key for one in recorded for key in one)
+    return [
+        (key, " | ".join(dict.fromkeys(str(one[key]) for one in recorded if key in one)))
+        for key in keys
+    ]
+
+
+def standard_notes(summaries: Sequence[RunSummary]) -> list[str]:
+    """How the figures were made, for every report."""
+    notes = [
+        "Figures are those of the weights of the last step. Best-on-validation weights, which "
+        "flatter, are nowhere in this report; nor are published figures.",
+        "mIoU: one confusion matrix over the whole set at the labels' own size, ignored pixels "
+        "left out; the mean of the IoUs. A class that is predicted but never labelled counts as 0. "
+        + _counted(summaries),
+        "Differences are paired by seed: same initial weights, same order of images. ± beside a "
+        "mean over seeds is the standard deviation; ± beside a difference is half the 95 % "
+        "interval of its mean (Student's t). The intervals speak of seeds, not of other images.",
+    ]
+    unfinished = [run.name for run in summaries if run.evaluation is None]
+    if unfinished:
+        notes.append(
+            "Without a final evaluation, so that figures of the last validation stand in: "
+            f"{', '.join(unfinished)}."
+        )
+    return notes
+
+
+def _counted(summaries: Sequence[RunSummary]) -> str:
+    evaluations = [run.evaluation for run in summaries if run.evaluation]
+    rules = {str((e.get("protocol") or {}).get("absent", "undefined")) for e in evaluations}
+    absent = "counts as 0 too" if rules == {"zero"} else "is left out"
+    text = f"One that is neither {absent}."
+    counts = sorted({e["classes_counted"] for e in evaluations if e.get("classes_counted")})
+    images = sorted({e["images"] for e in evaluations if e.get("images")})
+    if not counts:
+        return text
+    where = f" on {' / '.join(str(value) for value in images)} images" if images else ""
+    return f"{text} Here the mean is over {' / '.join(map(str, counts))} classes{where}."
