@@ -1,47 +1,12 @@
-import base64
-import io
 import re
 
 import numpy as np
 import pytest
-from PIL import Image
 
-from segdistill.run.reporting import charts
+from segdistill.run.reporting import charts, views
 from segdistill.run.reporting.summary import class_changes
 from segdistill.run.reporting.verdict import verdicts
-from tests.run.made_up import CLASSES, PALETTE, run, three_seeds
-
-
-def pixels(uri):
-    kind, data = uri.split(",")
-    assert kind == "data:image/png;base64"
-    return np.asarray(Image.open(io.BytesIO(base64.b64decode(data))).convert("RGBA"))
-
-
-def test_masks_keep_the_palette_exactly_and_ignored_pixels_clear():
-    mask = np.array([[0, 10, 255], [3, 3, 200]])
-    shown = pixels(charts.mask_png(mask, PALETTE))
-    assert tuple(shown[0, 1]) == (*PALETTE[10], 255)
-    assert tuple(shown[1, 0]) == (*PALETTE[3], 255)
-    assert shown[0, 2, 3] == 0
-
-
-def test_thinning_a_mask_makes_no_new_colour():
-    mask = np.random.default_rng(0).integers(0, 11, (60, 900))
-    shown = pixels(charts.mask_png(mask, PALETTE, width=200))
-    assert shown.shape == (13, 200, 4)
-    assert {tuple(c) for c in shown.reshape(-1, 4)[:, :3]} <= set(PALETTE)
-
-
-def test_pictures_are_made_smaller_but_never_larger():
-    assert pixels(charts.png(np.zeros((40, 100, 3), np.uint8), width=50)).shape[:2] == (20, 50)
-    assert pixels(charts.png(np.zeros((4, 10, 3), np.uint8), width=50)).shape[:2] == (4, 10)
-
-
-def test_fields_leave_unknown_values_clear_and_clip():
-    shown = pixels(charts.field_png(np.array([[np.nan, 0.0, 1.0, 7.0]])))
-    assert shown[0, 0, 3] == 0 and (shown[0, 1:, 3] == 255).all()
-    assert (shown[0, 2] == shown[0, 3]).all() and (shown[0, 1] != shown[0, 2]).any()
+from tests.run.made_up import CLASSES, run, three_seeds
 
 
 def test_labels_are_moved_apart_as_little_as_possible():
@@ -113,15 +78,8 @@ def test_text_in_charts_is_escaped():
     for drawing in (
         charts.forest(verdicts(runs), colour),
         charts.class_bars(changes, name, colour),
-        charts.matrix(np.ones((2, 2)), [name, "b"], 1.0, charts.SEQUENTIAL),
+        views.matrix(np.ones((2, 2)), [name, "b"], 1.0, views.SEQUENTIAL),
     ):
         assert "<script" not in drawing and "<b>" not in drawing
         assert "&lt;" in drawing
     assert "$x^2$ &lt;b&gt;" in charts.class_bars(changes, name, colour)
-
-
-def test_a_matrix_of_many_classes_leaves_the_names_out():
-    drawing = charts.matrix(
-        np.ones((150, 150)), [f"c{i}" for i in range(150)], 1.0, charts.SEQUENTIAL
-    )
-    assert "<text" not in drawing and len(drawing) < 20_000

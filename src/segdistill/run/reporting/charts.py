@@ -1,10 +1,9 @@
-"""Charts and pictures of the report: inline SVG that follows the page's colours, and PNG as text.
+"""Charts of the report: inline SVG that follows the page's colours.
 
 Every chart is drawn in fixed colours, each of which stands for a CSS variable of the page and is
 replaced by it afterwards; so one drawing serves light, dark and print.
 """
 
-import base64
 import io
 import re
 from collections.abc import Iterator, Mapping, Sequence
@@ -16,12 +15,9 @@ import matplotlib
 import numpy as np
 from markupsafe import escape
 from matplotlib.axes import Axes
-from matplotlib.colors import Colormap
 from matplotlib.figure import Figure
-from PIL import Image
 
-from segdistill.labels import IGNORED
-from segdistill.run.reporting.notation import signed
+from segdistill.run.reporting.notation import shortened, signed
 from segdistill.run.reporting.statistics import mean
 from segdistill.run.reporting.summary import ClassChange, RunSummary, by_label, methods
 from segdistill.run.reporting.verdict import Verdict
@@ -37,7 +33,6 @@ VARIABLES = {
     CONTROL: "--control",
     **{colour: f"--series-{place}" for place, colour in enumerate(SERIES)},
 }
-SEQUENTIAL, DIVERGING = matplotlib.colormaps["viridis"], matplotlib.colormaps["PuOr_r"]
 _STYLE: dict[Any, Any] = {
     "svg.fonttype": "none",
     "text.parse_math": False,
@@ -320,7 +315,7 @@ def class_bars(changes: Sequence[ClassChange], label: str, colour: Mapping[str, 
                     va="center",
                     color=INK,
                 )
-        axes.set_yticks(range(len(changes)), [_short(change.name) for change in changes])
+        axes.set_yticks(range(len(changes)), [shortened(change.name) for change in changes])
         axes.tick_params(axis="y", labelcolor=INK, labelsize=12)
         axes.set_ylim(len(changes) - 0.4, -0.6)
         axes.set_xlim(0, 100)
@@ -328,102 +323,3 @@ def class_bars(changes: Sequence[ClassChange], label: str, colour: Mapping[str, 
         axes.spines["left"].set_visible(False)
         axes.set_xlabel("IoU; change from the control on the right")
         return to_svg(figure, f"IoU of each class for the control and {label}")
-
-
-def _short(name: str, length: int = 22) -> str:
-    return name if len(name) <= length else f"{name[: length - 1]}…"
-
-
-def matrix(
-    values: np.ndarray,
-    classes: Sequence[str],
-    limit: float,
-    colour_map: Colormap,
-    signed_values: bool = False,
-) -> str:
-    """A class-by-class matrix as an SVG; the diagonal and classes that were not seen stay blank.
-
-    Args:
-        values: k by k, NaN where unknown.
-        classes: Names of the k classes; left out above 24.
-        limit: Value at the end of the colour scale, the same for matrices to be compared.
-        colour_map: What the values are drawn in.
-        signed_values: The scale runs from -limit, not from 0.
-    """
-    shown = np.where(np.eye(len(values), dtype=bool), np.nan, values)
-    low = -limit if signed_values else 0.0
-    names = [_short(name, 12) for name in classes] if len(classes) <= 24 else []
-    margin, side = (72, 228) if names else (0, 300)
-    cell = side / max(len(values), 1)
-    size = min(10.0, 0.8 * cell)
-    texts = []
-    for place, name in enumerate(names):
-        middle = (place + 0.5) * cell
-        texts.append(f'<text x="{margin - 5}" y="{middle + 0.35 * size:.1f}">{escape(name)}</text>')
-        x = margin + middle + 0.35 * size
-        texts.append(
-            f'<text transform="translate({x:.1f} {side + 6}) rotate(-90)">{escape(name)}</text>'
-        )
-    return (
-        '<svg role="img" aria-label="Matrix over pairs of classes" style="max-width:360px" '
-        f'viewBox="0 0 300 {side + margin}">'
-        f'<image x="{margin}" y="0" width="{side}" height="{side}" preserveAspectRatio="none" '
-        f'style="image-rendering:pixelated" href="{field_png(shown, low, limit, colour_map)}"/>'
-        f'<g style="font-size:{size:.1f}px;text-anchor:end;fill:var(--muted)">'
-        f"{''.join(texts)}</g></svg>"
-    )
-
-
-def png(pixels: np.ndarray, width: int = 480) -> str:
-    """A picture as a data URI.
-
-    Args:
-        pixels: h w 3, uint8.
-        width: Wider pictures are made smaller, down to this; narrower ones stay as they are.
-    """
-    picture = Image.fromarray(np.ascontiguousarray(pixels))
-    if picture.width > width:
-        height = max(1, round(picture.height * width / picture.width))
-        picture = picture.resize((width, height), Image.Resampling.LANCZOS)
-    return _data_uri(picture)
-
-
-def mask_png(mask: np.ndarray, palette: Sequence[Sequence[int]], width: int = 480) -> str:
-    """A label mask in the data set's colours as a data URI; what has no class (255) is left clear.
-
-    Args:
-        mask: h w of class ids.
-        palette: Red, green and blue, 0 to 255, of each class.
-        width: As in `png`; thinned by nearest neighbour, so that no new colour appears.
-    """
-    table = np.zeros((256, 3), dtype=np.uint8)
-    table[: len(palette)] = np.asarray(palette, dtype=np.uint8)
-    picture = Image.fromarray(np.ascontiguousarray(mask).astype(np.uint8)).convert("P")
-    picture.putpalette(table.tobytes())
-    if picture.width > width:
-        height = max(1, round(picture.height * width / picture.width))
-        picture = picture.resize((width, height), Image.Resampling.NEAREST)
-    return _data_uri(picture, transparency=IGNORED)
-
-
-def field_png(
-    values: np.ndarray, low: float = 0.0, high: float = 1.0, colour_map: Colormap = SEQUENTIAL
-) -> str:
-    """A map of numbers (h w) as a data URI, a pixel each, coloured from `low` to `high`.
-
-    NaN is left clear.
-    """
-    share = np.clip((np.asarray(values, dtype=float) - low) / max(high - low, 1e-12), 0, 1)
-    pixels = colour_map(np.ma.masked_invalid(share), bytes=True)
-    return _data_uri(Image.fromarray(pixels))
-
-
-def scale_png(colour_map: Colormap) -> str:
-    """A strip from the low to the high end of a colour map, as a data URI."""
-    return field_png(np.linspace(0, 1, 128)[None], colour_map=colour_map)
-
-
-def _data_uri(picture: Image.Image, **options: int) -> str:
-    buffer = io.BytesIO()
-    picture.save(buffer, format="PNG", **options)
-    return "data:image/png;base64," + base64.b64encode(buffer.getvalue()).decode()

@@ -53,3 +53,8 @@ def duration(seconds: float | None) -> str:
 def p_text(p: float) -> str:
     """A p value as one prints it."""
     return "p < 0.001" if p < 0.001 else f"p = {p:.3f}"
+
+
+def shortened(name: str, length: int = 22) -> str:
+    """A name that fits into a chart, its end left out where it is too long."""
+    return name if len(name) <= length else f"{name[: length - 1]}…"

@@ -1,16 +1,22 @@
 """What a report shows beside its figures: images, class distances, position masks."""
 
+import base64
+import io
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+import matplotlib
 import numpy as np
-from markupsafe import Markup
+from markupsafe import Markup, escape
+from matplotlib.colors import Colormap
+from PIL import Image
 
 from segdistill.labels import IGNORED
-from segdistill.run.reporting import charts
 from segdistill.run.reporting.distances import edge_correlation, edges, normalised
-from segdistill.run.reporting.notation import number, signed
+from segdistill.run.reporting.notation import number, shortened, signed
+
+SEQUENTIAL, DIVERGING = matplotlib.colormaps["viridis"], matplotlib.colormaps["PuOr_r"]
 
 
 @dataclass(frozen=True)
@@ -88,11 +94,11 @@ def _panel_row(
         mask = panel.predictions[label]
         right = float((mask == panel.label)[counted].mean()) if counted.any() else None
         caption = "" if right is None else f"{100 * right:.1f} %"
-        cells.append((charts.mask_png(mask, palette), caption))
+        cells.append((mask_png(mask, palette), caption))
     return {
         "name": panel.name,
-        "image": charts.png(panel.image),
-        "label": charts.mask_png(panel.label, palette),
+        "image": png(panel.image),
+        "label": mask_png(panel.label, palette),
         "cells": cells,
     }
 
@@ -110,12 +116,12 @@ def matrix_view(found: Sequence[Distances], classes: Sequence[str]) -> dict[str,
         if reference is not None and entry.label != "teacher":
             correlation = edge_correlation(tables[entry.label], reference)
             facts.append(("correlation with the teacher's edges", number(correlation, 3)))
-        chart = charts.matrix(tables[entry.label], classes, limit, charts.SEQUENTIAL)
+        chart = matrix(tables[entry.label], classes, limit, SEQUENTIAL)
         cards.append((entry.label, Markup(chart), facts))
     return {
         "cards": cards,
         "scale": (
-            charts.scale_png(charts.SEQUENTIAL),
+            scale_png(SEQUENTIAL),
             ("0", number(limit, 1)),
             "distance / mean distance",
         ),
@@ -139,7 +145,7 @@ def _gap_cards(
     cards = [
         (
             label,
-            Markup(charts.matrix(gap, classes, limit, charts.DIVERGING, signed_values=True)),
+            Markup(matrix(gap, classes, limit, DIVERGING, signed_values=True)),
             [("mean absolute difference", number(_mean_size(edges(gap)), 3))],
         )
         for label, gap in gaps.items()
@@ -148,7 +154,7 @@ def _gap_cards(
     return {
         "cards": cards,
         "scale": (
-            charts.scale_png(charts.DIVERGING),
+            scale_png(DIVERGING),
             ends,
             "difference in distance / mean distance",
         ),
@@ -166,10 +172,105 @@ def position_view(positions: Sequence[PositionMasks]) -> list[dict[str, Any]]:
     for entry in positions:
         axes = []
         for place, axis in enumerate("xy"):
-            cells = [("ramp", charts.field_png(entry.ramps[place]), "")]
+            cells = [("ramp", field_png(entry.ramps[place]), "")]
             for label, mask in entry.masks.items():
                 score = f"R² {entry.r2[label][place]:.2f}" if label in entry.r2 else ""
-                cells.append((label, charts.field_png(mask[place]), score))
+                cells.append((label, field_png(mask[place]), score))
             axes.append((axis, cells))
         views.append({"name": entry.name, "axes": axes})
     return views
+
+
+def matrix(
+    values: np.ndarray,
+    classes: Sequence[str],
+    limit: float,
+    colour_map: Colormap,
+    signed_values: bool = False,
+) -> str:
+    """A class-by-class matrix as an SVG; the diagonal and classes that were not seen stay blank.
+
+    Args:
+        values: k by k, NaN where unknown.
+        classes: Names of the k classes; left out above 24.
+        limit: Value at the end of the colour scale, the same for matrices to be compared.
+        colour_map: What the values are drawn in.
+        signed_values: The scale runs from -limit, not from 0.
+    """
+    shown = np.where(np.eye(len(values), dtype=bool), np.nan, values)
+    low = -limit if signed_values else 0.0
+    names = [shortened(name, 12) for name in classes] if len(classes) <= 24 else []
+    margin, side = (72, 228) if names else (0, 300)
+    cell = side / max(len(values), 1)
+    size = min(10.0, 0.8 * cell)
+    texts = []
+    for place, name in enumerate(names):
+        middle = (place + 0.5) * cell
+        texts.append(f'<text x="{margin - 5}" y="{middle + 0.35 * size:.1f}">{escape(name)}</text>')
+        x = margin + middle + 0.35 * size
+        texts.append(
+            f'<text transform="translate({x:.1f} {side + 6}) rotate(-90)">{escape(name)}</text>'
+        )
+    return (
+        '<svg role="img" aria-label="Matrix over pairs of classes" style="max-width:360px" '
+        f'viewBox="0 0 300 {side + margin}">'
+        f'<image x="{margin}" y="0" width="{side}" height="{side}" preserveAspectRatio="none" '
+        f'style="image-rendering:pixelated" href="{field_png(shown, low, limit, colour_map)}"/>'
+        f'<g style="font-size:{size:.1f}px;text-anchor:end;fill:var(--muted)">'
+        f"{''.join(texts)}</g></svg>"
+    )
+
+
+def png(pixels: np.ndarray, width: int = 480) -> str:
+    """A picture as a data URI.
+
+    Args:
+        pixels: h w 3, uint8.
+        width: Wider pictures are made smaller, down to this; narrower ones stay as they are.
+    """
+    picture = Image.fromarray(np.ascontiguousarray(pixels))
+    if picture.width > width:
+        height = max(1, round(picture.height * width / picture.width))
+        picture = picture.resize((width, height), Image.Resampling.LANCZOS)
+    return _data_uri(picture)
+
+
+def mask_png(mask: np.ndarray, palette: Sequence[Sequence[int]], width: int = 480) -> str:
+    """A label mask in the data set's colours as a data URI; what has no class (255) is left clear.
+
+    Args:
+        mask: h w of class ids.
+        palette: Red, green and blue, 0 to 255, of each class.
+        width: As in `png`; thinned by nearest neighbour, so that no new colour appears.
+    """
+    table = np.zeros((256, 3), dtype=np.uint8)
+    table[: len(palette)] = np.asarray(palette, dtype=np.uint8)
+    picture = Image.fromarray(np.ascontiguousarray(mask).astype(np.uint8)).convert("P")
+    picture.putpalette(table.tobytes())
+    if picture.width > width:
+        height = max(1, round(picture.height * width / picture.width))
+        picture = picture.resize((width, height), Image.Resampling.NEAREST)
+    return _data_uri(picture, transparency=IGNORED)
+
+
+def field_png(
+    values: np.ndarray, low: float = 0.0, high: float = 1.0, colour_map: Colormap = SEQUENTIAL
+) -> str:
+    """A map of numbers (h w) as a data URI, a pixel each, coloured from `low` to `high`.
+
+    NaN is left clear.
+    """
+    share = np.clip((np.asarray(values, dtype=float) - low) / max(high - low, 1e-12), 0, 1)
+    pixels = colour_map(np.ma.masked_invalid(share), bytes=True)
+    return _data_uri(Image.fromarray(pixels))
+
+
+def scale_png(colour_map: Colormap) -> str:
+    """A strip from the low to the high end of a colour map, as a data URI."""
+    return field_png(np.linspace(0, 1, 128)[None], colour_map=colour_map)
+
+
+def _data_uri(picture: Image.Image, **options: int) -> str:
+    buffer = io.BytesIO()
+    picture.save(buffer, format="PNG", **options)
+    return "data:image/png;base64," + base64.b64encode(buffer.getvalue()).decode()
