@@ -5,9 +5,9 @@ from dataclasses import replace
 import numpy as np
 
 from segdistill.config import DataConfig, ModelConfig, Recipe, TrainConfig
+from segdistill.run.reporting.findings import Distances, Findings, Panel, PositionMasks
 from segdistill.run.reporting.page import Report
 from segdistill.run.reporting.summary import RunSummary
-from segdistill.run.reporting.views import Distances, Panel, PositionMasks
 
 CLASSES = [
     "sky",
@@ -161,7 +161,7 @@ def distances(seed, bend=0.0):
     return table
 
 
-def full_report(**changes):
+def full_findings(**changes):
     panels = []
     for seed in range(4):
         image, label = scene(seed)
@@ -174,22 +174,17 @@ def full_report(**changes):
     y, x = np.mgrid[0:30, 0:40]
     ramps = np.stack([(x + 1) / 41, (y + 1) / 31])
     noise = np.random.default_rng(3).normal(size=(2, 30, 40))
-    report = Report(
-        three_seeds(),
-        CLASSES,
-        PALETTE,
-        title="segdistill: camvid, pspnet_r18_half",
-        made="17 March 2026, segdistill 0.1.0",
-        panels=panels,
-        panel_rule="The 4 of 101 validation images on which control and idd disagree about the "
+    findings = Findings(
+        panels,
+        "The 4 of 101 validation images on which control and idd disagree about the "
         "most pixels, whichever of them is right. Seed 0.",
-        distances=[
+        [
             Distances("teacher", distances(1), 0.61),
             Distances("control", 3 * distances(2, 0.8), 1.42),
             Distances("idd", 2 * distances(3, 0.25), 0.83),
         ],
-        distances_note="Tap features, mean over 101 validation images, seed 0.",
-        positions=[
+        "Tap features, mean over 101 validation images, seed 0.",
+        [
             PositionMasks(
                 "0016E5_07959",
                 ramps,
@@ -201,6 +196,18 @@ def full_report(**changes):
                 {"teacher": (0.41, 0.83), "control": (0.12, 0.44), "idd": (0.35, 0.76)},
             )
         ],
+    )
+    return replace(findings, **changes)
+
+
+def full_report(**changes):
+    report = Report(
+        three_seeds(),
+        CLASSES,
+        PALETTE,
+        full_findings(),
+        title="segdistill: camvid, pspnet_r18_half",
+        made="17 March 2026, segdistill 0.1.0",
         notes=[
             "The validation images are one clip of 6.7 s from a drive that is also trained on: "
             "they read far above an unseen drive."

@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 
 from segdistill.config import Recipe
+from segdistill.run.reporting.findings import Distances, Findings
 from segdistill.run.reporting.page import Report, render
-from segdistill.run.reporting.views import Distances
-from tests.run.made_up import CLASSES, distances, full_report, run, three_seeds
+from tests.run.made_up import CLASSES, distances, full_findings, full_report, run, three_seeds
 
 VOID = {"meta", "img", "br", "hr", "link", "input"}
 
@@ -116,11 +116,16 @@ def test_text_of_users_is_escaped():
     evil = '<script>alert("x")</script>&'
     runs = [replace(r, name=f"{evil}{r.name}", recipe=Recipe(out=evil)) for r in three_seeds()]
     runs += [run(evil, seed, 0.01) for seed in range(3)]
-    report = full_report(
-        summaries=runs, classes=[evil, *CLASSES[1:]], title=evil, notes=[evil], panel_rule=evil
+    panel = replace(full_findings().panels[0], name=evil)
+    html = render(
+        full_report(
+            summaries=runs,
+            classes=[evil, *CLASSES[1:]],
+            findings=full_findings(panels=[panel], panel_rule=evil, notes=[evil]),
+            title=evil,
+            notes=[evil],
+        )
     )
-    report = replace(report, panels=[replace(report.panels[0], name=evil)])
-    html = render(report)
     assert "<script" not in html
     assert "&lt;script&gt;" in html
     assert evil in Page(html).text
@@ -158,25 +163,25 @@ def test_no_runs_are_refused():
 
 
 def test_sections_without_their_data_are_left_out():
-    page = Page(render(bare(distances=())))
+    page = Page(render(bare()))
     assert page.headings == ["Comparison", "Details"]
 
 
-def bare(**changes):
+def bare(*distances):
     """A report without charts, which take most of the time."""
     runs = [replace(run(label), metrics=(), evaluation=None) for label in ("control", "idd")]
-    return full_report(**{"summaries": runs, "panels": (), "positions": (), **changes})
+    return full_report(summaries=runs, findings=Findings(distances=distances))
 
 
 def test_distances_without_a_teacher_have_no_correlation():
-    page = Page(render(bare(distances=[Distances("control", distances(2))])))
+    page = Page(render(bare(Distances("control", distances(2)))))
     assert "correlation with" not in page.text and "minus teacher" not in page.text
 
 
 def test_distances_of_nothing_seen_make_a_page():
     blank = np.full((11, 11), np.nan)
     tables = [Distances("teacher", blank), Distances("idd", blank)]
-    assert "Blank for want of pixels: sky, building" in Page(render(bare(distances=tables))).text
+    assert "Blank for want of pixels: sky, building" in Page(render(bare(*tables))).text
 
 
 def test_many_classes_are_cut_in_the_chart_but_not_in_the_table():

@@ -1,6 +1,8 @@
 import json
 import re
 import shutil
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -12,7 +14,7 @@ from torch import nn
 from segdistill.run.folder import RunFolder
 from segdistill.run.networks import load_run_model
 from segdistill.run.reporting import pictures
-from segdistill.run.reporting.pictures import spread_evenly
+from segdistill.run.reporting.pictures import PictureOptions, measure, spread_evenly
 from segdistill.run.reporting.report import find_runs, report, summarise
 from segdistill.run.training.train import train
 from tests.run import small
@@ -170,6 +172,29 @@ def test_networks_that_cannot_be_rebuilt_leave_the_pictures_out(runs: Path, tmp_
     model: nn.Module = load_run_model(runs / "control-s0")
     given = report([own], tmp_path / "b.html", models={"mine-s0": model}, images=2, latency=False)
     assert "Images" in Page(given.read_text()).headings
+
+
+def test_measuring_gives_findings_without_a_page(runs: Path) -> None:
+    folders = find_runs([runs / "idd-s0", runs / "control-s0"])
+    named = {run.path.name: run for run in folders}
+    classes = folders[0].model_info()["classes"]
+    found = measure(summarise(folders), named, classes, "idd", PictureOptions(panels=1, images=2))
+    assert list(found.panels[0].predictions) == ["teacher", "control", "idd"]
+    assert [entry.label for entry in found.distances] == ["teacher", "control", "idd"]
+    assert set(found.positions[0].r2) == set(found.profiles) == {"teacher", "idd", "control"}
+    assert found.profiles["idd"]["latency_ms_median"] > 0 and not found.notes
+    untimed = PictureOptions(panels=0, images=1, latency=False)
+    alone = measure(summarise(folders), named, classes, "control", untimed)
+    assert alone.profiles == {} and not alone.panels and not alone.positions
+
+
+def test_measuring_does_not_know_the_page() -> None:
+    code = (
+        "import sys, segdistill.run.reporting.pictures\n"
+        "page = {f'segdistill.run.reporting.{name}' for name in ('page', 'sections', 'views', 'charts')}\n"
+        "sys.exit(bool(page & set(sys.modules)))"
+    )
+    assert subprocess.run([sys.executable, "-c", code]).returncode == 0
 
 
 def test_places_are_spread_evenly() -> None:

@@ -11,10 +11,12 @@ from segdistill.run.reporting.summary import (
     class_changes,
     comparison_rows,
     comparison_table,
+    default_subject,
     input_sizes,
     methods,
     paired_miou,
     seed_pairs,
+    with_profiles,
 )
 from tests.run.made_up import CLASSES, run, three_seeds
 
@@ -53,6 +55,32 @@ def test_labels_come_teacher_control_methods():
     runs = [run("idd"), run("kd"), run("control"), run("teacher")]
     assert list(by_label(runs)) == ["teacher", "control", "idd", "kd"]
     assert methods(runs) == ["idd", "kd"]
+
+
+def test_a_report_is_about_idd_or_else_the_last_method():
+    assert default_subject([run("idd-paper"), run("kd"), run("control")]) == "idd-paper"
+    assert default_subject([run("skd"), run("kd")]) == "kd"
+    assert default_subject([run("control"), run("teacher")]) == "control"
+
+
+def test_one_measured_student_stands_for_all_of_its_size():
+    timed = {
+        label: {"parameters": count, "latency_ms_median": ms}
+        for label, count, ms in (("teacher", 40_000_000, 300), ("idd", 3_271_686, 40))
+    }
+    audited = RunSummary("teacher", "teacher", "teacher")
+    other = run("wide", profile={"parameters": 5})
+    runs = [audited, run("control"), run("idd", 1), other]
+    found = [run.profile for run in with_profiles(runs, timed)]
+    assert [profile.get("latency_ms_median") for profile in found] == [300, 40, 40, None]
+
+
+def test_networks_of_one_size_keep_their_own_measurements():
+    timed = {
+        label: {"parameters": 3_271_686, "latency_ms_median": ms}
+        for label, ms in (("teacher", 50), ("idd", 40))
+    }
+    assert with_profiles([run("idd")], timed)[0].profile == timed["idd"]
 
 
 def test_two_runs_of_one_method_and_seed_are_refused():

@@ -2,13 +2,14 @@
 
 import importlib.resources
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from jinja2 import Environment, StrictUndefined
 from markupsafe import Markup
 
 from segdistill.run.reporting import charts
+from segdistill.run.reporting.findings import Findings
 from segdistill.run.reporting.sections import (
     against_view,
     class_view,
@@ -21,15 +22,8 @@ from segdistill.run.reporting.sections import (
     term_view,
     verdict_view,
 )
-from segdistill.run.reporting.summary import RunSummary, methods
-from segdistill.run.reporting.views import (
-    Distances,
-    Panel,
-    PositionMasks,
-    matrix_view,
-    panel_view,
-    position_view,
-)
+from segdistill.run.reporting.summary import RunSummary, default_subject
+from segdistill.run.reporting.views import matrix_view, panel_view, position_view
 
 
 @dataclass(frozen=True)
@@ -40,30 +34,14 @@ class Report:
     classes: Sequence[str]
     palette: Sequence[Sequence[int]]
     """red, green, blue of each class, 0 to 255"""
+    findings: Findings = field(default_factory=Findings)
     title: str = "Distillation report"
     made: str = ""
     """when and by which version"""
     focus: str | None = None
-    """method that the pictures are about; None: the first called idd, or else the last"""
-    panels: Sequence[Panel] = ()
-    panel_rule: str = ""
-    """how the images of the panels were chosen"""
-    distances: Sequence[Distances] = ()
-    distances_note: str = ""
-    """which set, tap and seed the distances are from"""
-    positions: Sequence[PositionMasks] = ()
-    positions_note: str = ""
-    """what the readout was fitted to and scored on"""
+    """method that the pictures are about; None: as `default_subject` chooses"""
     notes: Sequence[str] = ()
     """remarks, such as what the validation set is"""
-
-    def subject(self) -> str:
-        """Label of the method that the pictures are about; the control where none was distilled."""
-        known = methods(self.summaries)
-        if self.focus is not None:
-            return self.focus
-        idd = [label for label in known if label.startswith("idd")]
-        return idd[0] if idd else known[-1] if known else "control"
 
 
 def render(report: Report) -> str:
@@ -77,7 +55,8 @@ def render(report: Report) -> str:
     """
     if not report.summaries:
         raise ValueError("a report needs at least one run: give the folder of a finished run")
-    runs, subject = report.summaries, report.subject()
+    runs, subject = report.summaries, report.focus or default_subject(report.summaries)
+    findings = report.findings
     hues = charts.colours(runs)
     return fill(
         "reporting/report.html.j2",
@@ -90,17 +69,17 @@ def render(report: Report) -> str:
         against=against_view(runs),
         curves=curves_view(runs, hues),
         by_class=class_view(runs, report.classes, report.palette, subject, hues),
-        panels=panel_view(report.panels, report.classes, report.palette),
-        panel_rule=report.panel_rule,
-        matrices=matrix_view(report.distances, report.classes),
-        distances_note=report.distances_note,
-        positions=position_view(report.positions),
-        positions_note=report.positions_note,
+        panels=panel_view(findings.panels, report.classes, report.palette),
+        panel_rule=findings.panel_rule,
+        matrices=matrix_view(findings.distances, report.classes),
+        distances_note=findings.distances_note,
+        positions=position_view(findings.positions),
+        positions_note=findings.positions_note,
         terms=term_view(runs),
         preparation=preparation_view(runs),
         recipes=recipes(runs),
         environment=environment(runs),
-        notes=[*report.notes, *standard_notes(runs)],
+        notes=[*report.notes, *findings.notes, *standard_notes(runs)],
     )
 
 

@@ -2,7 +2,7 @@
 
 import logging
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field, fields, replace
+from dataclasses import dataclass, field, fields
 from typing import Any
 
 import numpy as np
@@ -20,10 +20,14 @@ from segdistill.run.evaluation.protocol import Protocol, evaluating, label_map, 
 from segdistill.run.folder import RunFolder
 from segdistill.run.networks import load_run_model, load_teacher
 from segdistill.run.opening import open_split
-from segdistill.run.reporting.distances import class_statistics, fitted_to, read_tap, sample_at
-from segdistill.run.reporting.page import Report
+from segdistill.run.reporting.distances import (
+    class_statistics,
+    fitted_to,
+    read_tap,
+    sample_at,
+)
+from segdistill.run.reporting.findings import Distances, Findings, Panel, PositionMasks
 from segdistill.run.reporting.summary import RunSummary, seed_pairs
-from segdistill.run.reporting.views import Distances, Panel, PositionMasks
 
 _log = logging.getLogger(__name__)
 _TAP = "features"
@@ -32,8 +36,8 @@ _READOUT_BYTES = 2**27
 
 
 @dataclass(frozen=True)
-class Wish:
-    """What is asked of the part of the report that runs networks; see `report`."""
+class PictureOptions:
+    """How much is measured, on what and where; see `report`."""
 
     panels: int = 4
     images: int = 100
@@ -68,73 +72,97 @@ class _Scene:
         return f"{shown}" if shown == all_images else f"{shown} (evenly spread over {all_images})"
 
 
-def with_pictures(page: Report, folders: Mapping[str, RunFolder], wish: Wish) -> Report:
-    """The page with all that needs networks and images, as far as they can be had.
+def measure(
+    summaries: Sequence[RunSummary],
+    folders: Mapping[str, RunFolder],
+    classes: Sequence[str],
+    subject: str,
+    options: PictureOptions,
+) -> Findings:
+    """Run the networks of one seed over the images; what cannot be built again is left out and noted.
 
     Args:
-        page: What is known without them.
-        folders: Runs by the names they have in `page.summaries`.
-        wish: What is asked.
+        summaries: The runs.
+        folders: Their folders, by the names of the runs.
+        classes: Names of the classes.
+        subject: Label of the method that the pictures are about.
+        options: How much is measured, on what and where.
     """
     try:
-        scene = _scene(page, folders, wish)
+        scene = _scene(summaries, folders, classes, subject, options)
     except (ValueError, OSError, ImportError, TypeError) as error:
         _log.warning("the report has no pictures: %s", error)
-        return replace(page, notes=[*page.notes, f"No pictures and no class distances: {error}."])
+        return Findings(notes=[f"No pictures and no class distances: {error}."])
     for network in scene.networks.values():
         network.to(scene.device)
-    if wish.latency:
-        page = _with_latency(page, scene)
-    page = _with_panels(page, scene, wish.panels)
-    page = _with_distances(page, scene)
-    subject = page.subject()
-    terms = {
-        t
-        for run in page.summaries
-        if run.label == subject
-        for row in run.train_rows
-        for t in row["terms"]
-    }
-    if any("position" in term for term in terms):
-        page = _with_positions(page, scene)
-    return page
-
-
-def _scene(page: Report, folders: Mapping[str, RunFolder], wish: Wish) -> _Scene:
-    subject = page.subject()
-    pairs = seed_pairs(page.summaries, subject)
-    own = [run for run in page.summaries if run.label == subject]
-    chosen = (
-        {run.label: run for run in reversed(pairs[0])}
-        if pairs
-        else {run.label: run for run in own[:1]}
+    profiles = _profiles(scene) if options.latency else {}
+    panels, panel_rule = _panels(scene, options.panels)
+    distances, distances_note = _distances(scene, len(classes))
+    positions, positions_note = (
+        _positions(scene) if _learns_position(summaries, subject) else ([], "")
     )
-    teacher = next((run for run in page.summaries if run.role == "teacher"), None)
-    networks: dict[str, nn.Module] = {}
-    if teacher is not None and teacher.name in folders:
-        networks["teacher"] = _network(teacher.name, folders, wish)
-    elif teacher is not None:
-        recipes = [run.recipe for run in page.summaries if run.recipe is not None]
-        config = next(recipe.teacher for recipe in recipes if recipe.teacher is not None)
-        networks["teacher"], _ = load_teacher(config, page.classes)
-    networks |= {label: _network(run.name, folders, wish) for label, run in chosen.items()}
-    first = next(iter(chosen.values()))
+    return Findings(
+        panels,
+        panel_rule,
+        distances,
+        distances_note,
+        positions,
+        positions_note,
+        profiles,
+    )
+
+
+def _learns_position(summaries: Sequence[RunSummary], subject: str) -> bool:
+    rows = (row for run in summaries if run.label == subject for row in run.train_rows)
+    return any("position" in term for row in rows for term in row.get("terms", ()))
+
+
+def _scene(
+    summaries: Sequence[RunSummary],
+    folders: Mapping[str, RunFolder],
+    classes: Sequence[str],
+    subject: str,
+    options: PictureOptions,
+) -> _Scene:
+    pairs = seed_pairs(summaries, subject)
+    own = [run for run in summaries if run.label == subject]
+    shown = {run.label: run for run in (reversed(pairs[0]) if pairs else own[:1])}
+    first = next(iter(shown.values()))
     recipe = first.recipe or Recipe()
-    own_data = wish.dataset is not None
-    dataset = wish.dataset if own_data else open_split(recipe.data, "val")
+    own_data = options.dataset is not None
+    dataset = options.dataset if own_data else open_split(recipe.data, "val")
+    networks = _teacher(summaries, folders, classes, options)
+    networks |= {label: _network(run.name, folders, options) for label, run in shown.items()}
     return _Scene(
         networks,
         dataset,
         None if own_data else open_split(recipe.data, "train"),
-        spread_evenly(len(dataset), wish.images),
+        spread_evenly(len(dataset), options.images),
         _protocol(recipe),
         first.seed,
-        torch.device(wish.device),
+        torch.device(options.device),
     )
 
 
-def _network(name: str, folders: Mapping[str, RunFolder], wish: Wish) -> nn.Module:
-    return load_run_model(folders[name], model=wish.models.get(name))
+def _teacher(
+    summaries: Sequence[RunSummary],
+    folders: Mapping[str, RunFolder],
+    classes: Sequence[str],
+    options: PictureOptions,
+) -> dict[str, nn.Module]:
+    """The teacher under its label; empty where there is none."""
+    name = next((run.name for run in summaries if run.role == "teacher"), None)
+    if name is None:
+        return {}
+    if name in folders:
+        return {"teacher": _network(name, folders, options)}
+    recipes = [run.recipe for run in summaries if run.recipe is not None]
+    config = next(recipe.teacher for recipe in recipes if recipe.teacher is not None)
+    return {"teacher": load_teacher(config, classes)[0]}
+
+
+def _network(name: str, folders: Mapping[str, RunFolder], options: PictureOptions) -> nn.Module:
+    return load_run_model(folders[name], model=options.models.get(name))
 
 
 def _protocol(recipe: Recipe) -> Protocol:
@@ -149,25 +177,14 @@ def spread_evenly(length: int, count: int) -> list[int]:
     return [place * length // count for place in range(count)]
 
 
-def _with_latency(page: Report, scene: _Scene) -> Report:
+def _profiles(scene: _Scene) -> dict[str, dict[str, Any]]:
     image = sample_at(scene.dataset, 0)["image"]
     size = scene.protocol.size or (image.shape[-2], image.shape[-1])
     measured = compare_profiles(scene.networks, size, device=scene.device)
-    profiles = [profile.to_json() for profile in measured.values()]
-    return replace(page, summaries=[_timed(run, profiles) for run in page.summaries])
+    return {label: profile.to_json() for label, profile in measured.items()}
 
 
-def _timed(run: RunSummary, profiles: Sequence[Mapping[str, Any]]) -> RunSummary:
-    """The run with the profile of a timed network alike: one student is timed for all.
-
-    Multiply-adds tell nothing of that: a teacher's own were counted at the size of its own run.
-    """
-    own = run.profile or {}
-    alike = (p for p in profiles if p["parameters"] == own.get("parameters"))
-    return replace(run, profile=next(alike, run.profile))
-
-
-def _with_panels(page: Report, scene: _Scene, count: int) -> Report:
+def _panels(scene: _Scene, count: int) -> tuple[list[Panel], str]:
     compared = [label for label in scene.networks if label != "teacher"]
     if len(compared) < 2:
         indices = [scene.indices[place] for place in spread_evenly(len(scene.indices), count)]
@@ -189,7 +206,7 @@ def _with_panels(page: Report, scene: _Scene, count: int) -> Report:
         image = (visible(sample["image"]).clamp(0, 1) * 255).round().byte().permute(1, 2, 0).numpy()
         label = sample["label"].numpy().astype(np.uint8)
         panels.append(Panel(sample["name"], image, label, seen))
-    return replace(page, panels=panels, panel_rule=rule)
+    return panels, rule
 
 
 def _prediction(network: nn.Module, sample: Sample, scene: _Scene) -> Tensor:
@@ -209,7 +226,7 @@ def _most_disputed(scene: _Scene, labels: Sequence[str], count: int) -> list[int
     return sorted(sorted(disputed, key=lambda index: -disputed[index])[:count])
 
 
-def _with_distances(page: Report, scene: _Scene) -> Report:
+def _distances(scene: _Scene, num_classes: int) -> tuple[list[Distances], str]:
     tables = []
     subset: Subset[Any] = Subset(scene.dataset, scene.indices)
     for label, network in scene.tapped().items():
@@ -217,29 +234,29 @@ def _with_distances(page: Report, scene: _Scene) -> Report:
             network,
             subset,
             _TAP,
-            num_classes=len(page.classes),
+            num_classes=num_classes,
             size=scene.protocol.size,
             device=scene.device,
         )
         tables.append(Distances(label, statistics.distances(), statistics.within_between()))
     note = f"Tap {_TAP}, mean over {scene.chosen_from()} validation images, seed {scene.seed}."
-    return replace(page, distances=tables, distances_note=note)
+    return tables, note
 
 
-def _with_positions(page: Report, scene: _Scene) -> Report:
+def _positions(scene: _Scene) -> tuple[list[PositionMasks], str]:
     """A fresh readout for each network: what its features tell of place, term or no term.
 
     The readout of the training itself would flatter the student, whose alignment it went through.
     """
     if scene.training is None:
-        return page
+        return [], ""
     first = sample_at(scene.dataset, scene.indices[0])
     masks, r2 = {}, {}
     where: Tensor | None = None
     for label, network in scene.tapped().items():
         shown = _features(network, [first], scene)[0]
         if min(shown.shape[-2:]) < 4:
-            return page
+            return [], ""
         count = int(np.clip(_READOUT_BYTES // (shown.numel() * 4), 4, 32))
         fitting, held_out = (
             [sample_at(part, index) for index in spread_evenly(len(part), count)]
@@ -251,13 +268,12 @@ def _with_positions(page: Report, scene: _Scene) -> Report:
             masks[label] = readout(shown)[0].cpu().numpy()
         where = ramps(shown)[0].cpu() if where is None else where
     if where is None:
-        return page
+        return [], ""
     note = (
         "A readout is fitted afresh to each network's frozen features, on whole training images, "
         "and scored (R²) on validation images."
     )
-    shown_masks = PositionMasks(first["name"], where.numpy(), masks, r2)
-    return replace(page, positions=[shown_masks], positions_note=note)
+    return [PositionMasks(first["name"], where.numpy(), masks, r2)], note
 
 
 def _features(network: nn.Module, samples: Iterable[Sample], scene: _Scene) -> list[Tensor]:

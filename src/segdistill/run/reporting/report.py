@@ -16,8 +16,8 @@ from segdistill.distillation.catalogue import METHODS
 from segdistill.run.folder import RunFolder
 from segdistill.run.output import output_folder
 from segdistill.run.reporting.page import Report, render
-from segdistill.run.reporting.pictures import Wish, with_pictures
-from segdistill.run.reporting.summary import RunSummary
+from segdistill.run.reporting.pictures import PictureOptions, measure
+from segdistill.run.reporting.summary import RunSummary, default_subject, with_profiles
 
 _log = logging.getLogger(__name__)
 
@@ -71,17 +71,20 @@ def report(
         raise ValueError(f"{file} is a folder: name a file, such as {file / 'report.html'}")
     summaries = summarise(folders)
     info = _common_info(folders)
+    options = PictureOptions(panels, images, latency, dataset, models or {}, device)
+    subject = focus or default_subject(summaries)
+    named = dict(zip(_names(folders), folders, strict=True))
+    findings = measure(summaries, named, info["classes"], subject, options)
     page = Report(
-        summaries,
+        with_profiles(summaries, findings.profiles),
         info["classes"],
         info.get("palette") or _greys(len(info["classes"])),
-        title=title or _title(folders),
-        made=f"{datetime.date.today():%d %B %Y} · segdistill {__version__}",
-        focus=focus,
-        notes=[*filter(None, [remark]), *notes, *_other_students(summaries)],
+        findings,
+        title or _title(folders),
+        f"{datetime.date.today():%d %B %Y} · segdistill {__version__}",
+        subject,
+        [*filter(None, [remark]), *notes, *_other_students(summaries)],
     )
-    wish = Wish(panels, images, latency, dataset, models or {}, device)
-    page = with_pictures(page, dict(zip(_names(folders), folders, strict=True)), wish)
     file.write_text(render(page), encoding="utf-8")
     _log.info("report: %s", file)
     return file

@@ -1,7 +1,7 @@
 """The figures of runs as plain data, and their comparison with the control, paired by seed."""
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import pairwise
 from statistics import median
 from typing import Any, Literal
@@ -132,6 +132,40 @@ def by_label(summaries: Iterable[RunSummary]) -> dict[str, list[RunSummary]]:
 def methods(summaries: Iterable[RunSummary]) -> list[str]:
     """Labels of the distilled students, in the order they came."""
     return list(dict.fromkeys(run.label for run in summaries if run.role == "student"))
+
+
+def default_subject(summaries: Iterable[RunSummary]) -> str:
+    """Label of the method that a report is about: the first called idd, or else the last.
+
+    The control where no student was distilled.
+    """
+    known = methods(summaries)
+    idd = [label for label in known if label.startswith("idd")]
+    return idd[0] if idd else known[-1] if known else "control"
+
+
+def with_profiles(
+    summaries: Iterable[RunSummary], profiles: Mapping[str, Mapping[str, Any]]
+) -> list[RunSummary]:
+    """The runs with the measured profile of a network like theirs: one student stands for all.
+
+    Args:
+        summaries: The runs.
+        profiles: Label -> profile of the network of one run of that label.
+    """
+    return [replace(run, profile=_measured(run, profiles)) for run in summaries]
+
+
+def _measured(
+    run: RunSummary, profiles: Mapping[str, Mapping[str, Any]]
+) -> Mapping[str, Any] | None:
+    own = profiles.get(run.label)
+    if not run.profile:
+        return own
+    # Multiply-adds would not do: a teacher's own were counted at the size of its own run.
+    count = run.profile.get("parameters")
+    alike = [p for p in (own, *profiles.values()) if p is not None and p["parameters"] == count]
+    return alike[0] if alike else run.profile
 
 
 def seed_pairs(

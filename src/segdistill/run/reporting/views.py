@@ -3,7 +3,6 @@
 import base64
 import io
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
 from typing import Any
 
 import matplotlib
@@ -14,46 +13,10 @@ from PIL import Image
 
 from segdistill.labels import IGNORED
 from segdistill.run.reporting.distances import edge_correlation, edges, normalised
+from segdistill.run.reporting.findings import Distances, Panel, PositionMasks
 from segdistill.run.reporting.notation import number, shortened, signed
 
 SEQUENTIAL, DIVERGING = matplotlib.colormaps["viridis"], matplotlib.colormaps["PuOr_r"]
-
-
-@dataclass(frozen=True)
-class Panel:
-    """One image with its label and what each network sees in it."""
-
-    name: str
-    image: np.ndarray
-    """h w 3, uint8"""
-    label: np.ndarray
-    """h w class ids, 255 where there is none"""
-    predictions: Mapping[str, np.ndarray]
-    """label of a run (teacher, control, a method) -> h w class ids"""
-
-
-@dataclass(frozen=True)
-class Distances:
-    """Distances between the class tokens of one network."""
-
-    label: str
-    table: np.ndarray
-    """k k, NaN for classes that were not seen often enough"""
-    within_between: float | None = None
-    """variance within classes over variance between them"""
-
-
-@dataclass(frozen=True)
-class PositionMasks:
-    """What a position readout sees in one image, beside the ramps it was fitted to."""
-
-    name: str
-    ramps: np.ndarray
-    """2 h w: the x and the y ramp, 0 to 1"""
-    masks: Mapping[str, np.ndarray]
-    """label of a run -> 2 h w, 0 to 1"""
-    r2: Mapping[str, tuple[float, float]] = field(default_factory=dict)
-    """label of a run -> R² of x and y over the images the readout was scored on"""
 
 
 def css_colour(palette: Sequence[Sequence[int]], index: int) -> str:
