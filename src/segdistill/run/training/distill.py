@@ -18,8 +18,9 @@ from segdistill.names import unknown
 from segdistill.run.folder import RunFolder
 from segdistill.run.networks import load_run_model, relabelled
 from segdistill.run.recipe import parse_recipe
+from segdistill.run.training.checks import check_recipe
 from segdistill.run.training.job import Job
-from segdistill.run.training.train import check_recipe, execute, open_folder
+from segdistill.run.training.train import execute, open_folder
 
 
 def distill(

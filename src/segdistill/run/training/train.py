@@ -3,7 +3,6 @@
 import logging
 import os
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,24 +11,28 @@ from lightning_fabric import Fabric
 from torch import nn
 
 from segdistill.config import Recipe, save_recipe, to_dict
-from segdistill.data.dataset import list_names, require_labels
-from segdistill.data.loader import Batch, evaluation_loader, training_loader
-from segdistill.data.transforms import Augment
+from segdistill.data.dataset import list_names
+from segdistill.data.loader import Batch, training_loader
 from segdistill.distillation.catalogue import build_method
-from segdistill.distillation.distiller import Distiller, TapRow
-from segdistill.distillation.method import Method
+from segdistill.distillation.distiller import Distiller
 from segdistill.run.auditing.data_audit import refuse_unclear_orientation, shared_files
-from segdistill.run.environment import describe_environment, differences
-from segdistill.run.evaluation.agreement import Agreement, missing_labels
+from segdistill.run.evaluation.agreement import Agreement
 from segdistill.run.evaluation.evaluate import Evaluation
-from segdistill.run.evaluation.profile import profile
-from segdistill.run.folder import RunFolder, file_sha256, write_json
+from segdistill.run.folder import RunFolder, write_json
 from segdistill.run.networks import build_student, load_teacher, save_network
 from segdistill.run.opening import open_split, resolve_device, with_teacher_classes
 from segdistill.run.recipe import parse_recipe
-from segdistill.run.training.checkpoint import NEWEST, PREVIOUS, drop_checkpoints, load_checkpoint
+from segdistill.run.training.batches import augmentation, make_loader, probe_batch
+from segdistill.run.training.checkpoint import NEWEST, PREVIOUS
+from segdistill.run.training.checks import check_channels, check_classes, check_labels, check_recipe
 from segdistill.run.training.job import Job, evaluate_with, make_fabric, share_state
 from segdistill.run.training.loop import Loop, Validation, write_row
+from segdistill.run.training.records import (
+    record_environment,
+    record_network,
+    record_start,
+    show_taps,
+)
 from segdistill.run.training.teacher_audit import audit_teacher
 
 _log = logging.getLogger(__name__)
@@ -120,67 +123,12 @@ def _changed_keys(old: Any, new: Any, path: str = "") -> Iterator[str]:
         yield path
 
 
-def check_recipe(recipe: Recipe) -> None:
-    """Refuse what cannot work on this machine or does not add up, before anything is built.
-
-    Raises:
-        ValueError: Names the key and what it may be.
-    """
-    config, world = recipe.train, int(os.environ.get("WORLD_SIZE", "1"))
-    device = resolve_device(config.device)
-    if config.precision == "fp16" and device == "cpu":
-        raise ValueError("train.precision fp16 needs a GPU: use bf16 or 32 on a CPU")
-    if config.batch % (world * config.accumulate):
-        raise ValueError(
-            f"train.batch {config.batch} cannot be divided over {world} processes x {config.accumulate} "
-            f"parts (accumulate): use a multiple of {world * config.accumulate}"
-        )
-    for key, least in (
-        ("steps", 1),
-        ("batch", 1),
-        ("accumulate", 1),
-        ("log_every", 1),
-        ("save_every", 1),
-    ):
-        if getattr(config, key) < least:
-            raise ValueError(f"train.{key}: expected {least} or more, got {getattr(config, key)}")
-
-
-def make_loader(job: Job, fabric: Fabric) -> Any:
-    """A function that gives the batches of this process from a step on."""
-    config, augment = job.recipe.train, _augment(job)
-
-    def batches(start: int) -> Iterator[Any]:
-        return iter(
-            training_loader(
-                job.train_set,
-                augment,
-                batch=config.batch,
-                seed=config.seed,
-                start_step=start,
-                steps=config.steps,
-                rank=fabric.global_rank,
-                world=fabric.world_size,
-                workers=config.workers,
-                num_classes=len(job.classes),
-            )
-        )
-
-    return batches
-
-
-def _augment(job: Job) -> Augment:
-    config = job.recipe.train
-    size = job.recipe.data.size
-    return Augment(config.crop, config.scale, config.flip, config.photometric, base=size)
-
-
 def execute(job: Job, progress: bool = True) -> RunFolder:
     """Run a job to its end: dry pass, teacher audit, preparation, training, final evaluation."""
     config = job.recipe.train
     torch.use_deterministic_algorithms(config.deterministic)
     classes = job.classes
-    _check_classes(job)
+    check_classes(job)
     refuse_unclear_orientation(job.train_set, job.val_set)
     if int(os.environ.get("WORLD_SIZE", "1")) > 1 and resolve_device(config.device) == "cuda":
         # Before any tap is opened: the conversion replaces modules.
@@ -190,9 +138,9 @@ def execute(job: Job, progress: bool = True) -> RunFolder:
     overrides = to_dict(job.recipe)["terms"]
     method = build_method(method_config.name, len(classes), method_config.preset, overrides)
     distiller = Distiller(job.student, method, job.teacher, method_config.labels)
-    _check_labels(job, distiller.method)
-    probe = _probe_batch(job)
-    _check_channels(job, probe["image"].shape[1])
+    check_labels(job, distiller.method)
+    probe = probe_batch(job)
+    check_channels(job, probe["image"].shape[1])
     rows = distiller.dry_pass(probe["image"])
     fabric = make_fabric(job.recipe, find_unused=_has_unused(distiller, probe))
     first = fabric.is_global_zero
@@ -213,7 +161,7 @@ def execute(job: Job, progress: bool = True) -> RunFolder:
         audit_teacher(job, fabric, write=first)
     if first:
         save_recipe(job.recipe, job.out / "config.yaml")
-        _record_environment(job.out, fabric)
+        record_environment(job.out, fabric)
     fabric.barrier()
     evaluation = _evaluator(job, fabric)
     loop = Loop(
@@ -233,76 +181,14 @@ def execute(job: Job, progress: bool = True) -> RunFolder:
     if not loop.restore():
         _prepare(job, distiller, loop, fabric)
         if not job.val_labelled:
-            _record_start(job, evaluation(0), write=first)
+            record_start(job, evaluation(0), write=first)
     loop.run(progress)
     distiller.close()
     result = evaluation(config.steps)
     if first:
-        _finish(job, result, loop.seconds)
+        record_network(job, result, loop.seconds)
     fabric.barrier()
     return RunFolder(job.out)
-
-
-def _check_classes(job: Job) -> None:
-    counts = {"classes": len(job.classes)}
-    for owner, thing in (
-        ("training data", job.train_set),
-        ("evaluation data", job.val_set),
-        ("student", job.student),
-        ("teacher", job.teacher),
-    ):
-        count = getattr(thing, "num_classes", None)
-        if count is not None:
-            counts[owner] = int(count)
-    if len(set(counts.values())) > 1:
-        listed = ", ".join(f"{owner} {count}" for owner, count in counts.items())
-        raise ValueError(f"numbers of classes differ ({listed}): they must be the same")
-
-
-def _check_channels(job: Job, found: int) -> None:
-    asked = job.recipe.teacher
-    picked = asked.channels if asked is not None else None
-    for owner, network in (("student", job.student), ("teacher", job.teacher)):
-        reads = getattr(network, "in_channels", found)
-        if reads != found and not (owner == "teacher" and picked is not None):
-            remedy = ", or pick some by teacher.channels" if owner == "teacher" else ""
-            raise ValueError(
-                f"the images have {found} channels, the {owner} reads {reads}: change "
-                f"data.options.channels, or build the {owner} for {found} (options.in_channels; of a "
-                f"network of your own, its input's mean and std){remedy}"
-            )
-
-
-def _check_labels(job: Job, method: Method) -> None:
-    data, labels = job.recipe.data, job.recipe.chosen_method().labels
-    if not getattr(job.train_set, "labelled", True):
-        where = f"{data.name}, split {data.train_split!r},"
-        if refused := missing_labels(method, labels, where):
-            raise ValueError(refused)
-    if job.teacher is None:
-        require_labels(job.val_set, f"{data.name}, split {data.val_split!r},")
-
-
-def _record_start(job: Job, start: Evaluation, write: bool) -> None:
-    """Write what the student agrees in untrained: nothing else says what a figure without labels is worth."""
-    if write:
-        write_row(job.out, {"kind": "val", "step": 0, **start.figures()})
-        _log.info("%s  step 0: %s", job.out.name, start.headline())
-
-
-def _probe_batch(job: Job) -> Batch:
-    """Two training crops for the dry pass."""
-    augment = replace(_augment(job), flip=0.0, photometric=0.0)
-    loader = training_loader(
-        job.train_set,
-        augment,
-        batch=2,
-        seed=0,
-        start_step=0,
-        steps=1,
-        num_classes=len(job.classes),
-    )
-    return next(iter(loader))
 
 
 def _has_unused(distiller: Distiller, batch: Batch) -> bool:
@@ -319,33 +205,6 @@ def _has_unused(distiller: Distiller, batch: Batch) -> bool:
     return unused
 
 
-def show_taps(rows: list[TapRow]) -> None:
-    """Log the tap table."""
-    from rich.table import Table
-
-    from segdistill.run.console import log_table
-
-    table = Table("term", "tap", "student", "teacher", "alignment", title="What each term reads")
-    for row in rows:
-        shapes = ("x".join(map(str, s[1:])) if s else "-" for s in (row.student, row.teacher))
-        table.add_row(row.term, row.tap, *shapes, row.alignment)
-    log_table(_log, table)
-
-
-def _record_environment(out: Path, fabric: Fabric) -> None:
-    now = describe_environment(fabric.device, fabric.world_size)
-    path = out / "environment.json"
-    if path.exists() and load_checkpoint(out) is not None:
-        changed = differences(RunFolder(out).environment(), now)
-        if changed:
-            _log.warning(
-                "resuming in another environment (%s): the result may differ in its last bits",
-                "; ".join(changed),
-            )
-            return
-    write_json(path, now)
-
-
 def _prepare(job: Job, distiller: Distiller, loop: Loop, fabric: Fabric) -> None:
     """Let the losses fit what they own, on as many training batches as fit a stated memory."""
     if not distiller.terms_to_prepare():
@@ -354,7 +213,7 @@ def _prepare(job: Job, distiller: Distiller, loop: Loop, fabric: Fabric) -> None
     config = job.recipe.train
     loader = training_loader(
         job.train_set,
-        _augment(job),
+        augmentation(job),
         batch=config.batch,
         seed=config.seed,
         start_step=0,
@@ -387,37 +246,3 @@ def _evaluator(job: Job, fabric: Fabric) -> Callable[[int], Evaluation]:
         return results[step]
 
     return run
-
-
-def _finish(job: Job, evaluation: Evaluation, seconds: float) -> None:
-    """Write the network, how to build it, and its figures; then drop the resume files."""
-    recipe = job.recipe
-    save_network(job.student, job.out)
-    spec = getattr(job.student, "spec", None) or {}
-    info = {
-        "name": spec.get("name", type(job.student).__qualname__),
-        "rebuild": bool(spec.get("rebuild", bool(spec))),
-        "num_classes": len(job.classes),
-        "options": spec.get("options", {}),
-        "classes": job.classes,
-        "palette": [list(c) for c in getattr(job.train_set, "palette", [])],
-        "size": list(recipe.data.size) if recipe.data.size else None,
-        "method": recipe.chosen_method().name,
-        "step": recipe.train.steps,
-        "training_seconds": seconds,
-        "sha256": file_sha256(job.out / "model.safetensors"),
-    }
-    write_json(job.out / "model.json", info)
-    first = next(iter(evaluation_loader(job.val_set, recipe.data.size)))["image"]
-    size = (int(first.shape[-2]), int(first.shape[-1]))
-    cost = profile(job.student, size=size, latency=False)
-    result = {
-        **evaluation.to_json(),
-        "weights": "model.safetensors",
-        "split": recipe.data.val_split,
-        "data": to_dict(recipe)["data"],
-        "profile": cost.to_json(),
-    }
-    write_json(job.out / "evaluation.json", result)
-    drop_checkpoints(job.out)
-    _log.info("%s: %s, last weights", job.out, evaluation.headline())

@@ -1,0 +1,79 @@
+"""What cannot work or does not add up is refused before the first step."""
+
+import os
+
+from segdistill.config import Recipe
+from segdistill.data.dataset import require_labels
+from segdistill.distillation.method import Method
+from segdistill.run.evaluation.agreement import missing_labels
+from segdistill.run.opening import resolve_device
+from segdistill.run.training.job import Job
+
+
+def check_recipe(recipe: Recipe) -> None:
+    """Refuse what cannot work on this machine or does not add up, before anything is built.
+
+    Raises:
+        ValueError: Names the key and what it may be.
+    """
+    config, world = recipe.train, int(os.environ.get("WORLD_SIZE", "1"))
+    device = resolve_device(config.device)
+    if config.precision == "fp16" and device == "cpu":
+        raise ValueError("train.precision fp16 needs a GPU: use bf16 or 32 on a CPU")
+    if config.batch % (world * config.accumulate):
+        raise ValueError(
+            f"train.batch {config.batch} cannot be divided over {world} processes x {config.accumulate} "
+            f"parts (accumulate): use a multiple of {world * config.accumulate}"
+        )
+    for key, least in (
+        ("steps", 1),
+        ("batch", 1),
+        ("accumulate", 1),
+        ("log_every", 1),
+        ("save_every", 1),
+    ):
+        if getattr(config, key) < least:
+            raise ValueError(f"train.{key}: expected {least} or more, got {getattr(config, key)}")
+
+
+def check_classes(job: Job) -> None:
+    """Refuse data and networks whose numbers of classes differ."""
+    counts = {"classes": len(job.classes)}
+    for owner, thing in (
+        ("training data", job.train_set),
+        ("evaluation data", job.val_set),
+        ("student", job.student),
+        ("teacher", job.teacher),
+    ):
+        count = getattr(thing, "num_classes", None)
+        if count is not None:
+            counts[owner] = int(count)
+    if len(set(counts.values())) > 1:
+        listed = ", ".join(f"{owner} {count}" for owner, count in counts.items())
+        raise ValueError(f"numbers of classes differ ({listed}): they must be the same")
+
+
+def check_channels(job: Job, found: int) -> None:
+    """Refuse a network that does not read the number of channels that the images have."""
+    asked = job.recipe.teacher
+    picked = asked.channels if asked is not None else None
+    for owner, network in (("student", job.student), ("teacher", job.teacher)):
+        reads = getattr(network, "in_channels", found)
+        if reads != found and not (owner == "teacher" and picked is not None):
+            remedy = ", or pick some by teacher.channels" if owner == "teacher" else ""
+            raise ValueError(
+                f"the images have {found} channels, the {owner} reads {reads}: change "
+                f"data.options.channels, or build the {owner} for {found} (options.in_channels; of a "
+                f"network of your own, its input's mean and std){remedy}"
+            )
+
+
+def check_labels(job: Job, method: Method) -> None:
+    """Refuse data without labels where a term, or the evaluation, needs them."""
+    data, labels = job.recipe.data, job.recipe.chosen_method().labels
+    if not getattr(job.train_set, "labelled", True):
+        where = f"{data.name}, split {data.train_split!r},"
+        if refused := missing_labels(method, labels, where):
+            raise ValueError(refused)
+    if job.teacher is None:
+        require_labels(job.val_set, f"{data.name}, split {data.val_split!r},")

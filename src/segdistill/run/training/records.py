@@ -1,0 +1,88 @@
+"""What a training shows and writes besides the rows of its steps."""
+
+import logging
+from pathlib import Path
+
+from lightning_fabric import Fabric
+from rich.table import Table
+
+from segdistill.config import to_dict
+from segdistill.data.loader import evaluation_loader
+from segdistill.distillation.distiller import TapRow
+from segdistill.run.console import log_table
+from segdistill.run.environment import describe_environment, differences
+from segdistill.run.evaluation.evaluate import Evaluation
+from segdistill.run.evaluation.profile import profile
+from segdistill.run.folder import RunFolder, file_sha256, write_json
+from segdistill.run.networks import save_network
+from segdistill.run.training.checkpoint import drop_checkpoints, load_checkpoint
+from segdistill.run.training.job import Job
+from segdistill.run.training.loop import write_row
+
+_log = logging.getLogger(__name__)
+
+
+def show_taps(rows: list[TapRow]) -> None:
+    """Log the tap table."""
+
+    table = Table("term", "tap", "student", "teacher", "alignment", title="What each term reads")
+    for row in rows:
+        shapes = ("x".join(map(str, s[1:])) if s else "-" for s in (row.student, row.teacher))
+        table.add_row(row.term, row.tap, *shapes, row.alignment)
+    log_table(_log, table)
+
+
+def record_environment(out: Path, fabric: Fabric) -> None:
+    """Write `environment.json`, or warn where a resumed run began in another environment."""
+    now = describe_environment(fabric.device, fabric.world_size)
+    path = out / "environment.json"
+    if path.exists() and load_checkpoint(out) is not None:
+        changed = differences(RunFolder(out).environment(), now)
+        if changed:
+            _log.warning(
+                "resuming in another environment (%s): the result may differ in its last bits",
+                "; ".join(changed),
+            )
+            return
+    write_json(path, now)
+
+
+def record_start(job: Job, start: Evaluation, write: bool) -> None:
+    """Write what the student agrees in untrained: nothing else says what a figure without labels is worth."""
+    if write:
+        write_row(job.out, {"kind": "val", "step": 0, **start.figures()})
+        _log.info("%s  step 0: %s", job.out.name, start.headline())
+
+
+def record_network(job: Job, evaluation: Evaluation, seconds: float) -> None:
+    """Write the network, how to build it, and its figures; then drop the resume files."""
+    recipe = job.recipe
+    save_network(job.student, job.out)
+    spec = getattr(job.student, "spec", None) or {}
+    info = {
+        "name": spec.get("name", type(job.student).__qualname__),
+        "rebuild": bool(spec.get("rebuild", bool(spec))),
+        "num_classes": len(job.classes),
+        "options": spec.get("options", {}),
+        "classes": job.classes,
+        "palette": [list(c) for c in getattr(job.train_set, "palette", [])],
+        "size": list(recipe.data.size) if recipe.data.size else None,
+        "method": recipe.chosen_method().name,
+        "step": recipe.train.steps,
+        "training_seconds": seconds,
+        "sha256": file_sha256(job.out / "model.safetensors"),
+    }
+    write_json(job.out / "model.json", info)
+    first = next(iter(evaluation_loader(job.val_set, recipe.data.size)))["image"]
+    size = (int(first.shape[-2]), int(first.shape[-1]))
+    cost = profile(job.student, size=size, latency=False)
+    result = {
+        **evaluation.to_json(),
+        "weights": "model.safetensors",
+        "split": recipe.data.val_split,
+        "data": to_dict(recipe)["data"],
+        "profile": cost.to_json(),
+    }
+    write_json(job.out / "evaluation.json", result)
+    drop_checkpoints(job.out)
+    _log.info("%s: %s, last weights", job.out, evaluation.headline())
