@@ -69,7 +69,7 @@ def distill(
         teacher_taps: Tap name -> module path in the teacher. `logits` is its output, and `features` the
             input of its last layer with one channel a class, unless given here.
         student_taps: The same for the student.
-        teacher_input: What the teacher does to RGB in 0..1 first, as `segdistill.models.wrap` takes
+        teacher_input: What the teacher does to RGB in 0..1 first, as `segdistill.wrap` takes
             it ("imagenet", say); None: nothing.
         student_input: The same for the student.
         teacher_labels: Each of the teacher's classes, in its order -> the class of the data that it counts
