@@ -25,6 +25,7 @@ MAY_IMPORT = {
     "arguments": set(),
     "extras": set(),
     "cli": {"run", "arguments"},
+    "observers": {"run", "extras"},
     "__main__": {"cli"},
     # What type checkers are told to look at; nothing of it is imported when the package is.
     "__init__": {"config", "data", "distillation", "models", "run"},

@@ -1,6 +1,6 @@
 """A recipe: one YAML file that makes a run. Dataclasses only; nothing here needs torch."""
 
-from dataclasses import asdict, dataclass, field, fields, is_dataclass
+from dataclasses import MISSING, asdict, dataclass, field, fields, is_dataclass
 from pathlib import Path
 from types import UnionType
 from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
@@ -108,6 +108,16 @@ class VariantConfig:
 
 
 @dataclass
+class ObserverConfig:
+    """An object that watches a training, such as a logger or an early stop."""
+
+    path: str
+    """dotted path of its class, such as segdistill.observers.EarlyStopping"""
+    options: dict[str, Any] = field(default_factory=dict)
+    """arguments of the class, such as {patience: 5}"""
+
+
+@dataclass
 class TrainConfig:
     """How the student is trained."""
 
@@ -191,6 +201,9 @@ class Recipe:
     """methods with changed terms, by the names that `segdistill compare` and its tables give them"""
     train: TrainConfig = field(default_factory=TrainConfig)
     evaluate: EvaluationConfig = field(default_factory=EvaluationConfig)
+    observers: list[str | ObserverConfig] = field(default_factory=list)
+    """classes that watch the training, such as [segdistill.observers.TensorBoard]; with arguments:
+    [{path: segdistill.observers.EarlyStopping, options: {patience: 5}}]"""
     out: str | None = None
     """run folder; null: runs/<recipe folder>/<recipe name>-s<seed>"""
     label: str | None = None
@@ -199,6 +212,13 @@ class Recipe:
     def chosen_method(self) -> MethodConfig:
         """The method with its preset spelled out."""
         return self.method if isinstance(self.method, MethodConfig) else MethodConfig(self.method)
+
+    def chosen_observers(self) -> list[ObserverConfig]:
+        """The observers with their options spelled out."""
+        return [
+            entry if isinstance(entry, ObserverConfig) else ObserverConfig(entry)
+            for entry in self.observers or []
+        ]
 
 
 def to_dict(recipe: Recipe) -> dict[str, Any]:
@@ -246,6 +266,10 @@ def check_keys(values: dict[str, Any], kind: type = Recipe, path: str = "") -> N
             the values that it may have.
     """
     types = get_type_hints(kind)
+    for entry in fields(kind):
+        if entry.name not in values and entry.default is entry.default_factory is MISSING:
+            keys = ", ".join(types)
+            raise ValueError(f"{path.rstrip('.')} has no {entry.name}; expected the keys {keys}")
     for key, value in values.items():
         if key not in types:
             raise ValueError(f"{path}{key}: {unknown('key', str(key), types)}")
@@ -270,6 +294,9 @@ def _check_value(value: Any, annotation: Any, path: str) -> None:
     elif get_origin(annotation) is dict and isinstance(value, dict):
         for key, entry in value.items():
             _check_value(entry, get_args(annotation)[1], f"{path}.{key}")
+    elif get_origin(annotation) is list and isinstance(value, list):
+        for number, entry in enumerate(value):
+            _check_value(entry, get_args(annotation)[0], f"{path}.{number}")
     elif get_origin(annotation) is Literal and value not in get_args(annotation):
         known = ", ".join(map(repr, get_args(annotation)))
         raise ValueError(f"{path}: expected one of {known}; got {value!r:.60}")

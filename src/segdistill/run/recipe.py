@@ -110,6 +110,10 @@ def _restore_options(part: Any, values: dict[str, Any]) -> None:
             for name, entry in value.items():
                 if is_dataclass(current[name]):
                     _restore_options(current[name], entry)
+        elif isinstance(value, list) and isinstance(current, list):
+            for number, entry in enumerate(value):
+                if is_dataclass(current[number]):
+                    _restore_options(current[number], entry)
 
 
 def split_options(arguments: Sequence[str]) -> dict[str, str]:

@@ -1,6 +1,6 @@
 """`segdistill.distill`: the training for modules and data sets of one's own, from Python."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import fields
 from pathlib import Path
 from typing import Any, Literal
@@ -45,6 +45,7 @@ def distill(
     teacher_scale: float = 1.0,
     min_miou: float | None = None,
     progress: bool = True,
+    observers: Sequence[Any] = (),
     **train: Any,
 ) -> RunFolder:
     """Distil a teacher into a student, both any `nn.Module`; the same call resumes an interrupted run.
@@ -79,6 +80,8 @@ def distill(
         min_miou: Refuse a teacher that measures less on `val_set` (0 to 100); None: no better than
             chance, 0: none.
         progress: Show a progress bar.
+        observers: Objects with the methods `row(values)` and `finished(run)`, such as those of
+            `segdistill.observers`.
         **train: Further fields of a recipe's `train`: `batch`, `crop`, `lr`, `seed`, ...
 
     Returns:
@@ -142,7 +145,7 @@ def distill(
     train_set, val_set = (_Declared.where_needed(s, names) for s in (train_set, val_set))
     _check_samples(val_set)
     origin = {} if teacher is None else {"module": _path_of(teacher)}
-    job = Job(recipe, Path(out), own, other, origin, train_set, val_set, names)
+    job = Job(recipe, Path(out), own, other, origin, train_set, val_set, names, observers)
     return execute(job, progress)
 
 

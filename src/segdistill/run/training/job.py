@@ -1,7 +1,7 @@
 """A training with everything built that does not depend on a device, and the device it runs on."""
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -31,6 +31,7 @@ class Job:
         train_set: Samples to learn from.
         val_set: Samples to evaluate on.
         classes: Names of the classes.
+        observers: Objects that are shown each row and may stop the training.
     """
 
     recipe: Recipe
@@ -41,6 +42,7 @@ class Job:
     train_set: Any
     val_set: Any
     classes: list[str]
+    observers: Sequence[Any] = ()
 
     @property
     def val_labelled(self) -> bool:

@@ -108,6 +108,8 @@ def _signals() -> Iterator[list[int]]:
 class Loop:
     """Trains a distiller for a number of steps, resuming where a run was left.
 
+    A training that is stopped early ends as it would at its last step; the learning rate is not rescaled.
+
     Everything random in a step follows from (seed, step, process): torch's generator is seeded anew for
     each step, so that a resumed run draws the same dropout masks as an unbroken one.
 
@@ -119,6 +121,13 @@ class Loop:
         loader: Gives the batches from a step on: `images`, `labels` and `names`.
         validation: The evaluation, or None.
         label: What is shown beside the progress bar.
+        observe: Called with each row by the first process. An answer that is not None asks to stop; its
+            fields are recorded.
+
+    Attributes:
+        step: Number of steps done.
+        seconds: Time that they took.
+        stopped: The step at which an answer stopped the training, and the answer; None otherwise.
     """
 
     def __init__(
@@ -130,15 +139,21 @@ class Loop:
         loader: Callable[[int], Iterator[Mapping[str, Any]]],
         validation: Validation | None = None,
         label: str = "train",
+        observe: Callable[[Mapping[str, Any]], Any] = lambda row: None,
     ) -> None:
         self.fabric, self.distiller, self.config = fabric, distiller, config
         self.folder, self.loader, self.validation, self.label = folder, loader, validation, label
+        self.observe = observe
         optimizer = build_optimizer(distiller, config)
         self.module, self.optimizer = fabric.setup(distiller, optimizer)
         self.adversaries = Adversaries(fabric, distiller, config)
         self.step = 0
         self.best = -math.inf
         self.seconds = 0.0
+        self.validated = -1
+        self.stopped: dict[str, Any] | None = None
+        self._answer: Any = None
+        self._failure: Exception | None = None
 
     # State -------------------------------------------------------------------------------------
 
@@ -154,6 +169,8 @@ class Loop:
         self.adversaries.load_state_dict(state.get("adversaries", {}))
         self.fabric.strategy.precision.load_state_dict(state["precision"])
         self.step, self.best, self.seconds = state["step"], state["best"], state["seconds"]
+        # A state written by an older version has neither.
+        self.stopped, self.validated = state.get("stopped"), state.get("validated", -1)
         if self.fabric.is_global_zero:
             path = self.folder / "metrics.jsonl"
             write_metrics(path, [row for row in read_metrics(path) if row["step"] <= self.step])
@@ -166,6 +183,8 @@ class Loop:
                 "step": self.step,
                 "best": self.best,
                 "seconds": self.seconds,
+                "stopped": self.stopped,
+                "validated": self.validated,
                 "distiller": self.distiller.state_dict(),
                 "optimizer": self.optimizer.state_dict(),
                 "adversaries": self.adversaries.state_dict(),
@@ -177,10 +196,11 @@ class Loop:
     # Training ----------------------------------------------------------------------------------
 
     def run(self, progress: bool = True) -> None:
-        """Train from the current step to the last.
+        """Train from the current step to the last, or until an answer stops the training.
 
         Raises:
             Interrupted: SIGINT or SIGTERM came; the state is saved.
+            Exception: What `observe` raised; the state is saved.
             NonFiniteLoss: A term became non-finite; the parameters that it trains are those before the
                 step.
         """
@@ -193,8 +213,9 @@ class Loop:
         ):
             self.module.train()
             batches = self.loader(self.step)
+            self._heed(received)
             clock = time.perf_counter()
-            while self.step < config.steps:
+            while self._goes_on():
                 batch = next(batches)
                 loaded = time.perf_counter()
                 logs = (self.step + 1) % config.log_every == 0 or self.step + 1 == config.steps
@@ -210,18 +231,34 @@ class Loop:
                     window = _Window()
                 if self._validate(bar):
                     clock = time.perf_counter()
-                if self._asked_to_stop(received):
-                    self.save()
-                    raise Interrupted(self.step, received[0] if received else signal.SIGTERM)
-                if self.step % config.save_every == 0 and self.step < config.steps:
+                self._heed(received)
+                if self.step % config.save_every == 0 and self._goes_on():
                     self.save()
                     clock = time.perf_counter()
+            if self._validate(bar):
+                self._heed(received)
 
-    def _asked_to_stop(self, received: list[int]) -> bool:
+    def _goes_on(self) -> bool:
+        return self.step < self.config.steps and self.stopped is None
+
+    def _heed(self, received: list[int]) -> None:
+        """Do what observers and signals ask for, in all processes at the same step."""
+        asked = [self._answer is not None, self._failure is not None, bool(received)]
+        stop, failed, signalled = self._agreed(asked)
+        if stop and self.stopped is None and self.step < self.config.steps:
+            self.stopped = {"step": self.step, **(vars(self._answer) if self._answer else {})}
+        if failed or signalled:
+            self.save()
+            raise self._failure or Interrupted(
+                self.step, received[0] if received else signal.SIGTERM
+            )
+
+    def _agreed(self, asked: list[bool]) -> list[bool]:
+        """What any of the processes asks for."""
         if self.fabric.world_size == 1:
-            return bool(received)
-        asked = torch.tensor(float(bool(received)), device=self.fabric.device)
-        return bool(sum_over_processes(self.fabric, asked) > 0)
+            return asked
+        flags = torch.tensor([float(flag) for flag in asked], device=self.fabric.device)
+        return [bool(count > 0) for count in sum_over_processes(self.fabric, flags)]
 
     def _train_step(
         self, batch: Mapping[str, Any], with_shares: bool
@@ -298,6 +335,17 @@ class Loop:
 
     # Records -----------------------------------------------------------------------------------
 
+    def record(self, row: Mapping[str, Any]) -> None:
+        """Write a row and show it to the observers; only the first process does."""
+        write_row(self.folder, row)
+        try:
+            answer = self.observe(row)
+        except Exception as error:
+            # Raised by `_heed`: the other processes must reach the end of this step, too.
+            self._failure = self._failure or error
+        else:
+            self._answer = answer if self._answer is None else self._answer
+
     def _log(self, window: "_Window", shares: Mapping[str, float]) -> dict[str, float]:
         means = window.means()
         if self.fabric.is_global_zero:
@@ -315,20 +363,21 @@ class Loop:
                 "seconds_per_step": window.seconds / window.steps,
                 "data_seconds": window.waiting / window.steps,
             }
-            write_row(self.folder, row)
+            self.record(row)
         return means
 
     def _validate(self, bar: TrainingProgress) -> bool:
         validation = self.validation
         due = validation is not None and validation.every > 0 and self.step % validation.every == 0
-        if validation is None or not (due or self.step == self.config.steps):
+        if validation is None or self.validated == self.step or not (due or not self._goes_on()):
             return False
         key, title = validation.score
         self.module.eval()
         row = {"kind": "val", "step": self.step, **validation.run(self.step)}
         self.module.train()
+        self.validated = self.step
         if self.fabric.is_global_zero:
-            write_row(self.folder, row)
+            self.record(row)
             bar.say(f"{self.label}  step {self.step}: {100 * row[key]:.2f} {title}")
         if row[key] > self.best:
             self.best = row[key]

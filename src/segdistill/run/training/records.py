@@ -17,7 +17,7 @@ from segdistill.run.folder import RunFolder, file_sha256, write_json
 from segdistill.run.networks import save_network
 from segdistill.run.training.checkpoint import drop_checkpoints, load_checkpoint
 from segdistill.run.training.job import Job
-from segdistill.run.training.loop import write_row
+from segdistill.run.training.loop import Loop
 
 _log = logging.getLogger(__name__)
 
@@ -47,14 +47,14 @@ def record_environment(out: Path, fabric: Fabric) -> None:
     write_json(path, now)
 
 
-def record_start(job: Job, start: Evaluation, write: bool) -> None:
+def record_start(loop: Loop, start: Evaluation, write: bool) -> None:
     """Write what the student agrees in untrained: nothing else says what a figure without labels is worth."""
     if write:
-        write_row(job.out, {"kind": "val", "step": 0, **start.figures()})
-        _log.info("%s  step 0: %s", job.out.name, start.headline())
+        loop.record({"kind": "val", "step": 0, **start.figures()})
+        _log.info("%s  step 0: %s", loop.label, start.headline())
 
 
-def record_network(job: Job, evaluation: Evaluation, seconds: float) -> None:
+def record_network(job: Job, evaluation: Evaluation, loop: Loop) -> None:
     """Write the network, how to build it, and its figures; then drop the resume files."""
     recipe = job.recipe
     save_network(job.student, job.out)
@@ -68,8 +68,9 @@ def record_network(job: Job, evaluation: Evaluation, seconds: float) -> None:
         "palette": [list(c) for c in getattr(job.train_set, "palette", [])],
         "size": list(recipe.data.size) if recipe.data.size else None,
         "method": recipe.chosen_method().name,
-        "step": recipe.train.steps,
-        "training_seconds": seconds,
+        "step": loop.step,
+        "stopped": loop.stopped,
+        "training_seconds": loop.seconds,
         "sha256": file_sha256(job.out / "model.safetensors"),
     }
     write_json(job.out / "model.json", info)
@@ -85,4 +86,13 @@ def record_network(job: Job, evaluation: Evaluation, seconds: float) -> None:
     }
     write_json(job.out / "evaluation.json", result)
     drop_checkpoints(job.out)
+    if loop.stopped is not None:
+        _log.info(
+            "%s stopped early, at step %d of %d, by %s: %s",
+            job.out,
+            loop.step,
+            recipe.train.steps,
+            loop.stopped["by"],
+            loop.stopped["reason"],
+        )
     _log.info("%s: %s, last weights", job.out, evaluation.headline())

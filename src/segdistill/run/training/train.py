@@ -2,7 +2,7 @@
 
 import logging
 import os
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +26,8 @@ from segdistill.run.training.batches import augmentation, make_loader, probe_bat
 from segdistill.run.training.checkpoint import NEWEST, PREVIOUS
 from segdistill.run.training.checks import check_channels, check_classes, check_labels, check_recipe
 from segdistill.run.training.job import Job, evaluate_with, make_fabric, share_state
-from segdistill.run.training.loop import Loop, Validation, write_row
+from segdistill.run.training.loop import Loop, Validation
+from segdistill.run.training.observing import Observers, build_observers
 from segdistill.run.training.records import (
     record_environment,
     record_network,
@@ -40,13 +41,20 @@ _FREE = {"workers", "log_every", "save_every", "device"}
 _PREPARATION_BYTES = 2**28
 
 
-def train(recipe: Recipe, name: str = "recipe", progress: bool = True) -> RunFolder:
+def train(
+    recipe: Recipe,
+    name: str = "recipe",
+    progress: bool = True,
+    observers: Sequence[Any] = (),
+) -> RunFolder:
     """Train what a recipe describes, or go on where its run was left.
 
     Args:
         recipe: What to train; `load_recipe` reads one from a file.
         name: Names the run folder where the recipe has no `out`: `runs/<name>-s<seed>`.
         progress: Show a progress bar.
+        observers: Objects with the methods `row(values)` and `finished(run)`, besides those that the
+            recipe names.
 
     Returns:
         The finished run.
@@ -63,6 +71,7 @@ def train(recipe: Recipe, name: str = "recipe", progress: bool = True) -> RunFol
         _log.info("%s is already finished; remove it, or choose another out, to train anew", out)
         return finished
     check_recipe(recipe)
+    watching = [*build_observers(recipe), *observers]
     # Without a teacher there is nothing to learn from images alone, nor to measure against.
     train_set, val_set = (
         open_split(recipe.data, split, labelled=recipe.teacher is None)
@@ -74,12 +83,12 @@ def train(recipe: Recipe, name: str = "recipe", progress: bool = True) -> RunFol
     origin: dict[str, Any] = {}
     if recipe.teacher is not None:
         teacher, origin = load_teacher(recipe.teacher, classes)
-    job = Job(recipe, out, student, teacher, origin, train_set, val_set, classes)
+    job = Job(recipe, out, student, teacher, origin, train_set, val_set, classes, watching)
     return execute(job, progress)
 
 
 def _comparable(values: Mapping[str, Any]) -> dict[str, Any]:
-    kept = {k: v for k, v in values.items() if k not in ("out", "label", "variants")}
+    kept = {k: v for k, v in values.items() if k not in ("out", "label", "variants", "observers")}
     kept["train"] = {k: v for k, v in kept["train"].items() if k not in _FREE}
     return kept
 
@@ -144,6 +153,7 @@ def execute(job: Job, progress: bool = True) -> RunFolder:
     rows = distiller.dry_pass(probe["image"])
     fabric = make_fabric(job.recipe, find_unused=_has_unused(distiller, probe))
     first = fabric.is_global_zero
+    observers = Observers(job.observers if first else ())
     if config.channels_last:
         distiller.to(memory_format=torch.channels_last)
     fabric.to_device(distiller)
@@ -177,18 +187,25 @@ def execute(job: Job, progress: bool = True) -> RunFolder:
             score=(Evaluation if job.val_labelled else Agreement).score,
         ),
         label=job.out.name,
+        observe=observers.row,
     )
-    if not loop.restore():
+    resumed = loop.restore()
+    observers.started(RunFolder(job.out))
+    if resumed:
+        _log.info("%s resumes after step %d of %d", job.out, loop.step, config.steps)
+    else:
         _prepare(job, distiller, loop, fabric)
         if not job.val_labelled:
-            record_start(job, evaluation(0), write=first)
+            record_start(loop, evaluation(0), write=first)
     loop.run(progress)
     distiller.close()
-    result = evaluation(config.steps)
+    result = evaluation(loop.step)
     if first:
-        record_network(job, result, loop.seconds)
+        record_network(job, result, loop)
     fabric.barrier()
-    return RunFolder(job.out)
+    run = RunFolder(job.out)
+    observers.finished(run)
+    return run
 
 
 def _has_unused(distiller: Distiller, batch: Batch) -> bool:
@@ -230,7 +247,7 @@ def _prepare(job: Job, distiller: Distiller, loop: Loop, fabric: Fabric) -> None
         for name, values in figures.items():
             text = "  ".join(f"{key} {value:.3g}" for key, value in values.items())
             _log.info("%s: %s", name, text)
-            write_row(job.out, {"kind": "preparation", "step": 0, "term": name, **values})
+            loop.record({"kind": "preparation", "step": 0, "term": name, **values})
 
 
 def _evaluator(job: Job, fabric: Fabric) -> Callable[[int], Evaluation]:

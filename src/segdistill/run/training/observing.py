@@ -1,0 +1,167 @@
+"""The joint between a training and its observers: who they are, and what they may answer."""
+
+import inspect
+import os
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from importlib import import_module
+from typing import Any, Protocol
+
+from segdistill.config import ObserverConfig, Recipe
+from segdistill.names import unknown
+from segdistill.run.folder import RunFolder
+
+
+class Observer(Protocol):
+    """What a training asks of an observer.
+
+    A third method, `started(run, rows)`, is optional: it is called before the first step with the run's
+    folder and the rows that it already holds (none unless the run is resumed). An observer with a state
+    of its own builds it again from these rows.
+    """
+
+    def row(self, values: Mapping[str, Any]) -> str | None:
+        """Called after each row of `metrics.jsonl`; a text asks to stop and says why."""
+
+    def finished(self, run: RunFolder) -> None:
+        """Called once the run is complete."""
+
+
+class ObserverFailed(ValueError):
+    """An observer raised an error, or gave an answer that means nothing."""
+
+
+@dataclass
+class Answer:
+    """A request to stop."""
+
+    by: str
+    """dotted path of the observer's class"""
+    reason: str
+
+
+class Observers:
+    """Hands each row to every observer, in their order.
+
+    Args:
+        observers: None but the first process has any.
+
+    Raises:
+        ValueError: One of them is not an observer.
+    """
+
+    def __init__(self, observers: Sequence[Any] = ()) -> None:
+        for observer in observers:
+            check_observer(observer)
+        self.observers = list(observers)
+
+    def started(self, run: RunFolder) -> None:
+        """Hand over the run and the rows that it already holds."""
+        rows = run.metrics() if self.observers else []
+        for observer in self.observers:
+            if hasattr(observer, "started"):
+                _call(observer, "started()", _LATER, observer.started, run, rows)
+
+    def row(self, values: Mapping[str, Any]) -> Answer | None:
+        """The first request to stop, or None; every observer sees the row."""
+        answers = [self._ask(observer, values) for observer in self.observers]
+        return next((answer for answer in answers if answer is not None), None)
+
+    def _ask(self, observer: Any, values: Mapping[str, Any]) -> Answer | None:
+        where = f"row() at step {values['step']}"
+        answer = _call(observer, where, _LATER, observer.row, values)
+        if answer is None:
+            return None
+        if not isinstance(answer, str) or not answer:
+            raise ObserverFailed(
+                f"the answer of observer {name_of(observer)} is {answer!r:.60}; expected None, or the "
+                f"reason to stop as a non-empty string. {_LATER}"
+            )
+        return Answer(name_of(observer), answer)
+
+    def finished(self, run: RunFolder) -> None:
+        """Say that the run is complete."""
+        for observer in self.observers:
+            _call(observer, "finished()", "The run itself is complete", observer.finished, run)
+
+
+_LATER = "The training is saved: fix the observer or remove it; the same command then resumes"
+
+
+def _call(observer: Any, where: str, remedy: str, method: Callable[..., Any], *values: Any) -> Any:
+    try:
+        return method(*values)
+    except Exception as error:
+        cause = " ".join(f"{type(error).__name__}: {error}".split())
+        raise ObserverFailed(
+            f"observer {name_of(observer)} failed in {where} ({cause}). {remedy}"
+        ) from error
+
+
+def name_of(observer: Any) -> str:
+    """Dotted path of an observer's class."""
+    return f"{type(observer).__module__}.{type(observer).__qualname__}"
+
+
+def check_observer(observer: Any) -> None:
+    """Refuse what lacks the methods of an observer.
+
+    Raises:
+        ValueError: It is a class, or has no `row` or no `finished`.
+    """
+    if isinstance(observer, type):
+        name = observer.__qualname__
+        raise ValueError(f"observers: {name} is a class; expected an object, such as {name}()")
+    _check_methods(type(observer), name_of(observer))
+
+
+def build_observers(recipe: Recipe) -> list[Any]:
+    """The observers that a recipe names. Every process checks them, only the first has them.
+
+    Raises:
+        ValueError: A path leads to no class, or the class is no observer or takes other options.
+    """
+    made = [_made(entry) for entry in recipe.chosen_observers()]
+    return [make() for make in made] if os.environ.get("RANK", "0") == "0" else []
+
+
+def _made(entry: ObserverConfig) -> Callable[[], Any]:
+    kind = _import(entry.path)
+    _check_methods(kind, entry.path)
+    known = inspect.signature(kind).parameters
+    if not any(p.kind is inspect.Parameter.VAR_KEYWORD for p in known.values()):
+        for option in entry.options:
+            if option not in known:
+                raise ValueError(f"observers: {entry.path}: {unknown('option', option, known)}")
+
+    def make() -> Any:
+        try:
+            return kind(**entry.options)
+        except TypeError as error:
+            raise ValueError(f"observers: {entry.path}: {error}") from None
+
+    return make
+
+
+def _import(path: str) -> type:
+    module, _, attribute = path.rpartition(".")
+    try:
+        if not module:
+            raise ImportError("expected a dotted path, such as segdistill.observers.TensorBoard")
+        found = import_module(module)
+    except ImportError as error:
+        raise ValueError(f"observers: no class at {path!r}: {error}") from None
+    kind = getattr(found, attribute, None)
+    if not isinstance(kind, type):
+        classes = [name for name, thing in vars(found).items() if isinstance(thing, type)]
+        raise ValueError(f"observers: {unknown(f'class of {module}', attribute, classes)}")
+    return kind
+
+
+def _check_methods(kind: type, name: str) -> None:
+    for method, values in (("row", "values"), ("finished", "run")):
+        if not callable(getattr(kind, method, None)):
+            raise ValueError(
+                f"observers: {name} has no method {method}({values}); expected row(values) and "
+                "finished(run)"
+            )

@@ -1,0 +1,263 @@
+"""Observers see every row, may stop a training, and harm nothing when they fail."""
+
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from segdistill.observers import EarlyStopping
+from segdistill.run.folder import RunFolder
+from segdistill.run.training.checkpoint import load_checkpoint
+from segdistill.run.training.loop import Interrupted
+from segdistill.run.training.train import train
+from tests.run import small
+
+ROOT = Path(__file__).parents[3]
+HERE = "tests.run.training.test_observing"
+
+
+class Keeps:
+    """Remembers what it is handed."""
+
+    def __init__(self) -> None:
+        self.rows: list[Mapping[str, Any]] = []
+        self.before: list[Mapping[str, Any]] | None = None
+        self.run: RunFolder | None = None
+
+    def started(self, run: RunFolder, rows: Sequence[Mapping[str, Any]]) -> None:
+        self.before = list(rows)
+
+    def row(self, values: Mapping[str, Any]) -> None:
+        self.rows.append(values)
+
+    def finished(self, run: RunFolder) -> None:
+        assert run.finished
+        self.run = run
+
+
+class StopsAt:
+    """Asks to stop at a step, without a `started` of its own."""
+
+    def __init__(self, step: int = 4, reason: Any = "enough") -> None:
+        self.step, self.reason = step, reason
+
+    def row(self, values: Mapping[str, Any]) -> Any:
+        return self.reason if values["step"] >= self.step else None
+
+    def finished(self, run: RunFolder) -> None:
+        pass
+
+
+class Fails:
+    """Raises an error, at a step or at the end."""
+
+    def __init__(self, step: int = 4, error: type[BaseException] = RuntimeError) -> None:
+        self.step, self.error = step, error
+
+    def row(self, values: Mapping[str, Any]) -> None:
+        if values["step"] == self.step:
+            raise self.error("the disk\nis full")
+
+    def finished(self, run: RunFolder) -> None:
+        if self.step == 0:
+            raise self.error("the disk is full")
+
+
+class NoObserver:
+    """Has one of the two methods."""
+
+    def row(self, values: Mapping[str, Any]) -> None:
+        pass
+
+
+def _train(out: Path, *observers: Any, **changes: Any) -> RunFolder:
+    changes = {"train": {"steps": 12, "val_every": 6, "save_every": 4}, **changes}
+    return train(small.recipe(**changes, out=str(out)), progress=False, observers=observers)
+
+
+def test_every_row_is_shown_as_it_is_written(tmp_path: Path) -> None:
+    watcher = Keeps()
+    run = _train(tmp_path, watcher)
+    assert watcher.rows == run.metrics()
+    assert [row["kind"] for row in watcher.rows].count("val") == 2
+    assert watcher.before == []
+    assert watcher.run is not None
+    assert watcher.run.path == tmp_path
+
+
+def test_rows_of_the_preparation_are_shown_too(tmp_path: Path) -> None:
+    teacher = small.teacher(tmp_path / "teacher")
+    watcher = Keeps()
+    changes = small.distilled(teacher.path, train={"steps": 2})
+    run = _train(tmp_path / "run", watcher, **changes)
+    assert watcher.rows == run.metrics()
+    assert watcher.rows[0]["kind"] == "preparation"
+
+
+def test_an_answer_stops_the_training_and_the_run_says_so(tmp_path: Path) -> None:
+    watcher = Keeps()
+    run = _train(tmp_path, StopsAt(4), watcher)
+    assert run.finished
+    info = run.model_info()
+    assert info["step"] == 4
+    assert info["stopped"] == {"step": 4, "by": f"{HERE}.StopsAt", "reason": "enough"}
+    assert run.config()["train"]["steps"] == 12
+    last = run.metrics()[-1]
+    assert (last["kind"], last["step"]) == ("val", 4)
+    figures = run.evaluation()
+    assert figures is not None
+    assert last["miou"] == figures["miou"]
+    assert watcher.rows[-1] == last
+    assert load_checkpoint(tmp_path) is None
+
+
+def test_a_whole_training_was_not_stopped(tmp_path: Path) -> None:
+    info = _train(tmp_path, StopsAt(12)).model_info()
+    assert (info["step"], info["stopped"]) == (12, None)
+
+
+def test_a_stopped_training_is_the_start_of_the_whole_one(tmp_path: Path) -> None:
+    """The schedule is not rescaled: the weights are those that the whole training has at that step."""
+    with pytest.raises(ValueError):
+        _train(tmp_path / "whole", Fails(6))
+    state = load_checkpoint(tmp_path / "whole")
+    assert state is not None
+    assert state["step"] == 6
+    for key, value in load_file(_train(tmp_path / "cut", StopsAt(6)).weights_path()).items():
+        torch.testing.assert_close(
+            value, state["distiller"][f"student.module.{key}"], rtol=0, atol=0
+        )
+
+
+def test_a_killed_run_resumes_to_the_same_stop(tmp_path: Path) -> None:
+    """The rate only falls, so that it stops at the third row after the first, which is before the kill."""
+    observers = [
+        {
+            "path": "segdistill.observers.EarlyStopping",
+            "options": {"patience": 4, "monitor": "lr"},
+        }
+    ]
+    whole = _train(tmp_path / "whole", observers=observers)
+    with pytest.raises(KeyboardInterrupt):
+        _train(tmp_path / "cut", Fails(6, KeyboardInterrupt), observers=observers)
+    state = load_checkpoint(tmp_path / "cut")
+    assert state is not None
+    assert state["step"] == 4
+    watcher = Keeps()
+    cut = _train(tmp_path / "cut", watcher, observers=observers)
+    assert whole.model_info()["stopped"]["step"] == 10
+    assert cut.model_info()["stopped"] == whole.model_info()["stopped"]
+    assert watcher.before is not None
+    assert [row["step"] for row in watcher.before] == [2, 4]
+    weights = load_file(cut.weights_path())
+    for key, value in load_file(whole.weights_path()).items():
+        torch.testing.assert_close(weights[key], value, rtol=0, atol=0)
+    steps = [[row["step"] for row in run.metrics()] for run in (whole, cut)]
+    assert steps[0] == steps[1] == [2, 4, 6, 6, 8, 10, 10]
+
+
+def test_a_stop_is_kept_when_a_signal_comes_at_the_same_step(tmp_path: Path) -> None:
+    class Once(StopsAt):
+        def row(self, values: Mapping[str, Any]) -> Any:
+            if values["step"] == 4:
+                os.kill(os.getpid(), signal.SIGTERM)
+            return super().row(values)
+
+    with pytest.raises(Interrupted, match="stopped after step 4"):
+        _train(tmp_path, Once(4))
+    run = _train(tmp_path)
+    assert run.model_info()["stopped"]["reason"] == "enough"
+    assert [row["step"] for row in run.metrics()] == [2, 4, 4]
+
+
+def test_a_failing_observer_is_named_and_the_training_saved(tmp_path: Path) -> None:
+    with pytest.raises(ValueError) as caught:
+        _train(tmp_path, Fails(6))
+    text = str(caught.value)
+    assert (
+        f"observer {HERE}.Fails failed in row() at step 6 (RuntimeError: the disk is full). The"
+        in text
+    )
+    assert "\n" not in text
+    assert "the same command then resumes" in text
+    state = load_checkpoint(tmp_path)
+    assert state is not None
+    assert state["step"] == 6
+    run = _train(tmp_path)
+    assert [row["step"] for row in run.metrics()] == [2, 4, 6, 6, 8, 10, 12, 12]
+
+
+def test_an_observer_that_fails_at_the_end_leaves_the_run_complete(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match=r"failed in finished\(\) .*The run itself is complete"):
+        _train(tmp_path, Fails(0), train={"steps": 2})
+    assert RunFolder(tmp_path).finished
+
+
+@pytest.mark.parametrize("answer", [True, "", 3])
+def test_an_answer_that_is_no_reason_is_refused(answer: Any, tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match=r"StopsAt is .*; expected None, or the reason to stop"):
+        _train(tmp_path, StopsAt(2, answer))
+
+
+def test_a_finished_run_with_other_observers_is_the_same_run(tmp_path: Path) -> None:
+    run = _train(tmp_path, observers=[f"{HERE}.Keeps"])
+    written = run.weights_path().stat().st_mtime_ns
+    assert run.config()["observers"] == [f"{HERE}.Keeps"]
+    assert _train(tmp_path, observers=[]).weights_path().stat().st_mtime_ns == written
+
+
+@pytest.mark.parametrize(
+    ("entry", "message"),
+    [
+        (f"{HERE}.Kepes", r"no class of tests.*test_observing named 'Kepes'; .*'Keeps'"),
+        (f"{HERE}.small", r"no class of .* named 'small'"),
+        ("Keeps", r"no class at 'Keeps': expected a dotted path, such as segdistill.observers"),
+        ("nowhere.Keeps", r"no class at 'nowhere.Keeps': No module named 'nowhere'"),
+        (f"{HERE}.NoObserver", r"has no method finished\(run\); expected row\(values\) and"),
+        (
+            {"path": f"{HERE}.StopsAt", "options": {"setp": 3}},
+            r"StopsAt: no option named 'setp'; did you mean 'step'",
+        ),
+        (
+            {"path": "segdistill.observers.EarlyStopping", "options": {"patience": 0}},
+            r"EarlyStopping: patience is 0; expected a positive integer",
+        ),
+        ({"options": {}}, r"observers.0 has no path; expected the keys path, options"),
+        ({"path": f"{HERE}.Keeps", "option": {}}, r"observers.0.option: .*mean 'options'"),
+    ],
+)
+def test_what_is_no_observer_is_refused_before_training(
+    entry: Any, message: str, tmp_path: Path
+) -> None:
+    with pytest.raises(ValueError, match=message):
+        _train(tmp_path, observers=[entry])
+    assert not (tmp_path / "metrics.jsonl").exists()
+
+
+def test_a_class_in_place_of_an_object_is_refused(tmp_path: Path) -> None:
+    message = r"EarlyStopping is a class; expected an object, such as EarlyStopping\(\)"
+    with pytest.raises(ValueError, match=message):
+        _train(tmp_path, EarlyStopping)
+
+
+def test_two_processes_stop_at_the_same_step(tmp_path: Path) -> None:
+    """Only the first has observers; the other would wait for ever if it went on."""
+    observers = [{"path": f"{HERE}.StopsAt", "options": {"step": 4}}]
+    training = {"steps": 40, "batch": 4}
+    recipe = small.write(tmp_path / "recipe.yaml", observers=observers, train=training)
+    launcher = ["torch.distributed.run", "--nproc-per-node", "2", "--master-port", "29519"]
+    command = ["-m", "segdistill", "train", str(recipe), "--out", str(tmp_path / "run")]
+    done = subprocess.run(
+        [sys.executable, "-m", *launcher, *command], cwd=ROOT, capture_output=True, text=True
+    )
+    assert done.returncode == 0, done.stderr[-2000:]
+    run = RunFolder(tmp_path / "run")
+    assert run.model_info()["stopped"]["step"] == 4
+    assert run.environment()["processes"] == 2

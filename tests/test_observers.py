@@ -1,0 +1,121 @@
+"""The observers of the package, with rows made by hand and with TensorBoard's own reader."""
+
+import logging
+import math
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from segdistill.observers import EarlyStopping, TensorBoard
+from segdistill.run.folder import RunFolder
+from segdistill.run.training.train import train
+from tests.run import small
+
+
+def _answers(stop: EarlyStopping, values: list[float]) -> list[str | None]:
+    rows = [{"kind": "val", "step": 10 * i, "miou": v} for i, v in enumerate(values, start=1)]
+    return [stop.row(row) for row in rows]
+
+
+def test_it_waits_for_its_patience_since_the_best_value() -> None:
+    answers = _answers(EarlyStopping(patience=2), [0.3, 0.2, 0.4, 0.4, 0.39])
+    assert answers[:4] == [None] * 4
+    assert answers[4] == "miou has not improved on 0.4 (step 30) for 2 rows"
+
+
+def test_smaller_may_be_better_and_small_gains_may_not_count() -> None:
+    falling = [3.0, 2.0, 1.95, 1.91]
+    assert _answers(EarlyStopping(2, mode="min"), falling) == [None] * 4
+    answers = _answers(EarlyStopping(2, mode="min", min_delta=0.1), falling)
+    assert answers[:3] == [None] * 3
+    assert answers[3] == "miou has not improved on 2 (step 20) for 2 rows"
+
+
+def test_a_value_that_is_not_a_number_is_no_gain() -> None:
+    assert _answers(EarlyStopping(2), [math.nan, math.nan])[1] is not None
+
+
+def test_rows_of_another_kind_are_passed_over_and_nested_values_reached() -> None:
+    stop = EarlyStopping(1, monitor="terms.cross_entropy.value", mode="min")
+    terms = {"cross_entropy": {"value": 1.0, "share": None}}
+    assert stop.row({"kind": "train", "step": 1, "terms": terms}) is None
+    assert stop.row({"kind": "val", "step": 1, "miou": 0.3}) is None
+    assert stop.row({"kind": "train", "step": 2, "terms": terms}) is not None
+
+
+def test_a_value_that_no_row_has_is_named_with_the_nearest() -> None:
+    stop = EarlyStopping(monitor="miuo")
+    assert stop.row({"kind": "train", "step": 1, "total": 2.0}) is None
+    with pytest.raises(ValueError, match=r"no value of a row named 'miuo'; did you mean 'miou'"):
+        stop.row({"kind": "val", "step": 1, "miou": 0.3})
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"patience": 1.5}, r"patience is 1.5; expected a positive integer"),
+        ({"mode": "most"}, r"mode is 'most'; expected 'max' or 'min'"),
+        ({"min_delta": -1}, r"min_delta is -1; expected 0 or more"),
+    ],
+)
+def test_arguments_out_of_range_are_refused(options: dict[str, Any], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        EarlyStopping(**options)
+
+
+def test_without_evaluations_it_warns_that_it_decided_nothing(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    with caplog.at_level(logging.WARNING):
+        train(small.recipe(out=str(tmp_path)), progress=False, observers=[EarlyStopping()])
+    assert "miou was measured 1 time(s)" in caplog.text
+    assert "set train.val_every" in caplog.text
+
+
+class Killed:
+    """Ends the process's training at a step, after its row was written."""
+
+    def row(self, values: Mapping[str, Any]) -> None:
+        if values["step"] == 6:
+            raise KeyboardInterrupt
+
+    def finished(self, run: RunFolder) -> None:
+        pass
+
+
+def test_tensorboard_reads_each_row_once_though_the_run_was_resumed(tmp_path: Path) -> None:
+    reader = pytest.importorskip("tensorboard.backend.event_processing.event_accumulator")
+    path = "segdistill.observers.TensorBoard"
+    recipe = small.recipe(
+        observers=[path], train={"steps": 10, "save_every": 4, "val_every": 4}, out=str(tmp_path)
+    )
+    with pytest.raises(KeyboardInterrupt):
+        train(recipe, progress=False, observers=[Killed()])
+    run = train(recipe, progress=False)
+    # Nothing is purged, so that a step that is there twice would be seen twice.
+    curves = reader.EventAccumulator(str(tmp_path / "tensorboard"), purge_orphaned_data=False)
+    curves.Reload()
+
+    def points(tag: str) -> list[int]:
+        return [event.step for event in curves.Scalars(tag)]
+
+    def values(tag: str) -> list[float]:
+        return [event.value for event in curves.Scalars(tag)]
+
+    rows = {kind: [r for r in run.metrics() if r["kind"] == kind] for kind in ("train", "val")}
+    assert points("train/total") == [2, 4, 6, 8, 10]
+    assert values("train/total") == pytest.approx([r["total"] for r in rows["train"]])
+    assert values("train/terms/cross_entropy/value") == pytest.approx(
+        [r["terms"]["cross_entropy"]["value"] for r in rows["train"]]
+    )
+    assert points("val/miou") == [4, 8, 10]
+    assert values("val/miou") == pytest.approx([r["miou"] for r in rows["val"]])
+
+
+def test_a_missing_tensorboard_names_its_extra(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "tensorboard", None)
+    with pytest.raises(ValueError, match=r'pip install "segdistill\[tensorboard\]"'):
+        TensorBoard()
