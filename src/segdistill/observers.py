@@ -8,7 +8,7 @@ import math
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Literal
 
-from segdistill.extras import need
+from segdistill.extras import require
 from segdistill.names import unknown
 from segdistill.run.folder import RunFolder
 
@@ -117,7 +117,7 @@ class TensorBoard:
     """
 
     def __init__(self) -> None:
-        need("tensorboard", "tensorboard")
+        require("tensorboard", "tensorboard")
         self._writer: Any = None
 
     def started(self, run: RunFolder, rows: Sequence[Mapping[str, Any]]) -> None:

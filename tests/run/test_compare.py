@@ -163,7 +163,7 @@ def test_a_finished_run_is_taken_over_whatever_it_is_called(
         ),
         (("supervised", "kdd"), {}, r"no method named 'kdd'; did you mean 'kd'"),
         (("supervised", "idd:papr"), {}, r"did you mean 'paper'"),
-        (("supervised", "kd"), {"teacher": None}, r"give the recipe a teacher"),
+        (("supervised", "kd"), {"teacher": None}, r"the recipe has no teacher; add one"),
         (
             ("supervised", "kd"),
             {"terms": {"chanelwise": {"weight": 5}}},
@@ -187,7 +187,7 @@ def test_a_slip_is_refused_before_anything_is_trained(
 
 
 def test_no_seed_at_all_is_refused(teacher: RunFolder, tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match="at least one seed, not 0"):
+    with pytest.raises(ValueError, match="seeds is 0; expected a positive integer"):
         compare(_recipe(teacher, tmp_path), METHODS, seeds=0)
 
 

@@ -11,7 +11,7 @@ from segdistill.config import DataConfig, MethodConfig, Recipe
 from segdistill.distillation.catalogue import METHODS, method_terms
 from segdistill.distillation.method import override
 from segdistill.names import unknown
-from segdistill.run.console import log_table
+from segdistill.run.console import log_table, spoken
 from segdistill.run.folder import RunFolder, write_json
 from segdistill.run.opening import open_split, with_teacher_classes
 from segdistill.run.reporting.report import find_runs, summarise
@@ -44,10 +44,10 @@ def compare(
         seeds: How many seeds.
         first_seed: The first of them.
         name: Names the folder of the runs, `runs/<name>`, where the recipe has no `out`.
-        progress: Show progress bars.
+        progress: Show progress and the table, where the application has set up no logging of its own.
 
     Returns:
-        The figures of all runs, the teacher's among them. `comparison.json` in the folder holds what
+        A summary of each run, the teacher's among them. `comparison.json` in the folder holds what
         the table shows.
 
     Raises:
@@ -57,25 +57,28 @@ def compare(
     names = methods or ["supervised", *(recipe.variants or RIVALS)]
     chosen = {text: _method(recipe, text) for text in map(str.strip, names)}
     if seeds < 1:
-        raise ValueError(f"compare needs at least one seed, not {seeds}")
+        raise ValueError(f"seeds is {seeds}; expected a positive integer")
     if recipe.teacher is None and any(m.name != "supervised" for m in chosen.values()):
-        raise ValueError("compare: the methods learn from a teacher; give the recipe a teacher")
+        raise ValueError(
+            "compare: the recipe has no teacher; add one, or compare supervised variants only"
+        )
     _check_terms(recipe, list(chosen.values()))
     if recipe.teacher is not None:
         _check_labels(with_teacher_classes(recipe).data)
     base = Path(recipe.out or f"runs/{name}")
-    runs = [
-        train(one_run(recipe, method, seed, base, text), progress=progress)
-        for seed in range(first_seed, first_seed + seeds)
-        for text, method in chosen.items()
-    ]
-    return conclude(runs, base)
+    with spoken(progress):
+        runs = [
+            train(one_run(recipe, method, seed, base, text), progress=progress)
+            for seed in range(first_seed, first_seed + seeds)
+            for text, method in chosen.items()
+        ]
+        return conclude(runs, base)
 
 
 def _check_labels(data: DataConfig) -> None:
     if not getattr(open_split(data, "val", labelled=False), "labelled", True):
         raise ValueError(
-            f"compare ranks by mIoU, and split {data.val_split!r} has no labels: name a labelled "
+            f"split {data.val_split!r} has no labels, and compare ranks by mIoU. Name a labelled "
             "data.val_split, or train each method and read its agreement with the teacher"
         )
 
@@ -98,7 +101,7 @@ def _variant_method(recipe: Recipe, name: str) -> MethodConfig:
     variant = recipe.variants[name]
     if not re.fullmatch(r"[\w+.-]+", name):
         raise ValueError(
-            f"variants: {name!r} names a folder; use letters, digits, '_', '+', '.' and '-' alone"
+            f"variants: {name!r} names a folder; use only letters, digits, '_', '+', '.' and '-'"
         )
     method = variant.method
     method = method if isinstance(method, MethodConfig) else MethodConfig(method)
@@ -149,12 +152,12 @@ def conclude(runs: Sequence[RunFolder], base: Path) -> list[RunSummary]:
     _log.info("%s", context(summaries))
     for verdict in verdicts(summaries):
         _log.info("%s. %s", verdict.headline, " ".join(verdict.details))
-    write_json(base / "comparison.json", figures(summaries))
+    write_json(base / "comparison.json", as_json(summaries))
     return summaries
 
 
-def figures(summaries: Sequence[RunSummary]) -> dict[str, Any]:
-    """What a comparison comes to, as plain values: mIoU in points, by method and seed."""
+def as_json(summaries: Sequence[RunSummary]) -> dict[str, Any]:
+    """The comparison as plain values: mIoU in points, by method and seed."""
     rows = {}
     for row in comparison_rows(summaries):
         own = [s for s in summaries if s.label == row.label]

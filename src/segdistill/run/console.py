@@ -1,6 +1,10 @@
 """Tables and log lines for a terminal."""
 
 import logging
+import os
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from io import StringIO
 
 from rich.console import Console
@@ -10,22 +14,47 @@ from rich.table import Table
 
 def set_up_logging(debug: bool = False) -> None:
     """Send the package's log to standard error; processes other than the first stay silent."""
-    import os
-
-    console = Console(stderr=True)
-    # In a file or a pipe a line stays a line: rich would wrap paths and tables at 80 columns.
-    handler: logging.Handler = logging.StreamHandler()
-    if console.is_terminal:
-        handler = RichHandler(
-            console=console, show_time=False, show_level=False, show_path=False, markup=False
-        )
     logger = logging.getLogger("segdistill")
-    logger.handlers = [handler]
+    logger.handlers = [_handler()]
     logger.propagate = False
     first = os.environ.get("RANK", "0") == "0"
     logger.setLevel(logging.DEBUG if debug else logging.INFO if first else logging.ERROR)
     # Fabric reports devices and its own hints, which are not this program's words.
     logging.getLogger("lightning_fabric").setLevel(logging.WARNING)
+
+
+def _handler() -> logging.Handler:
+    console = Console(stderr=True)
+    # In a file or a pipe a line stays a line: rich would wrap paths and tables at 80 columns.
+    if console.is_terminal:
+        return RichHandler(
+            console=console, show_time=False, show_level=False, show_path=False, markup=False
+        )
+    # A notebook marks what goes to standard error as if it had gone wrong.
+    return logging.StreamHandler(sys.stdout if console.is_jupyter else None)
+
+
+@contextmanager
+def spoken(progress: bool) -> Iterator[None]:
+    """Show the package's log while a function called from Python runs, where nobody else does.
+
+    An application that has set up logging, for the package or as a whole, keeps it as it is.
+
+    Args:
+        progress: False leaves everything as it is, and so usually silent.
+    """
+    logger, fabric = logging.getLogger("segdistill"), logging.getLogger("lightning_fabric")
+    if not progress or logger.hasHandlers():
+        yield
+        return
+    before = logger.handlers, logger.propagate, logger.level, fabric.level
+    set_up_logging()
+    try:
+        yield
+    finally:
+        logger.handlers, logger.propagate = before[:2]
+        logger.setLevel(before[2])
+        fabric.setLevel(before[3])
 
 
 def render(table: Table, width: int = 110) -> str:

@@ -1,18 +1,29 @@
 """What a training shows while it runs: a bar in a terminal, a line now and then elsewhere."""
 
 import logging
+import math
+import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from types import TracebackType
 
+from rich.cells import cell_len
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.table import Column
 
 _log = logging.getLogger(__name__)
 
 
+_BAR = 24
+_LINES = 50
+
+
 class TrainingProgress:
     """Shows steps, the time left and each term's value.
+
+    A terminal has a bar. A file, a pipe or a notebook has a line now and then: at the first row, at the
+    last, and between them at most every ten seconds and fifty times in all.
 
     Args:
         label: What is trained, shown before the bar.
@@ -20,6 +31,7 @@ class TrainingProgress:
         start: Step that it starts from.
         show: Whether to show anything at all (the first process does).
         console: Where to show it; standard error by default.
+        clock: Gives the time in seconds.
     """
 
     def __init__(
@@ -29,21 +41,24 @@ class TrainingProgress:
         start: int = 0,
         show: bool = True,
         console: Console | None = None,
+        clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._console = console or Console(stderr=True)
-        self._label, self._steps, self._show = label, steps, show
-        self._next_line = start + max(steps // 5, 1)
+        self._label, self._steps, self._show, self._clock = label, steps, show, clock
+        self._start, self._began, self._last_line = start, clock(), -math.inf
         self._bar: Progress | None = None
+        # A notebook counts as no terminal: a bar there would need widgets, or print a line a step.
         if show and self._console.is_terminal:
             self._bar = Progress(
-                TextColumn("{task.description}"),
-                BarColumn(bar_width=24),
+                TextColumn("{task.description}", markup=False),
+                BarColumn(bar_width=_BAR if self._console.width >= 100 else _BAR // 2),
                 MofNCompleteColumn(),
                 TimeRemainingColumn(),
-                TextColumn("{task.fields[terms]}"),
+                TextColumn("{task.fields[terms]}", markup=False, table_column=Column(no_wrap=True)),
                 console=self._console,
             )
-            self._task = self._bar.add_task(label, total=steps, completed=start, terms="")
+            self._label = shortened(label, self._console.width // 4)
+            self._task = self._bar.add_task(self._label, total=steps, completed=start, terms="")
 
     def __enter__(self) -> "TrainingProgress":
         if self._bar is not None:
@@ -66,12 +81,30 @@ class TrainingProgress:
 
     def terms(self, done: int, values: Mapping[str, float]) -> None:
         """Show the terms' values."""
-        text = "  ".join(f"{name} {value:.3g}" for name, value in values.items())
         if self._bar is not None:
+            text = fitted(values, self._room())
             self._bar.update(self._task, completed=done, terms=text)
-        elif self._show and (done >= self._next_line or done == self._steps):
-            self._next_line = done + max(self._steps // 5, 1)
-            _log.info("%s  step %d of %d  %s", self._label, done, self._steps, text)
+        elif self._show and self._line_is_due(done):
+            self._last_line = self._clock()
+            text = fitted(values, None)
+            left = "" if done == self._steps else f", {duration(self._left(done))} left"
+            _log.info("%s  step %d of %d%s  %s", self._label, done, self._steps, left, text)
+
+    def _room(self) -> int:
+        """Columns that label, bar, count and time leave."""
+        count = 2 * len(str(self._steps)) + 1
+        bar = _BAR if self._console.width >= 100 else _BAR // 2
+        # Each of the four has a space behind it; the time may reach 10:00:00.
+        return self._console.width - (cell_len(self._label) + bar + count + len("10:00:00") + 4)
+
+    def _left(self, done: int) -> float:
+        taken = (self._clock() - self._began) / max(done - self._start, 1)
+        return taken * (self._steps - done)
+
+    def _line_is_due(self, done: int) -> bool:
+        passed = self._clock() - self._last_line
+        whole = self._clock() - self._began + self._left(done)
+        return done == self._steps or passed >= max(10.0, whole / _LINES)
 
     def say(self, message: str) -> None:
         """Say one line above the bar."""
@@ -79,6 +112,56 @@ class TrainingProgress:
             self._bar.console.print(message, markup=False, highlight=False)
         elif self._show:
             _log.info("%s", message)
+
+
+def fitted(values: Mapping[str, float], room: int | None) -> str:
+    """Terms with their values in at most `room` columns: short names first, then fewer terms.
+
+    Args:
+        values: Value of each term.
+        room: Columns; None for as many as it takes.
+
+    Example:
+        >>> fitted({"cross_entropy": 1.25, "pixelwise": 0.5}, 40)
+        'cross_entropy 1.25  pixelwise 0.5'
+        >>> fitted({"cross_entropy": 1.25, "pixelwise": 0.5}, 26)
+        'cros_entr 1.25  pixe 0.5'
+        >>> fitted({"cross_entropy": 1.25, "pixelwise": 0.5}, 20)
+        'c_e 1.25  p 0.5'
+    """
+    texts: list[str] = []
+    for letters in (None, 6, 5, 4, 3, 2, 1):
+        names = ["_".join(part[:letters] for part in name.split("_")) for name in values]
+        if len(set(names)) < len(names):
+            continue
+        texts = [f"{n} {v:.3g}" for n, v in zip(names, values.values(), strict=True)]
+        if room is None or len("  ".join(texts)) <= room:
+            return "  ".join(texts)
+    assert room is not None
+    while texts:
+        hidden = len(values) - len(texts)
+        text = "  ".join([*texts, f"+{hidden}"] if hidden else texts)
+        if len(text) <= room:
+            return text
+        texts.pop()
+    return ""
+
+
+def shortened(text: str, width: int) -> str:
+    """The text with an ellipsis in place of what goes beyond `width` columns."""
+    return text if len(text) <= width else f"{text[: max(width - 1, 0)]}\N{HORIZONTAL ELLIPSIS}"
+
+
+def duration(seconds: float) -> str:
+    """A time as people write it: `4:05` or `1:04:05`.
+
+    Example:
+        >>> duration(245.0)
+        '4:05'
+    """
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02d}:{rest:02d}" if hours else f"{minutes}:{rest:02d}"
 
 
 @contextmanager

@@ -274,7 +274,7 @@ def test_terms_that_read_no_label_train_without_any(frames: Path, tmp_path: Path
 def test_a_comparison_needs_labels_to_rank_by(frames: Path, tmp_path: Path) -> None:
     from segdistill.run.recipe import parse_recipe
 
-    with pytest.raises(ValueError, match="compare ranks by mIoU, and split 'val' has no labels"):
+    with pytest.raises(ValueError, match="split 'val' has no labels, and compare ranks by mIoU"):
         compare(parse_recipe(_values(frames, tmp_path)), ["kd", "cwd"], seeds=1, progress=False)
 
 

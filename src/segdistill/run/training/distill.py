@@ -1,5 +1,6 @@
-"""`segdistill.distill`: the training for modules and data sets of one's own, from Python."""
+"""`segdistill.distill`: the training for your own modules and data sets, from Python."""
 
+import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import fields
 from pathlib import Path
@@ -15,12 +16,15 @@ from segdistill.models import SegmentationModel, wrap
 from segdistill.models.foreign.resampled import ResampledInput
 from segdistill.models.input import InputSetting
 from segdistill.names import unknown
+from segdistill.run.console import spoken
 from segdistill.run.folder import RunFolder
 from segdistill.run.networks import load_run_model, relabelled
 from segdistill.run.recipe import parse_recipe
 from segdistill.run.training.checks import check_recipe
 from segdistill.run.training.job import Job
 from segdistill.run.training.train import execute, open_folder
+
+_log = logging.getLogger(__name__)
 
 
 def distill(
@@ -79,7 +83,8 @@ def distill(
         teacher_scale: Factor of the images' height and width for the teacher.
         min_miou: Refuse a teacher that measures less on `val_set` (0 to 100); None: no better than
             chance, 0: none.
-        progress: Show a progress bar.
+        progress: Show the tap table, the teacher's audit and the progress, where the application has set up no
+            logging of its own.
         observers: Objects with the methods `row(values)` and `finished(run)`, such as those of
             `segdistill.observers`.
         **train: Further fields of a recipe's `train`: `batch`, `crop`, `lr`, `seed`, ...
@@ -129,24 +134,26 @@ def distill(
         }
     recipe = parse_recipe(values, name="distill()")
     check_recipe(recipe)
-    finished = open_folder(recipe, Path(out))
-    if finished is not None:
-        load_run_model(finished, model=student)
-        return finished
-    own = _fulfil(student, len(names), student_taps, student_input)
-    other = None
-    if teacher is not None:
-        count = len(names if teacher_labels is None else teacher_labels)
-        other = _fulfil(teacher, count, teacher_taps, teacher_input)
-        if teacher_channels is not None or teacher_scale != 1:
-            other = ResampledInput(other, teacher_channels, teacher_scale)
-        if teacher_labels is not None:
-            other = relabelled(other, teacher_labels, names)
-    train_set, val_set = (_Declared.where_needed(s, names) for s in (train_set, val_set))
-    _check_samples(val_set)
-    origin = {} if teacher is None else {"module": _path_of(teacher)}
-    job = Job(recipe, Path(out), own, other, origin, train_set, val_set, names, observers)
-    return execute(job, progress)
+    with spoken(progress):
+        finished = open_folder(recipe, Path(out))
+        if finished is not None:
+            _log.info("%s is already finished; the student has its weights now", out)
+            load_run_model(finished, model=student)
+            return finished
+        own = _fulfil(student, len(names), student_taps, student_input)
+        other = None
+        if teacher is not None:
+            count = len(names if teacher_labels is None else teacher_labels)
+            other = _fulfil(teacher, count, teacher_taps, teacher_input)
+            if teacher_channels is not None or teacher_scale != 1:
+                other = ResampledInput(other, teacher_channels, teacher_scale)
+            if teacher_labels is not None:
+                other = relabelled(other, teacher_labels, names)
+        train_set, val_set = (_Declared.where_needed(s, names) for s in (train_set, val_set))
+        _check_samples(val_set)
+        origin = {} if teacher is None else {"module": _path_of(teacher)}
+        job = Job(recipe, Path(out), own, other, origin, train_set, val_set, names, observers)
+        return execute(job, progress)
 
 
 def _path_of(thing: Any) -> str:
@@ -171,7 +178,7 @@ def _fulfil(
 
 
 class _Declared(Dataset[Any]):
-    """A data set of somebody's own with what a run asks of one: its classes, and samples by key.
+    """A custom data set with what a run asks of one: its classes, and samples by key.
 
     Without a number of classes no label id could be refused.
     """

@@ -16,6 +16,7 @@ from segdistill.data.loader import Batch, training_loader
 from segdistill.distillation.catalogue import build_method
 from segdistill.distillation.distiller import Distiller
 from segdistill.run.auditing.data_audit import refuse_unclear_orientation, shared_files
+from segdistill.run.console import spoken
 from segdistill.run.evaluation.agreement import Agreement
 from segdistill.run.evaluation.evaluate import Evaluation
 from segdistill.run.folder import RunFolder, write_json
@@ -52,7 +53,8 @@ def train(
     Args:
         recipe: What to train; `load_recipe` reads one from a file.
         name: Names the run folder where the recipe has no `out`: `runs/<name>-s<seed>`.
-        progress: Show a progress bar.
+        progress: Show the tap table, the teacher's audit and the progress, where the application has set up no
+            logging of its own.
         observers: Objects with the methods `row(values)` and `finished(run)`, besides those that the
             recipe names.
 
@@ -64,11 +66,16 @@ def train(
         FileNotFoundError: A file that the recipe names is missing.
         Interrupted: The training was asked to stop and saved its state.
     """
+    with spoken(progress):
+        return _train(recipe, name, progress, observers)
+
+
+def _train(recipe: Recipe, name: str, progress: bool, observers: Sequence[Any]) -> RunFolder:
     out = Path(recipe.out or f"runs/{name}-s{recipe.train.seed}")
     recipe = with_teacher_classes(recipe)
     finished = open_folder(recipe, out)
     if finished is not None:
-        _log.info("%s is already finished; remove it, or choose another out, to train anew", out)
+        _log.info("%s is already finished; remove it, or choose another out, to retrain", out)
         return finished
     check_recipe(recipe)
     watching = [*build_observers(recipe), *observers]
@@ -162,7 +169,7 @@ def execute(job: Job, progress: bool = True) -> RunFolder:
         shared = shared_files(job.train_set, job.val_set)
         if shared:
             _log.warning(
-                "%d images of %s are trained on, too (%s): figures on them say nothing",
+                "%d images of %s are also trained on (%s): metrics on them are meaningless",
                 len(shared),
                 job.recipe.data.val_split,
                 list_names(shared),

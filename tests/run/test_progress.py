@@ -1,0 +1,165 @@
+"""What a training shows at the widths that people have, and where there is no terminal."""
+
+import logging
+import re
+import subprocess
+import sys
+from io import StringIO
+from pathlib import Path
+
+import pytest
+from rich.cells import cell_len
+from rich.console import Console
+
+from segdistill.run.progress import TrainingProgress, duration, fitted
+
+ROOT = Path(__file__).parents[2]
+IDD = {
+    "cross_entropy": 1.234,
+    "cross_entropy_aux": 1.345,
+    "pixelwise": 0.0123,
+    "channelwise": 3.21,
+    "inter_class": 0.456,
+    "position": 0.789,
+}
+
+
+def _drawn(width: int, label: str = "idd-s0") -> list[str]:
+    """The lines of the bar in the middle of a training, as a terminal of this width shows them."""
+    console = Console(force_terminal=True, width=width, color_system=None, file=StringIO())
+    bar = TrainingProgress(label, 20_000, console=console)
+    for done in (5_000, 10_000):
+        bar.terms(done, IDD)
+    assert bar._bar is not None
+    plain = Console(width=width, file=StringIO(), record=True)
+    plain.print(bar._bar.get_renderable())
+    return plain.export_text().rstrip("\n").split("\n")
+
+
+@pytest.mark.parametrize("width", [60, 80, 110, 160, 240])
+@pytest.mark.parametrize("label", ["idd-s0", "a-variant-with-a-very-long-name+another-s0"])
+def test_bar_count_and_time_come_first_at_any_width(width: int, label: str) -> None:
+    lines = _drawn(width, label)
+    assert len(lines) == 1
+    assert cell_len(lines[0]) <= width
+    found = re.match(rf"{label[:6]}\S* +[━╸╺ ]+ 10000/20000 +\S*:\S+", lines[0])
+    assert found is not None, lines
+    assert len(re.findall("[━╸╺ ]", found[0])) >= 12 + 3
+
+
+def test_terms_fill_what_is_left() -> None:
+    shown = {w: len(re.findall(r"[a-z_]+ [\d.]+", _drawn(w)[0][40:])) for w in (80, 110, 160)}
+    assert shown == {80: 2, 110: 4, 160: 6}
+    assert "+4" in _drawn(80)[0]
+    assert _drawn(240)[0].endswith("inter_class 0.456  position 0.789")
+
+
+@pytest.mark.parametrize("room", range(130))
+def test_terms_never_take_more_than_their_room(room: int) -> None:
+    text = fitted(IDD, room)
+    assert len(text) <= room
+    names = re.findall(r"[a-z]\w*", text)
+    assert len(set(names)) == len(names)
+
+
+def test_names_are_shortened_together_and_stay_apart() -> None:
+    two = {"inter_class": 1.0, "intra_class": 2.0}
+    assert fitted(two, 30) == "inter_class 1  intra_class 2"
+    assert fitted(two, 26) == "inte_clas 1  intr_clas 2"
+    assert fitted(two, 20) == "inte_clas 1  +1"
+    assert fitted({"pixelwise": 0.5}, None) == "pixelwise 0.5"
+
+
+class Clock:
+    """A clock that goes on when it is told to."""
+
+    now = 0.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+@pytest.mark.parametrize("notebook", [False, True])
+def test_without_a_terminal_lines_come_now_and_then(
+    notebook: bool, caplog: pytest.LogCaptureFixture
+) -> None:
+    written, clock = StringIO(), Clock()
+    console = Console(file=written, force_jupyter=notebook, force_terminal=False)
+    bar = TrainingProgress("idd", 20_000, console=console, clock=clock)
+    with caplog.at_level(logging.INFO), bar:
+        for done in range(1, 20_001):
+            clock.now += 0.5
+            bar.step(done)
+            if done % 20 == 0:
+                bar.terms(done, IDD)
+    lines = [record.getMessage() for record in caplog.records]
+    assert lines[0].startswith("idd  step 20 of 20000, 2:46:30 left  cross_entropy 1.23  ")
+    assert lines[0].endswith("position 0.789")
+    assert lines[-1].startswith("idd  step 20000 of 20000  cross_entropy")
+    assert 40 <= len(lines) <= 52
+    assert written.getvalue() == ""
+
+
+def test_a_resumed_training_measures_its_own_speed(caplog: pytest.LogCaptureFixture) -> None:
+    clock = Clock()
+    bar = TrainingProgress("idd", 100, start=90, console=Console(file=StringIO()), clock=clock)
+    clock.now = 20.0
+    with caplog.at_level(logging.INFO):
+        bar.terms(95, {"pixelwise": 1.0})
+    assert caplog.messages == ["idd  step 95 of 100, 0:20 left  pixelwise 1"]
+
+
+def test_nothing_is_shown_where_nothing_is_asked_for(caplog: pytest.LogCaptureFixture) -> None:
+    written = StringIO()
+    bar = TrainingProgress("idd", 2, show=False, console=Console(file=written, force_terminal=True))
+    with caplog.at_level(logging.INFO), bar:
+        bar.terms(2, IDD)
+        bar.say("a line")
+    assert written.getvalue() + caplog.text == ""
+
+
+def test_a_duration_reads_as_a_clock() -> None:
+    assert [duration(s) for s in (4, 64, 3599.6, 3661)] == ["0:04", "1:04", "1:00:00", "1:01:01"]
+
+
+SCRIPT = """\
+import logging, sys
+{before}
+from pathlib import Path
+from segdistill.run.training.train import train
+from tests.run import small
+teacher = small.teacher(Path(sys.argv[1]) / "teacher")
+recipe = small.recipe(**small.distilled(teacher.path), out=sys.argv[1] + "/run")
+for _ in range(2):
+    train(recipe, progress={progress})
+logger = logging.getLogger("segdistill")
+assert (logger.propagate, logger.level) == (True, 0)
+assert not logger.handlers
+"""
+
+
+def _said(tmp_path: Path, before: str, progress: bool) -> str:
+    script = SCRIPT.format(before=before, progress=progress)
+    command = [sys.executable, "-c", script, str(tmp_path)]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    return done.stdout + done.stderr
+
+
+def test_python_shows_what_the_command_shows(tmp_path: Path) -> None:
+    said = _said(tmp_path, "", True)
+    assert said.count("What each term reads") == 1
+    assert "mIoU on val" in said
+    assert "step 6 of 6" in said
+    assert said.count("is already finished") == 1
+
+
+def test_python_stays_silent_where_it_should(tmp_path: Path) -> None:
+    assert "What each term" not in _said(tmp_path / "a", "", False)
+    # The application's own logging decides: warnings only, by default.
+    quiet = "logging.basicConfig(format='app: %(message)s')"
+    assert "What each term" not in _said(tmp_path / "b", quiet, True)
+    loud = "logging.basicConfig(level=logging.INFO, format='app: %(message)s')"
+    said = _said(tmp_path / "c", loud, True)
+    # The teacher's too, which was trained with progress=False.
+    assert len(re.findall(r"^app: \n +What each term reads", said, re.MULTILINE)) == 2
