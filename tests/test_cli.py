@@ -5,14 +5,17 @@ import logging
 import re
 import shutil
 import signal
+import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from functools import wraps
+from inspect import signature
 from pathlib import Path
 
 import numpy as np
 import pytest
 import yaml
+from docstring_parser import parse_from_object
 from PIL import Image
 
 import segdistill.run.training.train as train_module
@@ -75,29 +78,32 @@ def _refused(command: Command, *argv: object) -> str:
 @pytest.mark.parametrize(
     ("argv", "messages"),
     [
-        (["trian"], ["invalid choice: 'trian'", "'train'"]),
-        (["train"], ["expected a recipe first", "segdistill train RECIPE.yaml"]),
-        (["compare"], ["expected a recipe first", "segdistill compare RECIPE.yaml"]),
-        (["train", "--train.lr", "1", "a.yaml"], ["expected a recipe first"]),
+        (["trian"], ["no command named 'trian'; did you mean 'train'?"]),
+        (["train"], ["train has no recipe; expected a YAML", "segdistill train RECIPE.yaml"]),
+        (["compare"], ["compare has no recipe; expected a YAML", "segdistill compare RECIPE.yaml"]),
+        (["train", "--train.lr", "1", "a.yaml"], ["train has no recipe"]),
         (["train", "nowhere.yaml"], ["no recipe at nowhere.yaml", "give the path"]),
-        (["evaluate"], ["arguments are required: evaluate.run"]),
+        (["evaluate"], ["run is missing; expected segdistill evaluate RUN"]),
         (["evaluate", "nowhere"], ["no run at nowhere", "no such folder"]),
         (["evaluate", "nowhere", "--wiendow", "3"], ["'--wiendow'", "did you mean '--window'"]),
         (["predict", "nowhere", "a.png"], ["no run at nowhere"]),
         (["report", "nowhere"], ["no run at nowhere"]),
-        (["profile"], ["name runs or networks", "--table paper"]),
-        (["profile", "compact", "--table", "paper"], ["--table paper alone"]),
+        (["profile"], ["expected either runs and networks, or --table paper"]),
+        (
+            ["profile", "compact", "--table", "paper"],
+            ["either runs and networks, or --table paper"],
+        ),
         (["reproduce", "tabel1"], ["tabel1", "table1"]),
         (["reproduce", "table1", "--runs", "nowhere"], ["no run at nowhere"]),
         (["profile", "compct"], ["did you mean 'compact'"]),
-        (["profile", "compact", "--size", "64"], ["--size: expected [H,W], such as", "got 64"]),
-        (["profile", "compact", "--size", "64,64"], ["--size: expected [H,W]", "got 64,64"]),
-        (["evaluate", "nowhere", "--window", "[64]"], ["--window: expected [H,W]", "got [64]"]),
-        (["evaluate", "nowhere", "--overlap", "x"], ["--overlap: expected a number; got x"]),
-        (["evaluate", "nowhere", "--scales", "2"], ["--scales: expected a list", "got 2"]),
-        (["evaluate", "nowhere", "--flip=may"], ["--flip: expected true or false; got may"]),
+        (["profile", "compact", "--size", "64"], ["--size is 64; expected [H,W], such as"]),
+        (["profile", "compact", "--size", "64,64"], ["--size is 64,64; expected [H,W]"]),
+        (["evaluate", "nowhere", "--window", "[64]"], ["--window is [64]; expected [H,W]"]),
+        (["evaluate", "nowhere", "--overlap", "x"], ["--overlap is x; expected a number"]),
+        (["evaluate", "nowhere", "--scales", "2"], ["--scales is 2; expected a list"]),
+        (["evaluate", "nowhere", "--flip=may"], ["--flip is may; expected true or false"]),
         (["evaluate", "nowhere", "--weights", "bset"], ["--weights: no choice named 'bset'; did"]),
-        (["demo", "--seeds", "two"], ["--seeds: expected a whole number; got two"]),
+        (["demo", "--seeds", "two"], ["demo: --seeds is two; expected an integer"]),
         (["list", "modles"], ["what: no choice named 'modles'; did you mean 'models'?"]),
     ],
 )
@@ -124,8 +130,15 @@ def test_an_unknown_key_is_named_with_its_path_and_the_nearest(
     good = small.write(tmp_path / "good.yaml")
     error = _refused(command, "train", good, "--train.lrr", "3")
     assert "train.lrr: no key named 'lrr'; did you mean 'lr'?" in error
-    assert "train.lr: Expected a float" in _refused(command, "train", good, "--train.lr", "fast")
-    assert "seeds" in _refused(command, "compare", good, "--seeds", "many")
+    assert "train.lr is fast; expected a number" in _refused(
+        command, "train", good, "--train.lr", "fast"
+    )
+    error = _refused(command, "compare", good, "--seeds", "many")
+    assert "compare: --seeds is many; expected an integer" in error
+    error = _refused(command, "compare", good, "--sedes", "2")
+    assert "compare: no option named '--sedes'; did you mean '--seeds'?" in error
+    error = _refused(command, "compare", good, "--trian.lr", "2")
+    assert "no option named '--trian.lr'; did you mean '--train'?" in error
 
 
 @pytest.mark.parametrize("options", ["options", "train_options", "val_options"])
@@ -378,7 +391,9 @@ def test_a_split_without_labels_is_exported_and_not_scored(
     assert [file.name for file in sorted((tmp_path / "out").iterdir())] == [
         f"bonn_{i:06d}_000019_pred_labelIds.png" for i in range(3)
     ]
-    assert "not both" in _refused(command, "predict", run, tmp_path, "--server", "test")
+    assert "expected only one of them" in _refused(
+        command, "predict", run, tmp_path, "--server", "test"
+    )
     assert "name an image file" in _refused(command, "predict", run)
 
 
@@ -506,3 +521,65 @@ def test_list_models_gives_the_parameters(command: Command) -> None:
     row = next(line for line in out.splitlines() if "pspnet_r18_half" in line)
     assert "3.27 M" in row
     assert any("smp:..." in line and "by name" in line for line in out.splitlines())
+
+
+def test_a_bare_list_says_what_can_be_listed(command: Command) -> None:
+    code, out, _ = command("list")
+    assert code == 0
+    for kind in ("losses", "methods", "models", "datasets", "keys"):
+        assert f"segdistill list {kind}" in out
+
+
+def test_several_kinds_are_listed_at_once(command: Command) -> None:
+    code, out, _ = command("list", "datasets", "methods")
+    assert code == 0
+    assert "camvid" in out
+    assert "idd" in out
+
+
+@pytest.mark.parametrize("argv", [["list"], ["list", "keys"], ["trian"], ["train"]])
+def test_what_needs_no_network_imports_no_torch(argv: list[str]) -> None:
+    code = (
+        "import sys\nfrom segdistill.cli import main\n"
+        f"try: main({argv!r})\nexcept SystemExit: pass\n"
+        "sys.exit('torch' in sys.modules)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True)
+    assert done.returncode == 0
+
+
+def test_list_losses_shows_their_published_forms(
+    command: Command, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from segdistill.losses import LOSSES
+
+    monkeypatch.setattr(LOSSES["pixelwise"], "forms", ("default", "skd"), raising=False)
+    _, out, _ = command("list", "losses")
+    assert re.search(r"pixelwise +│ default, skd", out)
+
+
+def test_every_option_of_every_command_is_explained(command: Command) -> None:
+    for name in cli._COMMANDS:
+        _, out, _ = command(name, "--help")
+        documented = parse_from_object(cli._COMMANDS[name]).params
+        assert [p.arg_name for p in documented] == list(signature(cli._COMMANDS[name]).parameters)
+        for parameter in documented:
+            text = " ".join((parameter.description or "").split())
+            assert len(text) > 10
+            assert text in " ".join(out.split())
+
+
+def test_an_observer_that_fails_is_one_line(command: Command, tmp_path: Path) -> None:
+    path = "tests.run.training.test_observing.Fails"
+    recipe = small.write(tmp_path / "recipe.yaml", observers=[path])
+    error = _last_line(command, "train", recipe, "--out", tmp_path / "run")
+    assert f"segdistill: observer {path} failed in row() at step 4" in error
+    code, _, error = command("train", recipe, "--out", tmp_path / "run", "--observers", "[]")
+    assert code == 0, error
+    assert "run resumes after step 4 of 6" in error
+
+
+def _last_line(command: Command, *argv: object) -> str:
+    code, _, error = command(*argv)
+    assert code == 2
+    return error.splitlines()[-1]

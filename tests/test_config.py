@@ -27,12 +27,18 @@ from segdistill.run.recipe import load_recipe, parse_recipe, recipe_name
         ),
         ({"teacher": {"rum": "a"}}, ["teacher.rum: ", "did you mean 'run'"]),
         ({"method": {"nam": "idd"}}, ["method.nam: ", "did you mean 'name'"]),
-        ({"train": 5}, ["train: expected a mapping", "steps", "got 5"]),
-        ({"train": None}, ["train: expected a mapping", "got None"]),
-        ({"teacher": "runs/a"}, ["teacher: expected a mapping", "run", "got 'runs/a'"]),
-        ({"terms": {"pixelwise": 5}}, ["terms.pixelwise: expected a mapping", "weight", "got 5"]),
-        ({"train": {"optimizer": "adam"}}, ["train.optimizer: ", "'sgd', 'adamw'", "got 'adam'"]),
-        ({"method": {"preset": "papr"}}, ["method.preset: ", "'default', 'paper'", "got 'papr'"]),
+        ({"train": 5}, ["train is 5; expected a mapping", "steps"]),
+        ({"train": None}, ["train is None; expected a mapping"]),
+        ({"teacher": "runs/a"}, ["teacher is 'runs/a'; expected a mapping", "run"]),
+        ({"terms": {"pixelwise": 5}}, ["terms.pixelwise is 5; expected a mapping", "weight"]),
+        (
+            {"train": {"optimizer": "adam"}},
+            ["train.optimizer is 'adam'; expected 'sgd' or 'adamw'"],
+        ),
+        (
+            {"method": {"preset": "papr"}},
+            ["method.preset is 'papr'; expected 'default' or 'paper'"],
+        ),
         ({1: 2}, ["1: no key named '1'"]),
     ],
 )
@@ -54,7 +60,7 @@ def test_options_and_taps_may_have_any_key() -> None:
     )
 
 
-def test_a_slip_in_the_yaml_is_told_with_its_line(tmp_path: Path) -> None:
+def test_an_error_in_the_yaml_is_reported_with_its_line(tmp_path: Path) -> None:
     file = tmp_path / "recipe.yaml"
     file.write_text("train:\n  steps: 5\n  crop: [3, 4\nmethod: idd\n")
     with pytest.raises(ValueError, match=r"recipe.yaml is not valid YAML at line \d, column \d"):
@@ -65,12 +71,12 @@ def test_a_slip_in_the_yaml_is_told_with_its_line(tmp_path: Path) -> None:
 def test_a_file_without_a_mapping_is_refused(text: str, tmp_path: Path) -> None:
     file = tmp_path / "recipe.yaml"
     file.write_text(text)
-    with pytest.raises(ValueError, match=r"recipe.yaml should hold a mapping such as"):
+    with pytest.raises(ValueError, match=r"recipe.yaml holds .*; expected a mapping such as"):
         read_yaml(file)
 
 
 def test_a_file_that_is_missing_or_no_text_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(FileNotFoundError, match=r"no recipe at .*nowhere.yaml: give the path"):
+    with pytest.raises(FileNotFoundError, match=r"no recipe at .*nowhere.yaml; give the path"):
         read_yaml(tmp_path / "nowhere.yaml")
     (tmp_path / "picture.png").write_bytes(b"\x89PNG\xff\xfe")
     with pytest.raises(ValueError, match=r"picture.png is not a text file"):
@@ -95,6 +101,7 @@ FULL = {
     "terms": {"channelwise": {"weight": 2, "options": {"temperature": 4.0}}},
     "train": {"lr": "1e-3", "clip": None, "scale": [0.5, 2]},
     "evaluate": {"scales": [0.5, 1]},
+    "observers": ["a.B", {"path": "a.C", "options": {"text": "1e-3", "answer": "no"}}],
 }
 
 
@@ -102,6 +109,7 @@ def test_a_saved_recipe_is_read_back_as_it_was(tmp_path: Path) -> None:
     recipe = parse_recipe(FULL)
     assert recipe.train.lr == 1e-3
     assert recipe.data.options == FULL["data"]["options"]  # type: ignore[index]
+    assert recipe.chosen_observers()[1].options == {"text": "1e-3", "answer": "no"}
     save_recipe(recipe, tmp_path / "config.yaml")
     assert load_recipe(tmp_path / "config.yaml") == recipe
     assert [file.name for file in tmp_path.iterdir()] == ["config.yaml"]
@@ -117,12 +125,12 @@ def test_parsing_leaves_the_values_as_they_were() -> None:
 @pytest.mark.parametrize(
     ("values", "message"),
     [
-        ({"train": {"lr": "abc"}}, "here: train.lr: Expected a float. Got value: abc"),
-        ({"train": {"steps": 1.5}}, "train.steps: Expected a int. Got value: 1.5"),
-        ({"train": {"crop": [3]}}, "train.crop: Expected a tuple with 2 elements"),
-        ({"terms": 5}, "terms: Expected a dict. Got value: 5"),
-        ({"out": 5}, "out: Expected one of str, null. Got value: 5"),
-        ({"train": {"precision": 32}}, "train.precision: expected one of '32', 'bf16', 'fp16'"),
+        ({"train": {"lr": "abc"}}, "here: train.lr is abc; expected a number"),
+        ({"train": {"steps": 1.5}}, "train.steps is 1.5; expected an integer"),
+        ({"train": {"crop": [3]}}, "train.crop is [3]; expected a list of two values"),
+        ({"terms": 5}, "terms is 5; expected a mapping"),
+        ({"out": 5}, "out is 5; expected text or null"),
+        ({"train": {"precision": 32}}, "train.precision is 32; expected '32', 'bf16' or 'fp16'"),
     ],
 )
 def test_a_value_of_the_wrong_type_is_refused_in_one_line(
@@ -170,10 +178,14 @@ def test_overriding_the_preset_keeps_the_method() -> None:
     [
         (["--train.lrr", "3"], r"train.lrr: no key named 'lrr'; did you mean 'lr'"),
         (["--terms.pixelwise.wieght", "3"], r"terms.pixelwise.wieght: .*did you mean 'weight'"),
-        (["--train.lr"], r"--train.lr: expected a value"),
-        (["--train.lr", "--train.steps", "3"], r"--train.lr: expected a value"),
-        (["train.lr", "3"], r"expected an option such as --train.lr 0.1, got 'train.lr'"),
-        (["--train", "3"], r"train: expected a mapping"),
+        (["--train.lr"], r"--train.lr has no value; expected --train.lr VALUE"),
+        (
+            ["--train.lr", "--train.steps", "3"],
+            r"--train.lr has no value; expected --train.lr VALUE",
+        ),
+        (["train.lr", "3"], r"'train.lr' is not an option; expected one such as --train.lr 0.1"),
+        (["--train", "3"], r"train is 3; expected a mapping"),
+        (["--observers", "a.B"], r"observers is a.B; expected a list such as \[a, b\]"),
     ],
 )
 def test_a_wrong_override_is_refused(overrides: list[str], message: str) -> None:
@@ -181,7 +193,7 @@ def test_a_wrong_override_is_refused(overrides: list[str], message: str) -> None
         parse_recipe({}, overrides)
 
 
-def test_a_recipe_is_laid_upon_its_base_key_by_key(tmp_path: Path) -> None:
+def test_a_recipe_is_merged_into_its_base_key_by_key(tmp_path: Path) -> None:
     (tmp_path / "shared").mkdir()
     (tmp_path / "shared" / "base.yaml").write_text(
         "data: {name: folder, options: {classes: [a, b], limit: 3}}\n"
@@ -206,11 +218,11 @@ def test_a_recipe_is_laid_upon_its_base_key_by_key(tmp_path: Path) -> None:
     [
         (["base: 1.yaml", "base: 2.yaml", "base: 1.yaml"], ValueError,
          r"0\.yaml: recipes are each other's base \(0\.yaml -> 1\.yaml -> 2\.yaml -> 1\.yaml\)"),
-        (["base: 0.yaml"], ValueError, r"each other's base \(0\.yaml -> 0\.yaml\): take one out"),
-        (["base: 7.yaml"], FileNotFoundError, r"0\.yaml: base: no recipe at .*7\.yaml: give"),
-        (["base: [1.yaml]"], ValueError, r"0\.yaml: base: expected the path of a recipe, got \['1"),
+        (["base: 0.yaml"], ValueError, r"each other's base \(0\.yaml -> 0\.yaml\); remove one"),
+        (["base: 7.yaml"], FileNotFoundError, r"0\.yaml: base: no recipe at .*7\.yaml; give"),
+        (["base: [1.yaml]"], ValueError, r"0\.yaml: base is \['1\.yaml'\]; expected the path"),
         (["base: 1.yaml", "train: {lrr: 1}"], ValueError, r"train\.lrr: .*did you mean 'lr'"),
-        (["base: 1.yaml", "- a"], ValueError, r"1\.yaml should hold a mapping"),
+        (["base: 1.yaml", "- a"], ValueError, r"1\.yaml holds .*; expected a mapping"),
     ],
 )  # fmt: skip
 def test_a_base_that_cannot_be_is_refused_in_one_line(

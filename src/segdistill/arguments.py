@@ -1,4 +1,4 @@
-"""The words of a command line: in any order, and slips among them in the user's own form."""
+"""The arguments of a command: in any order, and mistakes among them explained in the user's own form."""
 
 import re
 from collections.abc import Sequence
@@ -45,7 +45,7 @@ class Parser(ArgumentParser):
 
 
 def takes_bool(action: Any) -> bool:
-    """Whether an option is a flag: true, false or, where it may be left out, neither."""
+    """Whether an option is a flag: true, false or, if optional, neither."""
     kind = getattr(action, "_typehint", None)
     return bool in (kind, *get_args(kind))
 
@@ -61,23 +61,33 @@ def in_words(error: ArgumentError, annotations: dict[str, Any], words: Sequence[
     Example:
         >>> error = ArgumentError(None, 'Parser key "size": Expected a tuple. Got value: 64')
         >>> in_words(error, {"size": tuple[int, int] | None})
-        '--size: expected [H,W], such as [512,1024]; got 64'
+        '--size is 64; expected [H,W], such as [512,1024]'
     """
     text = " ".join(str(error).split())
-    found = re.fullmatch(r'Parser key "(\w+)":.*(?:Got|Given) value: (.*)', text)
+    if missing := re.search(r"arguments are required: (\w+)\.(\w+)", text):
+        command, name = missing.groups()
+        return f"{name} is missing; expected segdistill {command} {name.upper()}"
+    found = re.fullmatch(r'Parser key "(\w+)"(?: element \d+)?:.*(?:Got|Given) value: (.*)', text)
     if found is None or found[1] not in annotations:
         return text
     name = found[1] if found[1] in words else f"--{found[1]}"
-    annotation = annotations[found[1]]
-    kind = next((k for k in get_args(annotation) if NoneType in get_args(annotation)), annotation)
+    kind = _kind(annotations[found[1]])
     if get_origin(kind) is Literal:
         return f"{name}: {unknown('choice', found[2], get_args(kind))}"
-    return f"{name}: expected {_FORMS.get(kind, kind)}; got {found[2]}"
+    return f"{name} is {found[2]}; expected {_FORMS.get(kind, kind)}"
+
+
+def _kind(annotation: Any) -> Any:
+    """What a value may be, where it may also be left out or be one of several."""
+    if get_origin(annotation) in (list, Sequence):
+        return get_args(annotation)[0]
+    several = get_args(annotation)
+    return next((k for k in several if NoneType in several and k is not NoneType), annotation)
 
 
 _FORMS = {
     bool: "true or false",
-    int: "a whole number",
+    int: "an integer",
     float: "a number",
     tuple[int, int]: "[H,W], such as [512,1024]",
     tuple[float, ...]: "a list, such as [0.75,1.0]",

@@ -1,24 +1,26 @@
 """The `segdistill` command: a table of commands. Torch is imported inside a command, never for `--help`."""
 
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from inspect import signature
 from pathlib import Path
-from typing import Any, Literal, get_origin
+from typing import Any, Literal, get_args, get_origin
 
+from docstring_parser import parse_from_object
 from jsonargparse import ArgumentError, ArgumentParser
 
 from segdistill import __version__
 from segdistill.arguments import Parser, in_words
+from segdistill.names import unknown
 
 
 def demo(out: str = "runs/demo", seeds: int = 1, first_seed: int = 0) -> None:
-    """The whole story on synthetic scenes: teacher, control, students, table and report.html.
+    """Train a teacher, a control and two distilled students on synthetic scenes; print a table and write a report.
 
     Args:
-        out: Folder for the runs and the report.
-        seeds: How many times the students are trained, each from another start.
-        first_seed: Seed of the first of them.
+        out: Folder for the runs and report.html. Finished runs in it are not trained again.
+        seeds: Number of seeds; the students are trained once per seed, the teacher once.
+        first_seed: First of the seeds, which count up by one.
     """
     from segdistill.run.demo import demo as run_demo
 
@@ -26,7 +28,7 @@ def demo(out: str = "runs/demo", seeds: int = 1, first_seed: int = 0) -> None:
 
 
 def train(argv: list[str]) -> None:
-    """Train what a recipe describes; the same command resumes an interrupted run."""
+    """Train the network that a recipe describes; the same command resumes an interrupted run."""
     from segdistill.run.recipe import load_recipe, recipe_name
     from segdistill.run.training.train import train as run_train
 
@@ -34,7 +36,7 @@ def train(argv: list[str]) -> None:
 
 
 def check(argv: list[str]) -> None:
-    """Audit the data and the teacher of a recipe before any long work; propose a mapping that fits."""
+    """Check a recipe's data and teacher before a long training, and propose fixes."""
     from segdistill.run.auditing.check import check as run_check
     from segdistill.run.recipe import load_recipe
 
@@ -42,14 +44,20 @@ def check(argv: list[str]) -> None:
 
 
 def compare(argv: list[str]) -> None:
-    """Train a recipe with several methods and seeds, from the same start; print who wins, if anyone."""
+    """Train a recipe with several methods and seeds from the same start, and print a verdict."""
     from segdistill.run.compare import compare as run_compare
     from segdistill.run.recipe import load_recipe, recipe_name, split_options
 
     own = ArgumentParser(exit_on_error=False)
     _compare_options(own)
     options = {name: f"--{name}={text}" for name, text in split_options(argv[1:]).items()}
-    known: Any = own.parse_args([options.pop(n) for n in vars(own.get_defaults()) if n in options])
+    names = list(vars(own.get_defaults()))
+    _check_own_options(options, names)
+    try:
+        known: Any = own.parse_args([options.pop(name) for name in names if name in options])
+    except ArgumentError as error:
+        kinds = {"methods": str, "seeds": int, "first_seed": int}
+        raise ValueError(f"compare: {in_words(error, kinds)}") from None
     recipe = load_recipe(argv[0], list(options.values()))
     run_compare(
         recipe,
@@ -71,20 +79,20 @@ def evaluate(
     absent: Literal["undefined", "zero"] | None = None,
     device: Literal["auto", "cpu", "cuda"] = "auto",
 ) -> None:
-    """Measure a run's network: mIoU, IoU of each class, pixel accuracy.
+    """Measure a run's network: mIoU, per-class IoU, pixel accuracy and cost.
 
-    What is not given is as in the run's recipe.
+    Options that are left out take their values from the run's recipe.
 
     Args:
         run: Folder of a finished run.
-        weights: model for the last weights, best for the best on validation.
+        weights: Weights to load: model for the last step's, best for the best on validation.
         split: Split of the run's data; its evaluation split by default.
-        window: Height and width of a sliding window.
-        overlap: Share of a window that the next one covers again, 0 up to, not including, 1.
-        flip: Average with the mirrored image.
-        scales: Scales to average over.
-        absent: A class in neither labels nor predictions: undefined leaves it out, zero counts it as 0.
-        device: Where to run.
+        window: Height and width of a sliding window, in pixels; the whole image by default.
+        overlap: Fraction of a window that overlaps the next, in [0, 1).
+        flip: Average the prediction with that of the mirrored image.
+        scales: Scales of the image to average over.
+        absent: A class in neither labels nor predictions: undefined leaves it out of the mean, zero counts it as 0.
+        device: Device to run on; auto takes a GPU where there is one.
     """
     from segdistill.run.commands import evaluate_run
 
@@ -93,11 +101,11 @@ def evaluate(
 
 
 def report(runs: list[str], out: str = "report.html") -> None:
-    """Write one self-contained HTML file from run folders.
+    """Write one self-contained HTML report about runs: tables, curves and pictures.
 
     Args:
-        runs: Run folders; a folder that holds runs stands for all of them.
-        out: The file.
+        runs: Run folders, or folders that hold runs.
+        out: File to write.
     """
     from segdistill.run.reporting.report import report as run_report
 
@@ -112,18 +120,18 @@ def predict(
     device: Literal["auto", "cpu", "cuda"] = "auto",
     server: str | None = None,
 ) -> None:
-    """Segment images with a run's network, or an exported one: id masks and colour overlays.
+    """Segment images with a run's network or an exported one; write label masks and colour overlays.
 
-    A run's network is shown them as its recipe says under evaluate.
+    A run's network is evaluated under the protocol of its recipe.
 
     Args:
-        run: Folder of a finished run, folder that `export` wrote, or .onnx file.
-        images: Image files and folders.
-        out: Folder for the masks and overlays.
-        weights: model for the last weights, best for the best on validation.
-        device: Where to run.
-        server: In place of images: a split of the run's data, such as test. Its masks alone, with the
-            ids and file names that the benchmark's test server takes.
+        run: Folder of a finished run, folder written by `export`, or .onnx file.
+        images: Image files and folders of them.
+        out: Folder for masks and overlays.
+        weights: Weights to load: model for the last step's, best for the best on validation.
+        device: Device to run on; auto takes a GPU where there is one.
+        server: Split of the run's data, such as test, in place of images. Writes only masks, with the label ids
+            and file names of the benchmark's test server.
     """
     from segdistill.run.commands import predict_run
 
@@ -142,19 +150,19 @@ def export(
     max_drop: float = 1.0,
     max_class_drop: float = 5.0,
 ) -> None:
-    """Ship a run: an ONNX file, compared with PyTorch, and the folder around it.
+    """Export a run as an ONNX file, checked against PyTorch, with all that is needed to deploy it.
 
     Args:
         run: Folder of a finished run.
         out: Folder to write; RUN/export by default.
-        resize: Take images of any size and answer at that size, resizing inside.
-        argmax: Answer with class ids, else with logits.
+        resize: Accept images of any size and return masks of that size, resizing inside the file.
+        argmax: Return class ids instead of logits.
         size: Height and width at which the network sees an image; as in the run by default.
         opset: ONNX opset, 18 to 23.
-        int8: Also write model.int8.onnx.
-        calibration: Training images that set the ranges of int8.
-        max_drop: Points of mIoU that int8 may lose.
-        max_class_drop: Points of IoU that int8 may lose in any class.
+        int8: Also write model.int8.onnx, a quantised network.
+        calibration: Number of training images that calibrate the ranges of int8.
+        max_drop: Largest loss of mIoU allowed for int8, in points.
+        max_class_drop: Largest loss of IoU allowed for int8 in any class, in points.
     """
     from segdistill.run.shipping.export import export as run_export
 
@@ -180,15 +188,15 @@ def profile(
     latency: bool = True,
     table: Literal["paper"] | None = None,
 ) -> None:
-    """Parameters, multiply-adds and latency of runs or networks, measured side by side.
+    """Measure parameters, multiply-adds and latency of runs or networks, side by side.
 
     Args:
         networks: Run folders, or names as in `segdistill list models`.
-        size: Height and width of the image.
+        size: Height and width of the image, in pixels.
         classes: Number of classes, for networks given by name.
-        count: flops counts everything; paper counts convolutions as the papers do.
-        latency: Measure latency too.
-        table: paper lays the parameters and multiply-adds of the paper's networks beside the published.
+        count: What is counted as multiply-adds: flops for all operations, paper for convolutions as in the papers.
+        latency: Measure latency, too.
+        table: paper prints the paper's networks beside the published numbers, in place of networks.
     """
     from segdistill.run.commands import profile_networks
 
@@ -201,11 +209,11 @@ def reproduce(
     runs: Sequence[str] = (),
     out: str = "reproduced",
 ) -> None:
-    """Lay runs out as a table or figure of the paper, beside the published figures.
+    """Show runs as a table or figure of the paper, beside the published numbers.
 
     Args:
-        what: Which table or figure.
-        runs: Run folders; a folder that holds runs stands for all of them.
+        what: Table or figure.
+        runs: Run folders, or folders that hold runs.
         out: Folder for the page and the picture.
     """
     from segdistill.run.commands import reproduce_exhibit
@@ -213,15 +221,20 @@ def reproduce(
     reproduce_exhibit(what, runs, out)
 
 
-def list_names(what: Literal["losses", "methods", "models", "datasets", "keys"]) -> None:
-    """Names that a recipe may use.
+def list_names(
+    what: Sequence[Literal["losses", "methods", "models", "datasets", "keys"]] = (),
+) -> None:
+    """List the names that a recipe may use.
 
     Args:
-        what: losses, methods, models, datasets, or the keys of a recipe.
+        what: Kinds to list: losses, methods, models, datasets, keys. None lists the kinds.
     """
-    from segdistill.run.commands import list_names as show
+    from segdistill.run.listing import list_kinds, list_names
 
-    show(what)
+    if not what:
+        list_kinds()
+    for kind in what:
+        list_names(kind)
 
 
 _WITH_RECIPE: dict[str, Callable[[list[str]], None]] = {
@@ -245,11 +258,29 @@ def _compare_options(parser: ArgumentParser) -> None:
     parser.add_argument(
         "--methods",
         type=str,
-        help="methods and variants of the recipe, separated by commas; supervised is the control; "
-        "by default all variants or, where there are none, supervised,kd,cwd,idd",
+        help="methods, and variants of the recipe, separated by commas; idd:paper chooses a preset and "
+        "supervised is the control. Default: supervised and all variants or, without variants, "
+        "supervised,kd,cwd,idd",
     )
-    parser.add_argument("--seeds", type=int, default=3, help="how many seeds")
-    parser.add_argument("--first_seed", type=int, default=0, help="the first of the seeds")
+    parser.add_argument(
+        "--seeds",
+        type=int,
+        default=3,
+        help="number of seeds; every method is trained once per seed",
+    )
+    parser.add_argument(
+        "--first_seed", type=int, default=0, help="first of the seeds, which count up by one"
+    )
+
+
+def _check_own_options(options: Mapping[str, str], own: Sequence[str]) -> None:
+    """Refuse an option that is neither of `compare` nor a key of a recipe, naming the nearest of both."""
+    from segdistill.run.recipe import KEYS as keys
+
+    for name in options:
+        if name.partition(".")[0] not in [*own, *keys]:
+            known = [f"--{known}" for known in (*own, *keys)]
+            raise ValueError(f"compare: {unknown('option', f'--{name}', known)}")
 
 
 def _first_line(function: Callable[..., Any]) -> str:
@@ -260,12 +291,12 @@ def _parser(command: str | None) -> ArgumentParser:
     """The parser with all commands; only the options of `command` are looked up."""
     parser = ArgumentParser(
         prog="segdistill",
-        description="Distil semantic segmentation networks.",
-        epilog="--debug before a command shows the trace of an error.",
+        description="Distil semantic segmentation networks: a large teacher into a small student.",
+        epilog="segdistill COMMAND --help explains a command and its options.",
         version=__version__,
         exit_on_error=False,
     )
-    parser.add_argument("--debug", action="store_true", help="show the trace of an error")
+    parser.add_argument("--debug", action="store_true", help="show the full traceback of an error")
     commands = parser.add_subcommands(required=True, dest="command")
     for name, function in {**_WITH_RECIPE, **_COMMANDS}.items():
         one = ArgumentParser(description=function.__doc__, exit_on_error=False)
@@ -286,6 +317,7 @@ def _command_parser(name: str, function: Callable[..., Any]) -> ArgumentParser:
             _compare_options(parser)
         return parser
     parser = Parser(description=_first_line(function), exit_on_error=False)
+    texts = {p.arg_name: p.description for p in parse_from_object(function).params}
     # A default of () marks words that may be left out.
     parameters = signature(function).parameters.values()
     by_hand = [p for p in parameters if p.default in (p.empty, ())]
@@ -294,17 +326,21 @@ def _command_parser(name: str, function: Callable[..., Any]) -> ArgumentParser:
         if get_origin(parameter.annotation) in (list, Sequence):
             needed = parameter.default is parameter.empty
             several: dict[str, Any] = {"nargs": "+"} if needed else {"nargs": "*", "default": ()}
-            parser.add_argument(option + parameter.name, type=str, **several)
+            kind = get_args(parameter.annotation)[0]
+            parser.add_argument(
+                option + parameter.name, type=kind, help=texts[parameter.name], **several
+            )
         else:
-            parser.add_argument(option + parameter.name, type=parameter.annotation)
+            kind, text = parameter.annotation, texts[parameter.name]
+            parser.add_argument(option + parameter.name, type=kind, help=text)
     parser.add_function_arguments(function, skip={p.name for p in by_hand})
     return parser
 
 
 def main(argv: list[str] | None = None) -> None:
-    """Run a command and exit: 0 done, 2 a slip of the user's, 130 or 143 interrupted."""
+    """Run a command and exit: 0 done, 2 a user's mistake, 130 or 143 interrupted."""
     argv = list(sys.argv[1:] if argv is None else argv)
-    # Dotted paths of a user's own classes are looked for in the working folder, too.
+    # Dotted paths of custom classes are looked up in the working folder, too.
     sys.path.append(str(Path.cwd()))
     debug = "--debug" in argv
     argv = [a for a in argv if a != "--debug"]
@@ -331,10 +367,12 @@ def _one_line(error: Exception) -> str:
 
 def _dispatch(argv: list[str], debug: bool) -> None:
     command = argv[0]
+    if not command.startswith("-") and command not in {**_WITH_RECIPE, **_COMMANDS}:
+        raise ValueError(unknown("command", command, [*_WITH_RECIPE, *_COMMANDS]))
     if command in _WITH_RECIPE and not {"-h", "--help"} & set(argv):
         if len(argv) < 2 or argv[1].startswith("-"):
             raise ValueError(
-                f"{command}: expected a recipe first, then options: "
+                f"{command} has no recipe; expected a YAML file before the options, such as "
                 f"segdistill {command} RECIPE.yaml --train.lr 0.1"
             )
         _set_up(debug)
@@ -345,8 +383,12 @@ def _dispatch(argv: list[str], debug: bool) -> None:
     except ArgumentError as error:
         parameters = signature(_COMMANDS[command]).parameters if command in _COMMANDS else {}
         kinds = {name: one.annotation for name, one in parameters.items()}
-        bare = [n for n, one in parameters.items() if one.default in (one.empty, ())]
-        raise ValueError(in_words(error, kinds, bare)) from error
+        bare = [
+            name
+            for name, one in parameters.items()
+            if one.default in (one.empty, ()) and one.kind is not one.KEYWORD_ONLY
+        ]
+        raise ValueError(f"{command}: {in_words(error, kinds, bare)}") from error
     _set_up(debug)
     _COMMANDS[command](**vars(config[command]))
 

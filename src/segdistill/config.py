@@ -16,21 +16,21 @@ class DataConfig:
     """The images and labels."""
 
     name: str = "synthetic"
-    """data set: synthetic, cityscapes, voc, ... (`segdistill list datasets`), or the dotted path of your own class"""
+    """data set: synthetic, cityscapes, voc, ... (`segdistill list datasets`), or the dotted path of a custom class"""
     root: str | None = None
-    """folder that holds the data set; synthetic needs none"""
+    """folder of the data set; synthetic needs none"""
     size: tuple[int, int] | None = None
-    """height and width that images are resized to before the networks see them; null: as they are"""
+    """height and width that images are resized to, in pixels; null: not resized"""
     train_split: str = "train"
-    """split that is trained on"""
+    """split to train on"""
     val_split: str = "val"
-    """split that is evaluated on"""
+    """split to evaluate on"""
     options: dict[str, Any] = field(default_factory=dict)
-    """further arguments of the data set, such as {seed: 1} or {mapping: {0: 0, 255: 1}}"""
+    """more arguments of the data set, such as {seed: 1} or {mapping: {0: 0, 255: 1}}"""
     train_options: dict[str, Any] = field(default_factory=dict)
-    """arguments for the training split alone, such as {groups: [0001TP]}"""
+    """arguments for the training split only, such as {groups: [0001TP]}"""
     val_options: dict[str, Any] = field(default_factory=dict)
-    """arguments for the evaluation split alone"""
+    """arguments for the evaluation split only"""
 
 
 @dataclass
@@ -38,68 +38,68 @@ class ModelConfig:
     """A network that is trained: the student, or a teacher or control in plain training."""
 
     model: str = "pspnet_r18"
-    """name as in `segdistill list models`, or the dotted path of your own module"""
+    """name as in `segdistill list models`, or the dotted path of a custom module"""
     weights: str | None = None
-    """file that the network starts from; null: random (or the model's own pretrained option)"""
+    """file of initial weights; null: random, unless an option of the network loads pretrained ones"""
     options: dict[str, Any] = field(default_factory=dict)
-    """further arguments of the network, such as {head_width: 64}"""
+    """more arguments of the network, such as {head_width: 64}"""
     taps: dict[str, str] = field(default_factory=dict)
     """tap name -> module path, added to the network's own"""
 
 
 @dataclass
 class TeacherConfig:
-    """The frozen network that is learnt from: a finished run, or a model with its weights."""
+    """The frozen network to learn from: a finished run, or a network with trained weights."""
 
     run: str | None = None
     """folder of a finished run"""
     model: str | None = None
-    """name of a network, where there is no run"""
+    """name of a network, if there is no run"""
     weights: str | None = None
     """file with the network's trained weights"""
     options: dict[str, Any] = field(default_factory=dict)
-    """further arguments of the network"""
+    """more arguments of the network"""
     taps: dict[str, str] = field(default_factory=dict)
     """tap name -> module path, added to the network's own"""
     labels: dict[str | int, str | int | None] | None = None
-    """each of its classes -> class of the data (names or ids; null leaves it out); null: the same classes"""
+    """each of its classes -> class of the data (names or ids; null drops it); null: the same classes"""
     channels: list[int] | None = None
-    """numbers of the images' channels that it reads; null: all"""
+    """indices of the image channels that it reads; null: all"""
     scale: float = 1.0
-    """factor of the images' height and width for it"""
+    """factor by which images are resized for it"""
     min_miou: float | None = None
-    """refuse a teacher that measures less than this on the evaluation split (0 to 100)"""
+    """lowest mIoU allowed on the evaluation split, 0 to 100; null: better than chance, 0: no limit"""
 
 
 @dataclass
 class MethodConfig:
-    """A method of the catalogue and which of its presets."""
+    """A method of the catalogue, and its preset."""
 
     name: str = "supervised"
     """supervised, kd, cwd, skd, idd: see `segdistill list methods`"""
     preset: Literal["default", "paper"] = "default"
-    """default: weights that carry over; paper: as published or released"""
+    """default: weights that transfer between data sets; paper: as published or released"""
     labels: Literal["data", "teacher"] = "data"
-    """what terms that learn from labels are given: the data's, or the teacher's class of every pixel"""
+    """labels that terms learn from: those of the data, or the teacher's class of every pixel"""
 
 
 @dataclass
 class TermConfig:
-    """Overrides a term of the method, or adds one. What is left null keeps the method's value."""
+    """Overrides a term of the method, or adds one. A null keeps the method's value."""
 
     loss: str | None = None
     """loss of this term (`segdistill list losses`, or a dotted path); null: the term's own name"""
     weight: float | None = None
-    """factor of the loss; 0 takes the term out"""
+    """factor of the loss; 0 removes the term"""
     on: str | None = None
-    """tap that the loss reads: logits, features, aux, or one of your own"""
+    """tap that the loss reads: logits, features, aux, or a custom one"""
     options: dict[str, Any] = field(default_factory=dict)
     """arguments of the loss, such as {temperature: 4}"""
 
 
 @dataclass
 class VariantConfig:
-    """One entry of a comparison: a method and what is changed in it."""
+    """One entry of a comparison: a method and its changes."""
 
     method: str | MethodConfig = "supervised"
     """method that the variant starts from"""
@@ -124,11 +124,11 @@ class TrainConfig:
     steps: int = 1000
     """optimiser steps"""
     batch: int = 8
-    """images a step, over all processes"""
+    """images per step, over all processes"""
     crop: tuple[int, int] = (96, 128)
     """height and width of a training crop, in pixels"""
     scale: tuple[float, float] = (0.75, 1.5)
-    """range of the random scale"""
+    """range of the random scale of a crop"""
     flip: float = 0.5
     """probability of a horizontal flip"""
     photometric: float = 0.0
@@ -168,21 +168,21 @@ class TrainConfig:
     device: Literal["auto", "cpu", "cuda"] = "auto"
     """where to train"""
     deterministic: bool = False
-    """refuse operations without a deterministic form (slower on GPUs; CPUs repeat themselves anyway)"""
+    """allow only deterministic operations (slower on GPUs; CPUs are deterministic anyway)"""
 
 
 @dataclass
 class EvaluationConfig:
-    """How a network is measured: the whole image once, unless said otherwise."""
+    """How a network is measured; by default on the whole image, once."""
 
     window: tuple[int, int] | None = None
     """height and width of a sliding window; null: the whole image"""
     overlap: float = 1 / 3
-    """share of a window that the next one covers again"""
+    """fraction of a window that overlaps the next, in [0, 1)"""
     flip: bool = False
-    """average with the mirrored image"""
+    """average the prediction with that of the mirrored image"""
     scales: tuple[float, ...] = (1.0,)
-    """scales to average over"""
+    """scales of the image to average over"""
     absent: Literal["undefined", "zero"] = "undefined"
     """a class in neither labels nor predictions: left out of the mean, or counted as 0 as the papers do"""
 
@@ -196,9 +196,9 @@ class Recipe:
     teacher: TeacherConfig | None = None
     method: str | MethodConfig = "supervised"
     terms: dict[str, TermConfig] = field(default_factory=dict)
-    """changes to the method's terms, such as {position: {weight: 0}}, and terms of your own"""
+    """changes to the method's terms, such as {position: {weight: 0}}, and added terms"""
     variants: dict[str, VariantConfig] = field(default_factory=dict)
-    """methods with changed terms, by the names that `segdistill compare` and its tables give them"""
+    """methods with changed terms, by the names that `segdistill compare` and its tables use"""
     train: TrainConfig = field(default_factory=TrainConfig)
     evaluate: EvaluationConfig = field(default_factory=EvaluationConfig)
     observers: list[str | ObserverConfig] = field(default_factory=list)
@@ -207,7 +207,7 @@ class Recipe:
     out: str | None = None
     """run folder; null: runs/<recipe folder>/<recipe name>-s<seed>"""
     label: str | None = None
-    """what tables call the run; null: its method's name"""
+    """name of the run in tables; null: its method's name"""
 
     def chosen_method(self) -> MethodConfig:
         """The method with its preset spelled out."""
@@ -240,21 +240,21 @@ def read_yaml(path: Path) -> dict[str, Any]:
 
     Raises:
         FileNotFoundError: There is no such file.
-        ValueError: The file is no YAML, or no mapping; the message gives the line.
+        ValueError: The file is not YAML, or not a mapping; the message gives the line.
     """
     if not path.is_file():
-        raise FileNotFoundError(f"no recipe at {path}: give the path of a YAML file")
+        raise FileNotFoundError(f"no recipe at {path}; give the path of a YAML file")
     try:
         values = yaml.safe_load(path.read_text(encoding="utf-8"))
     except UnicodeDecodeError:
-        raise ValueError(f"{path} is not a text file: give the path of a YAML file") from None
+        raise ValueError(f"{path} is not a text file; give the path of a YAML file") from None
     except yaml.YAMLError as error:
         mark = getattr(error, "problem_mark", None)
         where = f" at line {mark.line + 1}, column {mark.column + 1}" if mark else ""
         problem = getattr(error, "problem", None) or "not readable"
         raise ValueError(f"{path} is not valid YAML{where}: {problem}") from None
     if not isinstance(values, dict):
-        raise ValueError(f"{path} should hold a mapping such as 'method: idd', not {values!r:.60}")
+        raise ValueError(f"{path} holds {values!r:.60}; expected a mapping such as 'method: idd'")
     return values
 
 
@@ -290,7 +290,7 @@ def _check_value(value: Any, annotation: Any, path: str) -> None:
         check_keys(value, inner, f"{path}.")
     elif inner is not None and type(value) not in _choices(annotation):
         keys = ", ".join(entry.name for entry in fields(inner))
-        raise ValueError(f"{path}: expected a mapping with keys among {keys}; got {value!r:.60}")
+        raise ValueError(f"{path} is {value!r:.60}; expected a mapping with keys among {keys}")
     elif get_origin(annotation) is dict and isinstance(value, dict):
         for key, entry in value.items():
             _check_value(entry, get_args(annotation)[1], f"{path}.{key}")
@@ -298,8 +298,9 @@ def _check_value(value: Any, annotation: Any, path: str) -> None:
         for number, entry in enumerate(value):
             _check_value(entry, get_args(annotation)[0], f"{path}.{number}")
     elif get_origin(annotation) is Literal and value not in get_args(annotation):
-        known = ", ".join(map(repr, get_args(annotation)))
-        raise ValueError(f"{path}: expected one of {known}; got {value!r:.60}")
+        *others, last = map(repr, get_args(annotation))
+        known = f"{', '.join(others)} or {last}"
+        raise ValueError(f"{path} is {value!r:.60}; expected {known}")
 
 
 def annotation_at(path: list[str], kind: type = Recipe) -> Any:

@@ -1,16 +1,13 @@
-"""The short commands: evaluate, predict, profile and list, from a run to the terminal."""
+"""The short commands: evaluate, predict, profile and reproduce, from a run to the terminal."""
 
 import logging
 from collections.abc import Sequence
-from importlib import import_module
-from inspect import signature
 from pathlib import Path
 from typing import Any
 
 from rich.console import Console
-from rich.table import Table
 
-from segdistill.config import DataConfig, option_texts, to_dict
+from segdistill.config import DataConfig, to_dict
 from segdistill.run.console import render
 from segdistill.run.evaluation.agreement import agreement
 from segdistill.run.evaluation.evaluate import evaluate
@@ -79,7 +76,9 @@ def predict_run(
     """
     if server is not None:
         if images:
-            raise ValueError("predict: name images, or a split of the data with --server, not both")
+            raise ValueError(
+                "predict: both images and --server are given; expected only one of them"
+            )
         written = _masks_for_server(RunFolder(path), server, out, weights, device)
     else:
         source = load_predictor(path, weights)
@@ -127,7 +126,7 @@ def profile_networks(
     from segdistill.run.paper.costs import cost_table
 
     if bool(names) == paper:
-        raise ValueError("profile: name runs or networks, or ask for --table paper alone")
+        raise ValueError("profile: expected either runs and networks, or --table paper")
     if paper:
         _print(render(cost_table(), 160))
         return
@@ -140,55 +139,10 @@ def profile_networks(
 
 
 def reproduce_exhibit(what: str, runs: Sequence[str], out: str) -> None:
-    """Lay runs out as a table or figure of the paper and print it."""
+    """Print runs as a table or figure of the paper."""
     from segdistill.run.paper.reproduce import reproduce
 
     _print(reproduce(what, runs, out))
-
-
-def list_names(what: str) -> None:
-    """Print the names that a recipe may use; of networks also the parameters at 19 classes."""
-    table = Table("name", title=what)
-    if what == "models":
-        table.add_column("parameters", justify="right")
-    table.add_column("what it is")
-    for name, text in _known(what):
-        table.add_row(name, *([_size(name)] if what == "models" else []), text)
-    _print(table)
-
-
-def _size(model: str, classes: int = 19) -> str:
-    """Parameters of a network, which is made without memory for its weights."""
-    import torch
-
-    from segdistill.models import MODELS, build_model
-
-    if ":" in model:
-        return "by name"
-    if "encoder" in signature(MODELS[model]).parameters:
-        return "by encoder"
-    with torch.device("meta"):
-        count = sum(p.numel() for p in build_model(model, classes).parameters())
-    return f"{count / 1e6:.2f} M"
-
-
-def _known(what: str) -> list[tuple[str, str]]:
-    if what == "keys":
-        return list(option_texts().items())
-    where = {
-        "losses": ("segdistill.losses", "LOSSES"),
-        "methods": ("segdistill.distillation.catalogue", "METHODS"),
-        "models": ("segdistill.models", "MODELS"),
-        "datasets": ("segdistill.data", "DATASETS"),
-    }
-    module, table = where[what]
-    names: dict[str, Any] = getattr(import_module(module), table)
-    found = [(name, (thing.__doc__ or "").strip().splitlines()[0]) for name, thing in names.items()]
-    if what == "models":
-        from segdistill.models.foreign.adapters import LIBRARIES
-
-        found += [(f"{library}:...", f"Networks of {LIBRARIES[library]}.") for library in LIBRARIES]
-    return found
 
 
 def _print(thing: Any) -> None:

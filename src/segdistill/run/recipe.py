@@ -3,7 +3,7 @@
 import re
 from collections.abc import Sequence
 from copy import deepcopy
-from dataclasses import is_dataclass
+from dataclasses import fields, is_dataclass
 from pathlib import Path
 from typing import Any, get_args, get_origin, get_type_hints
 
@@ -11,6 +11,9 @@ import yaml
 from jsonargparse import ArgumentParser, set_parsing_settings
 
 from segdistill.config import Recipe, annotation_at, check_keys, read_yaml
+
+KEYS = [entry.name for entry in fields(Recipe)]
+"""The keys of a recipe's first level."""
 
 
 def recipe_parser() -> ArgumentParser:
@@ -38,9 +41,9 @@ def load_recipe(path: str | Path, overrides: list[str] | None = None) -> Recipe:
 
 
 def read_recipe(path: Path, above: tuple[Path, ...] = ()) -> dict[str, Any]:
-    """The values of a recipe file, laid upon those of the recipe that its key `base` names.
+    """The values of a recipe file, merged into those of the recipe that its key `base` names.
 
-    Mappings are joined key by key, at every depth; any other value takes the place of the base's.
+    Mappings are merged key by key, at every depth; any other value replaces the base's.
 
     Args:
         path: YAML file; its `base` is a path relative to the folder it lies in.
@@ -48,17 +51,19 @@ def read_recipe(path: Path, above: tuple[Path, ...] = ()) -> dict[str, Any]:
 
     Raises:
         FileNotFoundError: There is no such file.
-        ValueError: The file is no recipe, or recipes are each other's base.
+        ValueError: The file is not a recipe, or recipes are each other's base.
     """
     if path.resolve() in above:
         names = " -> ".join(file.name for file in (*above, path))
-        raise ValueError(f"{above[0]}: recipes are each other's base ({names}): take one out")
+        raise ValueError(
+            f"{above[0]}: recipes are each other's base ({names}); remove one of these keys"
+        )
     values = read_yaml(path)
     if "base" not in values:
         return values
     base = values.pop("base")
     if not isinstance(base, str):
-        raise ValueError(f"{path}: base: expected the path of a recipe, got {base!r:.60}")
+        raise ValueError(f"{path}: base is {base!r:.60}; expected the path of a recipe")
     try:
         below = read_recipe(path.parent / base, (*above, path.resolve()))
     except FileNotFoundError as error:
@@ -120,17 +125,17 @@ def split_options(arguments: Sequence[str]) -> dict[str, str]:
     """`["--train.lr", "0.1", "--out=runs/a"]` as names and the texts given for them.
 
     Raises:
-        ValueError: A word that is no option, or an option without a value.
+        ValueError: A word that is not an option, or an option without a value.
     """
     options: dict[str, str] = {}
     words = iter(arguments)
     for word in words:
         if not word.startswith("--"):
-            raise ValueError(f"expected an option such as --train.lr 0.1, got {word!r}")
+            raise ValueError(f"{word!r} is not an option; expected one such as --train.lr 0.1")
         name, equals, text = word.removeprefix("--").partition("=")
         given = text if equals else next(words, None)
         if given is None or (not equals and given.startswith("--")):
-            raise ValueError(f"--{name}: expected a value after it, such as --{name} VALUE")
+            raise ValueError(f"--{name} has no value; expected --{name} VALUE")
         options[name] = given
     return options
 
@@ -167,14 +172,30 @@ _UNION = re.compile(
     r"Does not validate against any of the Union subtypes Subtypes: \[(.*?)\] Errors: .*"
     r"Given value: (.*)"
 )
+_WRONG_VALUE = re.compile(
+    r'Parser key "([^"]*)"(?: element \d+)?: Expected (.*?)\. Got value: (.*)'
+)
+_KINDS = {
+    "a float": "a number",
+    "a int": "an integer",
+    "a bool": "true or false",
+    "a str": "text",
+    "a dict": "a mapping",
+    "a list": "a list such as [a, b]",
+    "one of str, null": "text or null",
+    "a tuple with 2 elements": "a list of two values",
+}
 
 
 def _one_line(error: Exception) -> str:
-    """jsonargparse's message in the words of a recipe: `train.lr: Expected a float. Got value: abc`."""
+    """jsonargparse's message in the words of a recipe: `train.lr is abc; expected a number`."""
     text = " ".join(str(error).split())
     text = re.sub(r"<class '(?:[\w.]+\.)?(\w+)'>", r"\1", text).replace("NoneType", "null")
     text = _UNION.sub(r"Expected one of \1. Got value: \2", text)
-    return re.sub(r'^Parser key "([^"]*)":', r"\1:", text)
+    found = _WRONG_VALUE.fullmatch(text)
+    if found is None:
+        return re.sub(r'^Parser key "([^"]*)":', r"\1:", text)
+    return f"{found[1]} is {found[3]}; expected {_KINDS.get(found[2], found[2])}"
 
 
 def recipe_name(path: str | Path) -> str:

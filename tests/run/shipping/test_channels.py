@@ -46,10 +46,14 @@ def _values(
 def test_data_and_networks_of_different_channels_are_refused(fields: Path, tmp_path: Path) -> None:
     out = {"out": str(tmp_path / "run")}
     wrong = parse_recipe(_values(fields, reads=3, **out))
-    with pytest.raises(ValueError, match="images have 5 channels, the student reads 3: change"):
+    with pytest.raises(
+        ValueError, match=r"images have 5 channels and the student reads 3\. Change"
+    ):
         train(wrong, progress=False)
     rgb = {**_values(fields, **out), "data": small.values()["data"]}
-    with pytest.raises(ValueError, match="images have 3 channels, the student reads 5: change"):
+    with pytest.raises(
+        ValueError, match=r"images have 3 channels and the student reads 5\. Change"
+    ):
         train(parse_recipe(rgb), progress=False)
 
 

@@ -285,9 +285,10 @@ def test_a_finished_run_is_not_trained_again(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"train": {"precision": "fp16"}}, "fp16 needs a GPU"),
-        ({"train": {"batch": 3, "accumulate": 2}}, "train.batch 3 cannot be divided"),
-        ({"train": {"steps": 0}}, "train.steps: expected 1 or more"),
+        ({"train": {"precision": "fp16"}}, "precision is fp16, which needs a GPU"),
+        ({"train": {"batch": 3, "accumulate": 2}}, "train.batch is 3; expected a multiple of 2"),
+        ({"train": {"steps": 0}}, "train.steps is 0; expected a positive integer"),
+        ({"train": {"accumulate": 0}}, "train.accumulate is 0; expected a positive integer"),
         ({"method": "idd"}, "learns from a teacher"),
         ({"method": "ide"}, "did you mean 'idd'"),
         ({"teacher": {}, "method": "kd"}, "teacher: name a finished run"),

@@ -17,23 +17,17 @@ def check_recipe(recipe: Recipe) -> None:
         ValueError: Names the key and what it may be.
     """
     config, world = recipe.train, int(os.environ.get("WORLD_SIZE", "1"))
+    for key in ("steps", "batch", "accumulate", "log_every", "save_every"):
+        if getattr(config, key) < 1:
+            raise ValueError(f"train.{key} is {getattr(config, key)}; expected a positive integer")
     device = resolve_device(config.device)
     if config.precision == "fp16" and device == "cpu":
-        raise ValueError("train.precision fp16 needs a GPU: use bf16 or 32 on a CPU")
+        raise ValueError("train.precision is fp16, which needs a GPU; use bf16 or 32 on a CPU")
     if config.batch % (world * config.accumulate):
         raise ValueError(
-            f"train.batch {config.batch} cannot be divided over {world} processes x {config.accumulate} "
-            f"parts (accumulate): use a multiple of {world * config.accumulate}"
+            f"train.batch is {config.batch}; expected a multiple of {world * config.accumulate} "
+            f"({world} processes x {config.accumulate} parts of train.accumulate)"
         )
-    for key, least in (
-        ("steps", 1),
-        ("batch", 1),
-        ("accumulate", 1),
-        ("log_every", 1),
-        ("save_every", 1),
-    ):
-        if getattr(config, key) < least:
-            raise ValueError(f"train.{key}: expected {least} or more, got {getattr(config, key)}")
 
 
 def check_classes(job: Job) -> None:
@@ -50,7 +44,9 @@ def check_classes(job: Job) -> None:
             counts[owner] = int(count)
     if len(set(counts.values())) > 1:
         listed = ", ".join(f"{owner} {count}" for owner, count in counts.items())
-        raise ValueError(f"numbers of classes differ ({listed}): they must be the same")
+        raise ValueError(
+            f"numbers of classes differ ({listed}); expected the same number everywhere"
+        )
 
 
 def check_channels(job: Job, found: int) -> None:
@@ -60,11 +56,11 @@ def check_channels(job: Job, found: int) -> None:
     for owner, network in (("student", job.student), ("teacher", job.teacher)):
         reads = getattr(network, "in_channels", found)
         if reads != found and not (owner == "teacher" and picked is not None):
-            remedy = ", or pick some by teacher.channels" if owner == "teacher" else ""
+            remedy = ", or select some with teacher.channels" if owner == "teacher" else ""
             raise ValueError(
-                f"the images have {found} channels, the {owner} reads {reads}: change "
-                f"data.options.channels, or build the {owner} for {found} (options.in_channels; of a "
-                f"network of your own, its input's mean and std){remedy}"
+                f"the images have {found} channels and the {owner} reads {reads}. Change "
+                f"data.options.channels, or build the {owner} for {found} (options.in_channels; for a "
+                f"custom network, the mean and std of its input){remedy}"
             )
 
 

@@ -1,0 +1,87 @@
+"""`segdistill list`: the names that a recipe may use. Torch is imported only for what needs it."""
+
+from importlib import import_module
+from inspect import signature
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+
+from segdistill.config import option_texts
+
+KINDS = {
+    "losses": "what a term of a method may compute",
+    "methods": "named sets of terms",
+    "models": "networks to train, and their parameters",
+    "datasets": "images and labels",
+    "keys": "every key of a recipe, each also an option of train, check and compare",
+}
+_TABLES = {
+    "losses": ("segdistill.losses", "LOSSES"),
+    "methods": ("segdistill.distillation.catalogue", "METHODS"),
+    "models": ("segdistill.models", "MODELS"),
+    "datasets": ("segdistill.data", "DATASETS"),
+}
+
+
+def list_kinds() -> None:
+    """Print what can be listed, and by which command."""
+    table = Table("kind", "what it is", "command", title="What a recipe may use")
+    for kind, text in KINDS.items():
+        table.add_row(kind, text, f"segdistill list {kind}")
+    Console().print(table, markup=False)
+
+
+def list_names(kind: str) -> None:
+    """Print the names of one kind, and what each is.
+
+    Losses are shown with their published forms, networks with their parameters at 19 classes.
+
+    Args:
+        kind: A key of `KINDS`.
+    """
+    table = Table("name", title=kind)
+    if kind == "models":
+        table.add_column("parameters", justify="right")
+    elif kind == "losses":
+        table.add_column("published forms")
+    table.add_column("what it is")
+    for name, text in _known(kind):
+        own = [_size(name)] if kind == "models" else [_forms(name)] if kind == "losses" else []
+        table.add_row(name, *own, text)
+    Console().print(table, markup=False, highlight=False)
+
+
+def _known(kind: str) -> list[tuple[str, str]]:
+    if kind == "keys":
+        return list(option_texts().items())
+    module, table = _TABLES[kind]
+    names: dict[str, Any] = getattr(import_module(module), table)
+    found = [(name, (thing.__doc__ or "").strip().splitlines()[0]) for name, thing in names.items()]
+    if kind == "models":
+        from segdistill.models.foreign.adapters import LIBRARIES
+
+        found += [(f"{library}:...", f"Networks of {LIBRARIES[library]}.") for library in LIBRARIES]
+    return found
+
+
+def _forms(loss: str) -> str:
+    """The published forms of a loss, which `form=` chooses among."""
+    from segdistill.losses import LOSSES
+
+    return ", ".join(getattr(LOSSES[loss], "forms", ()))
+
+
+def _size(model: str, classes: int = 19) -> str:
+    """Parameters of a network, which is made without memory for its weights."""
+    import torch
+
+    from segdistill.models import MODELS, build_model
+
+    if ":" in model:
+        return "by name"
+    if "encoder" in signature(MODELS[model]).parameters:
+        return "by encoder"
+    with torch.device("meta"):
+        count = sum(p.numel() for p in build_model(model, classes).parameters())
+    return f"{count / 1e6:.2f} M"
