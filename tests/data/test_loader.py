@@ -214,13 +214,10 @@ def test_evaluation_sees_every_image_once(scenes, workers):
     assert parts[1] == scenes.names[1::3]
 
 
-def test_evaluation_resizes_images_but_not_labels(scenes):
-    for size in (None, (16, 20)):
-        batch = next(evaluation_loader(scenes, size=size))
-        assert batch["image"].shape == (1, 3, *(size or (32, 48)))
-        assert torch.equal(batch["label"][0], scenes[0]["label"])
+def test_evaluation_gives_images_and_labels_as_they_are(scenes):
     native = next(evaluation_loader(scenes))
     assert torch.equal(native["image"][0], scenes[0]["image"])
+    assert torch.equal(native["label"][0], scenes[0]["label"])
 
 
 def test_more_processes_than_images(scenes):

@@ -12,7 +12,8 @@ from segdistill.config import TeacherConfig
 from segdistill.data import build_dataset
 from segdistill.models import build_trained
 from segdistill.run.evaluation.evaluate import class_iou, confusion_matrix, evaluate
-from segdistill.run.evaluation.protocol import Protocol, evaluating, label_map
+from segdistill.run.evaluation.protocol import Protocol, evaluating
+from segdistill.run.evaluation.showing import segment
 from segdistill.run.networks import load_teacher
 
 DATA = os.environ.get("SEGDISTILL_DATA")
@@ -97,7 +98,8 @@ def _measured(name, classes, file, pairs, size) -> tuple[float, float]:
     total = torch.zeros(classes, classes, dtype=torch.int64)
     with evaluating(model):
         for image, label in pairs:
-            ids = label_map(model, image, tuple(label.shape), Protocol(size=size), classes)
+            sample = {"image": image[0], "label": label}
+            ids = segment(model, sample, Protocol(size=size), classes)
             total += confusion_matrix(label, ids, classes)
     iou = [value for value in class_iou(total) if value is not None]
     return 100 * sum(iou) / len(iou), 100 * float(total.diagonal().sum() / total.sum())

@@ -17,10 +17,11 @@ from jaxtyping import Float, Int64, Num
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
+from segdistill.data.channels import in_unit_range
 from segdistill.data.dataset import SegmentationDataset
 from segdistill.data.randomness import generator_for
 from segdistill.data.samples import check_label, read_sample
-from segdistill.data.transforms import Augment, resize_image
+from segdistill.data.transforms import Augment
 
 
 class Batch(TypedDict):
@@ -85,24 +86,22 @@ def training_loader(
 
 def evaluation_loader(
     dataset: Dataset[Any],
-    size: tuple[int, int] | None = None,
     rank: int = 0,
     world: int = 1,
     workers: int = 0,
     num_classes: int | None = None,
 ) -> Iterator[Batch]:
-    """Every image once, one at a time: images at `size`, labels at their own size.
+    """Every image once, one at a time, at its own size.
 
     Args:
         dataset: As for `training_loader`.
-        size: Height and width to resize images to; None for their own size.
         rank: Number of this process, which takes samples `rank, rank + world, ..`.
         world: Number of processes. No image is counted twice and none is padded in.
         workers: Processes that read ahead; 0 reads in this one.
         num_classes: Refuse label ids from this number on; taken from the data set where it has one.
     """
     _check_share(rank, world)
-    samples = _Samples(dataset, _Whole(size), 0, num_classes)
+    samples = _Samples(dataset, _Whole(), 0, num_classes)
     order = [[(0, index)] for index in range(rank, len(samples), world)]
     return _batches(samples, order, workers)
 
@@ -139,17 +138,13 @@ class _Order:
         return len(self.steps)
 
 
-@dataclass(frozen=True)
 class _Whole:
-    """The whole image at one size, where `Augment` would take a crop."""
-
-    size: tuple[int, int] | None
+    """The whole image as it is, where `Augment` would take a crop."""
 
     def __call__(
         self, image: Num[Tensor, "c h w"], label: Num[Tensor, "h w"], generator: torch.Generator
-    ) -> tuple[Float[Tensor, "c oh ow"], Int64[Tensor, "h w"]]:
-        height, width = self.size or image.shape[-2:]
-        return resize_image(image, (height, width)), label.long()
+    ) -> tuple[Float[Tensor, "c h w"], Int64[Tensor, "h w"]]:
+        return in_unit_range(image), label.long()
 
 
 @dataclass(frozen=True)

@@ -7,26 +7,20 @@ from typing import Any
 
 from rich.console import Console
 
-from segdistill.config import DataConfig, to_dict
 from segdistill.run.console import render
 from segdistill.run.evaluation.agreement import agreement
-from segdistill.run.evaluation.evaluate import evaluate
+from segdistill.run.evaluation.evaluate import measure
 from segdistill.run.evaluation.profile import compare as compare_profiles
 from segdistill.run.evaluation.profile import table as profile_table
+from segdistill.run.evaluation.protocol import Protocol
 from segdistill.run.folder import RunFolder
 from segdistill.run.networks import load_run_model, load_teacher
 from segdistill.run.opening import open_split, resolve_device
 from segdistill.run.progress import counting
-from segdistill.run.recipe import parse_recipe
-from segdistill.run.shipping.predict import load_predictor, predict, recipe_protocol
+from segdistill.run.shipping.predict import load_predictor, predict
 from segdistill.run.shipping.server import predict_for_server
 
 _log = logging.getLogger(__name__)
-
-
-def run_data(run: RunFolder) -> DataConfig:
-    """The data of a run's recipe."""
-    return parse_recipe(run.config(), name=str(run.path / "config.yaml")).data
 
 
 def evaluate_run(path: str, weights: str, split: str | None, device: str, **protocol: Any) -> None:
@@ -37,19 +31,19 @@ def evaluate_run(path: str, weights: str, split: str | None, device: str, **prot
     """
     run = RunFolder(path)
     model = load_run_model(run, weights)
-    recipe = parse_recipe(run.config(), name=str(run.path / "config.yaml"))
+    recipe = run.recipe()
     data, teacher = recipe.data, recipe.teacher
     if split is not None:
         data.val_split = split
-    options = to_dict(recipe)["evaluate"]
-    options |= {key: value for key, value in protocol.items() if value is not None}
-    options |= {"size": data.size, "device": resolve_device(device)}
+    absent = protocol.pop("absent") or recipe.evaluate.absent
+    shown = Protocol.of(recipe, **protocol)
+    device = resolve_device(device)
     dataset = open_split(data, "val", labelled=teacher is None)
     if teacher is None or getattr(dataset, "labelled", True):
-        result = evaluate(model, dataset, **options)
+        result = measure(model, dataset, shown, absent=absent, device=device)
     else:
         known, _ = load_teacher(teacher, dataset.classes)
-        result = agreement(model, dataset, known, **options)
+        result = agreement(model, dataset, known, shown, absent=absent, device=device)
     _print(result.table())
     networks = {path: model, **_teacher_of(run)}
     size = data.size or tuple(dataset[0]["image"].shape[-2:])
@@ -58,7 +52,8 @@ def evaluate_run(path: str, weights: str, split: str | None, device: str, **prot
 
 def _teacher_of(run: RunFolder) -> dict[str, Any]:
     """The teacher's network beside a run's, to be measured in turns with it; none where it has no run."""
-    path = (run.config().get("teacher") or {}).get("run")
+    teacher = run.recipe().teacher
+    path = None if teacher is None else teacher.run
     if path is None or not (Path(path) / "model.json").is_file():
         return {}
     return {f"{path} (teacher)": load_run_model(path)}
@@ -100,13 +95,19 @@ def predict_run(
 def _masks_for_server(
     run: RunFolder, split: str, out: str, weights: str, device: str
 ) -> list[Path]:
-    data = run_data(run)
-    data.val_split = split
-    dataset = open_split(data, "val", labelled=False)
+    recipe = run.recipe()
+    recipe.data.val_split = split
+    dataset = open_split(recipe.data, "val", labelled=False)
     model = load_run_model(run, weights)
-    shown = {"size": data.size, "device": resolve_device(device), **recipe_protocol(run)}
     with counting("predicting") as progress:
-        return predict_for_server(model, dataset, out, progress=progress, **shown)
+        return predict_for_server(
+            model,
+            dataset,
+            out,
+            Protocol.of(recipe),
+            device=resolve_device(device),
+            progress=progress,
+        )
 
 
 def profile_networks(

@@ -17,6 +17,7 @@ from segdistill.cli import main
 from segdistill.run.compare import compare
 from segdistill.run.evaluation.agreement import agreement
 from segdistill.run.evaluation.evaluate import evaluate
+from segdistill.run.evaluation.protocol import Protocol
 from segdistill.run.folder import RunFolder
 from segdistill.run.shipping.export import export
 from segdistill.run.training.train import train
@@ -98,7 +99,7 @@ def test_both_networks_are_shown_the_image_in_the_same_way(tmp_path: Path) -> No
     torch.manual_seed(0)
     teacher = segdistill.build_model("compact", num_classes=11, width=8, depth=1)
     for options in ({"size": (20, 36)}, {"window": (16, 16), "flip": True}, {"scales": (0.5, 1)}):
-        assert agreement(teacher, data, teacher, **options).pixel_accuracy == 1, options
+        assert agreement(teacher, data, teacher, Protocol(**options)).pixel_accuracy == 1, options
 
 
 # Runs ---------------------------------------------------------------------------------------------

@@ -5,7 +5,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from segdistill.run.evaluation.protocol import Protocol, evaluating, label_map, padded
+from segdistill.run.evaluation.protocol import Protocol, evaluating, padded
+from segdistill.run.evaluation.showing import segment
 from segdistill.run.evaluation.upsampling import Axis
 
 
@@ -30,7 +31,8 @@ def picture(height: int, width: int) -> Tensor:
 
 def labels_of(model: nn.Module, image: Tensor, out: tuple[int, int], **options: object) -> Tensor:
     with evaluating(model):
-        return label_map(model, image, out, Protocol(**options))  # type: ignore[arg-type]
+        sample = {"image": image[0], "label": torch.empty(out)}
+        return segment(model, sample, Protocol(**options))  # type: ignore[arg-type]
 
 
 def assert_same_labels(labels: Tensor, logits: Tensor) -> None:

@@ -3,6 +3,7 @@ import pytest
 import torch
 from torch import nn
 
+from segdistill.run.evaluation.protocol import Protocol
 from segdistill.run.reporting.distances import (
     class_distances,
     class_statistics,
@@ -93,7 +94,7 @@ def test_two_cells_worked_by_hand():
 
 
 def test_rare_classes_are_blank():
-    image = torch.arange(12.0).reshape(3, 1, 4)
+    image = torch.arange(12.0).reshape(3, 1, 4) / 12
     pair = [(image, torch.tensor([[0, 0, 0, 1]]))]
     table = class_distances(Eye(), pair, num_classes=2, min_pixels=2)
     assert table[0, 0] == 0 and np.isnan([table[0, 1], table[1, 0], table[1, 1]]).all()
@@ -118,7 +119,7 @@ def test_padding_to_the_networks_multiple_counts_no_pixel():
 
 def test_images_and_labels_are_resized_together():
     dataset = Pairs(count=1, size=(8, 8))
-    whole = class_statistics(Eye(), dataset, size=(16, 16))
+    whole = class_statistics(Eye(), dataset, protocol=Protocol((16, 16)))
     # Nearest neighbour doubles each label in both directions.
     torch.testing.assert_close(whole.cells, 4 * class_statistics(Eye(), dataset).cells)
 

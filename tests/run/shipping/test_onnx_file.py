@@ -10,7 +10,8 @@ from torch import Tensor, nn
 from segdistill.models import MODELS, build_model, wrap
 from segdistill.models.layers.resnet import BasicBlock, DeepStemResNet
 from segdistill.models.networks.pspnet import PSPNet
-from segdistill.run.evaluation.protocol import Protocol, evaluating, label_map
+from segdistill.run.evaluation.protocol import Protocol, evaluating
+from segdistill.run.evaluation.showing import segment
 from segdistill.run.shipping.onnx_file import Deployed, FileInfo, OnnxNetwork, file_info, onnx_bytes
 from tests.distillation.networks import Tiny
 
@@ -38,7 +39,7 @@ def photo(size: tuple[int, int], batch: int = 1) -> Tensor:
 
 def seen(model: nn.Module, image: Tensor, size=None) -> Tensor:
     with evaluating(model):
-        return label_map(model, image, tuple(image.shape[-2:]), Protocol(size=size))
+        return segment(model, {"image": image[0]}, Protocol(size=size))
 
 
 @pytest.mark.parametrize("align_corners", [False, True])

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from segdistill.data import build_dataset
 from segdistill.data.published.cityscapes import LABEL_IDS
 from segdistill.run.evaluation.evaluate import confusion_matrix, evaluate
+from segdistill.run.evaluation.protocol import Protocol
 from segdistill.run.shipping.server import predict_for_server
 from tests.data import trees
 
@@ -64,7 +65,7 @@ def test_masks_score_what_evaluate_says(tmp_path, options):
     to_class = np.full(256, 255)
     to_class[list(LABEL_IDS)] = np.arange(19)
     total = torch.zeros_like(counted)
-    written = predict_for_server(Columns(19), dataset, tmp_path / "out", **options)
+    written = predict_for_server(Columns(19), dataset, tmp_path / "out", Protocol(**options))
     for index, path in enumerate(written):
         predicted = torch.from_numpy(to_class[np.array(Image.open(path))])
         total += confusion_matrix(dataset[index]["label"], predicted, 19)

@@ -17,7 +17,8 @@ from segdistill.run.auditing.suspects import suspect
 from segdistill.run.auditing.teacher import explained, refusal, unmeasurable
 from segdistill.run.console import render
 from segdistill.run.evaluation.agreement import missing_labels
-from segdistill.run.evaluation.evaluate import evaluate
+from segdistill.run.evaluation.evaluate import measure
+from segdistill.run.evaluation.protocol import Protocol
 from segdistill.run.networks import load_teacher
 from segdistill.run.opening import resolve_device, with_teacher_classes
 from segdistill.run.progress import counting
@@ -152,11 +153,8 @@ def _check_method(recipe: Recipe, train: Split, found: Findings) -> None:
 
 def _check_teacher(recipe: Recipe, val: Split, found: Findings) -> None:
     assert recipe.teacher is not None
-    options = {
-        **to_dict(recipe)["evaluate"],
-        "size": recipe.data.size,
-        "device": resolve_device(recipe.train.device),
-    }
+    protocol, absent = Protocol.of(recipe), recipe.evaluate.absent
+    device = resolve_device(recipe.train.device)
     try:
         model, origin = load_teacher(recipe.teacher, val.classes)
         _say(f"\nteacher: {origin.get('run') or origin.get('model')}; {origin.get('load', '')}")
@@ -165,9 +163,11 @@ def _check_teacher(recipe: Recipe, val: Split, found: Findings) -> None:
             found.blame(list(filter(None, [unmeasurable(recipe.teacher.min_miou, val.name)])))
             return
         with counting("measuring the teacher") as progress:
-            evaluation = evaluate(model, val.dataset, progress=progress, **options)
+            evaluation = measure(
+                model, val.dataset, protocol, absent=absent, device=device, progress=progress
+            )
         _say(evaluation.table())
-        cause = suspect(model, val.dataset, **options)
+        cause = suspect(model, val.dataset, protocol, absent=absent, device=device)
     except (ValueError, OSError) as error:
         found.wrong.append(f"teacher: {error}")
         return

@@ -1,6 +1,6 @@
 """What may be wrong with a teacher that measures too little: its classes or its input."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any, NamedTuple
 
@@ -15,7 +15,8 @@ from segdistill.models.foreign.relabelled import Relabelled
 from segdistill.models.foreign.resampled import ResampledInput
 from segdistill.models.input import INPUTS, InputNormalisation, make_input
 from segdistill.run.auditing.assignment import assignment
-from segdistill.run.evaluation.evaluate import Evaluation, evaluate
+from segdistill.run.evaluation.evaluate import Evaluation, measure
+from segdistill.run.evaluation.protocol import Protocol
 
 IMAGES = 16
 """Images, evenly spread over the split, on which suspicions are tried."""
@@ -47,7 +48,9 @@ class Cause(NamedTuple):
         )
 
 
-def suspect(model: nn.Module, dataset: Dataset[Any], **options: Any) -> Cause | None:
+def suspect(
+    model: nn.Module, dataset: Dataset[Any], protocol: Protocol | None = None, **options: Any
+) -> Cause | None:
     """The simplest reading under which a network measures clearly more; None where there is none.
 
     Tried are: class numbers shifted by one, and the best one-to-one assignment of its classes to the
@@ -56,16 +59,21 @@ def suspect(model: nn.Module, dataset: Dataset[Any], **options: Any) -> Cause | 
     Args:
         model: The network; what it declares as its input is put back.
         dataset: Labelled images, of which at most `IMAGES` are used.
-        **options: As for `evaluate`.
+        protocol: How the network is shown an image; None: the image as it is.
+        **options: Further ones of `measure`.
     """
+
+    def measured(network: nn.Module, images: Dataset[Any]) -> Evaluation:
+        return measure(network, images, protocol or Protocol(), **options)
+
     total = len(dataset)  # type: ignore[arg-type]
     places = [i * total // min(IMAGES, total) for i in range(min(IMAGES, total))]
     some = Subset(dataset, places)
     try:
-        declared = evaluate(model, some, **options)
+        declared = measured(model, some)
     except ValueError:  # these few images have no labelled pixel
         return None
-    readings = [*_relabelled(model, declared), *_renormalised(model, some, declared, options)]
+    readings = [*_relabelled(model, declared), *_renormalised(model, some, declared, measured)]
     clear = [cause for cause in readings if cause.miou >= declared.miou + CLEAR]
     # Of readings that are as good as equal the first one is the simplest.
     best = max((cause.miou for cause in clear), default=0.0)
@@ -125,7 +133,10 @@ def _renumber(model: nn.Module, order: list[int], classes: list[str]) -> str:
 
 
 def _renormalised(
-    model: nn.Module, some: Dataset[Any], declared: Evaluation, options: dict[str, Any]
+    model: nn.Module,
+    some: Dataset[Any],
+    declared: Evaluation,
+    measured: Callable[..., Evaluation],
 ) -> Iterator[Cause]:
     owner = model
     while isinstance(owner, Relabelled | ResampledInput):
@@ -135,7 +146,7 @@ def _renormalised(
         return
     for what, settings in _readings(current).items():
         with _reading(owner, settings):
-            result = evaluate(model, some, **options)
+            result = measured(model, some)
         text = _flow({"input": _plain(settings)})
         remedy = f"write teacher.options {text} (where it is a run: the student.options of that)"
         yield Cause(what, declared.miou, result.miou, result.images, remedy)

@@ -1,18 +1,16 @@
 """Measure a network on images without labels: how far it agrees with its teacher."""
 
-from dataclasses import fields
 from typing import Any
 
-from torch import Tensor, nn
+from torch import nn
 from torch.utils.data import Dataset
 
 from segdistill.data.samples import read_sample
-from segdistill.data.transforms import resize_image
 from segdistill.distillation.method import Method
-from segdistill.run.evaluation.evaluate import Evaluation, evaluate
-from segdistill.run.evaluation.protocol import Protocol, evaluating, label_map
+from segdistill.run.evaluation.evaluate import Evaluation, measure
+from segdistill.run.evaluation.protocol import Protocol, evaluating
+from segdistill.run.evaluation.showing import segment
 
-_SHOWN = {field.name for field in fields(Protocol)}
 _RENAMED = {
     "pixel_accuracy": "teacher_agreement",
     "miou": "teacher_miou",
@@ -67,7 +65,13 @@ def _renamed(values: dict[str, Any]) -> dict[str, Any]:
     return {_RENAMED.get(key, key): value for key, value in values.items()}
 
 
-def agreement(model: nn.Module, dataset: Any, teacher: nn.Module, **options: Any) -> Agreement:
+def agreement(
+    model: nn.Module,
+    dataset: Any,
+    teacher: nn.Module,
+    protocol: Protocol | None = None,
+    **options: Any,
+) -> Agreement:
     """Measure how far a network agrees with its teacher on images, whose labels are not read.
 
     Both are shown each image in the same way, and their classes are compared at the image's own size.
@@ -76,15 +80,17 @@ def agreement(model: nn.Module, dataset: Any, teacher: nn.Module, **options: Any
         model: The network; see `evaluate`.
         dataset: Images, with labels or without, and `classes`.
         teacher: The network that it is compared with; moved to `device`.
-        **options: Those of `evaluate`, such as `size`, `device` and `flip`.
+        protocol: How both are shown an image; None: as it is.
+        **options: Those of `measure`, such as `device`.
 
     Raises:
         ValueError: As for `evaluate`.
     """
     if options.get("device") is not None:
         teacher.to(options["device"])
-    shown = Protocol(**{key: value for key, value in options.items() if key in _SHOWN})
-    return Agreement(**vars(evaluate(model, _TeacherLabels(dataset, teacher, shown), **options)))
+    protocol = protocol or Protocol()
+    labelled = _TeacherLabels(dataset, teacher, protocol)
+    return Agreement(**vars(measure(model, labelled, protocol, **options)))
 
 
 class _TeacherLabels(Dataset[Any]):
@@ -100,16 +106,8 @@ class _TeacherLabels(Dataset[Any]):
     def __getitem__(self, index: int) -> dict[str, Any]:
         image, _, name = read_sample(self.dataset, index)
         with evaluating(self.teacher):
-            return {"image": image, "label": self._classes(image), "name": name}
-
-    def _classes(self, image: Tensor) -> Tensor:
-        height, width = image.shape[-2:]
-        # Resized as the loader does it for the student, in whole steps of 1/255.
-        given = resize_image(image, self.protocol.size or (height, width))[None]
-        device = next(self.teacher.parameters()).device
-        return label_map(
-            self.teacher, given.to(device), (height, width), self.protocol, len(self.classes)
-        ).cpu()
+            found = segment(self.teacher, {"image": image}, self.protocol, len(self.classes))
+        return {"image": image, "label": found.cpu(), "name": name}
 
 
 def missing_labels(method: Method, labels: str, where: str) -> str:

@@ -12,7 +12,9 @@ from torch.utils.data import Dataset
 from segdistill.data.dataset import require_labels
 from segdistill.data.label_map import IGNORED
 from segdistill.data.loader import evaluation_loader
-from segdistill.run.evaluation.protocol import Protocol, Size, evaluating, label_map
+from segdistill.models.contract import device_of
+from segdistill.run.evaluation.protocol import Protocol, Size, evaluating
+from segdistill.run.evaluation.showing import segment
 
 Absent = Literal["undefined", "zero"]
 
@@ -187,27 +189,55 @@ def evaluate(
         >>> evaluate(network, pairs).images
         1
     """
-    protocol = Protocol(size, window, overlap, flip, tuple(scales), average, precision)
+    protocol = Protocol(
+        size, window, overlap, flip, tuple(scales), average, precision, channels_last
+    )
+    return measure(
+        model,
+        dataset,
+        protocol,
+        absent=absent,
+        device=device,
+        workers=workers,
+        rank=rank,
+        world=world,
+        all_reduce=all_reduce,
+        progress=progress,
+    )
+
+
+def measure(
+    model: nn.Module,
+    dataset: Dataset[Any],
+    protocol: Protocol,
+    *,
+    absent: Absent = "undefined",
+    device: str | torch.device | None = None,
+    workers: int = 0,
+    rank: int = 0,
+    world: int = 1,
+    all_reduce: Callable[[Tensor], Tensor] | None = None,
+    progress: Callable[[int, int], None] | None = None,
+) -> Evaluation:
+    """`evaluate` with a protocol at hand; arguments and errors are those of `evaluate`."""
     if absent not in ("undefined", "zero"):
-        raise ValueError(f"absent should be 'undefined' or 'zero', not {absent!r}")
+        raise ValueError(f"absent is {absent!r}; expected 'undefined' or 'zero'")
     require_labels(dataset)
     classes = _class_names(model, dataset)
-    device = torch.device(device) if device is not None else _device_of(model)
+    device = device_of(model) if device is None else torch.device(device)
     model.to(device)
-    if channels_last:
-        model.to(memory_format=torch.channels_last)
+    if protocol.channels_last:
+        model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     # The last entry counts images, so that one reduction sums all there is to sum.
     sums = torch.zeros(len(classes) ** 2 + 1, dtype=torch.int64, device=device)
-    loader = evaluation_loader(dataset, size=size, rank=rank, world=world, workers=workers)
+    loader = evaluation_loader(dataset, rank, world, workers)
     todo = len(range(rank, len(dataset), world))  # type: ignore[arg-type]
     with evaluating(model):
-        for done, sample in enumerate(loader, 1):
-            image, labels, name = sample["image"].to(device), sample["label"][0], sample["name"][0]
-            if channels_last:
-                image = image.contiguous(memory_format=torch.channels_last)
-            check_labels(labels, len(classes), name=name)
-            height, width = labels.shape
-            predictions = label_map(model, image, (height, width), protocol, len(classes))
+        for done, batch in enumerate(loader, 1):
+            image, labels = batch["image"][0], batch["label"][0]
+            check_labels(labels, len(classes), name=batch["name"][0])
+            sample = {"image": image, "label": labels}
+            predictions = segment(model, sample, protocol, len(classes)).to(device)
             sums[:-1] += confusion_matrix(labels.to(device), predictions, len(classes)).flatten()
             sums[-1] += 1
             if progress is not None:
@@ -306,11 +336,6 @@ def _class_names(model: nn.Module, dataset: Any) -> list[str]:
             "`num_classes`"
         )
     return names or [f"class {index}" for index in range(count)]
-
-
-def _device_of(model: nn.Module) -> torch.device:
-    parameter = next(model.parameters(), None)
-    return parameter.device if parameter is not None else torch.device("cpu")
 
 
 def _percent(share: float | None) -> str:

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
+from segdistill.models.contract import device_of
 from segdistill.run.evaluation.protocol import (
     Size,
     autocast,
@@ -117,7 +118,7 @@ def compare(
             latency_ms_p90=times[name].p90 if latency else None,
             repeats=times[name].repeats if latency else 0,
             threads=torch.get_num_threads(),
-            device=str(_device(model, device)),
+            device=str(_placed(model, device)),
         )
         for name, model in models.items()
     }
@@ -170,7 +171,7 @@ def multiply_adds(model: nn.Module, size: Size, count: Count = "flops") -> float
         return run(_on_meta(model), size, torch.device("meta"))
     except (RuntimeError, NotImplementedError, TypeError):
         # The network makes tensors of its own on a fixed device, or looks at values.
-        return run(model, size, _device(model))
+        return run(model, size, device_of(model))
 
 
 def measure_latency(
@@ -206,7 +207,7 @@ def measure_latency(
         raise ValueError(f"latency needs a network and at least 1 repeat, not {repeats}")
     check_size(size)
     images = {
-        name: _ready(model, size, _device(model, device), channels_last)
+        name: _ready(model, size, _placed(model, device), channels_last)
         for name, model in models.items()
     }
     names, times = list(models), {name: list[float]() for name in models}
@@ -292,11 +293,8 @@ def _parameters(*models: nn.Module) -> int:
     return sum(parameter.numel() for model in models for parameter in model.parameters())
 
 
-def _device(model: nn.Module, device: str | torch.device | None = None) -> torch.device:
-    if device is not None:
-        return torch.device(device)
-    parameter = next(model.parameters(), None)
-    return parameter.device if parameter is not None else torch.device("cpu")
+def _placed(model: nn.Module, device: str | torch.device | None) -> torch.device:
+    return device_of(model) if device is None else torch.device(device)
 
 
 def _image(model: nn.Module, size: Size, device: torch.device) -> Tensor:

@@ -1,16 +1,14 @@
-"""How a network's logits become a map of class ids: size, sliding window, flip, scales."""
+"""The settings by which a network is shown an image: size, sliding window, flip, scales."""
 
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any
 
 import torch
-import torch.nn.functional as F
-from jaxtyping import Float, Int64
-from torch import Tensor, nn
+from torch import nn
 
-from segdistill.run.evaluation.upsampling import Axis, Tile, strip
+from segdistill.config import Recipe
 
 Size = tuple[int, int]
 
@@ -44,6 +42,8 @@ class Protocol:
         average: What views are averaged as: "logits" (the peers' rule) or "probabilities".
         precision: "32", "bf16" or "fp16" (autocast; fp16 on GPUs only). The logits are float32
             again before they are resized.
+        channels_last: Memory format in which images are handed to the network; changes no value but by
+            rounding.
         strip_bytes: Bound on the memory of upsampled logits: the output is made in strips of rows
             that stay below it. Does not change the result.
 
@@ -58,6 +58,7 @@ class Protocol:
     scales: tuple[float, ...] = (1.0,)
     average: str = "logits"
     precision: str = "32"
+    channels_last: bool = False
     strip_bytes: int = 32 * 2**20
 
     def __post_init__(self) -> None:
@@ -65,8 +66,9 @@ class Protocol:
             value = getattr(self, name)
             if value is not None and (len(value) != 2 or min(value) < 1):
                 raise ValueError(f"{name} should be a height and a width in pixels, not {value!r}")
-            if value is not None:  # YAML and JSON know lists alone
+            if value is not None:  # YAML and JSON only know lists
                 object.__setattr__(self, name, (value[0], value[1]))
+        object.__setattr__(self, "scales", tuple(self.scales))
         if not 0 <= self.overlap < 1:
             raise ValueError(
                 f"overlap {self.overlap} is no share of a window: give at least 0, below 1"
@@ -81,6 +83,19 @@ class Protocol:
             raise ValueError(
                 f"precision should be one of {', '.join(_AUTOCAST)}, not {self.precision!r}"
             )
+
+    @classmethod
+    def of(cls, recipe: Recipe, **changes: Any) -> "Protocol":
+        """How a recipe shows images to its networks outside training.
+
+        Args:
+            recipe: What was, or is to be, trained.
+            **changes: Fields that are not as in the recipe; None leaves the recipe's.
+        """
+        values = asdict(recipe.evaluate)
+        del values["absent"]  # how to count, not how to show
+        values["size"] = recipe.data.size
+        return cls(**values | {key: value for key, value in changes.items() if value is not None})
 
     def describe(self, model: nn.Module) -> dict[str, Any]:
         """The protocol as plain values for a report, with what it takes from the network."""
@@ -153,108 +168,3 @@ def autocast(precision: str, device: torch.device) -> AbstractContextManager[Any
     if dtype is torch.float16 and device.type == "cpu":
         raise ValueError(f"precision {precision!r} needs a GPU: use 'bf16' or '32' on the CPU")
     return torch.autocast(device.type, dtype)
-
-
-def label_map(
-    model: nn.Module,
-    image: Float[Tensor, "1 c h w"],
-    output_size: Size,
-    protocol: Protocol,
-    num_classes: int | None = None,
-) -> Int64[Tensor, "height width"]:
-    """Class id of every pixel of an image, at any size. Call it within `evaluating(model)`.
-
-    Args:
-        model: Network with the model contract (`align_corners`, `multiple_of`); a plain module that
-            returns one tensor will do.
-        image: One RGB image in 0..1.
-        output_size: Height and width of the map; usually those of the labels or of the photograph.
-        protocol: How the image is shown.
-        num_classes: Channels that the logits should have; None: any number.
-
-    Raises:
-        ValueError: The network does not return one tensor `1 k h w`, or its k is another.
-    """
-    if protocol.size is not None:
-        image = _resized(image, protocol.size)
-    views = [
-        list(_tiles(model, image, scale, mirrored, output_size, protocol))
-        for scale in protocol.scales
-        for mirrored in ((False, True) if protocol.flip else (False,))
-    ]
-    classes, (height, width) = views[0][0].logits.shape[0], output_size
-    if num_classes is not None and classes != num_classes:
-        raise ValueError(
-            f"the network's logits have {classes} channels, but there are {num_classes} classes: "
-            "build it with that number, or declare the mapping between them"
-        )
-    # Up to four tensors of a strip's size live at once, while views are added up.
-    rows = max(1, protocol.strip_bytes // (4 * classes * width * 4))
-    result = torch.empty(output_size, dtype=torch.int64, device=image.device)
-    for start in range(0, height, rows):
-        stop = min(start + rows, height)
-        total = _sum_of_views(views, start, stop, width, protocol.average)
-        # Not argmax: over the first axis it takes four times as long as max on a CPU.
-        result[start:stop] = total.max(0).indices
-    return result
-
-
-def _sum_of_views(
-    views: list[list[Tile]], start: int, stop: int, width: int, average: str
-) -> Tensor:
-    total: Tensor | None = None
-    for tiles in views:
-        view = strip(tiles, start, stop, width)
-        if average == "probabilities":
-            view = view.softmax(0)
-        total = view if total is None else total + view
-    assert total is not None
-    return total
-
-
-def _tiles(
-    model: nn.Module,
-    image: Tensor,
-    scale: float,
-    mirrored: bool,
-    output_size: Size,
-    protocol: Protocol,
-) -> Iterator[Tile]:
-    if scale != 1:
-        height, width = (max(1, round(side * scale)) for side in image.shape[-2:])
-        image = _resized(image, (height, width))
-    if mirrored:
-        image = image.flip(-1)
-    align = align_corners(model)
-    window = protocol.window or (image.shape[-2], image.shape[-1])
-    rows = Axis(window[0], protocol.overlap, image.shape[-2], output_size[0], align)
-    columns = Axis(window[1], protocol.overlap, image.shape[-1], output_size[1], align, mirrored)
-    for y, top in enumerate(rows.starts):
-        for x, left in enumerate(columns.starts):
-            crop = image[..., top : top + window[0], left : left + window[1]]
-            logits, padded_size = _logits(model, crop, protocol.precision)
-            row_line = rows.line(y, padded_size[0], logits.shape[1])
-            yield Tile(logits, row_line, columns.line(x, padded_size[1], logits.shape[2]))
-
-
-def _logits(model: nn.Module, image: Tensor, precision: str) -> tuple[Tensor, Size]:
-    size = (image.shape[-2], image.shape[-1])
-    height, width = padded(size, multiple_of(model))
-    if (height, width) != size:
-        image = F.pad(image, (0, width - size[1], 0, height - size[0]), mode="replicate")
-    with autocast(precision, image.device):
-        logits = model(image)
-    if not isinstance(logits, Tensor) or logits.ndim != 4 or logits.shape[0] != 1:
-        got = tuple(logits.shape) if isinstance(logits, Tensor) else type(logits).__name__
-        raise ValueError(
-            f"the network should return logits of shape (1, classes, height, width), not {got}: "
-            "wrap it with segdistill.models.wrap"
-        )
-    # `contiguous`: channels-last logits would make each gather below a strided one.
-    return logits[0].float().contiguous(), (height, width)
-
-
-def _resized(image: Tensor, size: Size) -> Tensor:
-    if size == (image.shape[-2], image.shape[-1]):
-        return image
-    return F.interpolate(image, size=size, mode="bilinear", align_corners=False, antialias=True)

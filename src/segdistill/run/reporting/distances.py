@@ -14,12 +14,13 @@ from jaxtyping import Float, Int64
 from torch import Tensor, nn
 from torch.utils.data import Dataset
 
-from segdistill.data.dataset import Sample
+from segdistill.data.samples import read_sample
 from segdistill.distillation.taps import Taps
 from segdistill.labels import IGNORED
 from segdistill.losses.classwise import sample_labels
 from segdistill.names import unknown
-from segdistill.run.evaluation.protocol import Size, evaluating, multiple_of, padded
+from segdistill.run.evaluation.protocol import Protocol, Size, evaluating, multiple_of, padded
+from segdistill.run.evaluation.showing import shown
 
 
 @dataclass(frozen=True)
@@ -91,7 +92,7 @@ def class_statistics(
     tap: str = "features",
     *,
     num_classes: int | None = None,
-    size: Size | None = None,
+    protocol: Protocol | None = None,
     limit: int | None = None,
     device: str | torch.device = "cpu",
 ) -> ClassStatistics:
@@ -105,7 +106,7 @@ def class_statistics(
             pairs of these.
         tap: What to read.
         num_classes: Number of classes; None: the data set's own.
-        size: Height and width that images are resized to first; None: as they are.
+        protocol: How images are shown, of which only `size` counts here; None: as they are.
         limit: Use the first so many images.
         device: Where to run; the network is moved there.
 
@@ -116,13 +117,15 @@ def class_statistics(
     if k is None:
         raise ValueError("the data set does not say how many classes it has: give num_classes")
     model.to(device)
+    protocol = protocol or Protocol()
     found: ClassStatistics | None = None
     with evaluating(model):
         length = len(dataset)  # type: ignore[arg-type]
         for index in range(length if limit is None else min(limit, length)):
-            sample = sample_at(dataset, index)
-            images, labels = fitted_to(sample["image"], sample["label"], size, multiple_of(model))
-            features = read_tap(model, images.to(device), tap).double().cpu()
+            image, label, _ = read_sample(dataset, index)
+            images = shown(image.to(device), protocol, multiple_of(model))
+            labels = labels_for(label.long(), protocol.size, multiple_of(model))
+            features = read_tap(model, images, tap).double().cpu()
             grid = (features.shape[-2], features.shape[-1])
             chosen = sample_labels(labels, grid).flatten()
             cells = features[0].flatten(1).T[chosen != IGNORED]
@@ -182,35 +185,19 @@ def edge_correlation(one: np.ndarray, other: np.ndarray) -> float | None:
     return float(np.corrcoef(first, second)[0, 1])
 
 
-def sample_at(dataset: Any, index: int) -> Sample:
-    """A sample as `{image, label, name}` with the image in 0..1, whatever the data set gives."""
-    item = dataset[index]
-    if not isinstance(item, dict):
-        item = {"image": item[0], "label": item[1]}
-    image: Tensor = item["image"]
-    if not image.is_floating_point():
-        image = image.float() / 255
-    return {"image": image, "label": item["label"].long(), "name": str(item.get("name", index))}
-
-
-def fitted_to(
-    image: Tensor, label: Tensor, size: Size | None, multiple: int
-) -> tuple[Float[Tensor, "1 3 h w"], Int64[Tensor, "1 h w"]]:
-    """Image and label as the network sees them: resized, then padded right and below with 255."""
-    images, labels = image[None], label[None]
-    height, width = size or (images.shape[-2], images.shape[-1])
-    if images.shape[-2:] != (height, width):
-        images = F.interpolate(images, (height, width), mode="bilinear", antialias=True)
+def labels_for(
+    label: Int64[Tensor, "h w"], size: Size | None, multiple: int
+) -> Int64[Tensor, "1 H W"]:
+    """Labels on the grid of an image that was `shown`: resized (nearest centre), padded with 255."""
+    labels = label[None]
+    height, width = size or (labels.shape[-2], labels.shape[-1])
     if labels.shape[-2:] != (height, width):
         numbers = labels[:, None].double()
         labels = F.interpolate(numbers, (height, width), mode="nearest-exact")[:, 0].long()
     bottom, right = (
         to - at for to, at in zip(padded((height, width), multiple), (height, width), strict=True)
     )
-    if bottom or right:
-        images = F.pad(images, (0, right, 0, bottom), mode="replicate")
-        labels = F.pad(labels, (0, right, 0, bottom), value=IGNORED)
-    return images, labels
+    return F.pad(labels, (0, right, 0, bottom), value=IGNORED)
 
 
 def _add(found: ClassStatistics | None, cells: Tensor, labels: Tensor, k: int) -> ClassStatistics:

@@ -2,7 +2,7 @@
 
 import logging
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -11,20 +11,19 @@ from torch import Tensor, nn
 from torch.utils.data import Subset
 
 from segdistill.config import Recipe
-from segdistill.data.channels import visible
-from segdistill.data.dataset import Sample
+from segdistill.data.channels import in_unit_range, visible
+from segdistill.data.samples import read_sample
 from segdistill.labels import IGNORED
 from segdistill.losses.readout import fit_readout, ramps, score
 from segdistill.run.evaluation.profile import compare as compare_profiles
-from segdistill.run.evaluation.protocol import Protocol, evaluating, label_map, multiple_of
+from segdistill.run.evaluation.protocol import Protocol, evaluating, multiple_of
+from segdistill.run.evaluation.showing import segment, shown
 from segdistill.run.folder import RunFolder
 from segdistill.run.networks import load_run_model, load_teacher
 from segdistill.run.opening import open_split
 from segdistill.run.reporting.distances import (
     class_statistics,
-    fitted_to,
     read_tap,
-    sample_at,
 )
 from segdistill.run.reporting.findings import Distances, Findings, Panel, PositionMasks
 from segdistill.run.reporting.summary import RunSummary, seed_pairs
@@ -138,7 +137,7 @@ def _scene(
         dataset,
         None if own_data else open_split(recipe.data, "train"),
         spread_evenly(len(dataset), options.images),
-        _protocol(recipe),
+        Protocol.of(recipe),
         first.seed,
         torch.device(options.device),
     )
@@ -165,12 +164,6 @@ def _network(name: str, folders: Mapping[str, RunFolder], options: PictureOption
     return load_run_model(folders[name], model=options.models.get(name))
 
 
-def _protocol(recipe: Recipe) -> Protocol:
-    known = {entry.name for entry in fields(Protocol)}
-    given = {key: value for key, value in vars(recipe.evaluate).items() if key in known}
-    return Protocol(size=recipe.data.size, **given)
-
-
 def spread_evenly(length: int, count: int) -> list[int]:
     """At most `count` places out of `length`, evenly spread from the first on."""
     count = min(length, count)
@@ -178,7 +171,7 @@ def spread_evenly(length: int, count: int) -> list[int]:
 
 
 def _profiles(scene: _Scene) -> dict[str, dict[str, Any]]:
-    image = sample_at(scene.dataset, 0)["image"]
+    image = _sample(scene.dataset, 0)["image"]
     size = scene.protocol.size or (image.shape[-2], image.shape[-1])
     measured = compare_profiles(scene.networks, size, device=scene.device)
     return {label: profile.to_json() for label, profile in measured.items()}
@@ -198,28 +191,32 @@ def _panels(scene: _Scene, count: int) -> tuple[list[Panel], str]:
         )
     panels = []
     for index in indices:
-        sample = sample_at(scene.dataset, index)
+        sample = _sample(scene.dataset, index)
         seen = {
             label: _prediction(network, sample, scene).numpy().astype(np.uint8)
             for label, network in scene.networks.items()
         }
-        image = (visible(sample["image"]).clamp(0, 1) * 255).round().byte().permute(1, 2, 0).numpy()
+        image = (
+            (visible(in_unit_range(sample["image"])).clamp(0, 1) * 255)
+            .round()
+            .byte()
+            .permute(1, 2, 0)
+            .numpy()
+        )
         label = sample["label"].numpy().astype(np.uint8)
         panels.append(Panel(sample["name"], image, label, seen))
     return panels, rule
 
 
-def _prediction(network: nn.Module, sample: Sample, scene: _Scene) -> Tensor:
-    image, label = sample["image"], sample["label"]
+def _prediction(network: nn.Module, sample: Mapping[str, Any], scene: _Scene) -> Tensor:
     with evaluating(network):
-        size = (label.shape[-2], label.shape[-1])
-        return label_map(network, image[None].to(scene.device), size, scene.protocol).cpu()
+        return segment(network, sample, scene.protocol).cpu()
 
 
 def _most_disputed(scene: _Scene, labels: Sequence[str], count: int) -> list[int]:
     disputed = {}
     for index in scene.indices:
-        sample = sample_at(scene.dataset, index)
+        sample = _sample(scene.dataset, index)
         one, other = (_prediction(scene.networks[label], sample, scene) for label in labels[:2])
         counted = sample["label"] != IGNORED
         disputed[index] = float(((one != other) & counted).sum()) / max(int(counted.sum()), 1)
@@ -235,7 +232,7 @@ def _distances(scene: _Scene, num_classes: int) -> tuple[list[Distances], str]:
             subset,
             _TAP,
             num_classes=num_classes,
-            size=scene.protocol.size,
+            protocol=scene.protocol,
             device=scene.device,
         )
         tables.append(Distances(label, statistics.distances(), statistics.within_between()))
@@ -250,7 +247,7 @@ def _positions(scene: _Scene) -> tuple[list[PositionMasks], str]:
     """
     if scene.training is None:
         return [], ""
-    first = sample_at(scene.dataset, scene.indices[0])
+    first = _sample(scene.dataset, scene.indices[0])
     masks, r2 = {}, {}
     where: Tensor | None = None
     for label, network in scene.tapped().items():
@@ -259,7 +256,7 @@ def _positions(scene: _Scene) -> tuple[list[PositionMasks], str]:
             return [], ""
         count = int(np.clip(_READOUT_BYTES // (shown.numel() * 4), 4, 32))
         fitting, held_out = (
-            [sample_at(part, index) for index in spread_evenly(len(part), count)]
+            [_sample(part, index) for index in spread_evenly(len(part), count)]
             for part in (scene.training, scene.dataset)
         )
         readout = fit_readout(_features(network, fitting, scene), _READOUT_STEPS, seed=0)
@@ -276,12 +273,18 @@ def _positions(scene: _Scene) -> tuple[list[PositionMasks], str]:
     return [PositionMasks(first["name"], where.numpy(), masks, r2)], note
 
 
-def _features(network: nn.Module, samples: Iterable[Sample], scene: _Scene) -> list[Tensor]:
+def _sample(dataset: Any, index: int) -> dict[str, Any]:
+    image, label, name = read_sample(dataset, index)
+    return {"image": image, "label": label.long(), "name": name}
+
+
+def _features(
+    network: nn.Module, samples: Iterable[Mapping[str, Any]], scene: _Scene
+) -> list[Tensor]:
     found = []
     with evaluating(network):
         for sample in samples:
-            images, _ = fitted_to(
-                sample["image"], sample["label"], scene.protocol.size, multiple_of(network)
-            )
-            found.append(read_tap(network, images.to(scene.device), _TAP).float())
+            image = sample["image"].to(scene.device)
+            images = shown(image, scene.protocol, multiple_of(network))
+            found.append(read_tap(network, images, _TAP).float())
     return found

@@ -9,21 +9,20 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from torch.utils.data import Subset
 
 from segdistill.data.dataset import generated_palette
-from segdistill.data.loader import evaluation_loader
+from segdistill.data.samples import read_sample
 from segdistill.extras import require
 from segdistill.models.foreign.wrapped import wrap
 from segdistill.run.environment import describe_environment
 from segdistill.run.evaluation.evaluate import Evaluation, evaluate
 from segdistill.run.evaluation.profile import check_size
-from segdistill.run.evaluation.protocol import Protocol, Size, evaluating, label_map
+from segdistill.run.evaluation.protocol import Protocol, Size, evaluating
+from segdistill.run.evaluation.showing import segment, shown
 from segdistill.run.folder import RunFolder, file_sha256, write_atomically, write_json
 from segdistill.run.networks import load_run_model
 from segdistill.run.opening import open_split
 from segdistill.run.output import output_folder
-from segdistill.run.recipe import parse_recipe
 from segdistill.run.shipping.bundle import BUNDLE, write_bundle
 from segdistill.run.shipping.onnx_file import (
     OPSETS,
@@ -107,7 +106,7 @@ def export(
     model = load_run_model(folder, model=model).cpu()
     if not hasattr(model, "num_classes"):
         model = wrap(model, len(info["classes"]), taps={})
-    data = parse_recipe(folder.config(), name=str(folder.path / "config.yaml")).data
+    data = folder.recipe().data
     val_set = open_split(data, "val", labelled=False) if val_set is None else val_set
     if not getattr(val_set, "labelled", True):
         raise ValueError(
@@ -162,8 +161,8 @@ def _images(dataset: Any, count: int, size: Size | None = None) -> Iterator[Tens
     """Up to `count` images `1 3 h w` of a set, spread evenly over it, as a file takes them."""
     count = min(count, len(dataset))
     places = [index * len(dataset) // count for index in range(count)]
-    for sample in evaluation_loader(Subset(dataset, places), size):
-        yield sample["image"]
+    for place in places:
+        yield shown(read_sample(dataset, place)[0], Protocol(size))
 
 
 def _parity(deployed: Deployed, content: bytes, val_set: Any) -> dict[str, Any]:
@@ -187,7 +186,7 @@ def _parity(deployed: Deployed, content: bytes, val_set: Any) -> dict[str, Any]:
                 logits = deployed.logits(pair)
                 expected = logits.argmax(1)
                 if info.resize:  # held to what evaluation computes, and not to its own twin
-                    maps = [label_map(deployed.model, image[None], size, seen) for image in pair]
+                    maps = [segment(deployed.model, {"image": image}, seen) for image in pair]
                     expected = torch.stack(maps)
             found = torch.from_numpy(more[0] if more else answer)
             labels = torch.from_numpy(answer) if info.argmax else found.argmax(1)

@@ -10,15 +10,15 @@ import torch
 from PIL import Image
 from torch import Tensor, nn
 
-from segdistill.config import to_dict
 from segdistill.data.channels import ARRAY_SUFFIX, in_unit_range, visible
 from segdistill.data.dataset import generated_palette, list_names
 from segdistill.data.files import IMAGE_SUFFIXES, read_image
-from segdistill.run.evaluation.protocol import Protocol, Size, evaluating, in_channels, label_map
+from segdistill.models.contract import device_of
+from segdistill.run.evaluation.protocol import Protocol, Size, evaluating, in_channels
+from segdistill.run.evaluation.showing import segment
 from segdistill.run.folder import RunFolder
 from segdistill.run.networks import load_run_model
 from segdistill.run.output import output_folder
-from segdistill.run.recipe import parse_recipe
 from segdistill.run.shipping.onnx_file import OnnxNetwork
 
 READ_AS_STORED = (*IMAGE_SUFFIXES, ARRAY_SUFFIX)
@@ -63,20 +63,14 @@ def load_predictor(path: str | Path, weights: str = "model") -> Predictor:
         run = RunFolder(path)
         info = run.model_info()
         palette = info["palette"] or generated_palette(len(info["classes"]))
-        size = tuple(info["size"]) if info["size"] else None
+        shown = Protocol.of(run.recipe())
+        views = {key: getattr(shown, key) for key in ("window", "overlap", "flip", "scales")}
         model = load_run_model(run, weights)
-        return Predictor(model, info["classes"], palette, size, recipe_protocol(run))
+        return Predictor(model, info["classes"], palette, shown.size, views)
     if weights != "model":
         raise ValueError(f"{path} holds one network: leave out --weights {weights}")
     network = OnnxNetwork(exported)
     return Predictor(network, network.info.classes, network.info.palette, network.size)
-
-
-def recipe_protocol(run: RunFolder) -> dict[str, Any]:
-    """How a run's recipe shows images when it is measured: window, overlap, flip and scales."""
-    protocol: dict[str, Any] = to_dict(parse_recipe(run.config()))["evaluate"]
-    del protocol["absent"]  # how to count, not how to show
-    return protocol
 
 
 def predict(
@@ -140,21 +134,18 @@ def predict(
     _check_readable(paths, channels)
     folder = output_folder(out)
     targets = _targets(paths, folder)
-    parameter = next(model.parameters(), torch.empty(0))
-    device = torch.device(device) if device is not None else parameter.device
-    model.to(device)
+    model.to(device_of(model) if device is None else device)
     colours = torch.tensor([list(colour) for colour in palette], dtype=torch.float32)
     written = []
     with evaluating(model):
         for done, (path, (mask_path, overlay_path)) in enumerate(
             zip(paths, targets, strict=True), 1
         ):
-            image = in_unit_range(read_image(path, channels))
-            shape = (image.shape[1], image.shape[2])
-            labels = label_map(model, image[None].to(device), shape, protocol, len(classes)).cpu()
+            image = read_image(path, channels)
+            labels = segment(model, {"image": image}, protocol, len(classes)).cpu()
             save_mask(labels, palette, mask_path)
             # Whole numbers again, as a blend of halves is rounded.
-            photograph = (255 * visible(image)).round().permute(1, 2, 0)
+            photograph = (255 * visible(in_unit_range(image))).round().permute(1, 2, 0)
             overlay = (1 - alpha) * photograph + alpha * colours[labels]
             Image.fromarray(overlay.round().byte().numpy()).save(overlay_path, quality=92)
             written += [mask_path, overlay_path]

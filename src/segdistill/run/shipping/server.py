@@ -2,15 +2,14 @@
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import torch
 from PIL import Image
 from torch import nn
 
 from segdistill.data.dataset import SegmentationDataset
-from segdistill.data.transforms import resize_image
-from segdistill.run.evaluation.protocol import Protocol, Size, evaluating, label_map
+from segdistill.run.evaluation.protocol import Protocol, evaluating
+from segdistill.run.evaluation.showing import segment
 from segdistill.run.output import output_folder
 
 
@@ -18,11 +17,10 @@ def predict_for_server(
     model: nn.Module,
     dataset: SegmentationDataset,
     out: str | Path,
+    protocol: Protocol | None = None,
     *,
-    size: Size | None = None,
     device: str | torch.device = "cpu",
     progress: Callable[[int, int], None] | None = None,
-    **protocol: Any,
 ) -> list[Path]:
     """Segment a data set, and write masks as its benchmark's server takes them.
 
@@ -35,10 +33,9 @@ def predict_for_server(
         model: Network with the model contract.
         dataset: One that knows its server (`server_ids`): cityscapes, voc or ade20k.
         out: Folder to write to; made where it does not exist.
-        size: Height and width that images are resized to first; None: as they are.
+        protocol: How images are shown; None: as they are.
         device: Where to run; the network is moved there.
         progress: Called with (images done, images to do) after each image.
-        **protocol: Further values of `Protocol`.
 
     Returns:
         The masks, in the order of the data set.
@@ -52,16 +49,14 @@ def predict_for_server(
             f"no test server is known for {type(dataset).__name__}, only for cityscapes, voc and "
             "ade20k; without --server, predict writes masks of class numbers"
         )
-    folder, shown = output_folder(out), Protocol(size, **protocol)
+    folder = output_folder(out)
     model.to(device)
     to_server = torch.tensor(ids, dtype=torch.uint8)
     written = []
     with evaluating(model):
         for index, name in enumerate(dataset.names):
-            photograph = dataset.read(index)[0]
-            shape = (photograph.shape[-2], photograph.shape[-1])
-            image = resize_image(photograph, size or shape)[None].to(device)
-            labels = label_map(model, image, shape, shown, len(ids)).cpu()
+            sample = {"image": dataset.read(index)[0]}
+            labels = segment(model, sample, protocol or Protocol(), len(ids)).cpu()
             path = folder / f"{name}{dataset.server_ending}"
             Image.fromarray(to_server[labels].numpy()).save(path)
             written.append(path)

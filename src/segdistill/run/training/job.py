@@ -12,9 +12,10 @@ from lightning_fabric import Fabric
 from lightning_fabric.strategies.ddp import DDPStrategy
 from torch import nn
 
-from segdistill.config import Recipe, to_dict
+from segdistill.config import Recipe
 from segdistill.run.evaluation.agreement import agreement
-from segdistill.run.evaluation.evaluate import Evaluation, evaluate
+from segdistill.run.evaluation.evaluate import Evaluation, measure
+from segdistill.run.evaluation.protocol import Protocol
 from segdistill.run.opening import resolve_device
 
 
@@ -89,16 +90,15 @@ def evaluate_with(job: Job, model: nn.Module, fabric: Fabric) -> Evaluation:
     Where the split has no labels, the teacher's classes stand for them.
     """
     many = fabric.world_size > 1
-    options = to_dict(job.recipe)["evaluate"]
-    measure: Callable[..., Evaluation] = evaluate
+    measured: Callable[..., Evaluation] = measure
     if not job.val_labelled:
         assert job.teacher is not None
-        measure = partial(agreement, teacher=job.teacher)
-    return measure(
+        measured = partial(agreement, teacher=job.teacher)
+    return measured(
         model,
         job.val_set,
-        size=job.recipe.data.size,
-        **options,
+        protocol=Protocol.of(job.recipe),
+        absent=job.recipe.evaluate.absent,
         device=str(fabric.device),
         rank=fabric.global_rank,
         world=fabric.world_size,

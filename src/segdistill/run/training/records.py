@@ -7,7 +7,7 @@ from lightning_fabric import Fabric
 from rich.table import Table
 
 from segdistill.config import to_dict
-from segdistill.data.loader import evaluation_loader
+from segdistill.data.samples import read_sample
 from segdistill.distillation.distiller import TapRow
 from segdistill.run.console import log_table
 from segdistill.run.environment import describe_environment, differences
@@ -74,8 +74,8 @@ def record_network(job: Job, evaluation: Evaluation, loop: Loop) -> None:
         "sha256": file_sha256(job.out / "model.safetensors"),
     }
     write_json(job.out / "model.json", info)
-    first = next(iter(evaluation_loader(job.val_set, recipe.data.size)))["image"]
-    size = (int(first.shape[-2]), int(first.shape[-1]))
+    height, width = read_sample(job.val_set, 0)[0].shape[-2:]
+    size = recipe.data.size or (int(height), int(width))
     cost = profile(job.student, size=size, latency=False)
     result = {
         **evaluation.to_json(),

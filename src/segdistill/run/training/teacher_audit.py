@@ -5,9 +5,9 @@ from typing import Any
 
 from lightning_fabric import Fabric
 
-from segdistill.config import to_dict
 from segdistill.run.auditing.suspects import suspect
 from segdistill.run.auditing.teacher import explained, refusal, unmeasurable
+from segdistill.run.evaluation.protocol import Protocol
 from segdistill.run.folder import RunFolder, write_json
 from segdistill.run.training.job import Job, evaluate_with
 
@@ -51,9 +51,9 @@ def audit_teacher(job: Job, fabric: Fabric, write: bool = True) -> dict[str, Any
         cause = suspect(
             job.teacher,
             job.val_set,
-            size=job.recipe.data.size,
+            Protocol.of(job.recipe),
             device=str(fabric.device),
-            **to_dict(job.recipe)["evaluate"],
+            absent=job.recipe.evaluate.absent,
         )
         raise ValueError(f"the teacher measures {percent:.2f} mIoU, {explained(refused, cause)}")
     return record
@@ -87,10 +87,9 @@ def _measured(job: Job) -> dict[str, Any] | None:
     figures = run.evaluation()
     if figures is None:
         return None
-    asked = to_dict(job.recipe)
-    theirs = run.config()
+    asked, theirs = job.recipe, run.recipe()
     keys = ("name", "root", "size", "val_split", "options", "val_options")
-    same_data = all(theirs["data"].get(k) == asked["data"].get(k) for k in keys)
-    if not same_data or theirs.get("evaluate") != asked["evaluate"]:
+    same_data = all(getattr(theirs.data, k) == getattr(asked.data, k) for k in keys)
+    if not same_data or theirs.evaluate != asked.evaluate:
         return None
     return {k: figures[k] for k in ("miou", "iou", "pixel_accuracy")}

@@ -1,0 +1,156 @@
+"""The one way in which an image reaches a network outside training, and its logits become class ids."""
+
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import Float, Int64, Num
+from torch import Tensor, nn
+
+from segdistill.data.channels import in_unit_range
+from segdistill.models.contract import device_of
+from segdistill.run.evaluation.protocol import (
+    Protocol,
+    Size,
+    align_corners,
+    autocast,
+    multiple_of,
+    padded,
+)
+from segdistill.run.evaluation.upsampling import Axis, Tile, strip
+
+
+def shown(
+    image: Num[Tensor, "c h w"], protocol: Protocol, multiple: int = 1
+) -> Float[Tensor, "1 c height width"]:
+    """An image as a network is given it, whole: floating point in 0..1, resized, padded.
+
+    Resized in floating point (bilinear, antialiased), as an exported file does it, and not in whole
+    grey levels, as training does.
+
+    Args:
+        image: uint8, or floating point in 0..1.
+        protocol: Its `size`.
+        multiple: What height and width must be multiples of: the last row and column are repeated, right
+            and below. Tiles of a window are padded apart, so that `segment` asks for none.
+    """
+    images = in_unit_range(image)[None]
+    if protocol.size is not None:
+        images = _resized(images, protocol.size)
+    return _rounded_up(images, multiple)
+
+
+def segment(
+    model: nn.Module,
+    sample: Mapping[str, Any],
+    protocol: Protocol,
+    num_classes: int | None = None,
+) -> Int64[Tensor, "height width"]:
+    """Class id of every pixel of a sample, as every command computes it. Call it within `evaluating(model)`.
+
+    Args:
+        model: Network with the model contract (`align_corners`, `multiple_of`); a plain module that
+            returns one tensor will do.
+        sample: `image`, `c h w`, uint8 or floating point in 0..1; and `label`, `h w`, if the map is to
+            have its size. Without a label the map has the image's.
+        protocol: How the image is shown.
+        num_classes: Channels that the logits should have; None: any number.
+
+    Returns:
+        Class ids, on the network's device.
+
+    Raises:
+        ValueError: The network does not return one tensor `1 k h w`, or its k is another.
+    """
+    picture = sample["image"]
+    output_size: Size = tuple(sample.get("label", picture).shape[-2:])
+    image = shown(picture.to(device_of(model)), protocol)
+    views = [
+        list(_tiles(model, image, scale, mirrored, output_size, protocol))
+        for scale in protocol.scales
+        for mirrored in ((False, True) if protocol.flip else (False,))
+    ]
+    classes, (height, width) = views[0][0].logits.shape[0], output_size
+    if num_classes is not None and classes != num_classes:
+        raise ValueError(
+            f"the network's logits have {classes} channels, but there are {num_classes} classes: "
+            "build it with that number, or declare the mapping between them"
+        )
+    # Up to four tensors of a strip's size live at once, while views are added up.
+    rows = max(1, protocol.strip_bytes // (4 * classes * width * 4))
+    result = torch.empty(output_size, dtype=torch.int64, device=image.device)
+    for start in range(0, height, rows):
+        stop = min(start + rows, height)
+        total = _sum_of_views(views, start, stop, width, protocol.average)
+        # Not argmax: over the first axis it takes four times as long as max on a CPU.
+        result[start:stop] = total.max(0).indices
+    return result
+
+
+def _sum_of_views(
+    views: list[list[Tile]], start: int, stop: int, width: int, average: str
+) -> Tensor:
+    total: Tensor | None = None
+    for tiles in views:
+        view = strip(tiles, start, stop, width)
+        if average == "probabilities":
+            view = view.softmax(0)
+        total = view if total is None else total + view
+    assert total is not None
+    return total
+
+
+def _tiles(
+    model: nn.Module,
+    image: Tensor,
+    scale: float,
+    mirrored: bool,
+    output_size: Size,
+    protocol: Protocol,
+) -> Iterator[Tile]:
+    if scale != 1:
+        height, width = (max(1, round(side * scale)) for side in image.shape[-2:])
+        image = _resized(image, (height, width))
+    if mirrored:
+        image = image.flip(-1)
+    align = align_corners(model)
+    window = protocol.window or (image.shape[-2], image.shape[-1])
+    rows = Axis(window[0], protocol.overlap, image.shape[-2], output_size[0], align)
+    columns = Axis(window[1], protocol.overlap, image.shape[-1], output_size[1], align, mirrored)
+    for y, top in enumerate(rows.starts):
+        for x, left in enumerate(columns.starts):
+            crop = image[..., top : top + window[0], left : left + window[1]]
+            logits, padded_size = _logits(model, crop, protocol)
+            row_line = rows.line(y, padded_size[0], logits.shape[1])
+            yield Tile(logits, row_line, columns.line(x, padded_size[1], logits.shape[2]))
+
+
+def _logits(model: nn.Module, image: Tensor, protocol: Protocol) -> tuple[Tensor, Size]:
+    image = _rounded_up(image, multiple_of(model))
+    if protocol.channels_last:
+        image = image.contiguous(memory_format=torch.channels_last)
+    with autocast(protocol.precision, image.device):
+        logits = model(image)
+    if not isinstance(logits, Tensor) or logits.ndim != 4 or logits.shape[0] != 1:
+        got = tuple(logits.shape) if isinstance(logits, Tensor) else type(logits).__name__
+        raise ValueError(
+            f"the network should return logits of shape (1, classes, height, width), not {got}: "
+            "wrap it with segdistill.models.wrap"
+        )
+    # `contiguous`: channels-last logits would make each gather below a strided one.
+    return logits[0].float().contiguous(), (image.shape[-2], image.shape[-1])
+
+
+def _resized(image: Tensor, size: Size) -> Tensor:
+    if size == (image.shape[-2], image.shape[-1]):
+        return image
+    return F.interpolate(image, size=size, mode="bilinear", align_corners=False, antialias=True)
+
+
+def _rounded_up(images: Tensor, multiple: int) -> Tensor:
+    size = (images.shape[-2], images.shape[-1])
+    height, width = padded(size, multiple)
+    if (height, width) == size:
+        return images
+    return F.pad(images, (0, width - size[1], 0, height - size[0]), mode="replicate")

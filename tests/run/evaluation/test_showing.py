@@ -1,0 +1,173 @@
+"""One picture, every command: the network sees the same numbers, and gives the same classes."""
+
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from torch import Tensor, nn
+
+from segdistill.data.folder import Folder
+from segdistill.run.commands import evaluate_run, predict_run
+from segdistill.run.evaluation.agreement import agreement
+from segdistill.run.evaluation.protocol import Protocol, evaluating
+from segdistill.run.evaluation.showing import segment, shown
+from segdistill.run.folder import RunFolder
+from segdistill.run.networks import load_run_model
+from segdistill.run.reporting.report import report
+from segdistill.run.shipping.export import export
+from segdistill.run.shipping.server import predict_for_server
+from segdistill.run.training.train import train
+from tests.run import small
+
+CLASSES = 3
+SEEN: list[Tensor] = []
+"""What networks were given, in the order they were called."""
+
+
+class Recording(nn.Module):
+    """A network that keeps what it is given; coarse logits, as most networks have."""
+
+    def __init__(self, num_classes: int = CLASSES) -> None:
+        super().__init__()
+        self.body = nn.Conv2d(3, 8, 5, stride=4, padding=2)
+        self.classifier = nn.Conv2d(8, num_classes, 1)
+
+    def forward(self, images: Tensor) -> Tensor:
+        if not torch.compiler.is_compiling() and images.device.type != "meta":
+            SEEN.append(images.detach().clone())
+        return self.classifier(self.body(images).relu())
+
+
+def _photograph(grey: bool, tag: int | None) -> tuple[Image.Image, Image.Exif]:
+    rows, columns = np.mgrid[:61, :83] / 83
+    noise = np.random.default_rng(0).random((61, 83, 3)) * 0.2
+    picture = np.stack([rows, columns, (rows + columns) / 2], -1) * 0.8 + noise
+    image = Image.fromarray((255 * picture).astype(np.uint8))
+    exif = Image.Exif()
+    if tag is not None:
+        exif[0x0112] = tag
+    return image.convert("L") if grey else image, exif
+
+
+@pytest.fixture(params=[(False, None), (False, 6), (True, None), (True, 3)], ids=str)
+def folder(request: pytest.FixtureRequest, tmp_path: Path) -> Path:
+    """Images and masks; the masks fit the pictures as a viewer shows them."""
+    grey, tag = request.param
+    image, exif = _photograph(grey, tag)
+    size = (61, 83) if tag == 6 else (83, 61)
+    ids = (np.arange(size[0] * size[1]) % CLASSES).astype(np.uint8).reshape(size[1], size[0])
+    for name in ("images", "masks"):
+        (tmp_path / "data" / name).mkdir(parents=True)
+    for number in range(4):
+        image.save(tmp_path / "data" / "images" / f"{number}.jpg", quality=95, exif=exif)
+        Image.fromarray(ids).save(tmp_path / "data" / "masks" / f"{number}.png")
+    return tmp_path
+
+
+def _run(folder: Path, **changes: Any) -> RunFolder:
+    options = {"classes": CLASSES, "val_fraction": 0.5, "orientation": "upright"}
+    data = {"name": "folder", "root": str(folder / "data"), "options": options}
+    data |= changes.pop("data", {})
+    student = {"model": f"{__name__}.Recording", "options": changes.pop("options", {})}
+    train_keys = {"steps": 2, "crop": [32, 32], "batch": 2, "lr": 0.3}
+    recipe = small.recipe(
+        data=data, student=student, train=train_keys, out=str(folder / "run"), **changes
+    )
+    return train(recipe, progress=False)
+
+
+def _inputs() -> list[Tensor]:
+    found = list(SEEN)
+    SEEN.clear()
+    return found
+
+
+def _assert_all_equal(tensors: list[Tensor], expected: list[Tensor]) -> None:
+    assert tensors, "the network was not called"
+    for one in tensors:
+        assert any(torch.equal(one, other) for other in expected)
+
+
+SETTINGS: dict[str, dict[str, Any]] = {
+    "as it is": {},
+    "data.size": {"data": {"size": [40, 52]}},
+    "multiple_of": {"options": {"multiple_of": 16}},
+    "data.size and multiple_of": {"data": {"size": [40, 52]}, "options": {"multiple_of": 16}},
+    "window": {"evaluate": {"window": [32, 32], "overlap": 0.25}},
+}
+
+
+@pytest.mark.parametrize("setting", SETTINGS)
+def test_every_way_shows_the_network_the_same_picture(folder: Path, setting: str) -> None:
+    changes = {key: dict(value) for key, value in SETTINGS[setting].items()}
+    run = _run(folder, **changes)
+    recipe = run.recipe()
+    protocol = Protocol.of(recipe)
+    file = folder / "data" / "images" / "0.jpg"
+    options = {**recipe.data.options, "val_fraction": 0.0}
+    dataset = Folder(recipe.data.root, "train", **options)
+    model = load_run_model(run)
+    SEEN.clear()
+    with evaluating(model):
+        ids = segment(model, {"image": dataset.read(0)[0]}, protocol)
+    expected = _inputs()
+    logits = _margin(model, dataset, protocol, tuple(ids.shape))
+
+    evaluate_run(str(run.path), "model", None, "cpu", absent=None)
+    _assert_all_equal(_inputs()[: len(expected)], expected)  # then its latency is measured
+    agreement(model, dataset, model, protocol)
+    _assert_all_equal(_inputs(), expected)
+    predict_run(str(run.path), [str(file)], str(folder / "masks"), "model", "cpu", None)
+    _assert_all_equal(_inputs(), expected)
+    dataset.server_ids = tuple(range(CLASSES))
+    predict_for_server(model, dataset, folder / "server", protocol)
+    _assert_all_equal(_inputs(), expected)
+    for written in (folder / "masks" / "0.png", folder / "server" / "0.png"):
+        assert np.array_equal(np.array(Image.open(written)), ids.numpy())
+    report([run.path], folder / "report.html", latency=False)
+    whole = shown(dataset.read(0)[0], protocol, int(model.multiple_of))
+    _assert_all_equal(_inputs(), [*expected, whole])
+    if setting != "window":
+        _assert_file_agrees(run, file, ids, logits, folder)
+
+
+def _margin(model: nn.Module, dataset: Folder, protocol: Protocol, size: tuple[int, int]) -> Tensor:
+    """How far the two largest logits of each pixel are apart."""
+    image = shown(dataset.read(0)[0], protocol, int(model.multiple_of))
+    with evaluating(model):
+        logits = nn.functional.interpolate(model(image), image.shape[-2:], mode="bilinear")
+    if protocol.size is None:
+        logits = logits[..., : size[0], : size[1]]
+    else:
+        logits = logits[..., : protocol.size[0], : protocol.size[1]]
+    logits = nn.functional.interpolate(logits, size, mode="bilinear")
+    best = logits[0].topk(2, dim=0).values
+    SEEN.clear()
+    return best[0] - best[1]
+
+
+def _assert_file_agrees(
+    run: RunFolder, file: Path, ids: Tensor, margin: Tensor, folder: Path
+) -> None:
+    """The exported file by `predict`, and by the script that ships beside it."""
+    bundle = export(run)
+    predict_run(str(bundle), [str(file)], str(folder / "by_file"), "model", "cpu", None)
+    command = [sys.executable, str(bundle / "infer.py"), str(file)]
+    subprocess.run(command, cwd=folder, check=True, capture_output=True)
+    clear = margin > 1e-3
+    assert float(clear.float().mean()) > 0.9
+    for written in (folder / "by_file" / "0.png", folder / "0_mask.png"):
+        found = torch.from_numpy(np.array(Image.open(written)).astype(np.int64))
+        assert torch.equal(found[clear], ids[clear]), written
+
+
+def test_uint8_and_floating_point_are_shown_alike() -> None:
+    image = torch.randint(0, 256, (3, 9, 11), dtype=torch.uint8)
+    protocol = Protocol(size=(5, 7))
+    assert torch.equal(shown(image, protocol, 4), shown(image.float() / 255, protocol, 4))
+    assert shown(image, protocol, 4).shape == (1, 3, 8, 8)
