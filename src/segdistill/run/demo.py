@@ -8,7 +8,7 @@ from pathlib import Path
 from segdistill.config import MethodConfig, TeacherConfig
 from segdistill.run.compare import conclude, one_run
 from segdistill.run.folder import RunFolder
-from segdistill.run.recipe import load_recipe
+from segdistill.run.recipe import load_recipe, recipes_folder
 from segdistill.run.reporting.report import report
 from segdistill.run.training.train import train
 
@@ -18,12 +18,6 @@ REMARK = (
     "The scenes are synthetic and were designed to reward knowledge of classes and of places; gains here "
     "say that the toolkit works, not how much distillation brings on photographs."
 )
-
-
-def recipes_folder() -> Path:
-    """Where the recipes lie: inside the installed package, or in the checkout."""
-    inside = Path(__file__).parents[1] / "recipes"
-    return inside if inside.is_dir() else Path(__file__).parents[3] / "recipes"
 
 
 def demo(out: str | Path = "runs/demo", seeds: int = 1, first_seed: int = 0) -> Path:

@@ -202,3 +202,9 @@ def recipe_name(path: str | Path) -> str:
     """`camvid/idd` for recipes/camvid/idd.yaml: names the default run folder."""
     file = Path(path).resolve()
     return f"{file.parent.name}/{file.stem}"
+
+
+def recipes_folder() -> Path:
+    """Where the recipes lie: inside the installed package, or in the checkout."""
+    inside = Path(__file__).parents[1] / "recipes"
+    return inside if inside.is_dir() else Path(__file__).parents[3] / "recipes"

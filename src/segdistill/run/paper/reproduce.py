@@ -10,10 +10,9 @@ from markupsafe import Markup
 from segdistill.config import ModelConfig, Recipe
 from segdistill.distillation.catalogue import METHODS, method_terms
 from segdistill.distillation.method import override
-from segdistill.run.demo import recipes_folder
 from segdistill.run.paper.layout import OURS, Placed, as_text, lay_out
 from segdistill.run.paper.published import Exhibit, Row, exhibit
-from segdistill.run.recipe import load_recipe
+from segdistill.run.recipe import load_recipe, recipes_folder
 from segdistill.run.reporting.page import fill
 from segdistill.run.reporting.report import find_runs, summarise
 from segdistill.run.reporting.summary import RunSummary
