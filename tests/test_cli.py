@@ -158,7 +158,7 @@ def test_logits_too_small_for_a_critic_are_refused_before_training(
     recipe = small.write(tmp_path / "recipe.yaml", **small.released(run.path))
     out = tmp_path / "run"
     error = _refused(command, "train", recipe, "--out", out, "--train.crop", "[12, 40]")
-    assert "needs logits of 8x8 or more, but they are 3x10; take larger crops" in error
+    assert "the logits are 3x10; the critic expects at least 8x8. Use larger crops" in error
     assert not (tmp_path / "run" / "metrics.jsonl").exists()
 
 

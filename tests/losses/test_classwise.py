@@ -64,7 +64,7 @@ def test_labels_of_the_grids_own_size_stay() -> None:
 
 
 def test_an_unknown_index_is_refused() -> None:
-    with pytest.raises(ValueError, match="no index 'middle'; choose one of: stride, legacy"):
+    with pytest.raises(ValueError, match="index is 'middle'; expected stride or legacy"):
         sample_labels(torch.zeros(1, 2, 2, dtype=torch.int64), (1, 1), "middle")
 
 

@@ -234,32 +234,34 @@ def test_an_unknown_form_lists_the_known_ones(name) -> None:
 @pytest.mark.parametrize("name", [name for name in SMALL if SMALL[name].matches_channels])
 def test_different_channels_are_refused_with_the_remedy(name) -> None:
     student, teacher, labels = inputs(1, 3, 6, 7)
-    with pytest.raises(ValueError, match="student has 3 and the teacher 4; project the student"):
+    with pytest.raises(
+        ValueError, match=r"student has 3 channels; expected the teacher's 4\. Project the student"
+    ):
         called(ready(name, {}, 3), student, torch.cat([teacher, teacher[:, :1]], 1), labels)
 
 
 @pytest.mark.parametrize("name", [name for name in SMALL if SMALL[name].matches_grid])
 def test_different_grids_are_refused_with_the_remedy(name) -> None:
     student, teacher, labels = inputs(1, 3, 6, 7)
-    with pytest.raises(ValueError, match="grid is 6x7 and the teacher's 6x6; resize"):
+    with pytest.raises(ValueError, match=r"grid is 6x7; expected the teacher's 6x6\. Resize"):
         called(ready(name, {}, 3), student, teacher[..., :-1], labels)
 
 
 @pytest.mark.parametrize("name", [name for name in SMALL if takes(name, "teacher")])
 def test_different_batches_are_refused(name) -> None:
     student, teacher, labels = inputs(2, 3, 6, 7)
-    with pytest.raises(ValueError, match="different numbers of images"):
+    with pytest.raises(ValueError, match=r"has 2 images; expected the teacher's 1\. Run both"):
         called(ready(name, {}, 3), student, teacher[:1], labels)
 
 
 @pytest.mark.parametrize("name", [name for name in SMALL if takes(name, "labels")])
 def test_labels_with_a_channel_axis_are_refused(name) -> None:
     student, teacher, labels = inputs(2, 3, 4, 4)
-    with pytest.raises(ValueError, match=r"expects integer labels of shape \(2, height, width\)"):
+    with pytest.raises(ValueError, match=r"expected integers of shape \(2, height, width\)"):
         called(LOSSES[name](), student, teacher, labels[:, None])
 
 
 @pytest.mark.parametrize("name", [name for name in LOSSES if takes(name, "temperature")])
 def test_a_temperature_of_zero_is_refused(name) -> None:
-    with pytest.raises(ValueError, match=f"{name}: temperature must be above 0, but is 0"):
+    with pytest.raises(ValueError, match=f"{name}: temperature is 0; expected a positive number"):
         LOSSES[name](temperature=0)

@@ -160,5 +160,5 @@ def test_constant_rows_of_the_teacher_do_not_dilute_the_mean_of_the_default(pair
 
 
 def test_a_factor_below_zero_is_refused() -> None:
-    with pytest.raises(ValueError, match="dist: gamma must be 0 or more, but is -1"):
+    with pytest.raises(ValueError, match="dist: gamma is -1; expected 0"):
         CorrelationKD(gamma=-1)

@@ -104,7 +104,9 @@ def test_below_sixteen_the_fourth_convolution_is_left_out() -> None:
 
 
 def test_too_small_a_map_is_refused_with_the_least_size() -> None:
-    with pytest.raises(ValueError, match=r"logits of 8x8 or more, but they are 7x40; take larger"):
+    with pytest.raises(
+        ValueError, match=r"logits are 7x40; the critic expects at least 8x8\. Use larger"
+    ):
         built(size=(7, 40))
 
 
@@ -267,9 +269,13 @@ def test_a_conditional_critic_reads_the_image_at_the_logits_size() -> None:
     assert value != loss(student, teacher, 1 - images)
     small = F.interpolate(images, (16, 18), mode="bilinear", antialias=True)
     torch.testing.assert_close(value, loss(student, teacher, small))
-    with pytest.raises(ValueError, match="reads RGB beside the logits, came 4 channels"):
+    with pytest.raises(
+        ValueError, match="images have 4 channels; the conditional critic expects RGB"
+    ):
         loss(*drawn(), images=torch.rand(2, 4, 64, 64))
-    with pytest.raises(ValueError, match="conditional=True reads the images; hand them in"):
+    with pytest.raises(
+        ValueError, match="images is None; with conditional=True the critic expects"
+    ):
         loss(student, teacher)
 
 
@@ -324,11 +330,11 @@ def test_a_trained_critic_tells_the_teacher_from_the_student(form) -> None:
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"objective": "lsgan"}, "holistic has no objective 'lsgan'; choose one of: wgan, hinge"),
-        ({"optimizer": "sdg"}, "holistic has no optimizer 'sdg'; choose one of: sgd, adam"),
-        ({"schedule": "step"}, "holistic has no schedule 'step'; choose one of: poly, constant"),
-        ({"lr": 0}, "holistic: lr must be above 0, but is 0"),
-        ({"critic_weight": -1}, "holistic: critic_weight must be above 0, but is -1"),
+        ({"objective": "lsgan"}, "holistic: objective is 'lsgan'; expected wgan or hinge"),
+        ({"optimizer": "sdg"}, "holistic: optimizer is 'sdg'; expected sgd or adam"),
+        ({"schedule": "step"}, "holistic: schedule is 'step'; expected poly or constant"),
+        ({"lr": 0}, "holistic: lr is 0; expected a positive number"),
+        ({"critic_weight": -1}, "holistic: critic_weight is -1; expected a positive number"),
     ],
 )
 def test_bad_options_are_refused(options, message) -> None:
@@ -337,7 +343,7 @@ def test_bad_options_are_refused(options, message) -> None:
 
 
 def test_before_build_there_is_no_critic() -> None:
-    with pytest.raises(ValueError, match="holistic has no critic yet; call build"):
+    with pytest.raises(ValueError, match="there is no critic yet; call build"):
         HolisticKD()(*drawn())
 
 

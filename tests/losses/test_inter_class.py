@@ -219,10 +219,10 @@ def test_two_classes_are_warned_of_when_built(caplog) -> None:
     [
         (
             {"distance": "l1"},
-            "inter_class has no distance 'l1'; choose one of: relative, euclidean",
+            "inter_class: distance is 'l1'; expected relative or euclidean",
         ),
-        ({"edge_weight": "n"}, "inter_class has no edge_weight 'n'; choose one of: sqrt, uniform"),
-        ({"min_pixels": 0}, "min_pixels must be at least 1, but is 0"),
+        ({"edge_weight": "n"}, "inter_class: edge_weight is 'n'; expected sqrt or uniform"),
+        ({"min_pixels": 0}, "min_pixels is 0; expected 1 or more"),
     ],
 )
 def test_bad_options_are_refused(options, message) -> None:

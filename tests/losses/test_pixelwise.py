@@ -109,5 +109,5 @@ def test_probabilities_that_underflow_stay_finite() -> None:
 
 
 def test_a_temperature_contradicts_skd() -> None:
-    with pytest.raises(ValueError, match=r"temperature=4\.0 contradicts form='skd'"):
+    with pytest.raises(ValueError, match=r"temperature is 4\.0; expected 1, as form='skd'"):
         PixelwiseKD(temperature=4.0, form="skd")

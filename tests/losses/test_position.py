@@ -39,7 +39,7 @@ def planted():
 
 @pytest.fixture(scope="module")
 def faint():
-    """A student that tells the place, but faintly."""
+    """A student that encodes position, but weakly."""
     return batches(student={"x": 0.3, "y": 0.3})
 
 
@@ -115,8 +115,8 @@ def test_an_axis_that_the_teacher_does_not_know_is_switched_off(caplog) -> None:
         loss, figures = ready(pairs)
     assert figures["r2_teacher_x"] < 0.2
     assert loss.axes.tolist() == [0, 1]
-    assert "the teacher's features do not tell x" in caplog.text
-    assert "switched off" in caplog.text
+    assert "the teacher's features do not encode x" in caplog.text
+    assert "this axis is disabled" in caplog.text
 
 
 def test_nothing_to_teach_is_warned_of(caplog) -> None:
@@ -258,9 +258,9 @@ def test_one_batch_is_split_by_images_and_one_image_is_warned_of(caplog) -> None
     with caplog.at_level(logging.WARNING):
         _, figures = ready([(student, teacher)])
         assert figures["r2_teacher_x"] > 0.7
-        assert "one image only" not in caplog.text
+        assert "only one image" not in caplog.text
         ready([(student[:1], teacher[:1])])
-    assert "one image only" in caplog.text
+    assert "only one image" in caplog.text
 
 
 def test_masks_lie_between_zero_and_one_at_the_inner_cells(planted) -> None:
@@ -273,7 +273,7 @@ def test_masks_lie_between_zero_and_one_at_the_inner_cells(planted) -> None:
     x, y = loss.masks(planted[0][1], "teacher")
     assert (x[..., -1] > x[..., 0]).all()
     assert (y[:, -1] > y[:, 0]).all()
-    with pytest.raises(ValueError, match="no side 'both'; choose one of: student, teacher"):
+    with pytest.raises(ValueError, match="position: side is 'both'; expected student or teacher"):
         loss.masks(planted[0][0], "both")
 
 
@@ -318,18 +318,24 @@ def test_ramp_equals_the_difference_to_the_coordinates(planted) -> None:
 def test_misuse_is_refused_with_the_remedy(planted) -> None:
     student, teacher = planted[0]
     loss = PositionInformation()
-    with pytest.raises(ValueError, match="has no readout yet; call build"):
+    with pytest.raises(ValueError, match="there is no readout yet; call build"):
         loss(student, teacher)
-    with pytest.raises(ValueError, match="needs a teacher, but there is none"):
+    with pytest.raises(ValueError, match="the teacher is missing; expected one"):
         loss.build(student.shape, None)
-    with pytest.raises(ValueError, match="4 channels and the teacher 6; tap the logits"):
+    with pytest.raises(
+        ValueError, match=r"has 4 channels; expected the teacher's 6\. Tap the logits"
+    ):
         PositionInformation(align="logits").build(student.shape, teacher.shape)
     loss.build(student.shape, teacher.shape)
     with pytest.raises(ValueError, match="not fitted yet; call prepare"):
         loss(student, teacher)
-    with pytest.raises(ValueError, match="got none; hand one in or take target=ramp"):
+    with pytest.raises(
+        ValueError, match=r"expected the teacher's tensor\. Pass it, or set target=ramp"
+    ):
         loss(student)
-    with pytest.raises(ValueError, match="got no teacher features"):
+    with pytest.raises(ValueError, match="batches hold no teacher features"):
         loss.prepare([])
-    with pytest.raises(ValueError, match="at least 4x4, but got 3x10; take larger crops"):
+    with pytest.raises(
+        ValueError, match=r"maps are 3x10; expected at least 4x4\. Use larger crops"
+    ):
         loss.prepare([(student[:, :, :3], teacher[:, :, :3])])

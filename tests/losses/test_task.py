@@ -53,7 +53,7 @@ def test_class_weights_give_the_weighted_mean() -> None:
 
 def test_weights_of_another_number_of_classes_are_refused() -> None:
     logits, labels = drawn()
-    with pytest.raises(ValueError, match="weights for 3 classes, but the logits have 4 channels"):
+    with pytest.raises(ValueError, match="weight has 3 entries; expected one weight per class, 4"):
         CrossEntropy(weight=[1.0, 1.0, 1.0])(logits, labels)
 
 

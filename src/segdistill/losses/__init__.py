@@ -1,4 +1,4 @@
-"""Losses, each by its name. They import nothing of this package but their neighbours and `labels`."""
+"""The losses by name. They import only each other and `segdistill.labels`."""
 
 from segdistill.labels import IGNORED
 from segdistill.losses.adversary import Adversary

@@ -1,4 +1,4 @@
-"""Attention transfer (AT): the student's energy lies where the teacher's lies."""
+"""Attention transfer (AT): the student's energy lies where the teacher's does."""
 
 from jaxtyping import Float
 from torch import Tensor
@@ -10,9 +10,10 @@ from segdistill.losses.cosine import unit_vectors
 class AttentionTransfer(Loss):
     """Squared distance between the attention maps of the two networks.
 
-    Zagoruyko & Komodakis, "Paying More Attention to Attention" (ICLR 2017), eq. (2): the
-    attention of a position is the mean over channels of the squared features, and the map of an
-    image, h·w numbers, is divided by its Euclidean length. The widths of the networks may differ.
+    Zagoruyko & Komodakis, "Paying More Attention to Attention" (ICLR 2017,
+    https://arxiv.org/abs/1612.03928), eq. (2): the attention of a position is the mean over
+    channels of the squared features, and the map of an image, h·w numbers, is divided by its
+    Euclidean length. The networks' widths may differ.
 
     | form | value |
     | --- | --- |
@@ -47,5 +48,5 @@ class AttentionTransfer(Loss):
 
 
 def attention(features: Float[Tensor, "b c h w"]) -> Float[Tensor, "b p"]:
-    """Mean square over the channels at each position, as one unit vector an image."""
+    """Mean square over the channels at each position, as one unit vector per image."""
     return unit_vectors(features.square().mean(1).flatten(1), eps=1e-12)

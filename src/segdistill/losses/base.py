@@ -12,32 +12,31 @@ class Loss(nn.Module):
     """A number from a student tensor, perhaps a teacher tensor, perhaps labels.
 
     A loss knows no weight, no layer, no network and no logger of values. Its `forward` takes, by
-    these names and as far as it needs them, `student`, `teacher` (feature maps or logits, `b c
-    h w`) and `labels` (integer ids, `b h w` at the size of the label images, 255 ignored; a
-    loss samples them to its own grid). The names are read from the signature when a method is
-    built.
+    these names and only where it needs them, `student`, `teacher` (feature maps or logits, `b c h
+    w`) and `labels` (integer ids, `b h w` at the size of the label images, 255 ignored; a loss
+    samples them at its own grid). The names are read from the signature when a method is built.
 
-    What any loss promises:
+    Every loss promises that:
 
-    - it is computed with autocast off and in at least float32 (half types are raised, float64
-      stays);
-    - where nothing is valid (all pixels ignored, no class present) it is a finite zero whose
-      gradient is zero, not NaN;
-    - no gradient ever reaches the teacher.
+    - it is computed with autocast off and in at least float32 (half types are converted, float64
+      is kept);
+    - where nothing is valid (all pixels ignored, no class present) it is a finite zero with a zero
+      gradient, not NaN;
+    - no gradient reaches the teacher.
 
     Attributes:
         matches_channels: the loss compares channel with channel; a student of another width is
-            projected to the teacher's before it is handed in.
+            projected to the teacher's before it is passed in.
         matches_grid: the loss compares cell with cell; maps of different height or width are
-            brought to a common grid before they are handed in.
-        projects: the loss makes that projection itself, in `build`, because a released form has
-            more of it than a convolution; the student is handed in at its own width.
+            resized to a common grid before they are passed in.
+        projects: the loss makes that projection itself, in `build`, because a released form
+            uses more than a convolution; the student is passed in at its own width.
         forms: the forms that exist, `default` (ours) first, then the published ones that differ.
             A loss with more than one takes `form=` and hands it to this constructor.
         form: the form that was asked for.
 
     A loss that trains a network *against* the student keeps it as `self.adversary`
-    (`adversary.py`); a training loop gives it a step of its own. Most losses have none.
+    (`adversary.py`), which the training loop updates in a step of its own. Most losses have none.
 
     Args:
         form: one of `forms`.
@@ -67,28 +66,28 @@ class Loss(nn.Module):
             )
 
     def build(self, student_shape: torch.Size, teacher_shape: torch.Size | None) -> None:
-        """Make the modules that depend on the sizes of the tapped tensors. Most losses have none.
+        """Create the modules that depend on the sizes of the tapped tensors. Most losses have none.
 
         Args:
             student_shape: `b c h w` of the student's tensor, after any alignment.
-            teacher_shape: the same of the teacher's; None where training goes without a teacher.
+            teacher_shape: the same for the teacher; None where there is no teacher.
         """
 
     def prepare(self, batches: Sequence[tuple[Tensor, Tensor | None]]) -> dict[str, float]:
-        """Learn from the frozen teacher what the first step needs. Most losses do nothing.
+        """Fit what the first step needs to the frozen teacher. Most losses do nothing.
 
         Args:
             batches: (student, teacher) tensors of the tap on training crops, both networks in
                 `eval` mode and without gradient.
 
         Returns:
-            Figures worth recording, by name; none by default.
+            Metrics to record, by name; none by default.
         """
         return {}
 
 
 def raised(tensor: Tensor) -> Tensor:
-    """The tensor in float32 if it is of a half type; any other type, labels included, unchanged."""
+    """Half types converted to float32; any other type, including labels, unchanged."""
     return tensor.float() if tensor.dtype in (torch.float16, torch.bfloat16) else tensor
 
 
@@ -97,7 +96,7 @@ def _raised(value: Any) -> Any:
 
 
 def attached_zero(student: Float[Tensor, "..."]) -> Float[Tensor, ""]:
-    """A zero that hangs in the student's graph, so that `backward` works and gives zeros."""
+    """A zero attached to the student's graph, so that `backward` works and gives zeros."""
     # Multiplied before it is summed: the sum of a large map may overflow, and inf * 0 is NaN.
     return (student * 0).sum()
 
@@ -120,67 +119,65 @@ def check_pair(
         grid: both must have the same height and width.
 
     Raises:
-        ValueError: naming both shapes and the remedy.
+        ValueError: naming both sizes and the remedy.
     """
     here, there = tuple(student.shape), tuple(teacher.shape)
     if here[0] != there[0]:
         raise ValueError(
-            f"{name}: student {here} and teacher {there} hold different numbers of images; "
-            "run both networks on the same batch"
+            f"{name}: the student has {here[0]} images; expected the teacher's {there[0]}. "
+            "Run both networks on the same batch"
         )
     if channels and here[1] != there[1]:
         raise ValueError(
-            f"{name} compares channel with channel, but the student has {here[1]} and the teacher "
-            f"{there[1]}; project the student to {there[1]} channels first (a 1x1 convolution)"
+            f"{name}: the student has {here[1]} channels; expected the teacher's {there[1]}. "
+            "Project the student first (a 1x1 convolution)"
         )
     if grid and here[2:] != there[2:]:
         raise ValueError(
-            f"{name} compares cell with cell, but the student's grid is {here[2]}x{here[3]} and "
-            f"the teacher's {there[2]}x{there[3]}; resize one of them first"
+            f"{name}: the student's grid is {here[2]}x{here[3]}; expected the teacher's "
+            f"{there[2]}x{there[3]}. Resize one of them first"
         )
 
 
 def check_labels(
     name: str, student: Float[Tensor, "b c h w"], labels: Shaped[Tensor, "..."]
 ) -> None:
-    """Refuse labels that are not one map of integer ids an image.
+    """Refuse anything but one map of integer ids per image.
 
     Raises:
-        ValueError: naming what came and what was expected.
+        ValueError: naming the dtype and shape, and what was expected.
     """
     if labels.ndim != 3 or labels.shape[0] != student.shape[0] or labels.is_floating_point():
         raise ValueError(
-            f"{name} expects integer labels of shape ({student.shape[0]}, height, width), but got "
-            f"{labels.dtype} {tuple(labels.shape)}; give one map of class ids an image"
+            f"{name}: labels are {labels.dtype} of shape {tuple(labels.shape)}; expected integers "
+            f"of shape ({student.shape[0]}, height, width), one label map per image"
         )
 
 
 def alternatives(known: Iterable[str]) -> str:
-    """The names as they stand in a message: `a`, `a or b`, `a, b or c`."""
+    """The names as a message lists them: `a`, `a or b`, `a, b or c`."""
     *others, last = known
     return f"{', '.join(others)} or {last}" if others else last
 
 
-def chosen(name: str, option: str, value: str, known: Iterable[str]) -> str:
-    """Return `value` if it is one that the option of a loss can take.
+def one_of(name: str, option: str, value: str, known: Iterable[str]) -> str:
+    """Return `value` if the option of a loss allows it.
 
     Raises:
-        ValueError: listing the values that it can take.
+        ValueError: listing the allowed values.
     """
     known = list(known)
     if value not in known:
-        raise ValueError(f"{name} has no {option} '{value}'; choose one of: {', '.join(known)}")
+        raise ValueError(f"{name}: {option} is {value!r}; expected {alternatives(known)}")
     return value
 
 
 def positive(name: str, option: str, value: float | int) -> float:
-    """Return `value` as a float if it is above zero.
+    """Return `value` as a float if it is positive.
 
     Raises:
         ValueError: naming the loss, the option and the value.
     """
     if not value > 0:
-        raise ValueError(
-            f"{name}: {option} must be above 0, but is {value}; give a positive number"
-        )
+        raise ValueError(f"{name}: {option} is {value}; expected a positive number")
     return float(value)

@@ -1,4 +1,4 @@
-"""Channel-wise distillation (CWD): each channel looks where the teacher's looks."""
+"""Channel-wise distillation (CWD): each channel looks where the teacher's does."""
 
 import torch
 from jaxtyping import Float
@@ -13,9 +13,9 @@ _PUBLISHED_CLASSES = 19
 class ChannelwiseKD(Loss):
     """Kullback-Leibler divergence of each channel, read as a distribution over positions.
 
-    Shu et al., "Channel-wise Knowledge Distillation for Dense Prediction" (ICCV 2021), on
-    logits or on features. With φ = softmax(x / T) over the H·W positions of a channel, B images and
-    C channels:
+    Shu et al., "Channel-wise Knowledge Distillation for Dense Prediction" (ICCV 2021,
+    https://arxiv.org/abs/2011.13256), on logits or on features. With φ = softmax(x / T) over the
+    H·W positions of a channel, B images and C channels:
 
     | form | value |
     | --- | --- |
@@ -30,7 +30,7 @@ class ChannelwiseKD(Loss):
     rate constant; ours falls with the others).
 
     What we do differently: the published mean over channels makes the gradient at a pixel fall as
-    1/C, which halves the term's share of the task's gradient from 19 to 40 classes and all but
+    1/C. That halves the term's share of the task's gradient from 19 to 40 classes and all but
     removes it at 150. The default sums over channels and divides by a constant, the 19 classes of
     Cityscapes, for which the published weights (3 in the authors' code, 5 in mmrazor) were chosen;
     at 19 channels all forms are equal, so those weights carry over. Both sides are taken by
@@ -42,7 +42,7 @@ class ChannelwiseKD(Loss):
         form: `default`, `torchdistiller`, `mmrazor` or `cirkd`.
 
     Raises:
-        ValueError: for an unknown form or a temperature not above 0.
+        ValueError: for an unknown form or a temperature that is not positive.
     """
 
     matches_channels = True

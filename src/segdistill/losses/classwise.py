@@ -1,6 +1,6 @@
 """Labels on a feature grid, and what each class looks like there: counts, sums and mean features.
 
-Used by the losses that speak of classes. None of it loops over classes: the features are multiplied
+Used by the losses that compare classes. Nothing loops over classes: the features are multiplied
 once by the one-hot labels of the classes that occur in the batch.
 """
 
@@ -10,6 +10,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from segdistill.labels import IGNORED
+from segdistill.losses.base import alternatives
 
 
 def sample_labels(
@@ -32,7 +33,7 @@ def sample_labels(
         ValueError: for an unknown index.
     """
     if index not in _INDEX:
-        raise ValueError(f"labels have no index '{index}'; choose one of: {', '.join(_INDEX)}")
+        raise ValueError(f"index is {index!r}; expected {alternatives(_INDEX)}")
     row, column = (
         _INDEX[index](pixels, cells, labels.device)
         for pixels, cells in zip(labels.shape[1:], size, strict=True)
@@ -66,7 +67,7 @@ def class_tokens(
     labels: Int64[Tensor, "b h w"],
     classes: Int64[Tensor, " k"],
 ) -> tuple[Float[Tensor, "b k c"], Float[Tensor, "b k"]]:
-    """Mean feature of each class of an image, its token, and over how many positions it is taken.
+    """Mean feature of each class of an image, its token, and the number of positions behind it.
 
     The token of a class that the image does not show is zero, with a count of zero.
 
@@ -89,7 +90,7 @@ def _stride_index(pixels: int, cells: int, device: torch.device) -> Int64[Tensor
 
 
 def _stride(pixels: int, cells: int) -> int | None:
-    """The power of two that a network with odd kernels must have strode by; None where none fits.
+    """The power of two by which a network with odd kernels must have strided; None where none fits.
 
     Halving rounds up, or adds one cell where a pooling rounds up once more (512 -> 65).
     """

@@ -1,4 +1,4 @@
-"""Unit vectors with a finite gradient everywhere: the ground of losses that compare angles."""
+"""Unit vectors with a finite gradient everywhere: used by losses that compare angles."""
 
 import torch
 from jaxtyping import Float

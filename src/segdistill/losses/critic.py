@@ -1,4 +1,4 @@
-"""The critic of holistic distillation: one score for the class scores of a whole image."""
+"""The critic of holistic distillation: it scores the logits of a whole image."""
 
 from itertools import pairwise
 
@@ -13,23 +13,24 @@ _ATTENTIVE = (256, 512)
 _LAST_KERNEL = 4
 _IMAGE_CHANNELS = 3
 LEAST_SIDE = 8
-"""The critic halves its input at least three times; what is smaller leaves nothing to score."""
+"""The critic halves its input at least three times; a smaller map leaves nothing to score."""
 
 
 class Critic(nn.Module):
-    """Scores maps of logits: high for those that it takes for the teacher's.
+    """Scores maps of logits: high for those it takes for the teacher's.
 
     The network of Liu et al., "Structured Knowledge Distillation for Semantic Segmentation" (CVPR
-    2019), after Zhang et al., "Self-Attention Generative Adversarial Networks" (ICML 2019): four 4x4
-    convolutions of stride 2 with spectral normalisation and leaky ReLU (0.1), self-attention after
-    the third and the fourth, and a last convolution without padding to one channel. On the 65x65
-    logits of a 512x512 crop it is the released one: the last kernel is 4x4 and covers all of the
-    4x4 that are left (3,191,721 trainable parameters at 19 classes with batch normalisation).
+    2019, https://arxiv.org/abs/1903.04197), after Zhang et al., "Self-Attention Generative
+    Adversarial Networks" (ICML 2019, https://arxiv.org/abs/1805.08318): four 4x4 convolutions of
+    stride 2 with spectral normalisation and leaky ReLU (0.1), self-attention after the third and
+    the fourth, and a last convolution without padding to one channel. On the 65x65 logits of a
+    512x512 crop it is the released one: the last kernel is 4x4 and covers all of the 4x4 that are
+    left (3,191,721 trainable parameters at 19 classes with batch normalisation).
 
-    On larger maps, which the released code cannot read but CIRKD's can, the last kernel gives several
-    patch scores, for the loss to average. Where less than 4 cells are left in a direction, the
-    kernel is cut to them (ours). With a side under 16 the fourth convolution and its attention are left
-    out, as the released code leaves them out of all but 65x65. Sides under 8 are refused.
+    On larger maps, which the released code cannot read but CIRKD's can, the last kernel gives
+    several patch scores, for the loss to average. Where fewer than 4 cells are left in a direction,
+    the kernel is cut to them (ours). With a side under 16 the fourth convolution and its attention
+    are left out, as the released code leaves them out of all but 65x65. Sides under 8 are refused.
 
     Spectral normalisation runs one power iteration in each forward pass in `train` mode, as the
     released one does in any mode, and starts from 15 at its making, where the released one starts
@@ -52,8 +53,8 @@ class Critic(nn.Module):
         super().__init__()
         if min(size) < LEAST_SIDE:
             raise ValueError(
-                f"the critic of holistic needs logits of {LEAST_SIDE}x{LEAST_SIDE} or more, but they "
-                f"are {size[0]}x{size[1]}; take larger crops (train.crop) or leave the term out (weight 0)"
+                f"holistic: the logits are {size[0]}x{size[1]}; the critic expects at least "
+                f"{LEAST_SIDE}x{LEAST_SIDE}. Use larger crops (train.crop) or drop the term (weight 0)"
             )
         self.normalise: nn.Module = nn.BatchNorm2d(channels) if batch_norm else nn.Softmax(1)
         self.conditional = conditional
@@ -82,8 +83,8 @@ class Critic(nn.Module):
             assert images is not None
             if images.shape[1] != _IMAGE_CHANNELS:
                 raise ValueError(
-                    f"the critic of holistic reads RGB beside the logits, came {images.shape[1]} channels: "
-                    "set terms.holistic.options.conditional to false"
+                    f"holistic: the images have {images.shape[1]} channels; the conditional critic "
+                    "expects RGB. Set terms.holistic.options.conditional to false"
                 )
             size = logits.shape[2:]
             small = F.interpolate(images.to(weight), size, mode="bilinear", antialias=True)
@@ -93,10 +94,11 @@ class Critic(nn.Module):
 
 
 class SelfAttention(nn.Module):
-    """Adds to each position what resembles it anywhere on the map, through a gate that starts at 0.
+    """Adds to each position what resembles it anywhere on the map, through a gate initialised to 0.
 
-    Zhang et al., "Self-Attention Generative Adversarial Networks" (ICML 2019): x + γ·V·softmax(QᵀK)
-    over the positions; queries and keys have an eighth of the channels and are not scaled.
+    Zhang et al., "Self-Attention Generative Adversarial Networks" (ICML 2019,
+    https://arxiv.org/abs/1805.08318): x + γ·V·softmax(QᵀK) over the positions; queries and keys
+    have an eighth of the channels and are not scaled.
     """
 
     def __init__(self, channels: int) -> None:

@@ -14,9 +14,9 @@ from segdistill.losses.cosine import unit_vectors
 class CorrelationKD(Loss):
     """One minus the Pearson correlation of the class probabilities, by pixel and by class.
 
-    Huang et al., "Knowledge Distillation from A Stronger Teacher" (NeurIPS 2022). With p =
-    softmax(z / T), all B·H·W positions of the batch are the rows of one matrix of K columns, as in
-    the authors' segmentation code:
+    Huang et al., "Knowledge Distillation from A Stronger Teacher" (NeurIPS 2022,
+    https://arxiv.org/abs/2205.10536). With p = softmax(z / T), all B·H·W positions of the batch are
+    the rows of one matrix of K columns, as in the authors' segmentation code:
 
     - *inter-class*: each row, the K probabilities of one position, is correlated with the
       teacher's; mean over the rows;
@@ -25,8 +25,8 @@ class CorrelationKD(Loss):
 
     The loss is T² · (beta · (1 - inter) + gamma · (1 - intra)), each bracket in 0..2. Every
     position counts, labelled or not. Correlations are means already: the value depends on neither
-    batch size, resolution nor number of classes, and the published weights, beta = gamma = 1 at
-    T = 1, carry over. The segmentation code has no temperature; T² is from the one for images.
+    batch size, resolution nor number of classes, and the published weights, beta = gamma = 1 at T =
+    1, carry over. The segmentation code has no temperature; T² is from the classification code.
 
     | form | correlation | mean over |
     | --- | --- | --- |
@@ -45,7 +45,7 @@ class CorrelationKD(Loss):
         form: `default` or `dist`.
 
     Raises:
-        ValueError: for an unknown form, a temperature not above 0 or a factor below 0.
+        ValueError: for an unknown form, a temperature that is not positive or a factor below 0.
     """
 
     matches_channels = True
@@ -79,7 +79,7 @@ class CorrelationKD(Loss):
 def probability_rows(
     logits: Float[Tensor, "b k h w"], temperature: float
 ) -> Float[Tensor, "rows k"]:
-    """The class probabilities of every position of the batch, a row each."""
+    """The class probabilities of every position of the batch, one row each."""
     return F.softmax(logits / temperature, 1).permute(0, 2, 3, 1).flatten(0, 2)
 
 
@@ -111,7 +111,5 @@ def _deviations(rows: Float[Tensor, "r c"]) -> Float[Tensor, "r c"]:
 
 def _not_negative(option: str, value: float | int) -> float:
     if not value >= 0:
-        raise ValueError(
-            f"dist: {option} must be 0 or more, but is {value}; give 0 to leave it out"
-        )
+        raise ValueError(f"dist: {option} is {value}; expected 0 (off) or a positive number")
     return float(value)

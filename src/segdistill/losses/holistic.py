@@ -9,7 +9,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from segdistill.losses.adversary import Adversary
-from segdistill.losses.base import Loss, check_pair, chosen, positive
+from segdistill.losses.base import Loss, check_pair, one_of, positive
 from segdistill.losses.critic import Critic
 
 _PENALTY = 10.0
@@ -37,18 +37,20 @@ class HolisticKD(Loss):
     """The critic's verdict on the student: minus the mean score of its logits.
 
     The holistic term of Liu et al., "Structured Knowledge Distillation for Semantic Segmentation"
-    (CVPR 2019). A critic D, trained beside the student, scores whole maps of logits, high for the
-    teacher's and low for the student's, and the student is drawn to high scores:
+    (CVPR 2019, https://arxiv.org/abs/1903.04197). A critic D, trained alongside the student, scores
+    whole maps of logits, high for the teacher's and low for the student's, and the student seeks
+    high scores:
 
         student   -mean D(S)
         critic    -mean D(T) + mean D(S) + 10 · mean over images of (‖∇D(x)‖₂ - 1)²         (wgan)
                   mean max(0, 1 - D(T)) + mean max(0, 1 + D(S))                            (hinge)
 
-    with x = α T + (1 - α) S, one α of 0..1 an image (WGAN-GP: Gulrajani et al., NIPS 2017; hinge:
-    SAGAN, Zhang et al., ICML 2019). A value says nothing by itself: it may be negative, and falls
-    as the student's scores rise.
+    with x = α T + (1 - α) S, one α in 0..1 per image (WGAN-GP: Gulrajani et al., NIPS 2017,
+    https://arxiv.org/abs/1704.00028; hinge: SAGAN, Zhang et al., ICML 2019,
+    https://arxiv.org/abs/1805.08318). The value alone is not informative: it may be negative, and
+    falls as the student's scores rise.
 
-    | form | objective | optimiser (4e-4) | schedule | critic's weight | critic reads |
+    | form | objective | optimizer (4e-4) | schedule | critic's weight | critic reads |
     | --- | --- | --- | --- | --- | --- |
     | `default` | hinge | Adam | poly | 1 | class probabilities |
     | `skd` | wgan | SGD | poly | 0.1 | logits, batch-normalised |
@@ -64,24 +66,24 @@ class HolisticKD(Loss):
     added to a pixel's logits does not change it, and no image's score depends on the others of its
     batch, as it does under batch normalisation. The published forms normalise over the images of
     one process, where CIRKD synchronises. Where a map gives several patch scores (the critic says
-    when), means and hinge are over all of them, as in CIRKD's code, and the penalty takes the slope
-    of an image's mean, of which SKD's and IFVD's codes, at one patch, say nothing.
+    when), means and hinge are over all of them, as in CIRKD's code, and the penalty uses the slope
+    of an image's mean, a case that SKD's and IFVD's codes, with one patch, leave open.
 
     Args:
         form: `default`, `skd`, `ifvd` or `cirkd`.
-        objective: `wgan` (with the penalty) or `hinge`; None: as the form says.
-        conditional: the critic reads the image, too, resized to the logits' grid and concatenated
-            to them, as SKD's first release had it (which reads probabilities, as `default` does).
-        optimizer: of the critic, `sgd` or `adam`; None: as the form says.
+        objective: `wgan` (with the penalty) or `hinge`; None: that of the form.
+        conditional: the critic also reads the image, resized to the logits' grid and concatenated
+            to them, as in SKD's first release (which reads probabilities, as `default` does).
+        optimizer: of the critic, `sgd` or `adam`; None: that of the form.
         lr: the critic's learning rate.
-        schedule: `poly` or `constant`; None: as the form says.
-        critic_weight: factor of the critic's loss; None: as the form says.
-        seed: of the critic's start. Torch's global generator is not moved by it; the penalty draws
-            its α from there.
+        schedule: `poly` or `constant`; None: that of the form.
+        critic_weight: factor of the critic's loss; None: that of the form.
+        seed: of the critic's initial weights. It does not advance torch's global generator, from
+            which the penalty draws its α.
 
     Raises:
-        ValueError: for an unknown form, objective, optimizer or schedule, or a rate or weight not
-            above 0; from `build` for logits under 8x8.
+        ValueError: for an unknown form, objective, optimizer or schedule, or a rate or weight that
+            is not positive; from `build` for logits under 8x8.
     """
 
     matches_channels = True
@@ -103,9 +105,9 @@ class HolisticKD(Loss):
         given = _FORMS[form]
         weight = given.critic_weight if critic_weight is None else critic_weight
         self.setting = _Setting(
-            chosen("holistic", "objective", objective or given.objective, _OBJECTIVES),
-            chosen("holistic", "optimizer", optimizer or given.optimizer, ["sgd", "adam"]),
-            chosen("holistic", "schedule", schedule or given.schedule, ["poly", "constant"]),
+            one_of("holistic", "objective", objective or given.objective, _OBJECTIVES),
+            one_of("holistic", "optimizer", optimizer or given.optimizer, ["sgd", "adam"]),
+            one_of("holistic", "schedule", schedule or given.schedule, ["poly", "constant"]),
             given.batch_norm,
             positive("holistic", "critic_weight", weight),
         )
@@ -132,14 +134,16 @@ class HolisticKD(Loss):
         teacher: Float[Tensor, "bt ct ht wt"],
         images: Float[Tensor, "b ci hi wi"] | None = None,
     ) -> Float[Tensor, ""]:
-        """The student's loss; the teacher's logits are the critic's matter alone."""
+        """The student's loss; only the critic's own step reads the teacher's logits."""
         check_pair("holistic", student, teacher, channels=True, grid=True)
         if self.adversary is None:
             raise ValueError(
-                "holistic has no critic yet; call build(student_shape, teacher_shape) first"
+                "holistic: there is no critic yet; call build(student_shape, teacher_shape) first"
             )
         if self.conditional and images is None:
-            raise ValueError("holistic with conditional=True reads the images; hand them in")
+            raise ValueError(
+                "holistic: images is None; with conditional=True the critic expects the batch's images"
+            )
         verdict: Tensor = self.adversary.critic(student, images).mean()
         return -verdict
 
@@ -194,7 +198,7 @@ def gradient_penalty(
     """Mean over images of (‖∇ score‖₂ - 1)² at points drawn between the two maps.
 
     Args:
-        score: gives one number an image.
+        score: gives one number per image.
         student: maps at one end.
         teacher: maps at the other.
     """

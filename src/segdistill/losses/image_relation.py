@@ -14,11 +14,11 @@ class ImageRelation(Loss):
     """KL divergence of the similarities of each position to the positions of each image.
 
     Yang et al., "Cross-Image Relational Knowledge Distillation for Semantic Segmentation" (CVPR
-    2022), the mini-batch part; its memory banks are not included. For all ordered
-    pairs of images (i, j) of the batch, i = j included, S = F_i F_jᵀ holds the cosines of M
-    positions each; a row of softmax(S / T) says which positions of image j one of image i
-    resembles. The loss is the mean over the B² pairs and M rows of KL(teacher ‖ student), without
-    T². Relations are compared, so the widths of the networks may differ. A single image is
+    2022, https://arxiv.org/abs/2204.06986), the mini-batch part; its memory banks are not included.
+    For all ordered pairs of images (i, j) of the batch, i = j included, S = F_i F_jᵀ holds the
+    cosines of M positions each; a row of softmax(S / T) says which positions of image j one of
+    image i resembles. The loss is the mean over the B² pairs and M rows of KL(teacher ‖ student),
+    without T². Relations are compared, so the networks' widths may differ. A single image is
     compared with itself; over several processes a batch is that of one process, as released.
 
     | form | positions |
@@ -29,15 +29,15 @@ class ImageRelation(Loss):
     The reductions agree and neither grows with batch, resolution or channels, so the published
     weight of 1 carries over. The default's (B·M)² cosines are bounded whatever the resolution: 4.2
     million at 8 images and 16 nodes. CIRKD's form holds (B·H·W)² of them, several times over for
-    the gradient: at 64x128 cells and two images 268 million, 1 GB a copy.
+    the gradient: at 64x128 cells and two images 268 million, 1 GB per copy.
 
     Args:
         temperature: T, of the rows' softmax; CIRKD's scripts use 0.1.
         form: `default` or `cirkd`.
-        nodes: most nodes a side, of the default form.
+        nodes: maximum number of nodes per side, default form only.
 
     Raises:
-        ValueError: for an unknown form, or temperature or nodes not above 0.
+        ValueError: for an unknown form, or a temperature or nodes that are not positive.
     """
 
     matches_grid = True

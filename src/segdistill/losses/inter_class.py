@@ -6,7 +6,7 @@ import torch
 from jaxtyping import Bool, Float, Int64
 from torch import Tensor
 
-from segdistill.losses.base import Loss, check_labels, check_pair, chosen
+from segdistill.losses.base import Loss, check_labels, check_pair, one_of
 from segdistill.losses.classwise import class_tokens, present_classes, sample_labels
 
 logger = logging.getLogger(__name__)
@@ -17,12 +17,12 @@ _FORMS = {"default": ("relative", "sqrt", 4), "paper": ("euclidean", "uniform", 
 class InterClassDistance(Loss):
     """Squared difference between the two networks' distances between the classes of an image.
 
-    Zhang et al., "Distilling Inter-Class Distance for Semantic Segmentation" (IJCAI 2022), eq. 2-3.
-    The nodes of a graph are the classes present in an image; a node's token μ is the mean feature
-    of its pixels *by label*; the edge e_ij = ‖μ_i - μ_j‖ is the Euclidean distance of two tokens;
-    the loss compares the teacher's edges with the student's. Distances are numbers, so the
-    networks' widths and grids may differ. An image with fewer than two classes has no edge and does
-    not count.
+    Zhang et al., "Distilling Inter-Class Distance for Semantic Segmentation" (IJCAI 2022,
+    https://arxiv.org/abs/2205.03650), eq. 2-3. The nodes of a graph are the classes present in an
+    image; a node's token μ is the mean feature of its pixels *by label*; the edge e_ij = ‖μ_i -
+    μ_j‖ is the Euclidean distance of two tokens; the loss compares the teacher's edges with the
+    student's. Distances are numbers, so the networks' widths and grids may differ. An image with
+    fewer than two classes has no edge and does not count.
 
     The text gives the nodes and edges in words; normalisation and reduction are not in it, and no
     code was released. `paper` is the plainest reading; `default` is what we recommend:
@@ -35,25 +35,25 @@ class InterClassDistance(Loss):
 
     Both take the (weighted) mean over the pairs i < j of an image, then the mean over the images
     that have an edge. Why the default differs: edges grow as the square root of the width, so a
-    student of 128 channels under a teacher of 512 is mostly told to double its features; divided by
-    their mean (the student's own, with its gradient) they say relations only, and the loss does not
-    change when the student's features are scaled. The mean is of the *batch*: a mean per image
-    would make the one edge of a two-class image 1 by definition and its gradient zero. Tokens of
-    one to three positions hold most of the gradient and of the noise, hence the weights and the
-    least number. Under several processes the batch is each process's own.
+    student of 128 channels under a teacher of 512 is mostly taught to double its features; divided
+    by their mean (the student's own, with its gradient) they express only relations, and the loss
+    does not change when the student's features are scaled. The mean is of the *batch*: a mean per
+    image would make the one edge of a two-class image 1 by definition and its gradient zero. Tokens
+    of one to three positions carry most of the gradient and of the noise, hence the weights and the
+    minimum. With several processes, each uses its own batch.
 
     Args:
-        form: `default` or `paper`; sets the four options below, each of which may be given as
-            well.
+        form: `default` or `paper`; sets the four options below, each of which can be set
+            separately.
         distance: `relative` (divided by the batch's mean edge) or `euclidean`.
         edge_weight: `sqrt` or `uniform`.
         min_pixels: positions of the feature grid that a token needs to count.
         ordered: mean over all ordered pairs, i = j included, as SKD's pair-wise loss is reduced:
             with uniform weights the value is (k - 1) / k times that over i < j, for k classes.
             False in both forms.
-        num_classes: classes of the task, if known; only read to warn of two classes under
-            `relative`, where one edge an image is left and only its differences between images
-            teach anything.
+        num_classes: classes of the task, if known; only used to warn of two classes under
+            `relative`, where a single edge per image is left and only its variation between
+            images can be taught.
 
     Raises:
         ValueError: for an unknown form or option value.
@@ -72,17 +72,17 @@ class InterClassDistance(Loss):
     ) -> None:
         super().__init__(form)
         preset = _FORMS[form]
-        self.distance = chosen(
+        self.distance = one_of(
             "inter_class", "distance", distance or preset[0], ["relative", "euclidean"]
         )
-        self.edge_weight = chosen(
+        self.edge_weight = one_of(
             "inter_class", "edge_weight", edge_weight or preset[1], ["sqrt", "uniform"]
         )
         self.min_pixels = preset[2] if min_pixels is None else min_pixels
         if self.min_pixels < 1:
             raise ValueError(
-                f"inter_class: min_pixels must be at least 1, but is {self.min_pixels}; "
-                "a token is the mean over at least one position"
+                f"inter_class: min_pixels is {self.min_pixels}; expected 1 or more, since a token is "
+                "a mean over positions"
             )
         self.ordered = ordered
         self.num_classes = num_classes
@@ -90,9 +90,9 @@ class InterClassDistance(Loss):
     def build(self, student_shape: torch.Size, teacher_shape: torch.Size | None) -> None:
         if self.num_classes == 2 and self.distance == "relative":
             logger.warning(
-                "inter_class: with two classes an image has one distance, and divided by the "
-                "batch's mean only its differences between images are taught (nothing in a batch "
-                "of one); distance=euclidean teaches the distance itself"
+                "inter_class: with two classes an image has a single distance; divided by the "
+                "batch mean, only its variation between images is taught (nothing at batch size 1). "
+                "Use distance=euclidean to teach the distance itself"
             )
 
     def forward(

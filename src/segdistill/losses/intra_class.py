@@ -12,11 +12,12 @@ from segdistill.losses.cosine import unit_vectors
 class IntraClassVariation(Loss):
     """Mean squared difference between the cosines of each pixel with the centre of its class.
 
-    Wang et al., "Intra-class Feature Variation Distillation for Semantic Segmentation" (ECCV
-    2020). The centre of a class is the mean feature of its pixels, by label and in each image;
-    the variation map holds, at each pixel, the cosine of its feature and its class's centre; the
-    loss compares the two networks' maps, in 0..4. Gradient passes through the student's centres,
-    too. Cosines are numbers, so the networks' widths may differ.
+    Wang et al., "Intra-class Feature Variation Distillation for Semantic Segmentation" (ECCV 2020,
+    https://www.ecva.net/papers/eccv_2020/papers_ECCV/papers/123520341.pdf). The centre of a class
+    is the mean feature of its pixels, by label and in each image; the variation map holds, at each
+    pixel, the cosine of its feature and its class's centre; the loss compares the two networks'
+    maps, in 0..4. Gradient also passes through the student's centres. Cosines are numbers, so the
+    networks' widths may differ.
 
     | form | mean over | labels read at | centre |
     | --- | --- | --- | --- |

@@ -12,10 +12,10 @@ from segdistill.losses.cosine import unit_vectors
 class PairwiseKD(Loss):
     """Mean squared difference between the cosine affinities of pooled regions.
 
-    Liu et al., "Structured Knowledge Distillation for Semantic Segmentation" (CVPR 2019): a map is
-    pooled to M nodes, A_ij is the cosine of nodes i and j of an image, and the loss is Σ (A_teacher
-    - A_student)² / (B·M²): the mean over images and ordered pairs, in 0..4. Relations are compared,
-    so the widths of the two networks may differ.
+    Liu et al., "Structured Knowledge Distillation for Semantic Segmentation" (CVPR 2019,
+    https://arxiv.org/abs/1903.04197): a map is pooled to M nodes, A_ij is the cosine of nodes i and
+    j of an image, and the loss is Σ (A_teacher - A_student)² / (B·M²): the mean over images and
+    ordered pairs, in 0..4. Relations are compared, so the networks' widths may differ.
 
     | form | nodes | gradient |
     | --- | --- | --- |
@@ -23,19 +23,19 @@ class PairwiseKD(Loss):
     | `skd` | maxima over windows of `int(side * scale)`, last cut | norms constant, + 1e-8 |
     | `cirkd` | maxima over 2x2 windows, last cut | of the true cosine |
 
-    The default's memory is bounded whatever the resolution (M² ≤ 65,536 numbers an image at 16),
+    The default's memory is bounded whatever the resolution (M² ≤ 65,536 numbers per image at 16),
     which is not so in CIRKD's form, whose nodes grow with the map. SKD's scale of 0.5 gives 3x3
-    nodes at 65x65; where its window would be 0 wide, at which the released code stops, ours is 1.
+    nodes at 65x65; where its window would be 0 wide, which crashes the released code, ours is 1.
     The reductions agree; averages and maxima do not, so a published weight carries over in size
     only.
 
     Args:
         form: `default`, `skd` or `cirkd`.
-        nodes: most nodes a side, of the default form.
+        nodes: maximum number of nodes per side, default form only.
         scale: window of SKD's form as a share of the map's side.
 
     Raises:
-        ValueError: for an unknown form, or nodes or scale not above 0.
+        ValueError: for an unknown form, or nodes or a scale that are not positive.
     """
 
     matches_grid = True

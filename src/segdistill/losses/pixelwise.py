@@ -12,10 +12,11 @@ from segdistill.losses.base import Loss, check_pair, positive
 class PixelwiseKD(Loss):
     """Kullback-Leibler divergence of each pixel's class probabilities from the teacher's.
 
-    Hinton et al., "Distilling the Knowledge in a Neural Network" (2015), applied to each pixel as
-    the pixel-wise term of Liu et al., "Structured Knowledge Distillation for Semantic Segmentation"
-    (CVPR 2019). It compares raw logits on their own grid and counts every pixel, labelled or not,
-    as all released codes do.
+    Hinton et al., "Distilling the Knowledge in a Neural Network" (2015,
+    https://arxiv.org/abs/1503.02531), applied to each pixel as in the pixel-wise term of Liu et
+    al., "Structured Knowledge Distillation for Semantic Segmentation" (CVPR 2019,
+    https://arxiv.org/abs/1903.04197). It compares raw logits on their own grid and counts every
+    pixel, labelled or not, as all released codes do.
 
     With p = softmax(z / T) over the K classes, B images and H·W positions:
 
@@ -36,8 +37,8 @@ class PixelwiseKD(Loss):
         form: `default`, `skd`, `ifvd` or `cirkd`.
 
     Raises:
-        ValueError: for an unknown form, a temperature not above 0, or `form="skd"` at another
-            temperature than 1.
+        ValueError: for an unknown form, a temperature that is not positive, or `form="skd"` with a
+            temperature other than 1.
     """
 
     matches_channels = True
@@ -49,8 +50,8 @@ class PixelwiseKD(Loss):
         self.temperature = positive("pixelwise", "temperature", temperature)
         if form == "skd" and temperature != 1:
             raise ValueError(
-                f"pixelwise: temperature={temperature} contradicts form='skd', which has none; "
-                "leave the temperature out or take form='default'"
+                f"pixelwise: temperature is {temperature}; expected 1, as form='skd' has none. "
+                "Leave the temperature out, or use form='default'"
             )
 
     def forward(

@@ -1,4 +1,4 @@
-"""Position information distillation (PIDM): features tell the place as the teacher's do."""
+"""Position information distillation (PIDM): features encode position as the teacher's do."""
 
 import logging
 from collections.abc import Sequence
@@ -7,7 +7,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from segdistill.losses.base import Loss, attached_zero, check_pair, chosen, raised
+from segdistill.losses.base import Loss, attached_zero, check_pair, one_of, raised
 from segdistill.losses.readout import Readout, chance_error, fit_readout, new_readout, ramps, score
 from segdistill.losses.ridge import RidgeMap
 
@@ -22,16 +22,17 @@ _LEAST_HEADROOM = 0.05
 class PositionInformation(Loss):
     """Mean squared difference between the coordinate masks that one readout sees in both networks.
 
-    Zhang et al., "Distilling Inter-Class Distance for Semantic Segmentation" (IJCAI 2022), eq. 4-5,
-    after Islam et al., "How Much Position Information Do Convolutional Neural Networks Encode?"
-    (ICLR 2020). A position network, trained beforehand and frozen, turns a feature map into two
-    masks in 0..1, abscissa (x) and ordinate (y); student and teacher pass through the *same*
-    network, and the masks are compared. The readout is Islam's: a 3x3 convolution without padding
-    (zeros at the border would draw the place by themselves), batch normalisation, sigmoid.
-    `prepare` fits it on the teacher's features against the ramps (i + 1) / (h - 1) of the inner
-    cells i = 0 .. h - 3, in the frame of the crop, then freezes it. The value is the mean over
-    images, both masks and all inner cells: eq. 5 read as squared Euclidean distance of columns
-    (rows), divided by the number of cells.
+    Zhang et al., "Distilling Inter-Class Distance for Semantic Segmentation" (IJCAI 2022,
+    https://arxiv.org/abs/2205.03650), eq. 4-5, after Islam et al., "How Much Position Information
+    Do Convolutional Neural Networks Encode?" (ICLR 2020, https://arxiv.org/abs/2001.08248). A
+    position network, trained beforehand and frozen, turns a feature map into two masks in 0..1,
+    abscissa (x) and ordinate (y); student and teacher pass through the *same* network, and the
+    masks are compared. The readout is Islam's: a 3x3 convolution without padding (zeros at the
+    border would reveal the position by themselves), batch normalisation, sigmoid. `prepare` fits it
+    on the teacher's features against the ramps (i + 1) / (h - 1) of the inner cells i = 0 .. h - 3,
+    in the frame of the crop, then freezes it. The value is the mean over images, both masks and all
+    inner cells: eq. 5 read as squared Euclidean distance of columns (rows), divided by the number
+    of cells.
 
     No code was released and the text does not say how a student of another width enters "this
     network":
@@ -43,27 +44,27 @@ class PositionInformation(Loss):
     | `logits` | nothing: both networks are read at their logits, standardised over the classes |
 
     The readout's kernel has full row rank, so a *free* map in front of it can stand for any kernel:
-    it absorbs most of the term, and only what the features already tell linearly is asked of the
-    student. The A of `fit` is not trained by the optimiser and knows nothing of the masks: it is
+    it absorbs most of the term, which then asks only for what the student's features already encode
+    linearly. The A of `fit` is not trained by the optimizer and does not depend on the masks: it is
     the ridge regression of teacher on student features from running second moments E[s sᵀ], E[t
     sᵀ], solved in closed form at each step, before that step's features enter the moments. Gradient
-    reaches the student's features alone. The moments are buffers, so a resumed run goes on from the
+    reaches only the student's features. The moments are buffers, so a resumed run goes on from the
     same map, and processes whose buffers are synchronised share it.
 
     `target="ramp"` is the control: no teacher; a readout trained with the student regresses the
-    ramps themselves. A gain of the distilled term over this one is the teacher's doing.
+    ramps themselves. A gain of the distilled term over this one is due to the teacher.
 
     Maps under 3x3 have no inner cell: the loss is zero.
 
     Args:
         form: `default` (align `fit`) or `paper` (align `free`).
-        align: `fit`, `free` or `logits`; None: as the form says.
+        align: `fit`, `free` or `logits`; None: that of the form.
         target: `teacher` or `ramp`.
-        steps: steps of Adam that fit the readout.
-        momentum: share of the running moments that each step renews.
-        ridge: regularisation of A, as a share of the student's mean square feature.
-        seed: of the readout's start and of its order of batches. Torch's global generator is
-            neither read nor moved.
+        steps: Adam steps that fit the readout.
+        momentum: fraction of the running moments replaced at each step.
+        ridge: regularisation of A, as a fraction of the student's mean square feature.
+        seed: of the readout's initial weights and of its order of batches. Torch's global
+            generator is neither read nor advanced.
 
     Raises:
         ValueError: for an unknown form, align or target.
@@ -86,8 +87,8 @@ class PositionInformation(Loss):
         seed: int = 0,
     ) -> None:
         super().__init__(form)
-        self.align = chosen("position", "align", align or _FORMS[form], ["fit", "free", "logits"])
-        self.target = chosen("position", "target", target, ["teacher", "ramp"])
+        self.align = one_of("position", "align", align or _FORMS[form], ["fit", "free", "logits"])
+        self.target = one_of("position", "target", target, ["teacher", "ramp"])
         self.steps, self.momentum, self.ridge, self.seed = steps, momentum, ridge, seed
         self.readout: Readout | None = None
         self.adapter: nn.Conv2d | RidgeMap | None = None
@@ -96,7 +97,7 @@ class PositionInformation(Loss):
 
     @property
     def wants_preparation(self) -> bool:
-        """Whether there is a readout to fit before the first step: not where it is trained on the way."""
+        """Whether there is a readout to fit before the first step: not where it is trained with the student."""
         return self.target == "teacher"
 
     def build(self, student_shape: torch.Size, teacher_shape: torch.Size | None) -> None:
@@ -106,15 +107,14 @@ class PositionInformation(Loss):
             return
         if teacher_shape is None:
             raise ValueError(
-                "position needs a teacher, but there is none; give one or take target=ramp"
+                "position: the teacher is missing; expected one. Add a teacher, or set target=ramp"
             )
         teacher_width = teacher_shape[1]
         self.readout = new_readout(teacher_width, self.seed).eval().requires_grad_(False)
         if self.align == "logits" and width != teacher_width:
             raise ValueError(
-                "position with align=logits reads both networks at their logits, but the student "
-                f"has {width} channels and the teacher {teacher_width}; tap the logits or take "
-                "align=fit"
+                f"position: with align=logits the student has {width} channels; expected the "
+                f"teacher's {teacher_width}. Tap the logits, or use align=fit"
             )
         if self.align == "free":
             self.adapter = _new_adapter(width, teacher_width, self.seed)
@@ -123,12 +123,13 @@ class PositionInformation(Loss):
 
     @torch.no_grad()
     def prepare(self, batches: Sequence[tuple[Tensor, Tensor | None]]) -> dict[str, float]:
-        """Fit the readout to the teacher's features, freeze it, and measure what there is to teach.
+        """Fit the readout to the teacher's features, freeze it, and measure how much there is to teach.
 
         The last quarter of the batches is held out. R² of an axis is 1 - (squared error / variance
-        of the ramp) of the fitted readout there: 1 where the place can be read off, 0 at chance.
-        The student's R² is that of a readout of its own, fitted on its features in the same way, so
-        that the two differ by the features alone; the headroom is the teacher's less the student's.
+        of the ramp) of the fitted readout there: 1 where the position can be read exactly, 0 at
+        chance. The student's R² is that of a readout of its own, fitted on its features in the same
+        way, so that the two differ only in the features; the headroom is the teacher's less the
+        student's.
 
         Args:
             batches: (student, teacher) tensors of the tap.
@@ -191,7 +192,7 @@ class PositionInformation(Loss):
             return mask_difference(readout(student), ramps(student), self.axes)
         if teacher is None:
             raise ValueError(
-                "position compares with a teacher, but got none; hand one in or take target=ramp"
+                "position: teacher is None; expected the teacher's tensor. Pass it, or set target=ramp"
             )
         check_pair("position", student, teacher, grid=True)
         self._check_prepared()
@@ -222,7 +223,7 @@ class PositionInformation(Loss):
         """
         readout = self._built()
         sides = ["student", "teacher"] if self.target == "teacher" else ["student"]
-        chosen("position", "side", side, sides)
+        one_of("position", "side", side, sides)
         with torch.autocast(features.device.type, enabled=False):
             seen = raised(features)
             if self.target == "teacher":
@@ -244,15 +245,15 @@ class PositionInformation(Loss):
     def _built(self) -> Readout:
         if self.readout is None:
             raise ValueError(
-                "position has no readout yet; call build(student_shape, teacher_shape) first"
+                "position: there is no readout yet; call build(student_shape, teacher_shape) first"
             )
         return self.readout
 
     def _check_prepared(self) -> None:
         if not self.prepared:
             raise ValueError(
-                "position's readout is not fitted yet; call prepare(batches) with (student, "
-                "teacher) tensors of training crops first, or load the state of a prepared run"
+                "position: the readout is not fitted yet; call prepare(batches) first with (student, "
+                "teacher) tensors of training crops, or load the state of a prepared run"
             )
 
 
@@ -261,15 +262,15 @@ def mask_difference(
     target: Float[Tensor, "#b 2 h w"],
     axes: Float[Tensor, "2"],
 ) -> Float[Tensor, ""]:
-    """Mean squared difference of both masks; an axis that is switched off (0) counts as zero."""
+    """Mean squared difference of both masks; a disabled axis (0) counts as zero."""
     return ((student - target) ** 2).mean((0, 2, 3)) @ axes.to(student) / 2
 
 
 def standardised(logits: Float[Tensor, "b k h w"]) -> Float[Tensor, "b k h w"]:
     """Logits less their mean over the classes, over their standard deviation, at each position.
 
-    Softmax ignores a common shift, so raw logits would leave a free channel in which to store the
-    place.
+    Softmax ignores a common shift, so raw logits would leave a free channel that could store the
+    position.
     """
     centred = logits - logits.mean(1, keepdim=True)
     spread: Tensor = (centred.square().mean(1, keepdim=True) + 1e-5).rsqrt()
@@ -277,7 +278,7 @@ def standardised(logits: Float[Tensor, "b k h w"]) -> Float[Tensor, "b k h w"]:
 
 
 def _new_adapter(width: int, teacher_width: int, seed: int) -> nn.Conv2d:
-    # Made without numbers: torch's own initialisation would draw from the global generator.
+    # Created without values: torch's own initialisation would draw from the global generator.
     adapter = nn.Conv2d(width, teacher_width, 1, bias=False, device="meta").to_empty(device="cpu")
     generator = torch.Generator().manual_seed(seed)
     nn.init.kaiming_uniform_(adapter.weight, a=5**0.5, generator=generator)
@@ -288,14 +289,14 @@ def _checked(batches: Sequence[tuple[Tensor, Tensor | None]]) -> list[tuple[Tens
     pairs = [(student, teacher) for student, teacher in batches if teacher is not None]
     if not pairs:
         raise ValueError(
-            "position.prepare got no teacher features; give at least one (student, teacher) batch"
+            "position: batches hold no teacher features; expected at least one (student, teacher) pair"
         )
     for student, teacher in pairs:
         check_pair("position", student, teacher, grid=True)
         if min(student.shape[2:]) < 4:
             raise ValueError(
-                f"position needs feature maps of at least 4x4, but got {student.shape[2]}x"
-                f"{student.shape[3]}; take larger crops"
+                f"position: the feature maps are {student.shape[2]}x{student.shape[3]}; expected at "
+                "least 4x4. Use larger crops"
             )
     return pairs
 
@@ -307,7 +308,9 @@ def _split(
     if len(pairs) == 1:
         student, teacher = pairs[0]
         if len(student) == 1:
-            logger.warning("position: one image only; the readout is measured where it was fitted")
+            logger.warning(
+                "position: only one image; the readout is scored on the image it was fitted to"
+            )
             return pairs, pairs
         pairs = [(student[i : i + 1], teacher[i : i + 1]) for i in range(len(student))]
     held = max(1, len(pairs) // 4)
@@ -318,16 +321,16 @@ def _warn(r2_teacher: Sequence[float], headroom: Sequence[float]) -> None:
     for axis, r2 in zip(_AXES, r2_teacher, strict=True):
         if r2 < _LEAST_R2:
             logger.warning(
-                "position: the teacher's features do not tell %s (R² %.2f on held-out images, "
-                "below %.2f); this axis is switched off",
+                "position: the teacher's features do not encode %s (R² %.2f on held-out images, "
+                "below %.2f); this axis is disabled",
                 axis,
                 r2,
                 _LEAST_R2,
             )
     if max(headroom) < _LEAST_HEADROOM:
         logger.warning(
-            "position: nothing to teach at the start: the student tells the place as well as the teacher "
-            "already (headroom %.2f in x, %.2f in y, below %.2f)",
+            "position: nothing to teach at the start: the student already encodes position as well as "
+            "the teacher (headroom %.2f in x, %.2f in y, below %.2f)",
             *headroom,
             _LEAST_HEADROOM,
         )

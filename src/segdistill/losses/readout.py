@@ -1,4 +1,4 @@
-"""The position network: reads the coordinates of a feature map's cells off its features."""
+"""The position network: reads the coordinates of a feature map's cells from its features."""
 
 import math
 from collections.abc import Sequence
@@ -7,19 +7,19 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-_IMAGES_A_STEP = 2
+_IMAGES_PER_STEP = 2
 
 
 class Readout(nn.Module):
     """A 3x3 convolution without padding to two channels, x and y, batch normalisation, sigmoid.
 
     Islam et al., "How Much Position Information Do Convolutional Neural Networks Encode?" (ICLR
-    2020), who train one such network a coordinate.
+    2020, https://arxiv.org/abs/2001.08248), who train one such network per coordinate.
     """
 
     def __init__(self, channels: int, generator: torch.Generator) -> None:
         super().__init__()
-        # Made without numbers: torch's own initialisation would draw from the global generator.
+        # Created without values: torch's own initialisation would draw from the global generator.
         # It needs no bias: batch normalisation has one.
         self.conv = nn.Conv2d(channels, 2, 3, bias=False, device="meta").to_empty(device="cpu")
         nn.init.xavier_uniform_(self.conv.weight, generator=generator)
@@ -32,7 +32,7 @@ class Readout(nn.Module):
 
 
 def new_readout(channels: int, seed: int) -> Readout:
-    """A readout of so many channels; the same seed makes the same one."""
+    """A readout for this many channels; the same seed gives the same readout."""
     return Readout(channels, torch.Generator().manual_seed(seed))
 
 
@@ -50,17 +50,17 @@ def ramps(features: Float[Tensor, "b c h w"]) -> Float[Tensor, "1 2 hi wi"]:
 def fit_readout(
     batches: Sequence[Float[Tensor, "b c h w"]], steps: int, seed: int, rate: float = 0.01
 ) -> Readout:
-    """Fit a readout to the ramps by Adam, two images a step, the rate falling to 0 by a cosine.
+    """Fit a readout to the ramps with Adam, two images per step and a cosine schedule down to 0.
 
     The channels are standardised for the fit, which is folded into the kernel afterwards: features
     of any scale are fitted alike and the result reads them as they are. The running statistics are
-    at last taken over all batches, so that the frozen readout is the one that was fitted.
+    finally taken over all batches, so that the frozen readout is the one that was fitted.
 
     Args:
         batches: feature maps, float32 or float64, larger than 3x3.
-        steps: steps of Adam.
-        seed: of the start and of the order.
-        rate: first learning rate.
+        steps: Adam steps.
+        seed: of the initial weights and of the order.
+        rate: initial learning rate.
 
     Returns:
         The readout in `eval` mode, on the features' device.
@@ -68,19 +68,19 @@ def fit_readout(
     generator = torch.Generator().manual_seed(seed)
     mean, scale = _channel_statistics(batches)
     readout = Readout(batches[0].shape[1], generator).to(batches[0].device)
-    optimiser = torch.optim.Adam(readout.parameters(), lr=rate)
-    # A few images a step are enough, and many times cheaper than a batch of wide features.
-    pieces = [piece for batch in batches for piece in torch.split(batch, _IMAGES_A_STEP)]
+    optimizer = torch.optim.Adam(readout.parameters(), lr=rate)
+    # A few images per step are enough, and many times cheaper than a batch of wide features.
+    pieces = [piece for batch in batches for piece in torch.split(batch, _IMAGES_PER_STEP)]
     order: list[int] = []
     with torch.enable_grad():
         for step in range(steps):
             order = order or torch.randperm(len(pieces), generator=generator).tolist()
             piece = pieces[order.pop()]
-            optimiser.param_groups[0]["lr"] = rate * (1 + math.cos(math.pi * step / steps)) / 2
-            optimiser.zero_grad()
+            optimizer.param_groups[0]["lr"] = rate * (1 + math.cos(math.pi * step / steps)) / 2
+            optimizer.zero_grad()
             loss = (readout((piece - mean) * scale) - ramps(piece)).square().mean()
             loss.backward()
-            optimiser.step()
+            optimizer.step()
     return _settled(readout, batches, mean, scale)
 
 

@@ -9,7 +9,7 @@ from torch.nn import functional as F
 
 
 class RidgeMap(nn.Module):
-    """The 1x1 map A, without bias, that takes student features nearest to the teacher's.
+    """The 1x1 map A, without bias, that brings student features closest to the teacher's.
 
     A = E[t sᵀ] (E[s sᵀ] + λ)⁻¹ from running second moments, which are buffers. `forward` applies
     A as a constant: gradient passes through it to the features, none reaches it.
@@ -17,8 +17,8 @@ class RidgeMap(nn.Module):
     Args:
         width: channels of the student.
         teacher_width: channels of the teacher.
-        momentum: share of the moments that each `renew` replaces.
-        ridge: λ as a share of the mean diagonal of E[s sᵀ].
+        momentum: fraction of the moments replaced by each `renew`.
+        ridge: λ as a fraction of the mean diagonal of E[s sᵀ].
     """
 
     student_moment: Tensor
@@ -36,12 +36,12 @@ class RidgeMap(nn.Module):
 
     @torch.no_grad()
     def weight(self) -> Float[Tensor, "ct cs"]:
-        """A as it stands, in float64 where the device has it."""
+        """The current A, in float64 where the device supports it."""
         return ridge_map(self.student_moment, self.cross_moment, self.ridge)
 
     @torch.no_grad()
     def fill(self, pairs: Sequence[tuple[Tensor, Tensor]]) -> None:
-        """Take the moments as the mean over (student, teacher) batches."""
+        """Set the moments to the mean over (student, teacher) batches."""
         moments = [second_moments(student, teacher) for student, teacher in pairs]
         self.student_moment.copy_(torch.stack([own for own, _ in moments]).mean(0))
         self.cross_moment.copy_(torch.stack([cross for _, cross in moments]).mean(0))
@@ -67,10 +67,10 @@ def ridge_map(
     own: Float[Tensor, "cs cs"], cross: Float[Tensor, "ct cs"], ridge: float
 ) -> Float[Tensor, "ct cs"]:
     """The A that minimises E‖A s - t‖² + λ‖A‖², with λ = ridge · the mean diagonal of E[s sᵀ]."""
-    # Apple's devices have no float64.
+    # Apple's GPUs have no float64.
     kind = torch.float32 if own.device.type == "mps" else torch.float64
     own, cross = own.to(kind), cross.to(kind)
-    # The least λ keeps a student whose features are all zero solvable: A is then zero.
+    # A minimum λ keeps the system solvable where the student's features are all zero: A is then zero.
     level = (own.diagonal().mean() * ridge).clamp_min(1e-12)
     regular = own + level * torch.eye(len(own), dtype=kind, device=own.device)
     solution: Tensor = torch.linalg.solve(regular, cross.T)

@@ -19,24 +19,24 @@ class CrossEntropy(Loss):
     Logits are resized bilinearly to the labels; pixels labelled 255 do not count. The value is the
     mean over valid pixels of the batch, in nats; with class weights the weighted mean, as in
     PyTorch. This is the first term of Liu et al., "Structured Knowledge Distillation for Semantic
-    Segmentation" (CVPR 2019), and of every method here; deep supervision is a second
-    such term of weight 0.4 on the auxiliary head.
+    Segmentation" (CVPR 2019, https://arxiv.org/abs/1903.04197), and of every method here; deep
+    supervision is a second such term of weight 0.4 on the auxiliary head.
 
     `ohem=True` keeps the hard pixels only, as the released code of that paper can do (none of its
     scripts does): those whose probability of the right class is at most a threshold, which is
-    raised above `threshold` where fewer than `min_kept` pixels would be left. It is found on
+    raised above `threshold` where fewer than `min_kept` pixels would remain. It is found on
     probabilities downsampled to 1/8 (so among `min_kept // 64` pixels) over the whole batch. What
     we do differently: the released code leaves torch for NumPy and SciPy at each step; here it
-    stays in torch and on the device, on the same sampling points, so that only rounding differs.
+    stays in torch and on the device, at the same sampling points, so that only rounding differs.
 
     Args:
-        weight: a weight for each class, in order of the ids; None counts each pixel alike.
+        weight: one weight per class, in order of the ids; None weighs all pixels equally.
         ohem: keep the hard pixels only.
         threshold: probability (0..1) of the right class up to which a pixel is hard; read by
             `ohem`.
-        min_kept: full-size pixels of the batch to keep at least, about; read by `ohem`.
-        align_corners: how logits are resized; it should be the network's own way. None: the way of
-            the student that the term is bound to, and False where there is none.
+        min_kept: approximate minimum of full-size pixels to keep in the batch; read by `ohem`.
+        align_corners: how logits are resized; it should match the network. None: as the student
+            declares, or False where it declares nothing.
     """
 
     weight: Tensor | None
@@ -64,8 +64,8 @@ class CrossEntropy(Loss):
         check_labels("cross_entropy", student, labels)
         if self.weight is not None and len(self.weight) != student.shape[1]:
             raise ValueError(
-                f"cross_entropy has weights for {len(self.weight)} classes, but the logits have "
-                f"{student.shape[1]} channels; give one weight a class"
+                f"cross_entropy: weight has {len(self.weight)} entries; expected one weight per "
+                f"class, {student.shape[1]}"
             )
         logits = _resized(student, labels.shape[1:], bool(self.align_corners))
         if self.ohem:
@@ -99,7 +99,7 @@ def hard_labels(
         logits: at the labels' size.
         labels: ids, 255 ignored.
         threshold: probability of the right class up to which a pixel is hard.
-        min_kept: full-size pixels to keep at least, about.
+        min_kept: approximate minimum of full-size pixels to keep.
     """
     probabilities = logits.softmax(1)
     right, valid = _right_class(probabilities, labels)
