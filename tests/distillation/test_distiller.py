@@ -174,7 +174,7 @@ def test_a_form_with_a_projection_of_its_own_needs_no_other(form: str, layers: i
     terms = {"mine": {"loss": "channelwise", "on": "features", "weight": 1.0, "options": options}}
     distiller = Distiller(Tiny(6), build_method("supervised", 3, terms=terms), Tiny(9, stride=2))
     (row,) = [r for r in distiller.dry_pass(batch()[0]) if r.term == "mine"]
-    assert row.alignment == "own projection 6 -> 9, resize to 8x10"
+    assert row.alignment == "loss's projection 6 -> 9, resize to 8x10"
     distiller(*batch())["mine"].backward()
     trained = list(distiller.losses["mine"].parameters())
     assert len(trained) == layers
@@ -185,7 +185,7 @@ def test_a_form_with_a_projection_of_its_own_needs_no_other(form: str, layers: i
 def test_a_projecting_form_still_refuses_other_classes() -> None:
     method = build_method("cwd", 3, terms={"channelwise": {"options": {"form": "cirkd"}}})
     distiller = Distiller(Tiny(6), method, Tiny(9, num_classes=4))
-    with pytest.raises(ValueError, match="3 classes and the teacher 4"):
+    with pytest.raises(ValueError, match="predicts 3 classes; expected the teacher's 4"):
         distiller.dry_pass(batch()[0])
 
 
@@ -195,7 +195,7 @@ def test_an_auxiliary_term_is_left_out_where_the_student_has_no_such_head() -> N
 
 
 def test_a_method_that_learns_from_a_teacher_needs_one() -> None:
-    with pytest.raises(ValueError, match="learns from a teacher"):
+    with pytest.raises(ValueError, match="needs a teacher, but none is given"):
         Distiller(Tiny(6), build_method("kd", 3))
 
 
@@ -209,7 +209,7 @@ def test_an_unknown_tap_names_owner_and_nearest() -> None:
 
 def test_other_numbers_of_classes_are_refused_in_the_dry_pass() -> None:
     distiller = Distiller(Tiny(6), build_method("kd", 3), Tiny(9, num_classes=4))
-    with pytest.raises(ValueError, match="3 classes and the teacher 4"):
+    with pytest.raises(ValueError, match="predicts 3 classes; expected the teacher's 4"):
         distiller.dry_pass(batch()[0])
 
 
@@ -334,11 +334,13 @@ def test_a_student_can_learn_from_the_teachers_classes_alone() -> None:
 
 def test_labels_of_the_teacher_need_one_with_logits() -> None:
     method = build_method("supervised", num_classes=3)
-    with pytest.raises(ValueError, match=r"method\.labels teacher: .* give the recipe a teacher"):
+    with pytest.raises(
+        ValueError, match=r"method\.labels is teacher, but no teacher is given; add `teacher`"
+    ):
         Distiller(Tiny(6), method, labels="teacher")
     teacher = Tiny(9)
     teacher.taps = {"features": "body"}
     with pytest.raises(
-        ValueError, match=r"method\.labels teacher: the teacher has no tap named 'logits'"
+        ValueError, match=r"method\.labels is teacher: the teacher has no tap named 'logits'"
     ):
         Distiller(Tiny(6), method, teacher, "teacher")

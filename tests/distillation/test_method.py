@@ -30,10 +30,10 @@ def test_an_override_keeps_what_it_does_not_name() -> None:
             {"chanelwise": {"weight": 1.0}},
             "terms.chanelwise: no loss named 'chanelwise'; did you mean 'channelwise'",
         ),
-        ({"pairwise": {}}, "terms.pairwise: a term that the method does not have needs a weight"),
+        ({"pairwise": {}}, "terms.pairwise.weight is missing; expected a number"),
         (
             {"channelwise": {"weight": -1.0}},
-            "terms.channelwise.weight: expected 0 or more, got -1.0",
+            r"terms\.channelwise\.weight is -1\.0; expected 0 \(off\) or a positive number",
         ),
         (
             {"channelwise": {"options": {"temprature": 2}}},

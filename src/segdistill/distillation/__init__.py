@@ -1,1 +1,1 @@
-"""Teacher and student, their taps, and the terms between them."""
+"""Joins a teacher and a student: their taps, and the terms of a method."""

@@ -1,4 +1,4 @@
-"""What stands between a student's tensor and a loss that compares it with a teacher's."""
+"""Brings a student's tensor to the channels and grid of the teacher's, for losses that need it."""
 
 import torch
 import torch.nn.functional as F
@@ -12,7 +12,7 @@ class Alignment(nn.Module):
     """Brings the student's tensor to the teacher's channels, and both to one grid.
 
     The projection is a 1×1 convolution without bias on the *student's* side: on the teacher's side it
-    could map both to zero. It belongs to the term, is trained with the student, and is thrown away with
+    could map both to zero. It belongs to the term, is trained with the student, and is discarded with
     the term. The grid is the smaller of the two in each direction; resizing is bilinear (antialiased),
     as for images. Both are computed in at least float32, as the losses are.
 
@@ -35,7 +35,7 @@ class Alignment(nn.Module):
     def forward(
         self, student: Float[Tensor, "b c h w"], teacher: Float[Tensor, "b d i j"]
     ) -> tuple[Float[Tensor, "b e p q"], Float[Tensor, "b d r s"]]:
-        """The two tensors as the loss may have them."""
+        """The two tensors as the loss takes them."""
         with torch.autocast(student.device.type, enabled=False):
             return self._aligned(raised(student), raised(teacher))
 
@@ -51,7 +51,7 @@ class Alignment(nn.Module):
         return student, teacher
 
     def describe(self, student: tuple[int, ...], teacher: tuple[int, ...]) -> str:
-        """What is done to tensors of these shapes, in words for the tap table."""
+        """What is done to tensors of these shapes, as text for the tap table."""
         steps = []
         if isinstance(self.project, nn.Conv2d):
             steps.append(f"project {student[1]} -> {teacher[1]}")

@@ -1,11 +1,10 @@
-"""The methods: which losses, on which taps, with which weights, and where each value comes from.
+"""The methods: their losses, taps and weights, and the source of each value.
 
-`default` weights come from one stated procedure (`docs/weights.md`): gradient shares measured at the last weight
+`default` weights come from one procedure (`docs/weights.md`): gradient shares measured at the last weight
 that all terms share, then a search over a few multiples on scenes that no reported figure uses. They
 carry over between networks and data sets because the default forms do not depend on batch size,
-resolution, channels or number of classes. One that says `assumed` has not been
-through it: look at its share in the report. `paper` weights belong to the released form beside them
-and to nothing else.
+resolution, channels or number of classes. A weight marked `assumed` has not been through it: check its
+share in the report. A `paper` weight belongs only to the released form beside it.
 """
 
 from collections.abc import Callable, Mapping
@@ -18,9 +17,10 @@ Preset = dict[str, TermSpec]
 
 
 def supervised(preset: str) -> Preset:
-    """Plain training: cross-entropy, and 0.4 of it on the auxiliary head (Zhao et al., PSPNet, 2017).
+    """Plain training: cross-entropy, and 0.4 of it on the auxiliary head (Zhao et al., 2017).
 
-    A second, coarser head (ICNet) gets 0.4 of it, too, as in mmsegmentation's and GluonCV's ports.
+    The auxiliary head is PSPNet's (https://arxiv.org/abs/1612.01105). A second, coarser head (ICNet)
+    also gets 0.4 of it, as in the ports of mmsegmentation and GluonCV.
     """
     return {
         "cross_entropy": TermSpec("cross_entropy", 1.0, "logits", source="published"),
@@ -34,7 +34,10 @@ def supervised(preset: str) -> Preset:
 
 
 def kd(preset: str) -> Preset:
-    """Pixel-wise distillation of the class probabilities (Hinton et al., 2015; Liu et al., 2019)."""
+    """Pixel-wise distillation of the class probabilities (Hinton et al., 2015; Liu et al., 2019).
+
+    https://arxiv.org/abs/1503.02531, https://arxiv.org/abs/1903.04197
+    """
     if preset == "paper":
         pixel = TermSpec("pixelwise", 10.0, options={"form": "skd"}, source="released code")
     else:
@@ -43,7 +46,10 @@ def kd(preset: str) -> Preset:
 
 
 def cwd(preset: str) -> Preset:
-    """Channel-wise distillation on the logits (Shu et al., ICCV 2021)."""
+    """Channel-wise distillation on the logits (Shu et al., ICCV 2021).
+
+    https://arxiv.org/abs/2011.13256
+    """
     if preset == "paper":
         options = {"form": "torchdistiller", "temperature": 4.0}
         channel = TermSpec("channelwise", 3.0, options=options, source="released code")
@@ -54,6 +60,8 @@ def cwd(preset: str) -> Preset:
 
 def cwd_features(preset: str) -> Preset:
     """Channel-wise distillation on the features (Shu et al., ICCV 2021), through a trained projection.
+
+    https://arxiv.org/abs/2011.13256
 
     The `paper` preset is CIRKD's comparison: on features and logits, with pixel-wise distillation and a
     critic. Its 50 on the features, of a mean over channels, would be 1.9 at 512 channels as `default` sums.
@@ -78,9 +86,11 @@ def cwd_features(preset: str) -> Preset:
 
 
 def skd(preset: str) -> Preset:
-    """Structured distillation (Liu et al., CVPR 2019): pixel-wise, pair-wise and, as `paper`, holistic.
+    """Structured distillation (Liu et al., CVPR 2019): pixel-wise, pair-wise and, in `paper`, holistic.
 
-    The critic of the holistic part is trained beside the student; `default` goes without it.
+    https://arxiv.org/abs/1903.04197
+
+    The critic of the holistic term is trained alongside the student; `default` has none.
     """
     if preset == "paper":
         pair = TermSpec(
@@ -93,7 +103,9 @@ def skd(preset: str) -> Preset:
 def ifvd(preset: str) -> Preset:
     """Intra-class feature variation (Wang et al., ECCV 2020), with the terms it is trained with.
 
-    These are the pixel-wise and, as `paper`, the holistic one; `default` goes without a critic.
+    https://www.ecva.net/papers/eccv_2020/papers_ECCV/papers/123520341.pdf
+
+    These are the pixel-wise and, in `paper`, the holistic term; `default` has no critic.
     """
     if preset == "paper":
         pixel = TermSpec("pixelwise", 10.0, options={"form": "ifvd"}, source="released code")
@@ -110,6 +122,8 @@ def ifvd(preset: str) -> Preset:
 
 def at(preset: str) -> Preset:
     """Attention transfer (Zagoruyko & Komodakis, ICLR 2017), on the last features.
+
+    https://arxiv.org/abs/1612.03928
 
     The `paper` preset is CIRKD's comparison, whose script adds pixel-wise distillation.
     """
@@ -132,8 +146,10 @@ def at(preset: str) -> Preset:
 def dist(preset: str) -> Preset:
     """Correlation of the class probabilities (DIST, Huang et al., NeurIPS 2022), on the logits.
 
+    https://arxiv.org/abs/2205.10536
+
     The `paper` preset adds 0.4 of it on the auxiliary head, as released, where the student has one; the
-    teacher needs one, too.
+    teacher then needs one as well.
     """
     if preset == "paper":
         on_logits, on_aux = (
@@ -146,6 +162,8 @@ def dist(preset: str) -> Preset:
 
 def cirkd(preset: str) -> Preset:
     """Cross-image relations (CIRKD, Yang et al., CVPR 2022) of the mini-batch, and pixel-wise distillation.
+
+    https://arxiv.org/abs/2204.06986
 
     The relations to its memory of pixels and regions (weight 0.1 each) are not included: neither preset is
     the complete published method.
@@ -163,6 +181,8 @@ def cirkd(preset: str) -> Preset:
 
 def idd(preset: str) -> Preset:
     """Inter-class distance distillation (Zhang et al., IJCAI 2022), eq. (6): SKD + CWD + IDDM + PIDM.
+
+    https://arxiv.org/abs/2205.03650
 
     The weights of the last two were never published: `paper` assumes them, `default` tunes them.
     """
@@ -204,7 +224,7 @@ def method_terms(name: str, preset: str = "default") -> Preset:
     """The terms of a method as plain values.
 
     Raises:
-        ValueError: There is no such method or preset.
+        ValueError: An unknown method or preset; the message gives the nearest name.
     """
     if name not in METHODS:
         raise ValueError(unknown("method", name, METHODS))
@@ -223,7 +243,7 @@ def build_method(
 
     Args:
         name: A name of `segdistill list methods`.
-        num_classes: Classes of the data, told to the losses that ask for it.
+        num_classes: Classes of the data, passed to the losses that take it.
         preset: `default` (weights that carry over) or `paper` (released forms and weights).
         terms: Overrides by term name, `{"channelwise": {"weight": 5}}`; an unknown name adds a term.
 

@@ -1,4 +1,4 @@
-"""Runs teacher and student with their taps open and hands the tensors to the method's terms."""
+"""Runs teacher and student with their taps open and passes the tensors to the method's terms."""
 
 import logging
 from collections.abc import Collection, Iterable, Mapping
@@ -31,16 +31,16 @@ class TapRow:
 
 
 class Distiller(nn.Module):
-    """Student, the modules its losses own, and a teacher that is no part of it.
+    """The student and the modules its losses own; the teacher is no part of the module.
 
-    The teacher hangs outside the parameters and the state, in `eval()` for good and under `no_grad`:
-    a training loop may set up, wrap, move and save this module as any other. `forward` gives the
-    *unweighted* value of each term; `method.total` weighs and adds them.
+    The teacher is kept out of parameters() and of the state, permanently in eval mode and under
+    `no_grad`: a training loop can set up, wrap, move and save this module like any other. `forward` gives the
+    *unweighted* value of each term; `method.total` weighs and sums them.
 
-    With `labels="teacher"` every term that learns from labels is given the teacher's instead: the class
-    of its largest logit at each pixel, logits resized bilinearly to the images by the teacher's
-    `align_corners`. They are hard labels, right or wrong: nothing marks where the teacher is unsure, and
-    the padding of a crop that reaches over its image gets a class, too.
+    With `labels="teacher"` every term that learns from labels gets the teacher's instead: the class
+    of its largest logit at each pixel, with logits resized bilinearly to the images by the teacher's
+    `align_corners`. They are hard labels, right or wrong: uncertainty is not marked, and the padding
+    of a crop that extends beyond its image gets a class as well.
 
     A term that compares logits with the teacher's reads the student's `logits_distilled`, where the
     student has such a tap: ESPNet learns from labels at its output, and from a teacher at stride 8.
@@ -52,8 +52,8 @@ class Distiller(nn.Module):
         labels: `data`, or `teacher` for the teacher's classes in place of the labels.
 
     Raises:
-        ValueError: A term reads a tap that a network does not have, or the method needs a teacher, or
-            its labels, and there is none.
+        ValueError: A term reads a tap that a network does not have, or the method needs a teacher (or
+            its labels) and none is given.
     """
 
     def __init__(
@@ -70,11 +70,13 @@ class Distiller(nn.Module):
         self._student_on = {n: _student_tap(t, student_paths) for n, t in self.method.terms.items()}
         if self.method.needs_teacher and teacher is None:
             raise ValueError(
-                f"method {method.name!r} learns from a teacher: give the recipe a teacher"
+                f"method {method.name!r} needs a teacher, but none is given; add `teacher` to the recipe"
             )
         self._teacher_labels = labels == "teacher"
         if self._teacher_labels and teacher is None:
-            raise ValueError("method.labels teacher: there is none; give the recipe a teacher")
+            raise ValueError(
+                "method.labels is teacher, but no teacher is given; add `teacher` to the recipe, or use data"
+            )
         self.student = student
         self.losses = nn.ModuleDict({n: t.loss for n, t in self.method.terms.items()})
         self.alignments = nn.ModuleDict()
@@ -106,7 +108,7 @@ class Distiller(nn.Module):
         if owner == "teacher" and self._teacher_labels:
             if "logits" not in paths:
                 raise ValueError(
-                    f"method.labels teacher: the teacher has {unknown('tap', 'logits', paths)}"
+                    f"method.labels is teacher: the teacher has {unknown('tap', 'logits', paths)}"
                 )
             wanted["logits"] = paths["logits"]
         for name, term in self.method.terms.items():
@@ -141,9 +143,9 @@ class Distiller(nn.Module):
 
         Args:
             images: RGB in 0..1, `b 3 h w`.
-            labels: Class ids `b h w` at the images' size, 255 ignored; not read where they are the
-                teacher's.
-            only: Compute these terms alone.
+            labels: Class ids `b h w` at the images' size, 255 ignored; not read where the
+                teacher's are used.
+            only: Names of the terms to compute; None: all.
         """
         student, teacher = self._run(images)
         if self._teacher_labels:
@@ -154,8 +156,8 @@ class Distiller(nn.Module):
             for name, term in self.method.terms.items()
             if only is None or name in only
         }
-        # A training framework may hang hooks on what it hands out, so it is handed copies; shares are
-        # taken from these.
+        # A training framework may add hooks to what it returns, so it gets copies; shares are taken from
+        # these.
         self._values = values
         return {name: value.clone() for name, value in values.items()}
 
@@ -184,9 +186,9 @@ class Distiller(nn.Module):
         return {argument: tensors[argument] for argument in term.inputs() if argument in tensors}
 
     def dry_pass(self, images: Tensor) -> list[TapRow]:
-        """Run once, build what the losses own, and describe what each term reads.
+        """Run once, build the modules that the losses own, and describe what each term reads.
 
-        Nothing is trained and no running statistic moves. Call it before the optimiser is made.
+        Nothing is trained and no running statistic changes. Call it before creating the optimizer.
 
         Raises:
             ValueError: The networks' logits have different numbers of classes.
@@ -215,8 +217,8 @@ class Distiller(nn.Module):
         channels = bool(getattr(term.loss, "matches_channels", True))
         if channels and term.on == "logits" and own[1] != other[1]:
             raise ValueError(
-                f"term {name!r}: the student gives {own[1]} classes and the teacher {other[1]}: "
-                "say which stand for which (teacher.labels), or use a teacher trained on the same classes"
+                f"term {name!r}: the student predicts {own[1]} classes; expected the teacher's {other[1]}. "
+                "Map them (teacher.labels), or use a teacher trained on the same classes"
             )
         grid = bool(getattr(term.loss, "matches_grid", True))
         projects = bool(getattr(term.loss, "projects", False))
@@ -225,7 +227,7 @@ class Distiller(nn.Module):
             self.alignments[name] = alignment
         what = alignment.describe(own, other)
         if projects and own[1] != other[1]:
-            what = f"own projection {own[1]} -> {other[1]}" + f", {what}" * (what != "none")
+            what = f"loss's projection {own[1]} -> {other[1]}" + f", {what}" * (what != "none")
         return what
 
     def _aligned_shapes(
@@ -239,7 +241,7 @@ class Distiller(nn.Module):
         return student.shape, teacher.shape
 
     def terms_to_prepare(self) -> list[str]:
-        """Names of the terms whose loss wants to see the frozen teacher before step 1."""
+        """Names of the terms whose loss is prepared on the frozen teacher before step 1."""
         base = Loss.prepare
         return [
             name
@@ -251,17 +253,17 @@ class Distiller(nn.Module):
     def prepare(
         self, batches: Iterable[Tensor], memory: int = 2**28
     ) -> dict[str, dict[str, float]]:
-        """Let losses fit what they own on the frozen teacher, once, before step 1.
+        """Let losses fit their own modules to the frozen teacher, once, before step 1.
 
         The student is read in training mode from a copy, so that its features have the statistics of
-        training and no running statistic moves.
+        training and no running statistic changes.
 
         Args:
-            batches: Images `b 3 h w`; the losses hold the last quarter of them out.
-            memory: Bytes of features to keep; as many batches are taken as fit, at least four.
+            batches: Images `b 3 h w`; the losses hold out the last quarter.
+            memory: Bytes of features to keep; as many batches are used as fit, at least four.
 
         Returns:
-            Term name -> figures to record.
+            Term name -> metrics to record.
         """
         names = self.terms_to_prepare()
         if not names:
@@ -293,7 +295,7 @@ class Distiller(nn.Module):
         return figures
 
     def _untapped_copy(self) -> nn.Module:
-        """A copy of the student without our hooks; those of its own (transformers needs them) go with it."""
+        """A copy of the student without our hooks; its own hooks (transformers needs them) are kept."""
         self._student_taps.close()
         try:
             return deepcopy(uncompiled(self.student))
@@ -312,7 +314,7 @@ class Distiller(nn.Module):
         return own, other
 
     def close(self) -> None:
-        """Close the taps: student and teacher are again what they were before."""
+        """Close the taps, leaving student and teacher as they were."""
         self._student_taps.close()
         if self._teacher_taps is not None:
             self._teacher_taps.close()
@@ -339,14 +341,15 @@ class Distiller(nn.Module):
     def gradient_shares(self, task: str = "cross_entropy", scale: float = 1.0) -> dict[str, float]:
         """Each weighted term's gradient norm relative to the task term's, at the anchor weight.
 
-        Follows GradNorm's convention of the last shared weight (Chen et al., 2018). A term whose
-        gradient does not pass the anchor (an auxiliary head) is left out, or 0 where the student is compiled.
+        Follows GradNorm's convention of the last shared weight (Chen et al., 2018,
+        https://arxiv.org/abs/1711.02257). A term whose gradient does not pass through the anchor (an
+        auxiliary head) is left out, or 0 where the student is compiled.
 
         Args:
-            task: The term that the others are related to.
-            scale: Factor of all gradients against underflow in half precision; it cancels.
+            task: The term that the others are compared with.
+            scale: Factor on all gradients against underflow in half precision; it cancels.
 
-        The terms are those of the last `forward`, whose graph must still be alive.
+        The terms are those of the last `forward`, whose graph must still exist.
         """
         values = self._values
         anchor = self.anchor()

@@ -77,21 +77,21 @@ class Method:
         terms: Term name -> term. Names are also the log lines and report columns.
 
     Raises:
-        ValueError: A loss asks for something other than student, teacher, labels and images, or no
+        ValueError: A loss takes something other than student, teacher, labels and images, or no
             term is left.
     """
 
     def __init__(self, name: str, terms: Mapping[str, Term]) -> None:
         if not terms:
             raise ValueError(
-                f"method {name!r} has no term: give at least one with a weight above 0"
+                f"method {name!r} has no terms; expected at least one with a positive weight"
             )
         for term_name, term in terms.items():
             for argument in term.inputs():
                 if argument not in _SOURCES:
                     raise ValueError(
                         f"term {term_name!r}: {unknown('loss input', argument, _SOURCES)}; "
-                        "forward() of a loss may name these alone"
+                        "forward() of a loss may name only these"
                     )
         self.name = name
         self.terms = dict(terms)
@@ -143,7 +143,7 @@ def build_loss(name: str, **options: Any) -> nn.Module:
 
 
 def build_terms(specs: Mapping[str, TermSpec], num_classes: int) -> dict[str, Term]:
-    """Build the loss of each term; a loss that asks for `num_classes` is told it."""
+    """Build the loss of each term; a loss that takes `num_classes` is given it."""
     terms = {}
     for name, spec in specs.items():
         if spec.weight == 0:
@@ -182,11 +182,13 @@ def override(
                 raise ValueError(f"terms.{name}: {unknown('loss', loss, LOSSES)}")
             if weight is None:
                 raise ValueError(
-                    f"terms.{name}: a term that the method does not have needs a weight"
+                    f"terms.{name}.weight is missing; expected a number, as the method has no such term"
                 )
             result[name] = TermSpec(loss, weight, source="recipe")
         if weight is not None and not weight >= 0:
-            raise ValueError(f"terms.{name}.weight: expected 0 or more, got {weight}")
+            raise ValueError(
+                f"terms.{name}.weight is {weight}; expected 0 (off) or a positive number"
+            )
         old = result[name]
         other = change.get("loss") not in (None, old.loss)
         result[name] = replace(

@@ -24,7 +24,7 @@ def first_tensor(output: Any) -> Tensor | None:
 
 
 def uncompiled(network: nn.Module) -> nn.Module:
-    """What `torch.compile` was given, or the network itself: the names of its modules are those of its code."""
+    """The network inside `torch.compile`, or the network itself: the one whose modules have their own names."""
     inner: nn.Module = getattr(network, "_orig_mod", network)
     return inner
 
@@ -33,13 +33,13 @@ def tap_paths(network: nn.Module) -> dict[str, str]:
     """The taps that a network declares, name -> module path.
 
     Raises:
-        ValueError: It declares none.
+        ValueError: The network declares no taps.
     """
     paths = getattr(network, "taps", None)
     if not isinstance(paths, Mapping):
         raise ValueError(
-            f"{type(network).__name__} declares no taps: wrap it (segdistill.models.wrap), or give it "
-            "`taps`, a mapping of names to module paths"
+            f"{type(network).__name__} declares no taps; wrap it (segdistill.models.wrap), or add a `taps` "
+            "attribute, a mapping of names to module paths"
         )
     return dict(paths)
 
@@ -48,12 +48,12 @@ class Taps:
     """Reads named tensors of a network while it runs.
 
     A path names a submodule, whose output is read; `path:input` reads its first input instead, and the
-    empty path stands for the network itself. Only the opened taps have hooks, so that an auxiliary
-    head which nobody reads need not run.
+    empty path stands for the network itself. Only opened taps have hooks, so that an unread
+    auxiliary head need not run.
 
     A network may be compiled (`torch.compile`, or `.compile()`), with `fullgraph=True` too: its tensors are
-    then copied where they are read, since what is done to them in place afterwards leaves no trace. Code
-    compiled before the taps were opened does not see them; `collect` refuses it.
+    then copied where they are read, since a later in-place change cannot be detected. Code compiled
+    before the taps were opened does not run their hooks; `collect` refuses it.
 
     Args:
         network: The network to read from.
@@ -81,9 +81,7 @@ class Taps:
             if module_path not in modules:
                 raise ValueError(f"tap {name!r}: {unknown('module', module_path, modules)}")
             if side not in ("", "input"):
-                raise ValueError(
-                    f"tap {name!r} reads {path!r}: after the colon only 'input' may stand"
-                )
+                raise ValueError(f"tap {name!r} is {path!r}; expected only 'input' after the colon")
             module = modules[module_path]
             if side:
                 self._points.append((module.register_forward_pre_hook, self._read_input(name)))
@@ -106,8 +104,8 @@ class Taps:
     def _keep(self, name: str, tensor: Tensor | None) -> None:
         if tensor is None:
             raise ValueError(
-                f"tap {name!r} at {self.paths[name]!r} gives no tensor: point it at a module whose "
-                "output is a tensor, or a mapping with 'out' or 'logits'"
+                f"tap {name!r} at {self.paths[name]!r} gives no tensor; expected a module whose output "
+                "is a tensor, or a mapping with 'out' or 'logits'"
             )
         if torch.compiler.is_compiling():
             self._tensors[name] = (tensor.clone(), None)
@@ -115,7 +113,7 @@ class Taps:
             self._tensors[name] = (tensor, tensor._version)
 
     def collect(self) -> dict[str, Tensor]:
-        """Hand over the tensors of the last forward pass and forget them.
+        """Return the tensors of the last forward pass and forget them.
 
         Raises:
             ValueError: A tap was not reached in the forward pass, or its tensor was changed in place
@@ -125,25 +123,25 @@ class Taps:
         for name, path in self.paths.items():
             if name not in tensors:
                 raise ValueError(
-                    f"tap {name!r} at {path!r} was not reached in the forward pass: name a module "
-                    "that runs in every step, or, if the network was compiled and run before, forget that "
+                    f"tap {name!r} at {path!r} was not reached in the forward pass; expected a module "
+                    "that runs in every step. If the network was compiled and run before, discard that "
                     "code first (torch.compiler.reset())"
                 )
             tensor, version = tensors[name]
             changed = version is not None and not tensor.is_inference()
             if changed and tensor._version != version:
                 raise ValueError(
-                    f"tap {name!r} at {path!r} was changed in place after it was read: tap the module "
-                    "after it, or build the network without inplace operations there"
+                    f"tap {name!r} at {path!r} was changed in place after it was read. Tap the next "
+                    "module, or build the network without in-place operations there"
                 )
         return {name: tensors[name][0] for name in self.paths}
 
     def open(self) -> None:
-        """Put the same hooks back after `close`: code that was compiled with them goes on to serve them."""
+        """Restore the same hooks after `close`; code compiled with them still runs them."""
         self._hooks = [register(hook) for register, hook in self._points]
 
     def close(self) -> None:
-        """Take the hooks out of the network."""
+        """Remove the hooks from the network."""
         for hook in self._hooks:
             hook.remove()
         self._hooks.clear()

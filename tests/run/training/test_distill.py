@@ -157,7 +157,7 @@ class Headless(nn.Module):
         ({"terms": {"pixelwize": {"weight": 1}}}, r"terms.pixelwize: .*did you mean 'pixelwise'"),
         ({"method": "ide"}, r"did you mean 'idd'"),
         ({"preset": "papr"}, r"method.preset is 'papr'; expected 'default' or 'paper'"),
-        ({"teacher": None}, r"learns from a teacher"),
+        ({"teacher": None}, "needs a teacher, but none is given"),
         ({"min_miou": 100}, r"mIoU, under teacher.min_miou 100"),
         ({"student_taps": {"features": "module.9"}}, r"tap 'features'.*'module.9'; did you mean"),
         ({"teacher": Headless()}, r"expected a Conv2d with 3 outputs .* in Headless, found none"),

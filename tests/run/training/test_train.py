@@ -289,7 +289,7 @@ def test_a_finished_run_is_not_trained_again(tmp_path: Path) -> None:
         ({"train": {"batch": 3, "accumulate": 2}}, "train.batch is 3; expected a multiple of 2"),
         ({"train": {"steps": 0}}, "train.steps is 0; expected a positive integer"),
         ({"train": {"accumulate": 0}}, "train.accumulate is 0; expected a positive integer"),
-        ({"method": "idd"}, "learns from a teacher"),
+        ({"method": "idd"}, "needs a teacher, but none is given"),
         ({"method": "ide"}, "did you mean 'idd'"),
         ({"teacher": {}, "method": "kd"}, "teacher: name a finished run"),
         ({"teacher": {"model": "espnet"}, "method": "kd"}, "a teacher needs trained weights"),
