@@ -57,6 +57,18 @@ def spoken(progress: bool) -> Iterator[None]:
         fabric.setLevel(before[3])
 
 
+@contextmanager
+def quiet() -> Iterator[None]:
+    """Keep the package's log to errors for a while."""
+    logger = logging.getLogger("segdistill")
+    before = logger.level
+    logger.setLevel(logging.ERROR)
+    try:
+        yield
+    finally:
+        logger.setLevel(before)
+
+
 def render(table: Table, width: int = 110) -> str:
     """A table as text."""
     console = Console(width=width, file=StringIO(), record=True)

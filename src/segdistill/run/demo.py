@@ -2,12 +2,17 @@
 
 import logging
 import time
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
+from statistics import median
+from tempfile import TemporaryDirectory
 
-from segdistill.config import MethodConfig, TeacherConfig
+from segdistill.config import MethodConfig, Recipe, TeacherConfig
 from segdistill.run.compare import conclude, one_run
+from segdistill.run.console import quiet
 from segdistill.run.folder import RunFolder
+from segdistill.run.progress import duration
 from segdistill.run.recipe import load_recipe, recipes_folder
 from segdistill.run.reporting.report import report
 from segdistill.run.training.train import train
@@ -18,33 +23,129 @@ REMARK = (
     "The scenes are synthetic and were designed to reward knowledge of classes and of places; gains here "
     "say that the toolkit works, not how much distillation brings on photographs."
 )
+_PROBE_STEPS = 4
+_REPORT = 20.0
+"""Seconds that table and report took on two cores of a Xeon; they are not measured beforehand."""
 
 
 def demo(out: str | Path = "runs/demo", seeds: int = 1, first_seed: int = 0) -> Path:
     """Train a teacher, the control, and students distilled by KD and IDD; print the table, write the report.
 
+    A few steps of each training are measured first, to say how long each part takes on this machine.
+
     Args:
         out: Folder for the runs and `report.html`. Finished runs in it are not trained again.
-        seeds: How many times the students are trained, each from another start; the teacher once.
-        first_seed: Seed of the first of them.
+        seeds: Number of seeds; the students are trained once per seed, the teacher once.
+        first_seed: First of the seeds.
 
     Returns:
         The report's file.
+
+    Raises:
+        ValueError: There is no seed at all, or a folder holds another run.
     """
+    if seeds < 1:
+        raise ValueError(f"seeds is {seeds}; expected a positive integer")
     start = time.perf_counter()
     base = Path(out)
-    folder = recipes_folder() / "synthetic"
-    teacher_recipe = replace(load_recipe(folder / "teacher.yaml"), out=str(base / "teacher"))
-    _log.info("1/3  the teacher")
-    teacher = train(teacher_recipe)
-    recipe = replace(load_recipe(folder / "idd.yaml"), teacher=TeacherConfig(run=str(teacher.path)))
-    runs: list[RunFolder] = [teacher]
-    _log.info("2/3  the student alone (control), and distilled with KD and IDD")
-    for seed in range(first_seed, first_seed + seeds):
-        for name in METHODS:
-            runs.append(train(one_run(recipe, MethodConfig(name), seed, base)))
+    teacher, recipes = _recipes(base, range(first_seed, first_seed + seeds))
+    clock = _Countdown(_missing({"teacher": teacher, **recipes}))
+    _log.info("1/3  the teacher%s", clock.about(["teacher"]))
+    runs = [train(teacher)]
+    clock.done("teacher")
+    _log.info(
+        "2/3  the student alone (control), and distilled with KD and IDD%s", clock.about(recipes)
+    )
+    for name, recipe in recipes.items():
+        runs.append(train(recipe))
+        clock.done(name)
     _log.info("3/3  table and report")
     conclude(runs, base)
     file = report([base], base / "report.html", title="segdistill demo", remark=REMARK)
-    _log.info("done in %.0f s; open %s", time.perf_counter() - start, file)
+    _log.info("done in %s; open %s", duration(time.perf_counter() - start), file)
     return file
+
+
+def _recipes(base: Path, seeds: range) -> tuple[Recipe, dict[str, Recipe]]:
+    """The teacher's recipe, and the students' by the names of their runs."""
+    folder = recipes_folder() / "synthetic"
+    teacher = replace(load_recipe(folder / "teacher.yaml"), out=str(base / "teacher"))
+    recipe = replace(load_recipe(folder / "idd.yaml"), teacher=TeacherConfig(run=teacher.out))
+    return teacher, {
+        f"{name}-s{seed}": one_run(recipe, MethodConfig(name), seed, base)
+        for seed in seeds
+        for name in METHODS
+    }
+
+
+def _missing(recipes: Mapping[str, Recipe]) -> dict[str, Recipe]:
+    """The recipes whose runs are not finished."""
+
+    def finished(recipe: Recipe) -> bool:
+        try:
+            return RunFolder(str(recipe.out)).finished
+        except FileNotFoundError:
+            return False
+
+    return {name: recipe for name, recipe in recipes.items() if not finished(recipe)}
+
+
+class _Countdown:
+    """What is left of the demo, by a measurement of a few steps that is corrected as runs finish.
+
+    Args:
+        recipes: What is to be trained, by name.
+    """
+
+    def __init__(self, recipes: Mapping[str, Recipe]) -> None:
+        self.expected: dict[str, float] = {}
+        if recipes:
+            _log.info("measuring %d steps of each training on this machine", _PROBE_STEPS)
+            self.expected = _measured(recipes)
+            parts = ", ".join(f"{name} {duration(s)}" for name, s in self.expected.items())
+            whole = duration(sum(self.expected.values()) + _REPORT)
+            _log.info("about %s in all: %s, report %s", whole, parts, duration(_REPORT))
+        self.began = time.perf_counter()
+        self.past = 0.0
+
+    def about(self, names: Mapping[str, Recipe] | list[str]) -> str:
+        """How long some of the runs take, ready to follow a message."""
+        seconds = sum(self.expected.get(name, 0.0) for name in names)
+        return f", about {duration(seconds)}" if seconds else ""
+
+    def done(self, name: str) -> None:
+        """Count a run as finished, and say what is left."""
+        if name not in self.expected:
+            return
+        self.past += self.expected.pop(name)
+        pace = (time.perf_counter() - self.began) / self.past
+        left = pace * (sum(self.expected.values()) + _REPORT)
+        _log.info("%s is finished; about %s left of the demo", name, duration(left))
+
+
+def _measured(recipes: Mapping[str, Recipe]) -> dict[str, float]:
+    """Seconds that each training should take; one of each kind is measured, whatever its seed."""
+    kinds = {name: name.rpartition("-s")[0] or name for name in recipes}
+    seconds: dict[str, float] = {}
+    with TemporaryDirectory() as folder, quiet():
+        for name, recipe in recipes.items():
+            if kinds[name] not in seconds:
+                seconds[kinds[name]] = _seconds_of(recipe, Path(folder))
+    return {name: seconds[kind] for name, kind in kinds.items()}
+
+
+def _seconds_of(recipe: Recipe, folder: Path) -> float:
+    """Time of all its steps at the pace of the first few, and of what comes before and after them."""
+    steps = min(_PROBE_STEPS, recipe.train.steps)
+    short = replace(recipe.train, steps=steps, log_every=1)
+    probe = replace(recipe, train=short, out=str(folder / Path(str(recipe.out)).name))
+    if recipe.teacher is not None:
+        # The network of a few steps takes as long as the trained one, which may not exist yet.
+        known = folder / "teacher"
+        run = str(known) if known.is_dir() else recipe.teacher.run
+        probe = replace(probe, teacher=replace(recipe.teacher, run=run, min_miou=0.0))
+    start = time.perf_counter()
+    rows = train(probe, progress=False).metrics()
+    whole = time.perf_counter() - start
+    paces: list[float] = [row["seconds_per_step"] for row in rows if row["kind"] == "train"]
+    return whole - sum(paces) + recipe.train.steps * median(paces[1:] or paces)
