@@ -1,5 +1,6 @@
 """Folders that commands write to."""
 
+import os
 from pathlib import Path
 
 
@@ -12,9 +13,10 @@ def output_folder(out: str | Path) -> Path:
     folder = Path(out)
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        probe = folder / ".writable"
+        # A name of its own for each process: several may look at once.
+        probe = folder / f".writable-{os.getpid()}"
         probe.touch()
-        probe.unlink()
+        probe.unlink(missing_ok=True)
     except OSError as error:
         raise ValueError(
             f"cannot write to {folder} ({error.strerror}): name another folder"

@@ -189,3 +189,19 @@ def test_a_data_set_named_in_a_recipe_has_its_ids_checked_while_training(tmp_pat
     )
     with pytest.raises(ValueError, match=r"sample 2: label id 9; expected 0\.\.2, and 255"):
         train(recipe, progress=False)
+
+
+def test_a_run_of_our_classes_is_known_after_they_moved_to_other_files(tmp_path: Path) -> None:
+    data = segdistill.build_dataset("synthetic", size=(32, 48), count=4)
+    student = segdistill.build_model("compact", num_classes=11, width=8, depth=1)
+    options = {"method": "supervised", "steps": 2, "batch": 2, "crop": (32, 32)}
+    out = tmp_path / "run"
+    segdistill.distill(None, student, data, data, out=out, progress=False, **options)
+    config = out / "config.yaml"
+    text = config.read_text()
+    for room in ("synthetic.dataset", "networks.compact"):
+        assert room in text
+        text = text.replace(room, room.rpartition(".")[0] + ".elsewhere")
+    config.write_text(text)
+    again = segdistill.distill(None, student, data, data, out=out, progress=False, **options)
+    assert again.finished

@@ -22,6 +22,7 @@ from segdistill.run.evaluation.evaluate import Evaluation
 from segdistill.run.folder import RunFolder, write_json
 from segdistill.run.networks import build_student, load_teacher, save_network
 from segdistill.run.opening import open_split, resolve_device, with_teacher_classes
+from segdistill.run.output import output_folder
 from segdistill.run.recipe import parse_recipe
 from segdistill.run.training.batches import augmentation, make_loader, probe_batch
 from segdistill.run.training.checkpoint import NEWEST, PREVIOUS
@@ -97,7 +98,17 @@ def _train(recipe: Recipe, name: str, progress: bool, observers: Sequence[Any]) 
 def _comparable(values: Mapping[str, Any]) -> dict[str, Any]:
     kept = {k: v for k, v in values.items() if k not in ("out", "label", "variants", "observers")}
     kept["train"] = {k: v for k, v in kept["train"].items() if k not in _FREE}
+    for part, key in (("data", "name"), ("student", "model"), ("teacher", "model")):
+        if kept.get(part):
+            kept[part] = {**kept[part], key: _class_name(kept[part][key])}
     return kept
+
+
+def _class_name(path: str | None) -> str | None:
+    """A class of this package by its name alone: files move from release to release."""
+    if path is None or not path.startswith("segdistill."):
+        return path
+    return f"segdistill.{path.rpartition('.')[2]}"
 
 
 def open_folder(recipe: Recipe, out: Path) -> RunFolder | None:
@@ -106,15 +117,7 @@ def open_folder(recipe: Recipe, out: Path) -> RunFolder | None:
     Raises:
         ValueError: The folder cannot be written, or holds the run of another recipe.
     """
-    try:
-        out.mkdir(parents=True, exist_ok=True)
-        probe = out / f".writable-{os.getpid()}"
-        probe.touch()
-        probe.unlink(missing_ok=True)
-    except OSError as error:
-        raise ValueError(
-            f"out {out} cannot be written ({error.strerror}): choose another folder"
-        ) from None
+    output_folder(out)
     if not (out / "config.yaml").exists():
         return None
     if not any((out / name).exists() for name in (NEWEST, PREVIOUS, "model.safetensors")):
