@@ -167,6 +167,14 @@ def test_overrides_change_single_keys_and_keep_the_rest() -> None:
     assert (recipe.out, recipe.student.taps, recipe.data.size) == ("7", {"features": "0"}, None)
 
 
+def test_the_key_on_of_a_term_needs_no_quotes(tmp_path: Path) -> None:
+    path = tmp_path / "recipe.yaml"
+    path.write_text("terms: {channelwise: {on: features}}\n")
+    assert load_recipe(path).terms["channelwise"].on == "features"
+    recipe = load_recipe(path, ["--terms.pairwise", "{on: layer3, weight: 1}"])
+    assert recipe.terms["pairwise"].on == "layer3"
+
+
 def test_overriding_the_preset_keeps_the_method() -> None:
     recipe = parse_recipe({"method": "idd"}, ["--method.preset", "paper"])
     assert (recipe.chosen_method().name, recipe.chosen_method().preset) == ("idd", "paper")

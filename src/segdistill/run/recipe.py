@@ -89,7 +89,7 @@ def parse_recipe(
     Raises:
         ValueError: As for `load_recipe`.
     """
-    merged = _overridden(values, split_options(overrides or []))
+    merged = _with_on(_overridden(values, split_options(overrides or [])))
     check_keys(merged)
     if isinstance(merged.get("train"), dict) and merged["train"].get("precision") == 32:
         merged["train"]["precision"] = "32"  # YAML reads it as a number
@@ -100,6 +100,13 @@ def parse_recipe(
         raise ValueError(f"{name}: {_one_line(error)}") from None
     _restore_options(recipe, merged)
     return recipe
+
+
+def _with_on(value: Any) -> Any:
+    """YAML 1.1 reads the key `on` of a term as true unless it is quoted; it is put back."""
+    if not isinstance(value, dict):
+        return value
+    return {"on" if key is True else key: _with_on(item) for key, item in value.items()}
 
 
 def _restore_options(part: Any, values: dict[str, Any]) -> None:
