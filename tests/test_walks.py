@@ -1,5 +1,6 @@
 """A newcomer's way through README and quickstart: every command works in the order printed."""
 
+import importlib.util
 from pathlib import Path
 
 import pytest
@@ -31,3 +32,34 @@ def test_the_commands_of_the_quickstart_run_in_order(
     [(_, block)] = blocks(page, "python")
     exec(compile(block, str(page), "exec"), {})
     assert list((tmp_path / "masks").iterdir())
+
+
+def test_the_commands_of_the_readme_run_in_order(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    write_photographs(tmp_path / "data" / "mine")
+    commands = walk(ROOT / "README.md", SMALL, monkeypatch)
+    assert [command.split()[1] for command in commands] == [
+        "check",
+        "train",
+        "train",
+        "evaluate",
+        "compare",
+        "report",
+        "export",
+        "predict",
+    ]
+    assert (tmp_path / "runs" / "mine" / "student" / "idd-s2" / "evaluation.json").is_file()
+    assert len(list(tmp_path.rglob("report.html"))) == 1
+    assert len(list((tmp_path / "predictions").iterdir())) >= 30
+
+
+def test_the_chart_shows_the_committed_figures() -> None:
+    spec = importlib.util.spec_from_file_location("docs_pictures", ROOT / "docs" / "pictures.py")
+    assert spec is not None and spec.loader is not None
+    pictures = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(pictures)
+    committed = (ROOT / "docs" / "images" / "camvid.svg").read_text("utf-8")
+    assert pictures.chart() == committed, "python docs/pictures.py draws it again"
+    assert "37.6 ± 0.3" in committed
