@@ -1,4 +1,4 @@
-"""The command line as a user meets it: exit codes, one line for a slip, and the files that are left."""
+"""The command line as a user meets it: exit codes, one line per mistake, and the files that are left."""
 
 import json
 import logging
@@ -72,7 +72,7 @@ def _refused(command: Command, *argv: object) -> str:
     return error
 
 
-# Slips -------------------------------------------------------------------------------------------
+# Mistakes ----------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -107,7 +107,7 @@ def _refused(command: Command, *argv: object) -> str:
         (["list", "modles"], ["what: no choice named 'modles'; did you mean 'models'?"]),
     ],
 )
-def test_a_slip_is_one_line_and_exit_code_2(
+def test_a_mistake_is_one_line_and_exit_code_2(
     argv: list[str],
     messages: list[str],
     command: Command,
@@ -278,7 +278,7 @@ def test_compare_takes_its_own_options_beside_those_of_the_recipe(
     assert RunFolder(out / "supervised-s3").finished
 
 
-def test_evaluate_prints_what_the_run_reported_unless_told_otherwise(
+def test_evaluate_prints_what_the_run_reported_unless_asked_otherwise(
     run: RunFolder, command: Command
 ) -> None:
     figures = run.evaluation()

@@ -71,8 +71,8 @@ def test_without_evaluations_it_warns_that_it_decided_nothing(
 ) -> None:
     with caplog.at_level(logging.WARNING):
         train(small.recipe(out=str(tmp_path)), progress=False, observers=[EarlyStopping()])
-    assert "miou was measured 1 time(s)" in caplog.text
-    assert "set train.val_every" in caplog.text
+    assert "miou is in 1 rows of" in caplog.text
+    assert "Set train.val_every" in caplog.text
 
 
 class Killed:

@@ -98,8 +98,8 @@ class EarlyStopping:
         """Warn where there was nothing to decide on."""
         if self._seen <= 1:
             _log.warning(
-                "EarlyStopping: %s was measured %d time(s) in %s; set train.val_every to measure it during "
-                "the training",
+                "EarlyStopping: %s is in %d rows of %s; expected more to compare. Set train.val_every to "
+                "evaluate during the training",
                 self.monitor,
                 self._seen,
                 run.path,

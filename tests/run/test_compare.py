@@ -171,7 +171,7 @@ def test_a_finished_run_is_taken_over_whatever_it_is_called(
         ),
     ],
 )
-def test_a_slip_is_refused_before_anything_is_trained(
+def test_a_mistake_is_refused_before_anything_is_trained(
     methods: tuple[str, ...] | None,
     changes: dict[str, Any],
     message: str,

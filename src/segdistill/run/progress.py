@@ -47,7 +47,7 @@ class TrainingProgress:
         self._label, self._steps, self._show, self._clock = label, steps, show, clock
         self._start, self._began, self._last_line = start, clock(), -math.inf
         self._bar: Progress | None = None
-        # A notebook counts as no terminal: a bar there would need widgets, or print a line a step.
+        # A notebook counts as no terminal: a bar there would need widgets, or print one line per step.
         if show and self._console.is_terminal:
             self._bar = Progress(
                 TextColumn("{task.description}", markup=False),

@@ -177,7 +177,7 @@ def test_what_does_not_fit_is_refused(
 
 
 class Mislabelled(Tuples):
-    """A data set of one's own, named in a recipe: its third label holds an id beyond its classes."""
+    """A custom data set, named in a recipe: its third label holds an id beyond its classes."""
 
     def __init__(self) -> None:
         super().__init__(bad={2: 9})

@@ -298,7 +298,7 @@ def test_a_finished_run_is_not_trained_again(tmp_path: Path) -> None:
         ({"data": {"name": "synthetc"}}, "did you mean 'synthetic'"),
     ],
 )
-def test_a_slip_is_refused_before_training(changes: dict, message: str, tmp_path: Path) -> None:
+def test_a_mistake_is_refused_before_training(changes: dict, message: str, tmp_path: Path) -> None:
     with pytest.raises((ValueError, FileNotFoundError), match=message):
         train(small.recipe(**changes, out=str(tmp_path / "run")), progress=False)
     assert not (tmp_path / "run" / "metrics.jsonl").exists()
@@ -400,7 +400,7 @@ def test_a_gradient_that_is_not_finite_stops_before_it_reaches_the_weights(tmp_p
     assert train(recipe, progress=False).finished
 
 
-def test_a_run_killed_before_its_first_checkpoint_begins_its_metrics_anew(tmp_path: Path) -> None:
+def test_a_run_killed_before_its_first_checkpoint_starts_its_metrics_again(tmp_path: Path) -> None:
     recipe = small.recipe(out=str(tmp_path), train={"save_every": 100})
     tmp_path.joinpath("metrics.jsonl").write_text(json.dumps({"kind": "train", "step": 2}) + "\n")
     rows = train(recipe, progress=False).metrics()

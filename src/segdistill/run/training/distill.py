@@ -72,7 +72,7 @@ def distill(
         labels: What terms that learn from labels are given: the data's, or the `teacher`'s classes.
         classes: Names of the classes; those of the data set, or numbers, by default.
         teacher_taps: Tap name -> module path in the teacher. `logits` is its output, and `features` the
-            input of its last layer with one channel a class, unless given here.
+            input of its last layer with one channel per class, unless given here.
         student_taps: The same for the student.
         teacher_input: What the teacher does to RGB in 0..1 first, as `segdistill.wrap` takes
             it ("imagenet", say); None: nothing.

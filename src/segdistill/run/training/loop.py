@@ -44,7 +44,7 @@ class Validation:
     """What the loop asks of an evaluation.
 
     Attributes:
-        run: Evaluates the student at a step and gives the figures of a metrics row.
+        run: Evaluates the student at a step and returns the metrics of a row.
         every: Steps between evaluations; 0 for none during the training.
         save_best: Called when the student is the best so far.
         score: The figure that says which is best, a share from 0 to 1, and what it is called.
@@ -110,7 +110,7 @@ class Loop:
 
     A training that is stopped early ends as it would at its last step; the learning rate is not rescaled.
 
-    Everything random in a step follows from (seed, step, process): torch's generator is seeded anew for
+    Everything random in a step follows from (seed, step, process): torch's generator is seeded again for
     each step, so that a resumed run draws the same dropout masks as an unbroken one.
 
     Args:

@@ -24,7 +24,6 @@ _log = logging.getLogger(__name__)
 
 def show_taps(rows: list[TapRow]) -> None:
     """Log the tap table."""
-
     table = Table("term", "tap", "student", "teacher", "alignment", title="What each term reads")
     for row in rows:
         shapes = ("x".join(map(str, s[1:])) if s else "-" for s in (row.student, row.teacher))
@@ -48,7 +47,7 @@ def record_environment(out: Path, fabric: Fabric) -> None:
 
 
 def record_start(loop: Loop, start: Evaluation, write: bool) -> None:
-    """Write what the student agrees in untrained: nothing else says what a figure without labels is worth."""
+    """Write what the student agrees in untrained: nothing else puts agreement without labels in proportion."""
     if write:
         loop.record({"kind": "val", "step": 0, **start.figures()})
         _log.info("%s  step 0: %s", loop.label, start.headline())

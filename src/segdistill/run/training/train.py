@@ -80,7 +80,7 @@ def _train(recipe: Recipe, name: str, progress: bool, observers: Sequence[Any]) 
         return finished
     check_recipe(recipe)
     watching = [*build_observers(recipe), *observers]
-    # Without a teacher there is nothing to learn from images alone, nor to measure against.
+    # Without a teacher there is nothing to learn from unlabelled images, nor to measure against.
     train_set, val_set = (
         open_split(recipe.data, split, labelled=recipe.teacher is None)
         for split in ("train", "val")
@@ -123,7 +123,7 @@ def open_folder(recipe: Recipe, out: Path) -> RunFolder | None:
     if not any((out / name).exists() for name in (NEWEST, PREVIOUS, "model.safetensors")):
         return None  # nothing was trained yet: whatever recipe stands there may be replaced
     run = RunFolder(out)
-    # Read anew, so that a key that is younger than the run has its default.
+    # Parsed again, so that a key that is younger than the run has its default.
     old = _comparable(to_dict(parse_recipe(run.config(), name=str(out / "config.yaml"))))
     new = _comparable(to_dict(recipe))
     if old != new:
