@@ -100,6 +100,24 @@ def test_roles_labels_and_order_follow_the_runs(runs: Path) -> None:
     assert summaries[-1].wall_seconds > 0
 
 
+def test_a_supervised_run_that_only_names_a_teacher_is_a_control(
+    runs: Path, tmp_path: Path
+) -> None:
+    own = copied(runs / "control-s0", tmp_path / "alone-s0")
+    values = yaml.safe_load((own / "config.yaml").read_text())
+    values["teacher"] = {"run": str(runs / "teacher")}
+
+    def role() -> str:
+        (own / "config.yaml").write_text(yaml.safe_dump(values))
+        return next(s.role for s in summarise(find_runs([own])) if s.name == "alone-s0")
+
+    assert role() == "control"
+    values["terms"] = {"pixelwise": {"weight": 1.0}}
+    assert role() == "student"
+    values |= {"terms": {}, "method": {"name": "supervised", "labels": "teacher"}}
+    assert role() == "student"
+
+
 def test_runs_of_one_method_with_other_recipes_are_told_apart(runs: Path, tmp_path: Path) -> None:
     other = copied(runs / "idd-s0", tmp_path / "stronger-s0")
     summaries = summarise(find_runs([runs / "idd-s0", other]))

@@ -12,7 +12,8 @@ from typing import Any
 from torch import nn
 
 from segdistill import __version__
-from segdistill.distillation.catalogue import METHODS
+from segdistill.config import Recipe
+from segdistill.distillation.catalogue import METHODS, method_terms
 from segdistill.run.folder import RunFolder
 from segdistill.run.output import output_folder
 from segdistill.run.reporting.page import Report, render
@@ -137,7 +138,6 @@ def summarise(folders: Sequence[RunFolder]) -> list[RunSummary]:
     named = zip(_names(folders), folders, strict=True)
     for name, run in sorted(named, key=lambda pair: _place(pair[1])):
         evaluation, recipe = run.evaluation() or {}, run.recipe()
-        learns = recipe.teacher is not None or run.method_name != "supervised"
         teaches = run.path.resolve() in teachers
         # Runs of one method under several names differ in their recipe: no seeds of each other.
         one_recipe = len(stems.get(run.method_name, ())) == 1
@@ -146,7 +146,7 @@ def summarise(folders: Sequence[RunFolder]) -> list[RunSummary]:
             RunSummary(
                 name,
                 label,
-                "teacher" if teaches else "student" if learns else "control",
+                "teacher" if teaches else "student" if _is_distilled(recipe) else "control",
                 run.seed,
                 run.metrics(),
                 evaluation,
@@ -159,6 +159,13 @@ def summarise(folders: Sequence[RunFolder]) -> list[RunSummary]:
         )
     audits = [] if teachers else [audit for run in folders if (audit := run.teacher())]
     return [*_audited(audits[:1]), *summaries]
+
+
+def _is_distilled(recipe: Recipe) -> bool:
+    """Whether a run learns from a teacher, which a recipe may also name for nothing."""
+    method = recipe.chosen_method()
+    changed = method.labels == "teacher" or set(recipe.terms) - set(method_terms("supervised"))
+    return method.name != "supervised" or (recipe.teacher is not None and bool(changed))
 
 
 def _audited(audits: Sequence[Mapping[str, Any]]) -> list[RunSummary]:
