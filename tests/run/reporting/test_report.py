@@ -14,6 +14,7 @@ from torch import nn
 from segdistill.run.folder import RunFolder
 from segdistill.run.networks import load_run_model
 from segdistill.run.reporting import pictures
+from segdistill.run.reporting.findings import Findings
 from segdistill.run.reporting.pictures import PictureOptions, measure, spread_evenly
 from segdistill.run.reporting.report import find_runs, report, summarise
 from segdistill.run.training.train import train
@@ -169,6 +170,49 @@ def test_a_teacher_that_is_no_run_is_known_by_its_audit(runs: Path, tmp_path: Pa
 def test_a_folder_without_runs_is_refused(tmp_path: Path) -> None:
     with pytest.raises(FileNotFoundError, match="no run at"):
         report([tmp_path / "nowhere"])
+
+
+@pytest.mark.parametrize(
+    ("given", "expected"),
+    [
+        (["study/idd-s0"], "study/idd-s0/report.html"),
+        (["study"], "study/report.html"),
+        (["study/idd-s0", "study/control-s0/"], "study/report.html"),
+        (["study", "study/control-s0"], "study/report.html"),
+        (["study/idd-s0", "alone-s1"], "report.html"),
+    ],
+)
+def test_the_report_lies_beside_the_runs_that_it_reports(
+    runs: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+    given: list[str],
+    expected: str,
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("segdistill.run.reporting.report.render", lambda page: page.title)
+    monkeypatch.setattr("segdistill.run.reporting.report.measure", lambda *_: Findings())
+    for name in ("idd-s0", "control-s0"):
+        copied(runs / name, tmp_path / "study" / name)
+    copied(runs / "control-s1", tmp_path / "alone-s1")
+    with caplog.at_level("INFO"):
+        file = report(given)
+    assert file == Path(expected) and (tmp_path / expected).is_file()
+    assert f"report: {expected}" in caplog.text
+
+
+def test_a_report_about_runs_elsewhere_lies_there(
+    runs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("segdistill.run.reporting.report.measure", lambda *_: Findings())
+    own = copied(runs / "control-s0", tmp_path / "study" / "control-s0")
+    here = tmp_path / "here"
+    here.mkdir()
+    monkeypatch.chdir(here)
+    assert report([own]) == own / "report.html"
+    assert report(["../study"]) == tmp_path / "study" / "report.html"
+    assert not list(here.iterdir())
 
 
 def test_a_place_that_cannot_be_written_to_is_refused_before_the_work(

@@ -3,6 +3,7 @@
 import datetime
 import json
 import logging
+import os
 import re
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
@@ -25,7 +26,7 @@ _log = logging.getLogger(__name__)
 
 def report(
     runs: Sequence[str | Path],
-    out: str | Path = "report.html",
+    out: str | Path | None = None,
     *,
     focus: str | None = None,
     title: str | None = None,
@@ -45,7 +46,8 @@ def report(
 
     Args:
         runs: Run folders; a folder that holds runs stands for all of them.
-        out: The file.
+        out: The file; None: `report.html` in the deepest folder common to `runs`, which is the run's
+            own folder where there is one run.
         focus: Method that the pictures are about; None: idd, or else the last.
         title: Heading; None: data set and student.
         remark: What the reader should know of the validation set.
@@ -66,7 +68,7 @@ def report(
             written to.
     """
     folders, notes = _finished(find_runs(runs))
-    file = Path(out)
+    file = Path(out) if out is not None else _common_folder(runs) / "report.html"
     output_folder(file.parent)
     if file.is_dir():
         raise ValueError(f"{file} is a folder: name a file, such as {file / 'report.html'}")
@@ -89,6 +91,13 @@ def report(
     file.write_text(render(page), encoding="utf-8")
     _log.info("report: %s", file)
     return file
+
+
+def _common_folder(paths: Sequence[str | Path]) -> Path:
+    """The deepest folder that holds all of the paths, or is the only one; relative where it can be."""
+    folder = Path(os.path.commonpath([os.path.abspath(path) for path in paths]))
+    here = Path.cwd()
+    return folder.relative_to(here) if folder.is_relative_to(here) else folder
 
 
 def find_runs(paths: Iterable[str | Path]) -> list[RunFolder]:
