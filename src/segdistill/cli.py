@@ -100,12 +100,12 @@ def evaluate(
     evaluate_run(run, weights, split, device, absent=absent, **protocol)
 
 
-def report(runs: list[str], out: str = "report.html") -> None:
+def report(runs: list[str], out: str | None = None) -> None:
     """Write one self-contained HTML report about runs: tables, curves and pictures.
 
     Args:
-        runs: Run folders, or folders that hold runs.
-        out: File to write.
+        runs: Run folders; a folder that holds runs stands for all of them.
+        out: File to write; report.html beside the runs by default.
     """
     from segdistill.run.reporting.report import report as run_report
 

@@ -11,6 +11,7 @@ import pytest
 import yaml
 from torch import nn
 
+from segdistill.cli import main
 from segdistill.run.folder import RunFolder
 from segdistill.run.networks import load_run_model
 from segdistill.run.reporting import pictures
@@ -200,6 +201,17 @@ def test_the_report_lies_beside_the_runs_that_it_reports(
         file = report(given)
     assert file == Path(expected) and (tmp_path / expected).is_file()
     assert f"report: {expected}" in caplog.text
+
+
+def test_the_command_writes_beside_the_runs_by_default(
+    runs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("segdistill.run.reporting.report.measure", lambda *_: Findings())
+    own = copied(runs / "control-s0", tmp_path / "alone-s0")
+    main(["report", str(own)])
+    assert (own / "report.html").is_file()
+    main(["report", str(own), "--out", str(tmp_path / "page.html")])
+    assert (tmp_path / "page.html").is_file()
 
 
 def test_a_report_about_runs_elsewhere_lies_there(
