@@ -54,6 +54,16 @@ def test_terms_that_vanish_or_were_not_recorded_are_drawn():
     assert list(drawn) == ["position"] and ">not recorded</text>" in drawn["position"]
 
 
+def test_a_single_logged_row_is_drawn_as_a_dot():
+    terms = {"position": {"value": 0.7, "weight": 1.0, "share": 0.2}}
+    rows = [{"kind": "train", "step": step, "terms": terms} for step in (20, 40)]
+    dot = "fill: var(--series-0)"
+    for count, dots in ((1, True), (2, False)):
+        runs = [run("idd", metrics=rows[:count])]
+        drawn = charts.term_curves(runs, charts.colours(runs))["position"]
+        assert (dot in drawn) == dots
+
+
 def test_a_share_that_falls_far_is_drawn_on_powers_of_ten_written_as_numbers():
     values = [0.5, 0.05, 0.008]
     rows = [

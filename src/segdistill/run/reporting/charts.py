@@ -177,9 +177,9 @@ def validation_curves(summaries: Sequence[RunSummary], colour: Mapping[str, str]
         ends = {}
         for label, many in curves.items():
             for one in many:
-                axes.plot(list(one), list(one.values()), color=colour[label], lw=1, alpha=0.4)
+                _draw(axes, list(one), list(one.values()), color=colour[label], lw=1, alpha=0.4)
             steps, values = _mean_curve(many)
-            axes.plot(steps, values, color=colour[label], lw=2.4)
+            _draw(axes, steps, values, color=colour[label], lw=2.4)
             ends[label] = values[-1]
         teachers = [run.miou for run in summaries if run.role == "teacher" and run.miou is not None]
         if teachers:
@@ -201,6 +201,11 @@ def _curve(rows: Sequence[Mapping[str, Any]], read: Any) -> dict[int, float]:
     return {
         step: value for step, value in values.items() if value is not None and np.isfinite(value)
     }
+
+
+def _draw(axes: Axes, steps: Sequence[int], values: Sequence[float], **look: Any) -> None:
+    # A line of one point has no length: a dot stands for it.
+    axes.plot(steps, values, marker="o" if len(steps) == 1 else "", ms=6, mew=0, **look)
 
 
 def _mean_curve(many: Sequence[Mapping[int, float]]) -> tuple[list[int], list[float]]:
@@ -260,12 +265,11 @@ def _term_chart(
                 many = [_curve(run.train_rows, _term_reader(term, key)) for run in runs]
                 many = [one for one in many if one]
                 for one in many:
-                    axes.plot(
-                        list(one), list(one.values()), color=colour[label], lw=0.8, alpha=0.35
-                    )
-                    values += one.values()
+                    hue, numbers = colour[label], list(one.values())
+                    _draw(axes, list(one), numbers, color=hue, lw=0.8, alpha=0.35)
+                    values += numbers
                 if many:
-                    axes.plot(*_mean_curve(many), color=colour[label], lw=1.8)
+                    _draw(axes, *_mean_curve(many), color=colour[label], lw=1.8)
             axes.set_title("value" if key == "value" else "gradient share")
             axes.xaxis.set_major_locator(matplotlib.ticker.MaxNLocator(3, integer=True))
             axes.yaxis.set_major_locator(matplotlib.ticker.MaxNLocator(4))
