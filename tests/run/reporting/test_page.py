@@ -101,6 +101,22 @@ def test_figures_are_there(page):
         assert words in page.text, words
 
 
+def bold(html):
+    return re.findall(r'<tr class="best">\s*<td><span class="chip"><i [^>]*></i>([^<]+)<', html)
+
+
+def test_the_best_by_the_verdict_is_bold_whatever_the_pictures_are_about(html):
+    assert bold(html) == ["idd"]
+    runs = [replace(r, metrics=()) for r in three_seeds()]
+    assert bold(render(Report(runs, CLASSES, [], focus="kd"))) == ["idd"]
+
+
+def test_nothing_is_bold_where_no_gain_is_clear():
+    runs = [replace(r, metrics=()) for r in three_seeds() if r.seed == 0]
+    html = render(Report(runs, CLASSES, []))
+    assert bold(html) == [] and "Bold:" not in html
+
+
 def test_edges_are_correlated_with_the_teachers(page):
     found = re.findall(r"correlation with the teacher's edges ([\d.]+)", page.text)
     assert len(found) == 2 and float(found[0]) < float(found[1]) < 1

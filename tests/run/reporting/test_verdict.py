@@ -2,7 +2,7 @@ from dataclasses import replace
 
 import pytest
 
-from segdistill.run.reporting.verdict import context, verdicts
+from segdistill.run.reporting.verdict import best, context, verdicts
 from tests.run.made_up import run, three_seeds
 
 
@@ -56,6 +56,15 @@ def test_a_gain_that_several_methods_explain_away_is_not_clear():
     assert alone[2] == "better" and together[2] == "unclear"
     assert "not clearly so once it is counted that 4 methods were compared" in together[0]
     assert "Holm's correction for 4 methods: p = 0." in together[1]
+
+
+def test_the_best_is_the_largest_gain_among_clear_ones():
+    assert best(verdicts(three_seeds())) == "idd"
+    # kd gains more in the mean, but its seeds disagree.
+    runs = seeds("control", (0, 0, 0)) + seeds("idd", (0.02, 0.021, 0.0205))
+    assert best(verdicts([*runs, *seeds("kd", (0.0, 0.05, 0.1))])) == "idd"
+    assert best(verdicts([run("control"), run("idd", 0, 0.03)])) is None
+    assert best(verdicts(seeds("control", (0, 0)) + seeds("idd", (-0.03, -0.031)))) is None
 
 
 def test_the_largest_gain_comes_first():

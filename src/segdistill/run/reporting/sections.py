@@ -29,7 +29,7 @@ from segdistill.run.reporting.summary import (
     methods,
     paired_miou,
 )
-from segdistill.run.reporting.verdict import context, verdicts
+from segdistill.run.reporting.verdict import best, context, verdicts
 from segdistill.run.reporting.views import css_colour
 
 MOST_CLASSES = 40
@@ -47,7 +47,7 @@ def verdict_view(summaries: Sequence[RunSummary], colour: Mapping[str, str]) -> 
 
 def comparison_view(summaries: Sequence[RunSummary]) -> dict[str, Any]:
     """The comparison with the columns that are known for at least one row."""
-    rows = comparison_rows(summaries)
+    rows, winner = comparison_rows(summaries), best(verdicts(summaries))
     optional: dict[str, tuple[str, Callable[[ComparisonRow], str]]] = {
         "parameters": ("parameters", lambda row: quantity(row.parameters)),
         "multiply_adds": ("multiply-adds", lambda row: quantity(row.multiply_adds)),
@@ -61,6 +61,7 @@ def comparison_view(summaries: Sequence[RunSummary]) -> dict[str, Any]:
         if any(getattr(row, key) is not None for row in rows)
     ]
     return {
+        "best": winner,
         "headings": [heading for heading, _ in shown],
         "rows": [
             {

@@ -40,6 +40,12 @@ def verdicts(summaries: Sequence[RunSummary]) -> list[Verdict]:
     return [_verdict(summaries, label, known[label], corrected) for label in order]
 
 
+def best(found: Sequence[Verdict]) -> str | None:
+    """Label of the method that is better than the control by the largest mean; None without one."""
+    better = [verdict for verdict in found if verdict.tone == "better"]
+    return max(better, key=lambda v: v.difference.mean).label if better else None
+
+
 def _verdict(
     summaries: Sequence[RunSummary], label: str, difference: Paired, corrected: Mapping[str, float]
 ) -> Verdict:
