@@ -84,6 +84,16 @@ def test_the_page_shows_the_figures_of_the_runs(runs: Path, page: Page) -> None:
     assert "Multiply-adds and median latency at 32 × 48 input" in page.text
 
 
+def test_the_gist_of_real_runs_is_on_the_page_and_in_the_log(
+    runs: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    with caplog.at_level("INFO"):
+        file = report([runs], tmp_path / "a.html", panels=0, images=1)
+    gist = next(text for text in caplog.messages if text.startswith("idd: "))
+    assert "32 × 48 on cpu" in gist and "% of the teacher's mIoU" in gist
+    assert f"{gist}." in Page(file.read_text()).text
+
+
 def test_images_are_those_that_the_networks_dispute_most(page: Page) -> None:
     found = re.search(
         r"The 2 of (\d+) validation images on which control and idd disagree", page.text
@@ -207,6 +217,7 @@ def test_the_command_writes_beside_the_runs_by_default(
     runs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("segdistill.run.reporting.report.measure", lambda *_: Findings())
+    monkeypatch.setattr("segdistill.run.console.set_up_logging", lambda debug: None)
     own = copied(runs / "control-s0", tmp_path / "alone-s0")
     main(["report", str(own)])
     assert (own / "report.html").is_file()

@@ -3,7 +3,14 @@ import io
 import pytest
 from rich.console import Console
 
-from segdistill.run.reporting.notation import difference_text, duration, quantity, signed, spread
+from segdistill.run.reporting.notation import (
+    difference_text,
+    duration,
+    factor,
+    quantity,
+    signed,
+    spread,
+)
 from segdistill.run.reporting.statistics import paired
 from segdistill.run.reporting.summary import (
     RunSummary,
@@ -153,6 +160,15 @@ def test_classes_are_sorted_by_change_and_unknown_ones_come_last():
 def test_class_changes_are_paired_over_seeds():
     change = next(c for c in class_changes(three_seeds(), CLASSES, "idd") if c.name == "bicyclist")
     assert len(change.change.differences) == 3
+
+
+def test_factors_name_the_side_of_one_they_are_on():
+    assert [factor(ratio, "faster", "slower") for ratio in (7.46, 0.4, 142.6, 1.04)] == [
+        "7.5× faster",
+        "2.5× slower",
+        "143× faster",
+        "not faster",
+    ]
 
 
 def test_notation():

@@ -55,6 +55,13 @@ def p_text(p: float) -> str:
     return "p < 0.001" if p < 0.001 else f"p = {p:.3f}"
 
 
+def factor(ratio: float, more: str, less: str) -> str:
+    """How many times as much, in words for both sides of 1: "7.5× faster", "1.3× slower"."""
+    size = max(ratio, 1 / ratio)
+    text = f"{size:.0f}" if size >= 99.95 else f"{size:.1f}"
+    return f"not {more}" if text == "1.0" else f"{text}× {more if ratio > 1 else less}"
+
+
 def shortened(name: str, length: int = 22) -> str:
     """A name that fits into a chart, its end left out where it is too long."""
     return name if len(name) <= length else f"{name[: length - 1]}…"

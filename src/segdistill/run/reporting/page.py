@@ -64,7 +64,7 @@ def render(report: Report) -> str:
         made=report.made,
         colour={label: f"var({charts.VARIABLES[value]})" for label, value in hues.items()},
         subject=subject,
-        verdict=verdict_view(runs, hues),
+        verdict=verdict_view(runs, subject, hues),
         comparison=comparison_view(runs),
         against=against_view(runs),
         curves=curves_view(runs, hues),

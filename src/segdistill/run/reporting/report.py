@@ -20,6 +20,7 @@ from segdistill.run.output import output_folder
 from segdistill.run.reporting.page import Report, render
 from segdistill.run.reporting.pictures import PictureOptions, measure
 from segdistill.run.reporting.summary import RunSummary, default_subject, with_profiles
+from segdistill.run.reporting.verdict import gist
 
 _log = logging.getLogger(__name__)
 
@@ -78,8 +79,9 @@ def report(
     subject = focus or default_subject(summaries)
     named = dict(zip(_names(folders), folders, strict=True))
     findings = measure(summaries, named, info["classes"], subject, options)
+    summaries = with_profiles(summaries, findings.profiles)
     page = Report(
-        with_profiles(summaries, findings.profiles),
+        summaries,
         info["classes"],
         info.get("palette") or _greys(len(info["classes"])),
         findings,
@@ -89,6 +91,8 @@ def report(
         [*filter(None, [remark]), *notes, *_other_students(summaries)],
     )
     file.write_text(render(page), encoding="utf-8")
+    if (saved := gist(summaries, subject)) is not None:
+        _log.info("%s", saved)
     _log.info("report: %s", file)
     return file
 

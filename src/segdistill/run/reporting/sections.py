@@ -29,16 +29,19 @@ from segdistill.run.reporting.summary import (
     methods,
     paired_miou,
 )
-from segdistill.run.reporting.verdict import best, context, verdicts
+from segdistill.run.reporting.verdict import best, context, gist, verdicts
 from segdistill.run.reporting.views import css_colour
 
 MOST_CLASSES = 40
 
 
-def verdict_view(summaries: Sequence[RunSummary], colour: Mapping[str, str]) -> dict[str, Any]:
+def verdict_view(
+    summaries: Sequence[RunSummary], subject: str, colour: Mapping[str, str]
+) -> dict[str, Any]:
     """Each method's verdict, where teacher and control stand, and the chart of the differences."""
     found = verdicts(summaries)
     return {
+        "gist": gist(summaries, subject),
         "context": context(summaries),
         "items": found,
         "chart": Markup(charts.forest(found, colour)) if found else None,
