@@ -49,6 +49,16 @@ def test_each_method_and_seed_has_its_folder(compared: Path) -> None:
         assert (run.config()["teacher"] is None) == (method == "supervised")
 
 
+def test_the_log_says_in_one_line_what_the_student_saves_and_keeps(
+    compared: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    with caplog.at_level("INFO"):
+        module.conclude([RunFolder(compared / f"kd-s{seed}") for seed in (4, 5)], tmp_path)
+    line = next(text for text in caplog.messages if text.startswith("kd: "))
+    assert "× smaller, " in line and "faster" not in line
+    assert "% of the teacher's mIoU (parameters; mIoU: mean ± sd of 2 seeds)" in line
+
+
 def test_the_methods_of_a_seed_start_from_the_same_weights(
     compared: Path, teacher: RunFolder
 ) -> None:

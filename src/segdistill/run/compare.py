@@ -15,8 +15,13 @@ from segdistill.run.console import log_table, spoken
 from segdistill.run.folder import RunFolder, write_json
 from segdistill.run.opening import open_split, with_teacher_classes
 from segdistill.run.reporting.report import find_runs, summarise
-from segdistill.run.reporting.summary import RunSummary, comparison_rows, comparison_table
-from segdistill.run.reporting.verdict import context, verdicts
+from segdistill.run.reporting.summary import (
+    RunSummary,
+    comparison_rows,
+    comparison_table,
+    default_subject,
+)
+from segdistill.run.reporting.verdict import context, gist, verdicts
 from segdistill.run.training.train import train
 
 _log = logging.getLogger(__name__)
@@ -152,6 +157,8 @@ def conclude(runs: Sequence[RunFolder], base: Path) -> list[RunSummary]:
     _log.info("%s", context(summaries))
     for verdict in verdicts(summaries):
         _log.info("%s. %s", verdict.headline, " ".join(verdict.details))
+    if (saved := gist(summaries, default_subject(summaries))) is not None:
+        _log.info("%s", saved)
     write_json(base / "comparison.json", as_json(summaries))
     return summaries
 

@@ -89,7 +89,9 @@ def test_a_student_of_four_channels_learns_from_a_teacher_of_three(tmp_path: Pat
         )
     with pytest.raises(ValueError, match="picks 1 channels, the teacher reads 3: name 3"):
         _distill(tmp_path / "c", Four(), student_input=four, **{**made, "teacher_channels": [0]})
-    with pytest.raises(ValueError, match=r"images have 4 channels and the teacher reads 3\. .* select"):
+    with pytest.raises(
+        ValueError, match=r"images have 4 channels and the teacher reads 3\. .* select"
+    ):
         _distill(tmp_path / "d", Four(), student_input=four, **{**made, "teacher_channels": None})
 
 
