@@ -91,7 +91,9 @@ def strip(demo: Path, scenes: int = 3) -> None:
         for run in runs:
             with torch.no_grad():
                 logits = run.network.eval()(image[None] / 255)
-            ids = F.interpolate(logits, label.shape, mode="bilinear").argmax(1)[0]
+            corners = bool(getattr(run.network, "align_corners", False))
+            full = F.interpolate(logits, label.shape, mode="bilinear", align_corners=corners)
+            ids = full.argmax(1)[0]
             shown.append(palette[ids])
         rows.append(torch.cat(shown, 1))
     Image.fromarray(torch.cat(rows).numpy()).save(IMAGES / "scenes.png", optimize=True)
