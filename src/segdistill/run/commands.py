@@ -8,11 +8,10 @@ from typing import Any
 from rich.console import Console
 
 from segdistill.run.console import render
+from segdistill.run.evaluation import Protocol, measure
 from segdistill.run.evaluation.agreement import agreement
-from segdistill.run.evaluation.evaluate import measure
 from segdistill.run.evaluation.profile import compare as compare_profiles
 from segdistill.run.evaluation.profile import table as profile_table
-from segdistill.run.evaluation.protocol import Protocol
 from segdistill.run.folder import RunFolder
 from segdistill.run.networks import load_run_model, load_teacher
 from segdistill.run.opening import open_split, resolve_device

@@ -14,14 +14,17 @@ from segdistill.names import unknown
 from segdistill.run.console import log_table, spoken
 from segdistill.run.folder import RunFolder, write_json
 from segdistill.run.opening import open_split, with_teacher_classes
-from segdistill.run.reporting.report import find_runs, summarise
-from segdistill.run.reporting.summary import (
+from segdistill.run.reporting import (
     RunSummary,
     comparison_rows,
     comparison_table,
+    context,
     default_subject,
+    find_runs,
+    gist,
+    summarise,
+    verdicts,
 )
-from segdistill.run.reporting.verdict import context, gist, verdicts
 from segdistill.run.training.train import train
 
 _log = logging.getLogger(__name__)

@@ -6,7 +6,6 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from segdistill.run.evaluation import profile as profile_module
 from segdistill.run.evaluation.profile import (
     Latency,
     Profile,
@@ -16,6 +15,7 @@ from segdistill.run.evaluation.profile import (
     profile,
     table,
 )
+from segdistill.run.evaluation.protocol import profile as profile_module
 
 
 class WithHead(nn.Module):

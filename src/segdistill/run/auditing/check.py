@@ -10,15 +10,19 @@ from segdistill.config import DataConfig, Recipe, to_dict
 from segdistill.data.dataset import list_names
 from segdistill.data.label_map import colour_text
 from segdistill.distillation.catalogue import build_method
-from segdistill.run.auditing.data_audit import Findings, Split, judge, open_for_audit
+from segdistill.run.auditing.data_audit import (
+    Findings,
+    Split,
+    judge,
+    missing_labels,
+    open_for_audit,
+)
 from segdistill.run.auditing.proposal import proposals
 from segdistill.run.auditing.survey import Survey, survey
 from segdistill.run.auditing.suspects import suspect
 from segdistill.run.auditing.teacher import explained, refusal, unmeasurable
 from segdistill.run.console import render
-from segdistill.run.evaluation.agreement import missing_labels
-from segdistill.run.evaluation.evaluate import measure
-from segdistill.run.evaluation.protocol import Protocol
+from segdistill.run.evaluation import Protocol, measure
 from segdistill.run.networks import load_teacher
 from segdistill.run.opening import resolve_device, with_teacher_classes
 from segdistill.run.progress import counting

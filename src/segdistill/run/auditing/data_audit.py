@@ -11,6 +11,7 @@ from segdistill.data.dataset import list_names
 from segdistill.data.folder import folder_pairs
 from segdistill.data.label_map import IGNORED, MAX_CLASSES, LabelMap
 from segdistill.data.orientation import Orientation, check_orientation, unclear_orientations
+from segdistill.distillation.method import Method
 from segdistill.run.auditing.survey import Survey, shared_images, undeclared_line
 from segdistill.run.opening import open_split, split_options
 
@@ -208,3 +209,22 @@ def refuse_unclear_orientation(*datasets: Any) -> None:
         lines += unclear_orientations(files, getattr(dataset, "orientation", None))
     if lines:
         raise ValueError("; ".join(_by_cause(list(dict.fromkeys(lines)))))
+
+
+def missing_labels(method: Method, labels: str, where: str) -> str:
+    """Why a method cannot learn from images without labels, and what to do; "" where it can.
+
+    Args:
+        method: The method.
+        labels: `method.labels`.
+        where: The images.
+    """
+    needing = [name for name, term in method.terms.items() if term.needs_labels]
+    if not needing or labels == "teacher":
+        return ""
+    plural = len(needing) > 1
+    return (
+        f"{', '.join(needing)} of method {method.name!r} learn{'' if plural else 's'} from labels, and "
+        f"{where} has none: method.labels teacher gives {'them' if plural else 'it'} the teacher's "
+        f"classes, terms.{needing[0]}.weight 0 takes {'one' if plural else 'it'} out"
+    )

@@ -15,8 +15,7 @@ from segdistill.models.foreign.relabelled import Relabelled
 from segdistill.models.foreign.resampled import ResampledInput
 from segdistill.models.input import INPUTS, InputNormalisation, make_input
 from segdistill.run.auditing.assignment import assignment
-from segdistill.run.evaluation.evaluate import Evaluation, measure
-from segdistill.run.evaluation.protocol import Protocol
+from segdistill.run.evaluation import Evaluation, Protocol, measure
 
 IMAGES = 16
 """Images, evenly spread over the split, on which suspicions are tried."""

@@ -6,7 +6,6 @@ from torch import nn
 from torch.utils.data import Dataset
 
 from segdistill.data.samples import read_sample
-from segdistill.distillation.method import Method
 from segdistill.run.evaluation.evaluate import Evaluation, measure
 from segdistill.run.evaluation.protocol import Protocol, evaluating
 from segdistill.run.evaluation.showing import segment
@@ -108,22 +107,3 @@ class _TeacherLabels(Dataset[Any]):
         with evaluating(self.teacher):
             found = segment(self.teacher, {"image": image}, self.protocol, len(self.classes))
         return {"image": image, "label": found.cpu(), "name": name}
-
-
-def missing_labels(method: Method, labels: str, where: str) -> str:
-    """Why a method cannot learn from images without labels, and what to do; "" where it can.
-
-    Args:
-        method: The method.
-        labels: `method.labels`.
-        where: The images.
-    """
-    needing = [name for name, term in method.terms.items() if term.needs_labels]
-    if not needing or labels == "teacher":
-        return ""
-    plural = len(needing) > 1
-    return (
-        f"{', '.join(needing)} of method {method.name!r} learn{'' if plural else 's'} from labels, and "
-        f"{where} has none: method.labels teacher gives {'them' if plural else 'it'} the teacher's "
-        f"classes, terms.{needing[0]}.weight 0 takes {'one' if plural else 'it'} out"
-    )

@@ -15,6 +15,7 @@ from segdistill.models.contract import device_of
 from segdistill.run.evaluation.protocol import (
     Size,
     autocast,
+    check_size,
     evaluating,
     in_channels,
     multiple_of,
@@ -224,16 +225,6 @@ def measure_latency(
         name: Latency(statistics.median(values), _percentile(values, 0.9), len(values))
         for name, values in times.items()
     }
-
-
-def check_size(size: Size) -> None:
-    """Refuse what is no height and width.
-
-    Raises:
-        ValueError: `size` is not two numbers above 0.
-    """
-    if len(size) != 2 or min(size) < 1:
-        raise ValueError(f"size should be a height and a width in pixels, not {size!r}")
 
 
 def _count_flops(model: nn.Module, size: Size, device: torch.device) -> float:

@@ -168,3 +168,13 @@ def autocast(precision: str, device: torch.device) -> AbstractContextManager[Any
     if dtype is torch.float16 and device.type == "cpu":
         raise ValueError(f"precision {precision!r} needs a GPU: use 'bf16' or '32' on the CPU")
     return torch.autocast(device.type, dtype)
+
+
+def check_size(size: Size) -> None:
+    """Refuse what is no height and width.
+
+    Raises:
+        ValueError: `size` is not two numbers above 0.
+    """
+    if len(size) != 2 or min(size) < 1:
+        raise ValueError(f"size should be a height and a width in pixels, not {size!r}")

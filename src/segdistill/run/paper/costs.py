@@ -8,7 +8,7 @@ from rich.table import Table
 from segdistill.models import MODELS, build_model
 from segdistill.run.evaluation.profile import profile
 from segdistill.run.paper.published import networks
-from segdistill.run.reporting.notation import signed
+from segdistill.run.reporting import signed
 
 CLASSES, SIZE = 19, (512, 1024)
 """the paper's: Cityscapes, and 150 classes too are printed with the figures of 19"""

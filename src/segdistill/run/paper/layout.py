@@ -11,9 +11,7 @@ from segdistill.run.console import render
 from segdistill.run.paper.charts import PUBLISHED, Chart, Dot, bars, dots
 from segdistill.run.paper.costs import counted, digits
 from segdistill.run.paper.published import COST, Exhibit, Row
-from segdistill.run.reporting.notation import number, spread
-from segdistill.run.reporting.statistics import mean, sd
-from segdistill.run.reporting.summary import RunSummary
+from segdistill.run.reporting import RunSummary, mean, number, sd, spread
 
 OURS = "measured"
 _ELSEWHERE = "Columns on other data or networks than the paper's: their order and gains compare, not their size."

@@ -13,9 +13,7 @@ from segdistill.distillation.method import override
 from segdistill.run.paper.layout import OURS, Placed, as_text, lay_out
 from segdistill.run.paper.published import Exhibit, Row, exhibit
 from segdistill.run.recipe import load_recipe, recipes_folder
-from segdistill.run.reporting.page import fill
-from segdistill.run.reporting.report import find_runs, summarise
-from segdistill.run.reporting.summary import RunSummary
+from segdistill.run.reporting import RunSummary, fill, find_runs, summarise
 
 _log = logging.getLogger(__name__)
 

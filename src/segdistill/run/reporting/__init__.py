@@ -1,1 +1,31 @@
 """What runs say, as tables, charts and one page."""
+
+from segdistill.run.reporting.notation import number, signed, spread
+from segdistill.run.reporting.page import fill
+from segdistill.run.reporting.report import find_runs, summarise
+from segdistill.run.reporting.statistics import mean, sd
+from segdistill.run.reporting.summary import (
+    RunSummary,
+    comparison_rows,
+    comparison_table,
+    default_subject,
+)
+from segdistill.run.reporting.verdict import context, gist, verdicts
+
+__all__ = [
+    "RunSummary",
+    "comparison_rows",
+    "comparison_table",
+    "context",
+    "default_subject",
+    "fill",
+    "find_runs",
+    "gist",
+    "mean",
+    "number",
+    "sd",
+    "signed",
+    "spread",
+    "summarise",
+    "verdicts",
+]

@@ -19,8 +19,7 @@ from segdistill.distillation.taps import Taps
 from segdistill.labels import IGNORED
 from segdistill.losses.classwise import sample_labels
 from segdistill.names import unknown
-from segdistill.run.evaluation.protocol import Protocol, Size, evaluating, multiple_of, padded
-from segdistill.run.evaluation.showing import shown
+from segdistill.run.evaluation import Protocol, Size, evaluating, multiple_of, padded, shown
 
 
 @dataclass(frozen=True)

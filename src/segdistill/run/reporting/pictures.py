@@ -15,16 +15,12 @@ from segdistill.data.channels import in_unit_range, visible
 from segdistill.data.samples import read_sample
 from segdistill.labels import IGNORED
 from segdistill.losses.readout import fit_readout, ramps, score
+from segdistill.run.evaluation import Protocol, evaluating, multiple_of, segment, shown
 from segdistill.run.evaluation.profile import compare as compare_profiles
-from segdistill.run.evaluation.protocol import Protocol, evaluating, multiple_of
-from segdistill.run.evaluation.showing import segment, shown
 from segdistill.run.folder import RunFolder
 from segdistill.run.networks import load_run_model, load_teacher
 from segdistill.run.opening import open_split
-from segdistill.run.reporting.distances import (
-    class_statistics,
-    read_tap,
-)
+from segdistill.run.reporting.distances import class_statistics, read_tap
 from segdistill.run.reporting.findings import Distances, Findings, Panel, PositionMasks
 from segdistill.run.reporting.summary import RunSummary, seed_pairs
 

@@ -15,8 +15,7 @@ from torch import nn
 from segdistill import __version__
 from segdistill.config import Recipe
 from segdistill.distillation.catalogue import METHODS, method_terms
-from segdistill.run.folder import RunFolder
-from segdistill.run.output import output_folder
+from segdistill.run.folder import RunFolder, output_folder
 from segdistill.run.reporting.page import Report, render
 from segdistill.run.reporting.pictures import PictureOptions, measure
 from segdistill.run.reporting.summary import RunSummary, default_subject, with_profiles

@@ -8,7 +8,7 @@ from typing import Any
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from segdistill import __version__
-from segdistill.run.evaluation.evaluate import Evaluation
+from segdistill.run.evaluation import Evaluation
 from segdistill.run.folder import RunFolder, file_sha256, write_atomically
 from segdistill.run.shipping.onnx_file import FileInfo
 from segdistill.run.shipping.predict import write_legend

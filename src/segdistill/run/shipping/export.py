@@ -15,14 +15,25 @@ from segdistill.data.samples import read_sample
 from segdistill.extras import require
 from segdistill.models.foreign.wrapped import wrap
 from segdistill.run.environment import describe_environment
-from segdistill.run.evaluation.evaluate import Evaluation, evaluate
-from segdistill.run.evaluation.profile import check_size
-from segdistill.run.evaluation.protocol import Protocol, Size, evaluating
-from segdistill.run.evaluation.showing import segment, shown
-from segdistill.run.folder import RunFolder, file_sha256, write_atomically, write_json
+from segdistill.run.evaluation import (
+    Evaluation,
+    Protocol,
+    Size,
+    check_size,
+    evaluating,
+    measure,
+    segment,
+    shown,
+)
+from segdistill.run.folder import (
+    RunFolder,
+    file_sha256,
+    output_folder,
+    write_atomically,
+    write_json,
+)
 from segdistill.run.networks import load_run_model
 from segdistill.run.opening import open_split
-from segdistill.run.output import output_folder
 from segdistill.run.shipping.bundle import BUNDLE, write_bundle
 from segdistill.run.shipping.onnx_file import (
     OPSETS,
@@ -130,10 +141,10 @@ def export(
         (target / name).unlink(missing_ok=True)
     write_atomically(target / "model.onnx", content)
     network = OnnxNetwork(target / "model.onnx")
-    plain = evaluate(network, val_set, size=network.size)
+    plain = measure(network, val_set, Protocol(network.size))
     parity = {
         **_parity(deployed, content, val_set),
-        "miou": _figures(evaluate(model, val_set, size=size), plain),
+        "miou": _figures(measure(model, val_set, Protocol(size)), plain),
         "threshold": AGREEMENT,
         "opset": opset,
         "model.onnx": _file(target / "model.onnx"),
@@ -225,7 +236,7 @@ def _int8(
     path = target / "model.int8.onnx"
     quantise(target / "model.onnx", path, images)
     network = OnnxNetwork(path)
-    result = gate(plain, evaluate(network, val_set, size=network.size), *limits)
+    result = gate(plain, measure(network, val_set, Protocol(network.size)), *limits)
     result["model.int8.onnx"] = _file(path)
     if not result["passed"]:
         path.unlink()

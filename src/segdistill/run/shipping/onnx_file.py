@@ -12,8 +12,7 @@ from jaxtyping import Float, Shaped
 from torch import Tensor, nn
 
 from segdistill.extras import require
-from segdistill.run.evaluation.protocol import Size, align_corners, in_channels, multiple_of
-from segdistill.run.evaluation.upsampling import source
+from segdistill.run.evaluation import Size, align_corners, in_channels, multiple_of, source
 
 # Below 18 there is no antialiased resize.
 OPSETS = range(18, 24)

@@ -14,11 +14,9 @@ from segdistill.data.channels import ARRAY_SUFFIX, in_unit_range, visible
 from segdistill.data.dataset import generated_palette, list_names
 from segdistill.data.files import IMAGE_SUFFIXES, read_image
 from segdistill.models.contract import device_of
-from segdistill.run.evaluation.protocol import Protocol, Size, evaluating, in_channels
-from segdistill.run.evaluation.showing import segment
-from segdistill.run.folder import RunFolder
+from segdistill.run.evaluation import Protocol, Size, evaluating, in_channels, segment
+from segdistill.run.folder import RunFolder, output_folder
 from segdistill.run.networks import load_run_model
-from segdistill.run.output import output_folder
 from segdistill.run.shipping.onnx_file import OnnxNetwork
 
 READ_AS_STORED = (*IMAGE_SUFFIXES, ARRAY_SUFFIX)

@@ -9,7 +9,7 @@ import numpy as np
 from torch import Tensor
 
 from segdistill.extras import require
-from segdistill.run.evaluation.evaluate import Evaluation
+from segdistill.run.evaluation import Evaluation
 
 # The network's own layers. Normalisation, pooling by averages and the last resize stay float32:
 # they cost little, and rounding there moves every logit.

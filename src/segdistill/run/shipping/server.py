@@ -8,9 +8,8 @@ from PIL import Image
 from torch import nn
 
 from segdistill.data.dataset import SegmentationDataset
-from segdistill.run.evaluation.protocol import Protocol, evaluating
-from segdistill.run.evaluation.showing import segment
-from segdistill.run.output import output_folder
+from segdistill.run.evaluation import Protocol, evaluating, segment
+from segdistill.run.folder import output_folder
 
 
 def predict_for_server(

@@ -5,7 +5,7 @@ import os
 from segdistill.config import Recipe
 from segdistill.data.dataset import require_labels
 from segdistill.distillation.method import Method
-from segdistill.run.evaluation.agreement import missing_labels
+from segdistill.run.auditing import missing_labels
 from segdistill.run.opening import resolve_device
 from segdistill.run.training.job import Job
 

@@ -13,9 +13,8 @@ from lightning_fabric.strategies.ddp import DDPStrategy
 from torch import nn
 
 from segdistill.config import Recipe
+from segdistill.run.evaluation import Evaluation, Protocol, measure
 from segdistill.run.evaluation.agreement import agreement
-from segdistill.run.evaluation.evaluate import Evaluation, measure
-from segdistill.run.evaluation.protocol import Protocol
 from segdistill.run.opening import resolve_device
 
 

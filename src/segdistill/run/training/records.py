@@ -11,7 +11,7 @@ from segdistill.data.samples import read_sample
 from segdistill.distillation.distiller import TapRow
 from segdistill.run.console import log_table
 from segdistill.run.environment import describe_environment, differences
-from segdistill.run.evaluation.evaluate import Evaluation
+from segdistill.run.evaluation import Evaluation
 from segdistill.run.evaluation.profile import profile
 from segdistill.run.folder import RunFolder, file_sha256, write_json
 from segdistill.run.networks import save_network

@@ -5,9 +5,8 @@ from typing import Any
 
 from lightning_fabric import Fabric
 
-from segdistill.run.auditing.suspects import suspect
-from segdistill.run.auditing.teacher import explained, refusal, unmeasurable
-from segdistill.run.evaluation.protocol import Protocol
+from segdistill.run.auditing import explained, refusal, suspect, unmeasurable
+from segdistill.run.evaluation import Protocol
 from segdistill.run.folder import RunFolder, write_json
 from segdistill.run.training.job import Job, evaluate_with
 

@@ -15,15 +15,12 @@ from segdistill.data.dataset import list_names
 from segdistill.data.loader import Batch, training_loader
 from segdistill.distillation.catalogue import build_method
 from segdistill.distillation.distiller import Distiller
-from segdistill.run.auditing.data_audit import refuse_unclear_orientation, shared_files
+from segdistill.run.auditing import refuse_unclear_orientation, shared_files
 from segdistill.run.console import spoken
-from segdistill.run.evaluation.agreement import Agreement
-from segdistill.run.evaluation.evaluate import Evaluation
-from segdistill.run.folder import RunFolder, write_json
+from segdistill.run.evaluation import Agreement, Evaluation
+from segdistill.run.folder import RunFolder, output_folder, write_json
 from segdistill.run.networks import build_student, load_teacher, save_network
 from segdistill.run.opening import open_split, resolve_device, with_teacher_classes
-from segdistill.run.output import output_folder
-from segdistill.run.recipe import parse_recipe
 from segdistill.run.training.batches import augmentation, make_loader, probe_batch
 from segdistill.run.training.checkpoint import NEWEST, PREVIOUS
 from segdistill.run.training.checks import check_channels, check_classes, check_labels, check_recipe
@@ -124,7 +121,7 @@ def open_folder(recipe: Recipe, out: Path) -> RunFolder | None:
         return None  # nothing was trained yet: whatever recipe stands there may be replaced
     run = RunFolder(out)
     # Parsed again, so that a key that is younger than the run has its default.
-    old = _comparable(to_dict(parse_recipe(run.config(), name=str(out / "config.yaml"))))
+    old = _comparable(to_dict(run.recipe()))
     new = _comparable(to_dict(recipe))
     if old != new:
         changed = ", ".join(sorted(_changed_keys(old, new)))
