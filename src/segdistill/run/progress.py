@@ -127,7 +127,7 @@ def fitted(values: Mapping[str, float], room: int | None) -> str:
         >>> fitted({"cross_entropy": 1.25, "pixelwise": 0.5}, 26)
         'cros_entr 1.25  pixe 0.5'
         >>> fitted({"cross_entropy": 1.25, "pixelwise": 0.5}, 20)
-        'c_e 1.25  p 0.5'
+        'cr_en 1.25  pi 0.5'
     """
     texts: list[str] = []
     for letters in (None, 6, 5, 4, 3, 2, 1):

@@ -246,11 +246,12 @@ def test_a_file_is_held_to_the_classes_of_evaluation(
 ) -> None:
     asked = []
 
-    def nothing(model: nn.Module, image: torch.Tensor, size: Any, protocol: Any) -> torch.Tensor:
+    def nothing(model: nn.Module, sample: Any, protocol: Any) -> torch.Tensor:
+        size = tuple(sample["image"].shape[-2:])
         asked.append((size, protocol.size))
         return torch.zeros(size, dtype=torch.int64)
 
-    monkeypatch.setattr(export_module, "label_map", nothing)
+    monkeypatch.setattr(export_module, "segment", nothing)
     with pytest.raises(ValueError, match=r"gives PyTorch's class on .* do not ship it"):
         export(run, tmp_path)
     assert {size for size, _ in asked} == {(32, 48), (25, 37), (17, 48)}

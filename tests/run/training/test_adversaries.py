@@ -169,7 +169,7 @@ def test_a_run_records_the_critic_and_ships_without_it(teacher: RunFolder, tmp_p
 def test_the_state_to_resume_from_holds_critic_and_optimiser(
     teacher: RunFolder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("segdistill.run.training.train.drop_checkpoints", lambda folder: None)
+    monkeypatch.setattr("segdistill.run.training.records.drop_checkpoints", lambda folder: None)
     recipe = small.recipe(**small.released(teacher.path, method="ifvd"), out=str(tmp_path / "run"))
     train(recipe, progress=False)
     state = load_checkpoint(tmp_path / "run")
