@@ -147,9 +147,9 @@ def test_a_mapping_of_colours_reads_colour_and_palette_masks(tmp_path):
 
 
 def test_a_mapping_holds_ids_or_colours():
-    with pytest.raises(ValueError, match='mapping entry 7 is no colour; expected "#rrggbb"'):
+    with pytest.raises(ValueError, match='mapping entry 7 is not a colour; expected "#rrggbb"'):
         LabelMap({"#000000": 0, 7: 1}, 2)
-    with pytest.raises(ValueError, match="'#12345' is no colour"):
+    with pytest.raises(ValueError, match="'#12345' is not a colour"):
         LabelMap({"#12345": 0}, 2)
     with pytest.raises(ValueError, match="sends id #000000 to class 2"):
         LabelMap({"#000000": 2}, 2)

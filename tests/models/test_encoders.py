@@ -53,7 +53,7 @@ def test_unknown_encoder_names_the_nearest():
     [
         ("vit_tiny_patch16_224", 8, r"cannot build encoder 'vit_tiny_patch16_224'.*resnet18"),
         ("vit_tiny_patch16_224", 32, r"'vit_tiny_patch16_224' cannot give output_stride=32"),
-        ("resnet18", 4, "expected output_stride 8, 16 or 32, came 4"),
+        ("resnet18", 4, "output_stride is 4; expected 8, 16 or 32"),
     ],
 )
 def test_encoders_that_do_not_fit_are_refused(name, stride, message):

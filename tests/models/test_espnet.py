@@ -123,5 +123,5 @@ def test_a_file_of_other_classes_is_refused():
 
 @pytest.mark.parametrize("depth", [[2], [0, 3], [1, 2, 3]])
 def test_a_depth_that_is_none(depth):
-    with pytest.raises(ValueError, match=r"expected depth as two numbers from 1 on, as \[2, 8\]"):
+    with pytest.raises(ValueError, match=r"expected two positive integers, such as \[2, 8\]"):
         build_model("espnet", 3, depth=depth)

@@ -58,5 +58,5 @@ def test_weights_of_vgg16_fit_and_the_linear_layers_become_convolutions(tmp_path
     assert torch.equal(model.encoder[0].weight, source.encoder[0].weight)
     x = torch.rand(1, 32, 7, 7)
     torch.testing.assert_close(model.fc6(x).flatten(1), linear(x.flatten(1)).relu())
-    with pytest.raises(ValueError, match=r"came .* of another shape"):
+    with pytest.raises(ValueError, match=r"the weights do not fit .* of another shape"):
         build_model("fcn8s_vgg16", 5, width=8, weights=str(tmp_path / "vgg16.pth"))

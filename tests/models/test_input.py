@@ -52,18 +52,18 @@ def test_a_name_is_spread_over_other_channels():
     assert five.spec["std"] == pytest.approx([(0.229 + 0.224 + 0.225) / 3] * 5)
     assert make_input(five.spec, 5)(torch.rand(2, 5, 4, 6)).shape == (2, 5, 4, 6)
     assert make_input("lite", 1).spec == {**make_input("lite").spec, "mean": [127], "std": [128]}
-    with pytest.raises(
-        ValueError, match=r"input of 4 channels \(in_channels\), came the mean of 5"
-    ):
+    with pytest.raises(ValueError, match=r"a mean for 5 channels; expected 4 \(in_channels\)"):
         make_input(five.spec, 4)
-    with pytest.raises(ValueError, match="input of 4 channels, came one of BGR"):
+    with pytest.raises(ValueError, match="input is BGR; expected 4 channels"):
         make_input("caffe_bgr", 4)
 
 
 def test_what_is_wrong_is_said():
-    with pytest.raises(ValueError, match=r"expected images of shape b 3 h w, came \(3, 8, 8\)"):
+    with pytest.raises(ValueError, match=r"images have the shape \(3, 8, 8\); expected b 3 h w"):
         make_input("imagenet")(torch.rand(3, 8, 8))
-    with pytest.raises(ValueError, match=r"floats in 0\.\.1, came torch\.uint8; divide by 255"):
+    with pytest.raises(
+        ValueError, match=r"torch\.uint8; expected floats in 0\.\.1\. Divide by 255"
+    ):
         make_input("imagenet")(torch.zeros(1, 3, 8, 8, dtype=torch.uint8))
     with pytest.raises(ValueError, match="did you mean 'imagenet'"):
         make_input("imagnet")
@@ -76,5 +76,5 @@ def test_what_is_wrong_is_said():
         make_input({"mean": (0, 0, 0)})
     with pytest.raises(ValueError, match="not zero"):
         InputNormalisation((0, 0, 0), (1, 0, 1))
-    with pytest.raises(ValueError, match="came 3 and 1"):
+    with pytest.raises(ValueError, match="3 means and 1 stds"):
         InputNormalisation((0, 0, 0), (1,))

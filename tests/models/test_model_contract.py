@@ -233,7 +233,9 @@ def test_one_image_in_training_is_refused_in_words(case):
     if model.spec["name"].startswith(ONE_IMAGE_TRAINS):
         assert bool(model.train()(torch.rand(1, 3, 65, 65)).isfinite().all())
         return
-    with pytest.raises(ValueError, match=r"batch of 2 or more in training, came 1 image"):
+    with pytest.raises(
+        ValueError, match=r"the batch holds 1 image; expected 2 or more in training"
+    ):
         model.train()(torch.rand(1, 3, 65, 65))
 
 

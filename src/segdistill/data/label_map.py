@@ -129,7 +129,7 @@ def _checked_entry(
 ) -> tuple[int, int]:
     if by_colour and not re.fullmatch("#[0-9a-fA-F]{6}", str(raw)):
         raise ValueError(
-            f'mapping entry {raw!r} is no colour; expected "#rrggbb", such as "#804080", for every '
+            f'mapping entry {raw!r} is not a colour; expected "#rrggbb", such as "#804080", for every '
             "entry where one is a colour"
         )
     # A recipe's YAML may hold the keys of a mapping as text.

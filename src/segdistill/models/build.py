@@ -42,7 +42,7 @@ def build_model(name: str, num_classes: int, **options: Any) -> SegmentationMode
         'psp'
     """
     if isinstance(num_classes, bool) or not isinstance(num_classes, int) or num_classes < 1:
-        raise ValueError(f"expected num_classes as a whole number from 1 on, came {num_classes!r}")
+        raise ValueError(f"num_classes is {num_classes!r}; expected a positive integer")
     family, _, encoder = name.partition(":")
     if family in MODELS:
         model = _from_table(name, family, encoder, num_classes, options)
@@ -53,7 +53,7 @@ def build_model(name: str, num_classes: int, **options: Any) -> SegmentationMode
     elif family == "timm":
         encoder = encoder or "ENCODER"
         raise ValueError(
-            f"timm has encoders, no segmentation networks, came {name!r}; write pspnet:{encoder} or "
+            f"{name!r}: timm provides encoders only; use pspnet:{encoder} or "
             f"deeplabv3plus:{encoder}"
         )
     else:
@@ -96,8 +96,8 @@ def _kept(name: str, model: SegmentationModel, options: dict[str, Any]) -> dict[
         plain: dict[str, Any] = json.loads(json.dumps(kept))
     except TypeError as error:
         raise ValueError(
-            f"expected plain values as options of {name} (they are saved with the model): {error}; "
-            "build the module yourself and wrap() it"
+            f"the options of {name} are not plain values ({error}); expected some, as they are saved. "
+            "Build the module yourself and wrap() it"
         ) from error
     return plain
 
@@ -108,7 +108,7 @@ def _from_table(
     builder = MODELS[family]
     if encoder:
         if "encoder" not in inspect.signature(builder).parameters:
-            raise ValueError(f"expected {family} alone (it has its own encoder), came {name!r}")
+            raise ValueError(f"{name!r}: {family} has its own encoder; use {family}")
         options = {"encoder": encoder, **options}
     check_options(family, options, builder, besides=["num_classes"])
     return builder(num_classes, **options)
@@ -131,7 +131,7 @@ def _from_library(
 def _from_path(name: str, num_classes: int, options: dict[str, Any]) -> SegmentationModel:
     maker = import_dotted(name, "model")
     if inspect.isclass(maker) and not issubclass(maker, nn.Module):
-        raise ValueError(f"expected {name} to make an nn.Module, it is {maker!r}; name another")
+        raise ValueError(f"{name} is {maker!r}; expected something that makes an nn.Module")
     own = inspect.signature(maker).parameters
     wrapping = {key: options[key] for key in _WRAPPING if key in options and key not in own}
     settings = {key: value for key, value in options.items() if key not in wrapping}
@@ -143,5 +143,5 @@ def _from_path(name: str, num_classes: int, options: dict[str, Any]) -> Segmenta
     except TypeError as error:
         raise ValueError(f"{name} cannot be called with {sorted(settings)}: {error}") from error
     if not isinstance(module, nn.Module):
-        raise ValueError(f"expected {name} to make an nn.Module, it made a {type(module).__name__}")
+        raise ValueError(f"{name} made a {type(module).__name__}; expected an nn.Module")
     return wrap(module, num_classes, **wrapping)

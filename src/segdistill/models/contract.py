@@ -83,8 +83,8 @@ def check_training_batch(model: nn.Module, images: Tensor) -> None:
     """
     if model.training and images.shape[0] < 2:
         raise ValueError(
-            "expected a batch of 2 or more in training, came 1 image: the globally pooled 1×1 map "
-            "cannot be batch-normalised alone; raise the batch (per process), or call .eval()"
+            "the batch holds 1 image; expected 2 or more in training, since a globally pooled 1×1 map cannot be "
+            "batch-normalised on its own. Raise the batch (per process), or call .eval()"
         )
 
 

@@ -76,10 +76,10 @@ class InputNormalisation(nn.Module):
         super().__init__()
         if len(mean) != len(std) or not len(mean):
             raise ValueError(
-                f"expected a mean and a std for each channel, came {len(mean)} and {len(std)}"
+                f"there are {len(mean)} means and {len(std)} stds; expected one of each per channel"
             )
         if any(value == 0 for value in std):
-            raise ValueError(f"expected a std that is not zero, came {list(std)}")
+            raise ValueError(f"std is {list(std)}; expected no zero")
         if order not in ("rgb", "bgr"):
             raise ValueError(unknown("channel order", str(order), ["rgb", "bgr"]))
         self.order, self.scale, self.post_scale = order, float(scale), float(post_scale)
@@ -104,12 +104,12 @@ class InputNormalisation(nn.Module):
         channels = len(self._mean)
         if images.ndim != 4 or images.shape[1] != channels:
             raise ValueError(
-                f"expected images of shape b {channels} h w, came {tuple(images.shape)}; "
-                "stack single images with images[None]"
+                f"images have the shape {tuple(images.shape)}; expected b {channels} h w. "
+                "Stack single images with images[None]"
             )
         if not images.is_floating_point():
             raise ValueError(
-                f"expected images as floats in 0..1, came {images.dtype}; divide by 255 first"
+                f"images are {images.dtype}; expected floats in 0..1. Divide by 255 first"
             )
         if self.order == "bgr":
             images = images.flip(1)
@@ -149,14 +149,14 @@ def make_input(
                 raise ValueError(unknown("setting of the input normalisation", key, settings))
         if "mean" not in spec or "std" not in spec:
             raise ValueError(
-                f"expected mean and std in input, came {sorted(spec)}; add what is missing"
+                f"input has {sorted(spec)}; expected mean and std. Add what is missing"
             )
         spec = InputNormalisation(**spec)
     found = len(spec.spec["mean"])
     if channels not in (None, found):
         raise ValueError(
-            f"expected an input of {channels} channels (in_channels), came the mean of {found}; "
-            "give a mean and a std for each"
+            f"input has a mean for {found} channels; expected {channels} (in_channels). "
+            "Give one mean and one std per channel"
         )
     return spec
 
@@ -171,7 +171,7 @@ def spread(settings: Mapping[str, Any], channels: int) -> dict[str, Any]:
         return dict(settings)
     if settings.get("order") == "bgr":
         raise ValueError(
-            f"expected an input of {channels} channels, came one of BGR; give mean and std for each"
+            f"input is BGR; expected {channels} channels. Give one mean and one std per channel"
         )
     means = {key: [sum(settings[key]) / len(settings[key])] * channels for key in ("mean", "std")}
     return {**settings, **means}

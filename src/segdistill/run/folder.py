@@ -44,7 +44,7 @@ def output_folder(out: str | Path) -> Path:
         probe.unlink(missing_ok=True)
     except OSError as error:
         raise ValueError(
-            f"cannot write to {folder} ({error.strerror}): name another folder"
+            f"cannot write to {folder} ({error.strerror}). Name another folder"
         ) from None
     return folder
 
@@ -93,9 +93,7 @@ class RunFolder:
         try:
             return json.loads(path.read_text()) if path.is_file() else None
         except json.JSONDecodeError as error:
-            raise ValueError(
-                f"{path} is damaged ({error}): evaluate or train that run anew"
-            ) from None
+            raise ValueError(f"{path} is damaged ({error}). Evaluate or retrain that run") from None
 
     def metrics(self) -> list[dict[str, Any]]:
         """The rows of metrics.jsonl; a last line cut off by a kill is left out."""
@@ -160,7 +158,7 @@ class RunFolder:
     def weights_path(self, weights: str = "model") -> Path:
         """Path of the last (`model`) or best (`best`) weights."""
         if weights not in WEIGHTS:
-            raise ValueError(f"weights should be 'model' or 'best', not {weights!r}")
+            raise ValueError(f"weights is {weights!r}; expected 'model' or 'best'")
         return self.path / WEIGHTS[weights]
 
 

@@ -191,7 +191,7 @@ def load_run_model(
     try:
         network(model).load_state_dict(load_file(path), strict=True)
     except FileNotFoundError:
-        raise FileNotFoundError(f"no weights at {path}: that run has none of this kind") from None
+        raise FileNotFoundError(f"{path}: no such weights in that run") from None
     except (RuntimeError, SafetensorError) as error:
         cause = " ".join(str(error).split())
         raise ValueError(

@@ -206,7 +206,7 @@ def test_many_files_with_one_fault_are_one_line(tree: Path, check: Check) -> Non
     result = check(data=_data(tree, classes=["no", "yes"]))
     (line,) = _wrong(result).splitlines()
     assert re.search(r"12 files \(.*0\.png, .*1\.png, .*2\.png and 9 more\): 255 occurs but", line)
-    assert "1 thing(s) to mend" in result[2]
+    assert "1 problem to fix before training" in result[2]
     for number, path in enumerate(_masks(tree)):
         save_mask(path, ids(3) + 10 * number)
     lines = _wrong(check(data=_data(tree))).splitlines()
@@ -249,7 +249,7 @@ def test_palettes_that_differ_ask_for_a_mapping_of_colours(tree: Path, check: Ch
 def test_a_wrong_root_is_one_line(tmp_path: Path, check: Check) -> None:
     assert "nowhere: no such folder" in _wrong(check(data=_data(tmp_path / "nowhere")))
     wrong = _wrong(check(data={"name": "camvid", "root": str(tmp_path)}))
-    assert "no CamVid folder with a train split" in wrong
+    assert "is not a CamVid folder with a train split" in wrong
 
 
 def test_other_data_sets_are_counted_too(camvid_root: Path, check: Check) -> None:
@@ -348,7 +348,7 @@ def test_a_poor_teacher_without_a_cause_says_what_to_look_at(
 def test_the_teacher_waits_for_the_data(scenes: Path, tmp_path: Path, check: Check) -> None:
     result = check(data=_data(scenes), teacher=teacher_in(tmp_path))
     _wrong(result)
-    assert "warning: the teacher was not measured: mend the data first" in result[1]
+    assert "warning: the teacher was not measured. Fix the data first" in result[1]
     teacher = {**teacher_in(tmp_path), "weights": str(tmp_path / "none.safetensors")}
     data = _data_of(scenes)
     assert "teacher: expected a weights file at" in _wrong(check(data=data, teacher=teacher))

@@ -206,7 +206,9 @@ def test_a_label_out_of_range_is_named_with_its_image():
     scenes.items[2][2][1, 1] = 17
     with pytest.raises(ValueError, match=r"scene 2.*17"):
         evaluate(Reader(), scenes)
-    with pytest.raises(ValueError, match=r"street.png: label -1 is no class id \(0 to 4, 255"):
+    with pytest.raises(
+        ValueError, match=r"street.png: label -1 is not a class id; expected 0 to 4, or 255"
+    ):
         check_labels(torch.tensor([0, -1]), 5, name="street.png")
 
 
@@ -219,8 +221,8 @@ def test_the_ignored_id_cannot_be_a_class():
 @pytest.mark.parametrize(
     ("model", "scenes", "message"),
     [
-        (Reader(4), Scenes(), "network tells 4 classes apart, the data set has 5"),
-        (nn.Conv2d(3, 6, 1), Scenes(), "logits have 6 channels, but there are 5 classes"),
+        (Reader(4), Scenes(), "network predicts 4 classes and the data set has 5"),
+        (nn.Conv2d(3, 6, 1), Scenes(), "the network predicts 6 classes; expected 5"),
         (
             nn.Conv2d(3, 6, 1),
             [(torch.zeros(3, 2, 2), torch.zeros(2, 2).long())],

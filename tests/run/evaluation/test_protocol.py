@@ -233,11 +233,11 @@ def test_fp16_is_refused_on_a_cpu():
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"size": (0, 5)}, "size should be a height and a width"),
-        ({"window": (5,)}, "window should be a height and a width"),
-        ({"overlap": 1.0}, "overlap 1.0 is no share"),
-        ({"scales": ()}, "scales should be factors above 0"),
-        ({"scales": (0.0,)}, "scales should be factors above 0"),
+        ({"size": (0, 5)}, r"size is \(0, 5\); expected a height and a width"),
+        ({"window": (5,)}, r"window is \(5,\); expected a height and a width"),
+        ({"overlap": 1.0}, r"overlap is 1.0; expected a fraction in \[0, 1\)"),
+        ({"scales": ()}, r"scales is \(\); expected factors above 0"),
+        ({"scales": (0.0,)}, r"scales is \(0.0,\); expected factors above 0"),
         ({"average": "votes"}, "'logits' or 'probabilities', not 'votes'"),
         ({"precision": "int8"}, "one of 32, .* not 'int8'"),
     ],

@@ -243,7 +243,7 @@ def test_a_place_that_cannot_be_written_to_is_refused_before_the_work(
 ) -> None:
     monkeypatch.setattr("segdistill.run.reporting.report.summarise", None)
     (tmp_path / "file").touch()
-    with pytest.raises(ValueError, match=r"cannot write to .*file .*: name another folder"):
+    with pytest.raises(ValueError, match=r"cannot write to .*file .*\. Name another folder"):
         report([runs / "control-s0"], tmp_path / "file" / "a.html")
     with pytest.raises(ValueError, match=r"is a folder: name a file, such as .*report\.html"):
         report([runs / "control-s0"], tmp_path)

@@ -325,8 +325,8 @@ def test_slips_are_one_line(
         (["nowhere"], "no run at nowhere"),
         ([unfinished], "resume it with `segdistill train`"),
         ([run.path, "--out", file], "cannot write to"),
-        ([run.path, "--out", run.path], "is a run: name another folder"),
-        ([run.path, "--opset", 9], "opset 9 is not supported: give 18 to 23"),
+        ([run.path, "--out", run.path], "is a run. Name another folder"),
+        ([run.path, "--opset", 9], "opset is 9; expected 18 to 23"),
         ([run.path, "--size", "[0,3]"], "height and a width"),
         ([run.path, "--calibration", 0], "at least 1 image"),
     ):
@@ -338,7 +338,7 @@ def test_best_weights_of_a_file_are_refused(
     bundle: Path, photograph: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     message = _refused(capsys, "predict", bundle, photograph, "--weights", "best")
-    assert "holds one network: leave out --weights best" in message
+    assert "holds only one network. Leave out --weights best" in message
 
 
 def test_a_missing_extra_is_named_with_its_remedy(

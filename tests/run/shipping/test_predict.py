@@ -94,7 +94,7 @@ def test_each_scale_is_a_view(network, photographs, tmp_path):
     run(network, photographs / "rgb.png", tmp_path / "out", scales=[1.0, 2.0], flip=True)
     assert Brightness.calls == 4
     assert np.array_equal(np.array(Image.open(tmp_path / "out" / "rgb.png")), EXPECTED)
-    with pytest.raises(ValueError, match="scales should be factors above 0"):
+    with pytest.raises(ValueError, match="expected factors above 0"):
         run(network, photographs, tmp_path / "out", scales=[0.0])
 
 
@@ -159,7 +159,7 @@ def test_an_input_is_never_overwritten(network, photographs):
 
 def test_a_folder_that_cannot_be_written_to_is_refused_first(network, photographs, tmp_path):
     (tmp_path / "file").write_text("")
-    with pytest.raises(ValueError, match=r"cannot write to .*file.*: name another folder"):
+    with pytest.raises(ValueError, match=r"cannot write to .*file.*\. Name another folder"):
         run(network, photographs, tmp_path / "file")
     assert Brightness.calls == 0
 
@@ -167,9 +167,9 @@ def test_a_folder_that_cannot_be_written_to_is_refused_first(network, photograph
 def test_numbers_of_classes_must_agree(network, photographs, tmp_path):
     with pytest.raises(ValueError, match="2 colours for 3 classes"):
         predict(network, photographs, tmp_path, classes=CLASSES, palette=PALETTE[:2])
-    with pytest.raises(ValueError, match="logits have 3 channels, but there are 2 classes"):
+    with pytest.raises(ValueError, match="the network predicts 3 classes; expected 2"):
         predict(network, photographs, tmp_path, classes=CLASSES[:2], palette=PALETTE[:2])
-    with pytest.raises(ValueError, match=r"alpha 1.5 is no share"):
+    with pytest.raises(ValueError, match=r"alpha is 1.5; expected a fraction in \[0, 1\]"):
         run(network, photographs, tmp_path, alpha=1.5)
 
 

@@ -102,7 +102,7 @@ def _layout(root: Path, split: str) -> tuple[Path, Path, Path]:
         entries = sorted(entry.name for entry in root.iterdir())
         found = f"it holds {list_names(entries, 8)}" if entries else "it is empty"
     raise FileNotFoundError(
-        f"{root} is no CamVid folder with a {split} split: expected {split}/images and "
+        f"{root} is not a CamVid folder with a {split} split; expected {split}/images and "
         f"{split}/labels, or {split} and {split}annot; {found}"
     )
 

@@ -75,8 +75,8 @@ def pspnet_options(state: Mapping[str, Tensor], num_classes: int) -> dict[str, A
     """
     if any(key.startswith("pretrained.") for key in state):
         raise ValueError(
-            "expected a PSPNet of SKD, IFVD or mmsegmentation, came CIRKD's, whose pyramid is another: "
-            "import that class by its dotted path, or use its DeepLabV3 (deeplabv3_r18, deeplabv3_r101)"
+            "this is CIRKD's PSPNet, which uses a different pyramid; expected SKD's, IFVD's or mmsegmentation's. "
+            "Import that class by its dotted path, or use its DeepLabV3 (deeplabv3_r18, deeplabv3_r101)"
         )
     if _is_inplace_abn_layout(state):
         aux = any(key.startswith("dsn.") for key in state)
@@ -101,13 +101,13 @@ def _mmseg_options(state: Mapping[str, Tensor]) -> dict[str, Any]:
         return {}
     if "backbone.stem.0.weight" not in state:
         raise ValueError(
-            "expected a file of mmsegmentation with the deep stem (ResNetV1c, backbone.stem.*), this one "
-            "has another backbone: use the V1c file, or import your own class by its dotted path"
+            "this file of mmsegmentation has another backbone; expected one with the deep stem (ResNetV1c, "
+            "backbone.stem.*). Use the V1c file, or import your own class by its dotted path"
         )
     if "backbone.layer2.0.downsample.2.weight" in state:
         raise ValueError(
-            "expected a file of mmsegmentation with ResNetV1c, this one is V1d, whose shortcuts pool: "
-            "use the V1c file, or import your own class by its dotted path"
+            "this file of mmsegmentation is ResNetV1d, whose shortcuts pool; expected ResNetV1c. "
+            "Use the V1c file, or import your own class by its dotted path"
         )
     aux = any(key.startswith("auxiliary_head.") for key in state)
     return {"form": "mmseg", "input": "imagenet", "aux": aux}

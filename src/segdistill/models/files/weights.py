@@ -99,11 +99,11 @@ def _unprefixed(state: dict[str, Tensor]) -> dict[str, Tensor]:
 def _tensors(path: str | Path) -> dict[str, Tensor]:
     path = Path(path)
     if not path.is_file():
-        raise FileNotFoundError(f"expected a weights file at {path}, found none; check the path")
+        raise FileNotFoundError(f"no weights file at {path}. Check the path")
     if path.suffix not in (".safetensors", ".pt", ".pth"):
         raise ValueError(
-            f"expected weights as .safetensors, .pt or .pth, came {path.name}; "
-            "save model.state_dict() as one"
+            f"the weights file is {path.name}; expected .safetensors, .pt or .pth. "
+            "Save model.state_dict() as one of these"
         )
     try:
         content: Any = (
@@ -114,8 +114,8 @@ def _tensors(path: str | Path) -> dict[str, Tensor]:
     except (SafetensorError, pickle.UnpicklingError, RuntimeError, EOFError) as error:
         cause = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
         raise ValueError(
-            f"expected a file of plain tensors, {path} cannot be read as one ({cause}); "
-            "save only model.state_dict(), whole pickled modules are not opened"
+            f"{path} cannot be read as a file of plain tensors ({cause}). "
+            "Save only model.state_dict(): pickled modules are not opened"
         ) from error
     for key in ("state_dict", "model"):
         if isinstance(content, Mapping) and isinstance(content.get(key), Mapping):
@@ -126,7 +126,9 @@ def _tensors(path: str | Path) -> dict[str, Tensor]:
         else {}
     )
     if not state:
-        raise ValueError(f"expected tensors by name in {path}, found none; save model.state_dict()")
+        raise ValueError(
+            f"{path} holds no tensors; expected tensors by name. Save model.state_dict()"
+        )
     return state
 
 
@@ -192,8 +194,8 @@ def further_outputs(outputs: int, num_classes: int) -> int:
     """
     if outputs - num_classes not in (0, 1):
         raise ValueError(
-            f"expected weights with {num_classes} outputs (or one more, for void or background), the file "
-            f"has {outputs}: use a network that was trained on the classes of the data"
+            f"the file has {outputs} outputs; expected {num_classes} (or one more, for void or background). "
+            "Use a network that was trained on the classes of the data"
         )
     return outputs - num_classes
 
@@ -218,7 +220,7 @@ def translated(model: nn.Module, state: dict[str, Tensor]) -> tuple[dict[str, Te
 
 def _refusal(model: nn.Module, report: LoadReport) -> ValueError:
     expected = len(report.matched) + len(report.missing) + len(report.mismatched)
-    message = f"expected weights for all {expected} tensors; came {report}"
+    message = f"the weights do not fit all {expected} tensors of the network: {report}"
     remedy = "build the network this file was made from, or load with strict=False"
     classes = _class_counts(model, report)
     if classes and not (report.missing or report.unexpected):

@@ -115,6 +115,6 @@ def _class_id(kind: str, key: Any, names: Sequence[str]) -> int:
         if 0 <= int(key) < len(names):
             return int(key)
         raise ValueError(
-            f"teacher.labels: expected the id of a {kind} from 0 to {len(names) - 1}, came {key}"
+            f"teacher.labels has the id {key}; expected the id of a {kind}, 0 to {len(names) - 1}"
         )
     raise ValueError(f"teacher.labels: {unknown(kind, str(key), names)}")

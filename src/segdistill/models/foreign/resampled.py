@@ -35,10 +35,10 @@ class ResampledInput(SegmentationModel):
         super().__init__()
         if channels is not None and (not channels or min(channels) < 0):
             raise ValueError(
-                f"teacher.channels: expected numbers of channels from 0 on, came {list(channels)}"
+                f"teacher.channels is {list(channels)}; expected channel numbers, 0 or above"
             )
         if not scale > 0:
-            raise ValueError(f"teacher.scale: expected a factor above 0, came {scale}")
+            raise ValueError(f"teacher.scale is {scale}; expected a factor above 0")
         own: Any = module
         reads = getattr(own, "in_channels", None)
         if channels is not None and reads not in (None, len(channels)):

@@ -83,8 +83,8 @@ def wrap(
     if all(hasattr(module, name) for name in _CONTRACT):
         if taps is not None or input is not None:
             raise ValueError(
-                f"expected no taps and no input for {type(module).__name__}, which declares its own; "
-                "change them on the module"
+                f"taps or input is given for {type(module).__name__}, which declares its own. "
+                "Change them on the module"
             )
         return module  # type: ignore[return-value]
     known = conventions(module)
@@ -135,8 +135,8 @@ def _classifier_path(module: nn.Module, num_classes: int) -> str:
     found = [path for path in found if "aux" not in path] or found
     if not found:
         raise ValueError(
-            f"expected a Conv2d with {num_classes} outputs (the classifier) in "
-            f"{type(module).__name__}, found none; name the tensor before the classifier, as "
+            f"{type(module).__name__} has no Conv2d with {num_classes} outputs; expected one, the classifier. "
+            "Name the tensor before the classifier, as in "
             'taps={"features": "path.of.module"}'
         )
     return found[-1]
@@ -148,8 +148,7 @@ def _check_path(module: nn.Module, name: str, path: str) -> None:
     if stem not in known:
         near = get_close_matches(stem, known, n=3, cutoff=0.3)
         raise ValueError(
-            f"tap {name!r}: expected the path of a module in {type(module).__name__}, "
-            f"came {path!r}; "
+            f"tap {name!r} is {path!r}; expected the path of a module in {type(module).__name__}; "
             + (f"did you mean {', '.join(map(repr, near))}?" if near else f"it has {known[1:8]}")
         )
 
@@ -159,8 +158,8 @@ def _check_size(images: Tensor, multiple: int) -> None:
     if any(side % multiple for side in sides):
         fitting = "x".join(str(-(-side // multiple) * multiple) for side in sides)
         raise ValueError(
-            f"expected height and width in multiples of {multiple} for this network, came "
-            f"{sides[0]}x{sides[1]}; make it {fitting} (train.crop, in training)"
+            f"the image is {sides[0]}x{sides[1]}; expected multiples of {multiple} for this network. "
+            f"Make it {fitting} (train.crop, in training)"
         )
 
 
@@ -177,7 +176,7 @@ def _logits(output: Any, num_classes: int) -> Tensor:
     if not isinstance(found, Tensor) or found.ndim != 4 or found.shape[1] != num_classes:
         came = tuple(found.shape) if isinstance(found, Tensor) else type(output).__name__
         raise ValueError(
-            f"expected logits of shape b {num_classes} h w (alone, as 'out' or 'logits', or first "
-            f"of a tuple), came {came}; check num_classes, or wrap a module that returns its logits"
+            f"the output is {came}; expected logits of shape b {num_classes} h w (a tensor, 'out' or 'logits' of "
+            "a mapping, or first of a tuple). Check num_classes, or wrap a module that returns its logits"
         )
     return found

@@ -39,7 +39,7 @@ class TimmEncoder(nn.Module):
     ) -> None:
         super().__init__()
         if output_stride not in (8, 16, 32):
-            raise ValueError(f"expected output_stride 8, 16 or 32, came {output_stride}")
+            raise ValueError(f"output_stride is {output_stride}; expected 8, 16 or 32")
         self.name = name
         self.net = _create(name, output_stride, pretrained, in_channels)
         info: Any = self.net.feature_info
@@ -151,8 +151,8 @@ def _create(name: str, output_stride: int, pretrained: bool, in_channels: int) -
         net = timm.create_model(name, pretrained=True, **options)
     except Exception as error:
         raise ValueError(
-            f"expected timm to download the weights of {name!r}, it could not "
-            f"({_first_line(error)}); connect to the network, or give weights=PATH"
+            f"timm could not download the weights of {name!r} "
+            f"({_first_line(error)}). Connect to the network, or give weights=PATH"
         ) from error
     return net
 

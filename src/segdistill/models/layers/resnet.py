@@ -189,8 +189,8 @@ def load_deep_stem(
         return _load(encoder, read_weights(weights), weights)
     if published is None:
         raise ValueError(
-            "expected a file in weights: nobody offers ImageNet weights of this deep-stem "
-            "encoder for download; give a path, or take pspnet:resnet18 with weights='imagenet'"
+            "weights is 'imagenet'; expected a file, since nobody offers ImageNet weights of this deep-stem "
+            "encoder for download. Give a path, or use pspnet:resnet18 with weights='imagenet'"
         )
     return _load(encoder, _timm_state(published), published)
 
@@ -202,8 +202,8 @@ def _timm_state(name: str) -> dict[str, Tensor]:
         state: dict[str, Tensor] = timm.create_model(name, pretrained=True).state_dict()
     except (OSError, RuntimeError) as error:
         raise ValueError(
-            f"expected timm to download the weights of {name!r}, it could not; "
-            "connect to the network, or give weights=PATH"
+            f"timm could not download the weights of {name!r}. "
+            "Connect to the network, or give weights=PATH"
         ) from error
     return state
 

@@ -58,8 +58,8 @@ class DeepLabV3Plus(SegmentationModel):
         super().__init__()
         if 4 not in encoder.reductions:
             raise ValueError(
-                f"expected an encoder with a level at stride 4, {encoder.name!r} has strides "
-                f"{encoder.reductions}; take pspnet with it, or another encoder"
+                f"encoder {encoder.name!r} has strides "
+                f"{encoder.reductions}; expected a level at stride 4. Use pspnet with it, or another encoder"
             )
         if rates is None:
             rates = [rate * 16 // encoder.reductions[-1] for rate in (6, 12, 18)]
@@ -130,7 +130,7 @@ def deeplabv3plus(
     """
     if encoder is None:
         raise ValueError(
-            "expected an encoder for deeplabv3plus; name one of timm's, as deeplabv3plus:resnet18"
+            "deeplabv3plus has no encoder; expected one of timm's, as in deeplabv3plus:resnet18"
         )
     net, normalisation, report = build_encoder(encoder, output_stride, weights, input, in_channels)
     model = DeepLabV3Plus(

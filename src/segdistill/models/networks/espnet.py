@@ -263,7 +263,7 @@ def espnet_c(
 
 def _pair(depth: Sequence[int]) -> tuple[int, int]:
     if len(depth) != 2 or min(depth) < 1:
-        raise ValueError(f"expected depth as two numbers from 1 on, as [2, 8], came {depth!r}")
+        raise ValueError(f"depth is {depth!r}; expected two positive integers, such as [2, 8]")
     return depth[0], depth[1]
 
 

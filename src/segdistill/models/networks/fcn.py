@@ -126,8 +126,8 @@ def _torchvision_state() -> dict[str, Tensor]:
         net = vgg.vgg16(weights=vgg.VGG16_Weights.IMAGENET1K_V1)
     except (OSError, RuntimeError) as error:
         raise ValueError(
-            "expected torchvision to download the weights of VGG16, it could not; "
-            "connect to the network, or give weights=PATH"
+            "torchvision could not download the weights of VGG16. "
+            "Connect to the network, or give weights=PATH"
         ) from error
     state: dict[str, Tensor] = net.state_dict()
     return state

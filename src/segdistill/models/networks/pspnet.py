@@ -161,7 +161,7 @@ def pspnet(
     `weights`, `input` and `in_channels` as for `build_encoder`, the rest as for `PSPNet`.
     """
     if encoder is None:
-        raise ValueError("expected an encoder for pspnet; name one of timm's, as pspnet:resnet18")
+        raise ValueError("pspnet has no encoder; expected one of timm's, as in pspnet:resnet18")
     net, normalisation, report = build_encoder(encoder, output_stride, weights, input, in_channels)
     model = PSPNet(net, num_classes, head_width, aux, dropout, normalisation)
     model.weights_report = report

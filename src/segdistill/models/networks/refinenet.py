@@ -107,8 +107,8 @@ class RefineNet(SegmentationModel):
         super().__init__()
         if encoder.levels < 4:
             raise ValueError(
-                f"expected an encoder with four levels, {encoder.name!r} has {encoder.levels}; "
-                "take another, such as 'resnet18'"
+                f"encoder {encoder.name!r} has {encoder.levels} levels; expected four. "
+                "Use another, such as 'resnet18'"
             )
         self.num_classes = num_classes
         self.align_corners, self.multiple_of = True, 1
@@ -151,7 +151,7 @@ def refinenet(
     """
     if encoder is None:
         raise ValueError(
-            "expected an encoder for refinenet; name one of timm's, as refinenet:resnet18"
+            "refinenet has no encoder; expected one of timm's, as in refinenet:resnet18"
         )
     net, normalisation, report = build_encoder(encoder, 32, weights, input, in_channels)
     model = RefineNet(net, num_classes, normalisation, head_width, dropout)

@@ -68,7 +68,7 @@ def check(recipe: Recipe, name: str = "RECIPE") -> None:
         if all(split.opened for split in opened) and not any(one.unusable for one in surveys):
             _check_teacher(recipe, opened[1], found)
         else:
-            found.warnings.append("the teacher was not measured: mend the data first")
+            found.warnings.append("the teacher was not measured. Fix the data first")
     _verdict(found, name, proposed)
 
 
@@ -187,11 +187,15 @@ def _verdict(found: Findings, name: str, proposed: bool) -> None:
             _say(f"{title}: {line}")
     if found.wrong:
         raise ValueError(
-            f"{name}: {len(found.wrong)} thing(s) to mend before training"
+            f"{name}: {_counted(len(found.wrong), 'problem')} to fix before training"
             f"{' (a mapping to paste stands above)' if proposed else ''}; the first: {found.wrong[0]}"
         )
-    warnings = f", {len(found.warnings)} warning(s)" if found.warnings else ""
+    warnings = f", {_counted(len(found.warnings), 'warning')}" if found.warnings else ""
     _say(f"\nnothing is wrong{warnings}: segdistill train {name}")
+
+
+def _counted(count: int, noun: str) -> str:
+    return f"{count} {noun}{'s' * (count != 1)}"
 
 
 def _say(text: str) -> None:

@@ -21,7 +21,7 @@ _SHOWN = 8
 
 @dataclass
 class Findings:
-    """What was found: what must be mended, and what should be known."""
+    """What was found: problems to fix, and warnings."""
 
     wrong: list[str] = field(default_factory=list)
     warnings: list[str] = field(default_factory=list)
@@ -175,7 +175,7 @@ def _judge_both(splits: Sequence[Split], surveys: Sequence[Survey], found: Findi
     if shared:
         found.wrong.append(
             f"{len(shared)} images of {splits[1].name} are in {splits[0].name}, too, pixel for pixel: "
-            f"{list_names(shared)}; figures on them say nothing: take them out of one"
+            f"{list_names(shared)}; metrics on them are meaningless. Remove them from one split"
         )
     groups = [set(getattr(split.dataset, "groups", [])) - {""} for split in splits]
     if both := sorted(groups[0] & groups[1]):

@@ -70,7 +70,7 @@ class Evaluation:
         total = int(confusion.sum())
         if not total:
             raise ValueError(
-                f"no labelled pixel in {images} images (all are {IGNORED}): nothing to measure"
+                f"{images} images hold no labelled pixel (all are {IGNORED}); expected at least one"
             )
         iou = class_iou(confusion, absent)
         defined = [value for value in iou if value is not None]
@@ -298,8 +298,8 @@ def check_labels(
     wrong = (labels != ignore) & ((labels < 0) | (labels >= num_classes))
     if bool(wrong.any()):
         raise ValueError(
-            f"{name}: label {int(labels[wrong][0])} is no class id (0 to {num_classes - 1}, "
-            f"{ignore} for ignored): declare a mapping from the raw ids"
+            f"{name}: label {int(labels[wrong][0])} is not a class id; expected 0 to {num_classes - 1}, or "
+            f"{ignore} for ignored. Declare a mapping from the raw ids"
         )
 
 
@@ -326,13 +326,13 @@ def _class_names(model: nn.Module, dataset: Any) -> list[str]:
     in_model = getattr(model, "num_classes", None)
     if in_data and in_model and in_data != in_model:
         raise ValueError(
-            f"the network tells {in_model} classes apart, the data set has {in_data}: evaluate on "
+            f"the network predicts {in_model} classes and the data set has {in_data}. Evaluate on "
             "the data set the network was trained for, or map the labels to its classes"
         )
     count = in_data or in_model
     if not count:
         raise ValueError(
-            "the number of classes is unknown: give the data set `classes`, or the network "
+            "the number of classes is unknown. Give the data set `classes`, or the network "
             "`num_classes`"
         )
     return names or [f"class {index}" for index in range(count)]

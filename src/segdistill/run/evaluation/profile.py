@@ -166,7 +166,7 @@ def multiply_adds(model: nn.Module, size: Size, count: Count = "flops") -> float
     """
     check_size(size)
     if count not in ("flops", "paper"):
-        raise ValueError(f"count should be 'flops' or 'paper', not {count!r}")
+        raise ValueError(f"count is {count!r}; expected 'flops' or 'paper'")
     run = _count_flops if count == "flops" else _count_paper
     try:
         return run(_on_meta(model), size, torch.device("meta"))
@@ -205,7 +205,9 @@ def measure_latency(
         ValueError: There are no networks, or `repeats` is below 1.
     """
     if not models or repeats < 1:
-        raise ValueError(f"latency needs a network and at least 1 repeat, not {repeats}")
+        raise ValueError(
+            f"there are {len(models)} networks and {repeats} repeats; expected at least one of each"
+        )
     check_size(size)
     images = {
         name: _ready(model, size, _placed(model, device), channels_last)

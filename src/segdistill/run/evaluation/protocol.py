@@ -65,23 +65,21 @@ class Protocol:
         for name in ("size", "window"):
             value = getattr(self, name)
             if value is not None and (len(value) != 2 or min(value) < 1):
-                raise ValueError(f"{name} should be a height and a width in pixels, not {value!r}")
+                raise ValueError(f"{name} is {value!r}; expected a height and a width in pixels")
             if value is not None:  # YAML and JSON only know lists
                 object.__setattr__(self, name, (value[0], value[1]))
         object.__setattr__(self, "scales", tuple(self.scales))
         if not 0 <= self.overlap < 1:
-            raise ValueError(
-                f"overlap {self.overlap} is no share of a window: give at least 0, below 1"
-            )
+            raise ValueError(f"overlap is {self.overlap}; expected a fraction in [0, 1)")
         if not self.scales or min(self.scales) <= 0:
             raise ValueError(
-                f"scales should be factors above 0, such as (0.75, 1.0), not {self.scales!r}"
+                f"scales is {self.scales!r}; expected factors above 0, such as (0.75, 1.0)"
             )
         if self.average not in ("logits", "probabilities"):
-            raise ValueError(f"average should be 'logits' or 'probabilities', not {self.average!r}")
+            raise ValueError(f"average is {self.average!r}; expected 'logits' or 'probabilities'")
         if self.precision not in _AUTOCAST:
             raise ValueError(
-                f"precision should be one of {', '.join(_AUTOCAST)}, not {self.precision!r}"
+                f"precision is {self.precision!r}; expected one of {', '.join(_AUTOCAST)}"
             )
 
     @classmethod
@@ -171,10 +169,10 @@ def autocast(precision: str, device: torch.device) -> AbstractContextManager[Any
 
 
 def check_size(size: Size) -> None:
-    """Refuse what is no height and width.
+    """Refuse what is not a height and a width.
 
     Raises:
         ValueError: `size` is not two numbers above 0.
     """
     if len(size) != 2 or min(size) < 1:
-        raise ValueError(f"size should be a height and a width in pixels, not {size!r}")
+        raise ValueError(f"size is {size!r}; expected a height and a width in pixels")

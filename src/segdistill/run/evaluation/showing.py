@@ -74,8 +74,8 @@ def segment(
     classes, (height, width) = views[0][0].logits.shape[0], output_size
     if num_classes is not None and classes != num_classes:
         raise ValueError(
-            f"the network's logits have {classes} channels, but there are {num_classes} classes: "
-            "build it with that number, or declare the mapping between them"
+            f"the network predicts {classes} classes; expected {num_classes}. Build it with that number, "
+            "or declare the mapping between them"
         )
     # Up to four tensors of a strip's size live at once, while views are added up.
     rows = max(1, protocol.strip_bytes // (4 * classes * width * 4))
@@ -135,8 +135,8 @@ def _logits(model: nn.Module, image: Tensor, protocol: Protocol) -> tuple[Tensor
     if not isinstance(logits, Tensor) or logits.ndim != 4 or logits.shape[0] != 1:
         got = tuple(logits.shape) if isinstance(logits, Tensor) else type(logits).__name__
         raise ValueError(
-            f"the network should return logits of shape (1, classes, height, width), not {got}: "
-            "wrap it with segdistill.models.wrap"
+            f"the network returned {got}; expected logits of shape (1, classes, height, width). "
+            "Wrap it with segdistill.wrap"
         )
     # `contiguous`: channels-last logits would make each gather below a strided one.
     return logits[0].float().contiguous(), (image.shape[-2], image.shape[-1])

@@ -106,9 +106,9 @@ def export(
     for package in _EXTRA:
         require(package, "export")
     if opset not in OPSETS:
-        raise ValueError(f"opset {opset} is not supported: give {OPSETS[0]} to {OPSETS[-1]}")
+        raise ValueError(f"opset is {opset}; expected {OPSETS[0]} to {OPSETS[-1]}")
     if calibration < 1:
-        raise ValueError(f"calibration needs at least 1 image, not {calibration}")
+        raise ValueError(f"calibration is {calibration}; expected a positive integer")
     if size is not None:
         check_size(size)
     folder = run if isinstance(run, RunFolder) else RunFolder(run)
@@ -164,7 +164,7 @@ def export(
 def _target(run: RunFolder, out: str | Path | None) -> Path:
     target = output_folder(run.path / "export" if out is None else out)
     if (target / "config.yaml").exists():
-        raise ValueError(f"{target} is a run: name another folder with --out")
+        raise ValueError(f"{target} is a run. Name another folder with --out")
     return target
 
 
@@ -268,14 +268,14 @@ def _warn(info: FileInfo, plain: Evaluation, parity: dict[str, Any]) -> None:
     found = plain.confusion.sum(0).nonzero().flatten().tolist()
     if len(found) == 1:
         _log.warning(
-            "the network finds nothing but %s on the evaluation split: that the files agree with it "
-            "tells little",
+            "the network predicts nothing but %s on the evaluation split, so agreement with it is not "
+            "informative",
             plain.classes[found[0]],
         )
     lost = -100 * parity["miou"]["difference"]
     if info.argmax and not info.resize and lost > 0.1:
         _log.warning(
-            "class ids at the network's stride lose %.2f points of mIoU at the image's size: give "
+            "class ids at the network's stride lose %.2f points of mIoU at the image's size. Use "
             "--argmax false for logits, which can be resized bilinearly",
             lost,
         )

@@ -216,7 +216,7 @@ def _read_info(session: Any, name: str) -> FileInfo:
     text = session.get_modelmeta().custom_metadata_map.get(_METADATA)
     if text is None:
         raise ValueError(
-            f"{name} does not say what its classes are: give a file that `segdistill export` wrote"
+            f"{name} does not name its classes; expected a file that `segdistill export` wrote"
         )
     values = json.loads(text)
     values["size"] = tuple(values["size"]) if values["size"] else None

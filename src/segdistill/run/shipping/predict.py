@@ -66,7 +66,7 @@ def load_predictor(path: str | Path, weights: str = "model") -> Predictor:
         model = load_run_model(run, weights)
         return Predictor(model, info["classes"], palette, shown.size, views)
     if weights != "model":
-        raise ValueError(f"{path} holds one network: leave out --weights {weights}")
+        raise ValueError(f"{path} holds only one network. Leave out --weights {weights}")
     network = OnnxNetwork(exported)
     return Predictor(network, network.info.classes, network.info.palette, network.size)
 
@@ -121,7 +121,7 @@ def predict(
             written to, or the numbers of classes, colours and channels of the logits differ.
     """
     if not 0 <= alpha <= 1:
-        raise ValueError(f"alpha {alpha} is no share of the overlay: give 0 to 1")
+        raise ValueError(f"alpha is {alpha}; expected a fraction in [0, 1]")
     if len(classes) != len(palette) or len(classes) > 256:
         raise ValueError(
             f"{len(palette)} colours for {len(classes)} classes: expected one for each, at most 256"
@@ -183,7 +183,7 @@ def find_images(inputs: Inputs, suffixes: Sequence[str] = IMAGE_SUFFIXES) -> lis
         for file in inside:
             found.setdefault(file.resolve(), file)
     if not found:
-        raise FileNotFoundError("no images to predict: name an image file or a folder of them")
+        raise FileNotFoundError("no images to predict. Name an image file or a folder of images")
     return list(found.values())
 
 
