@@ -185,7 +185,7 @@ def test_damaged_files_of_a_run_are_named(run: RunFolder, command: Command, tmp_
     weights.write_bytes(content[: len(content) // 2])
     assert "model.safetensors does not fit" in _refused(command, "evaluate", broken)
     weights.unlink()
-    assert "no weights at" in _refused(command, "evaluate", broken)
+    assert "no such weights in that run" in _refused(command, "evaluate", broken)
     weights.write_bytes(content)
     info = json.loads((broken / "model.json").read_text())
     info["options"]["width"] = 9

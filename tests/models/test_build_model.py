@@ -38,7 +38,7 @@ def test_own_network_by_its_import_path(own_package):
     [
         ("pspnet_r19", {}, r"no model named 'pspnet_r19'; did you mean 'pspnet_r18'"),
         ("pspnett:resnet18", {}, r"no model named 'pspnett'; did you mean 'pspnet'"),
-        ("timm:resnet18", {}, r"write pspnet:resnet18 or deeplabv3plus:resnet18"),
+        ("timm:resnet18", {}, r"use pspnet:resnet18 or deeplabv3plus:resnet18"),
         ("pspnet", {}, r"pspnet has no encoder; .*pspnet:resnet18"),
         ("deeplabv3plus", {}, r"deeplabv3plus has no encoder"),
         ("pspnet_r18:resnet18", {}, r"pspnet_r18 has its own encoder; use pspnet_r18"),
@@ -47,9 +47,9 @@ def test_own_network_by_its_import_path(own_package):
         ("my_networks.Smal", {}, r"in my_networks named 'Smal'; did you mean 'Small'\?"),
         ("my_networks.Small", {"widht": 3}, r"option of my_networks\.Small .* mean 'width'"),
         ("my_networks.Small", {"width": "4"}, r"my_networks\.Small cannot be called"),
-        ("my_networks.number", {}, r"to make an nn\.Module, it is <class 'int'>"),
-        ("my_networks.none", {}, r"to make an nn\.Module, it made a NoneType"),
-        ("my_networks.Small", {"width": torch.tensor(4)}, r"plain values as options"),
+        ("my_networks.number", {}, r"number is <class 'int'>; expected something that makes an nn"),
+        ("my_networks.none", {}, r"none made a NoneType; expected an nn\.Module"),
+        ("my_networks.Small", {"width": torch.tensor(4)}, r"are not plain values .*wrap\(\) it"),
     ],
 )
 def test_slips_are_answered_in_one_line(own_package, name, options, message):

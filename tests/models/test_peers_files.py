@@ -130,7 +130,7 @@ def test_a_pyramid_inside_the_head_and_no_auxiliary_head(tmp_path: Path) -> None
                 "backbone.stem.0.weight": torch.zeros(1),
                 "backbone.layer2.0.downsample.2.weight": torch.zeros(1),
             },
-            "this one is V1d",
+            "is ResNetV1d.*expected ResNetV1c",
         ),
     ],
 )

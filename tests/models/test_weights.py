@@ -93,12 +93,17 @@ class _Unsafe:
 @pytest.mark.parametrize(
     ("content", "name", "kind", "message"),
     [
-        (None, "none.pth", FileNotFoundError, r"expected a weights file at .*none\.pth"),
-        (b"nonsense", "a.safetensors", ValueError, "expected a file of plain tensors"),
-        (b"nonsense", "a.pth", ValueError, "expected a file of plain tensors"),
-        (b"", "a.onnx", ValueError, r"expected weights as \.safetensors, \.pt or \.pth"),
+        (None, "none.pth", FileNotFoundError, r"no weights file at .*none\.pth"),
+        (b"nonsense", "a.safetensors", ValueError, "cannot be read as a file of plain tensors"),
+        (b"nonsense", "a.pth", ValueError, "cannot be read as a file of plain tensors"),
+        (
+            b"",
+            "a.onnx",
+            ValueError,
+            r"the weights file is a\.onnx; expected \.safetensors, \.pt or \.pth",
+        ),
         ({"epoch": 3}, "a.pt", ValueError, "expected tensors by name"),
-        (_Unsafe(), "a.pt", ValueError, "save only model.state_dict"),
+        (_Unsafe(), "a.pt", ValueError, "Save only model.state_dict"),
     ],
 )
 def test_files_that_cannot_be_used_say_why(content, name, kind, message, tmp_path):

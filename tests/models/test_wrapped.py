@@ -92,7 +92,7 @@ def test_the_device_of_a_network_is_that_of_its_parameters_or_buffers():
 
 
 def test_what_does_not_fit_is_said():
-    with pytest.raises(ValueError, match=r"Conv2d with 9 outputs.*Plain.*taps=\{"):
+    with pytest.raises(ValueError, match=r"Plain has no Conv2d with 9 outputs.*taps=\{"):
         wrap(Plain(), 9)
     with pytest.raises(ValueError, match=r"tap 'features'.*'boddy'.*did you mean 'body'"):
         wrap(Plain(), 5, taps={"features": "boddy"})

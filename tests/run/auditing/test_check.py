@@ -351,7 +351,7 @@ def test_the_teacher_waits_for_the_data(scenes: Path, tmp_path: Path, check: Che
     assert "warning: the teacher was not measured. Fix the data first" in result[1]
     teacher = {**teacher_in(tmp_path), "weights": str(tmp_path / "none.safetensors")}
     data = _data_of(scenes)
-    assert "teacher: expected a weights file at" in _wrong(check(data=data, teacher=teacher))
+    assert "teacher: no weights file at" in _wrong(check(data=data, teacher=teacher))
 
 
 # Training ----------------------------------------------------------------------------------------

@@ -226,7 +226,7 @@ def test_the_ignored_id_cannot_be_a_class():
         (
             nn.Conv2d(3, 6, 1),
             [(torch.zeros(3, 2, 2), torch.zeros(2, 2).long())],
-            "give the data set",
+            "Give the data set",
         ),
         (Reader(), [], "data set is empty"),
     ],
@@ -246,7 +246,7 @@ def test_a_set_without_a_labelled_pixel_has_no_miou():
     scenes = Scenes(count=2)
     for _, _, label in scenes.items:
         label.fill_(255)
-    with pytest.raises(ValueError, match="no labelled pixel in 2 images"):
+    with pytest.raises(ValueError, match="2 images hold no labelled pixel"):
         evaluate(Reader(), scenes)
 
 

@@ -238,8 +238,8 @@ def test_fp16_is_refused_on_a_cpu():
         ({"overlap": 1.0}, r"overlap is 1.0; expected a fraction in \[0, 1\)"),
         ({"scales": ()}, r"scales is \(\); expected factors above 0"),
         ({"scales": (0.0,)}, r"scales is \(0.0,\); expected factors above 0"),
-        ({"average": "votes"}, "'logits' or 'probabilities', not 'votes'"),
-        ({"precision": "int8"}, "one of 32, .* not 'int8'"),
+        ({"average": "votes"}, "average is 'votes'; expected 'logits' or 'probabilities'"),
+        ({"precision": "int8"}, "precision is 'int8'; expected one of 32, "),
     ],
 )
 def test_values_out_of_range_are_refused_by_their_name(options, message):
@@ -252,10 +252,10 @@ def test_what_is_not_a_map_of_logits_is_refused():
         def forward(self, images):
             return {"out": super().forward(images)}
 
-    with pytest.raises(ValueError, match=r"not dict: wrap it with segdistill.models.wrap"):
+    with pytest.raises(ValueError, match=r"returned dict; .* Wrap it with segdistill.wrap"):
         labels_of(Mapping(), picture(8, 8), (8, 8))
     flat = nn.Sequential(nn.Conv2d(3, 2, 1), nn.Flatten())
-    with pytest.raises(ValueError, match=r"not \(1, 128\)"):
+    with pytest.raises(ValueError, match=r"returned \(1, 128\); expected logits"):
         labels_of(flat, picture(8, 8), (8, 8))
 
 

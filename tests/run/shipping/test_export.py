@@ -282,9 +282,9 @@ def test_a_network_that_finds_one_class_is_told(
     one = torch.zeros(len(names), len(names), dtype=torch.int64)
     one[:, 1] = 5
     found = Evaluation.from_confusion(one, classes=names)
-    monkeypatch.setattr(export_module, "evaluate", lambda *_, **__: found)
+    monkeypatch.setattr(export_module, "measure", lambda *_, **__: found)
     export(run, tmp_path / "out")
-    assert f"finds nothing but {names[1]} on the evaluation split" in caplog.text
+    assert f"predicts nothing but {names[1]} on the evaluation split" in caplog.text
 
 
 def test_a_network_of_ones_own_is_exported_with_its_data(tmp_path: Path) -> None:
@@ -328,7 +328,7 @@ def test_slips_are_one_line(
         ([run.path, "--out", run.path], "is a run. Name another folder"),
         ([run.path, "--opset", 9], "opset is 9; expected 18 to 23"),
         ([run.path, "--size", "[0,3]"], "height and a width"),
-        ([run.path, "--calibration", 0], "at least 1 image"),
+        ([run.path, "--calibration", 0], "calibration is 0; expected a positive integer"),
     ):
         assert message in _refused(capsys, "export", *argv)
     assert run.weights_path().is_file()

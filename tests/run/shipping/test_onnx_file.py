@@ -151,7 +151,7 @@ def test_what_cannot_be_read_is_refused_in_one_line(content: bytes, tmp_path) ->
     model = onnx.load_from_string(content)
     model.ClearField("metadata_props")
     onnx.save(model, tmp_path / "foreign.onnx")
-    with pytest.raises(ValueError, match="give a file that `segdistill export` wrote"):
+    with pytest.raises(ValueError, match="expected a file that `segdistill export` wrote"):
         OnnxNetwork(tmp_path / "foreign.onnx")
 
 

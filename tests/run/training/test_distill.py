@@ -159,7 +159,10 @@ class Headless(nn.Module):
         ({"preset": "papr"}, r"method.preset is 'papr'; expected 'default' or 'paper'"),
         ({"teacher": None}, "needs a teacher, but none is given"),
         ({"min_miou": 100}, r"mIoU, under teacher.min_miou 100"),
-        ({"student_taps": {"features": "module.9"}}, r"tap 'features'.*'module.9'; did you mean"),
+        (
+            {"student_taps": {"features": "module.9"}},
+            r"tap 'features' is 'module\.9'.*did you mean",
+        ),
         ({"teacher": Headless()}, "Headless has no Conv2d with 3 outputs"),
         ({"classes": ["a", "b"]}, "has no Conv2d with 2 outputs"),
         ({"val_set": Tuples(3, bad={0: 7})}, r"sample 0: label id 7; expected 0..2"),

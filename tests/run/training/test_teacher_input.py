@@ -98,7 +98,7 @@ def test_a_student_of_four_channels_learns_from_a_teacher_of_three(tmp_path: Pat
 @pytest.mark.parametrize(
     ("made", "message"),
     [
-        ({"channels": [-1]}, "numbers of channels from 0 on"),
+        ({"channels": [-1]}, "channel numbers, 0 or above"),
         ({"channels": [0, 1]}, "picks 2 channels, the teacher reads 3: name 3"),
         ({"scale": 0}, "a factor above 0"),
     ],
