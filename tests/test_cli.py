@@ -394,7 +394,7 @@ def test_a_split_without_labels_is_exported_and_not_scored(
     assert "expected only one of them" in _refused(
         command, "predict", run, tmp_path, "--server", "test"
     )
-    assert "name an image file" in _refused(command, "predict", run)
+    assert "Name an image file" in _refused(command, "predict", run)
 
 
 def test_nothing_is_learnt_from_a_split_without_labels(
