@@ -54,7 +54,8 @@ FLOORS: dict[str, list[set[str]]] = {
     ],
     "run": [
         {"folder", "recipe", "networks", "environment", "console"}
-        | {"progress", "opening", "output", "__init__"},
+        | {"progress", "opening", "lock", "__init__"},
+        {"identity"},
         {"evaluation"},
         {"auditing", "reporting", "shipping"},
         {"training"},

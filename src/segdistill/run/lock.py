@@ -1,0 +1,166 @@
+"""One process at a time writes to a folder; the others are told who does."""
+
+import errno
+import json
+import os
+import platform
+import sys
+import threading
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import Any
+
+try:
+    import fcntl
+except ImportError:  # Windows
+    fcntl = None  # type: ignore[assignment]
+
+_STALE = 24 * 3600
+"""Seconds after which a lock file of another machine is taken for left behind."""
+_NO_LOCKS = {errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP, errno.EINVAL}
+_held: Counter[tuple[Path, str]] = Counter()
+
+
+class FolderInUse(ValueError):
+    """Another process writes to the folder."""
+
+
+@contextmanager
+def writing(folder: str | Path, what: str = "") -> Iterator[None]:
+    """Hold a folder, which must exist, for this process while something is written to it over time.
+
+    The lock is the operating system's, so that it ends with the process that holds it, killed or not.
+    Where the file system has no locks (or the system none that we use), a file with machine, process
+    and age stands for it. Within one process the same folder may be held several times. Of a training in
+    several processes the first one holds it for all.
+
+    Args:
+        folder: The folder.
+        what: Names what is written, where the folder may be written to by something else meanwhile.
+
+    Raises:
+        FolderInUse: Another process holds it; machine, process, age and command are named.
+    """
+    path = Path(folder).resolve() / f".{what}lock"
+    key = (path, threading.current_thread().name)
+    if os.environ.get("RANK", "0") != "0" or _held[key]:
+        _held[key] += 1
+        try:
+            yield
+        finally:
+            _held[key] -= 1
+        return
+    if any(count for (held, _), count in _held.items() if held == path):
+        raise _in_use(path)  # by another thread, which the system's lock would let pass
+    release = _take(path)
+    _held[key] += 1
+    try:
+        yield
+    finally:
+        _held[key] -= 1
+        release()
+
+
+def _take(path: Path) -> Callable[[], None]:
+    """Hold the lock at a path; gives the function that lets go of it."""
+    if fcntl is None:
+        return _take_by_file(path)
+    while True:
+        descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
+        try:
+            # Not flock: it would pass to forked loader workers, and outlive a killed training in them.
+            fcntl.lockf(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as error:
+            os.close(descriptor)
+            if error.errno in _NO_LOCKS:
+                return _take_by_file(path)
+            raise _in_use(path) from None
+        if _is_at(descriptor, path):
+            break
+        os.close(descriptor)  # its last holder removed the file between our opening and locking it
+    holder = _holder_file(path)
+    with suppress(OSError):  # it only names the holder
+        holder.write_text(json.dumps(_holder()))
+
+    def release() -> None:
+        for file in (holder, path):
+            with suppress(OSError):  # the folder may be gone
+                file.unlink()
+        os.close(descriptor)
+
+    return release
+
+
+def _is_at(descriptor: int, path: Path) -> bool:
+    try:
+        return os.path.samestat(os.fstat(descriptor), path.stat())
+    except FileNotFoundError:
+        return False
+
+
+def _holder_file(path: Path) -> Path:
+    return path.with_name(f"{path.name}.json")
+
+
+def _take_by_file(path: Path) -> Callable[[], None]:
+    holder = _holder_file(path)
+    for _ in range(2):
+        try:
+            with open(holder, "x") as file:
+                json.dump(_holder(), file)
+        except FileExistsError:
+            if not _left_behind(_read_holder(path)):
+                raise _in_use(path) from None
+            holder.unlink(missing_ok=True)
+        else:
+            return lambda: holder.unlink(missing_ok=True)
+    raise _in_use(path)
+
+
+def _left_behind(holder: dict[str, Any]) -> bool:
+    """Whether a lock file's process is gone; of another machine only its age can tell."""
+    if holder.get("machine") != platform.node():
+        return time.time() - float(holder.get("since", 0)) > _STALE
+    try:
+        os.kill(int(holder["process"]), 0)
+    except ProcessLookupError:
+        return True
+    except OSError:
+        return False
+    return False
+
+
+def _holder() -> dict[str, Any]:
+    command = " ".join([Path(sys.argv[0]).name, *sys.argv[1:]])
+    return {
+        "machine": platform.node(),
+        "process": os.getpid(),
+        "since": time.time(),
+        "command": command[:200],
+    }
+
+
+def _read_holder(path: Path) -> dict[str, Any]:
+    try:
+        values = json.loads(_holder_file(path).read_text())
+    except (OSError, ValueError):
+        return {}
+    return values if isinstance(values, dict) else {}
+
+
+def _in_use(path: Path) -> FolderInUse:
+    holder = _read_holder(path)
+    who = "another process"
+    if {"process", "machine", "since"} <= holder.keys():
+        minutes = max(0, round((time.time() - float(holder["since"])) / 60))
+        who = (
+            f"process {holder['process']} on {holder['machine']} for {minutes} min "
+            f"({holder.get('command', '')})"
+        )
+    return FolderInUse(
+        f"{path.parent} is being written to by {who}; expected one process at a time. Wait for it, or "
+        "name another folder"
+    )

@@ -1,0 +1,146 @@
+"""One process at a time writes to a folder."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from pathlib import Path
+
+import pytest
+
+from segdistill.run import lock
+from segdistill.run.lock import FolderInUse, writing
+
+HOLD = """
+import sys, time
+from segdistill.run.lock import writing
+with writing(sys.argv[1]):
+    print("held", flush=True)
+    time.sleep(60)
+"""
+
+
+@pytest.fixture(params=["system", "file"])
+def kind(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
+    """Locks of the operating system, and the file that stands for them."""
+    if request.param == "file":
+        monkeypatch.setattr(lock, "fcntl", None)
+    return str(request.param)
+
+
+def hold_elsewhere(folder: Path, kind: str = "system") -> subprocess.Popen[str]:
+    start = "import segdistill.run.lock as lock; lock.fcntl = None\n" if kind == "file" else ""
+    code = [sys.executable, "-c", start + HOLD, str(folder)]
+    process = subprocess.Popen(code, stdout=subprocess.PIPE, text=True)
+    assert process.stdout is not None and process.stdout.readline() == "held\n"
+    return process
+
+
+def test_the_holder_is_named_and_its_death_releases_the_folder(kind: str, tmp_path: Path) -> None:
+    other = hold_elsewhere(tmp_path, kind)
+    try:
+        with (
+            pytest.raises(
+                FolderInUse, match=rf"being written to by process {other.pid} on \S+ for 0 min"
+            ),
+            writing(tmp_path),
+        ):
+            pass
+        with writing(tmp_path, "report"):
+            pass  # something else in the same folder
+    finally:
+        os.kill(other.pid, signal.SIGKILL)
+        other.wait()
+    with writing(tmp_path):
+        assert json.loads((tmp_path / ".lock.json").read_text())["process"] == os.getpid()
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_process_may_hold_a_folder_twice_but_only_in_one_thread(
+    kind: str, tmp_path: Path
+) -> None:
+    refused: list[str] = []
+
+    def attempt() -> None:
+        try:
+            with writing(tmp_path):
+                pass
+        except FolderInUse as error:
+            refused.append(str(error))
+
+    with writing(tmp_path):
+        with writing(tmp_path):
+            pass
+        thread = threading.Thread(target=attempt)
+        thread.start()
+        thread.join()
+    assert len(refused) == 1
+    attempt()
+    assert len(refused) == 1
+
+
+def test_a_forked_worker_does_not_keep_the_lock_of_a_killed_training(tmp_path: Path) -> None:
+    code = f"""
+import os, sys, time
+from segdistill.run.lock import writing
+with writing({str(tmp_path)!r}):
+    if os.fork() == 0:
+        time.sleep(30)
+        os._exit(0)
+    print("held", flush=True)
+    time.sleep(60)
+"""
+    process = subprocess.Popen(
+        [sys.executable, "-c", code], stdout=subprocess.PIPE, text=True, start_new_session=True
+    )
+    assert process.stdout is not None and process.stdout.readline() == "held\n"
+    try:
+        os.kill(process.pid, signal.SIGKILL)
+        process.wait()
+        with writing(tmp_path):
+            pass
+    finally:
+        os.killpg(process.pid, signal.SIGKILL)
+
+
+@pytest.mark.parametrize(("machine", "age", "stale"), [("other", 60, False), ("other", 1e6, True)])
+def test_a_file_of_another_machine_is_left_behind_by_age(
+    machine: str, age: float, stale: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(lock, "fcntl", None)
+    holder = {"machine": machine, "process": 1, "since": time.time() - age, "command": "train"}
+    (tmp_path / ".lock.json").write_text(json.dumps(holder))
+    if stale:
+        with writing(tmp_path):
+            pass
+    else:
+        with pytest.raises(FolderInUse, match="process 1 on other for 1 min"), writing(tmp_path):
+            pass
+
+
+def test_a_file_system_without_locks_falls_back_to_a_file(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*_: object) -> None:
+        raise OSError(lock.errno.ENOLCK, "No locks available")
+
+    monkeypatch.setattr(lock.fcntl, "lockf", refuse)
+    with writing(tmp_path):
+        assert (tmp_path / ".lock.json").exists()
+    assert not (tmp_path / ".lock.json").exists()
+
+
+def test_only_the_first_process_of_a_training_takes_the_lock(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    other = hold_elsewhere(tmp_path)
+    monkeypatch.setenv("RANK", "1")
+    try:
+        with writing(tmp_path):
+            pass
+    finally:
+        other.kill()
+        other.wait()
