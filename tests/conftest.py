@@ -1,6 +1,7 @@
 """Shape checks on, one thread a test process, and the real data where there is any."""
 
 import os
+import tempfile
 from pathlib import Path
 
 import pytest
@@ -10,6 +11,8 @@ from jaxtyping import install_import_hook
 install_import_hook("segdistill.losses", "beartype.beartype")
 
 torch.set_num_threads(1)
+# What is remembered from run to run, digests of files for one, stays out of the user's cache.
+os.environ["XDG_CACHE_HOME"] = tempfile.mkdtemp(prefix="segdistill-cache-")
 
 
 @pytest.fixture(scope="session")

@@ -13,6 +13,7 @@ from segdistill.run.evaluation.agreement import agreement
 from segdistill.run.evaluation.profile import compare as compare_profiles
 from segdistill.run.evaluation.profile import table as profile_table
 from segdistill.run.folder import RunFolder
+from segdistill.run.identity import check_split, check_teacher
 from segdistill.run.networks import load_run_model, load_teacher
 from segdistill.run.opening import open_split, resolve_device
 from segdistill.run.progress import counting
@@ -38,6 +39,9 @@ def evaluate_run(path: str, weights: str, split: str | None, device: str, **prot
     shown = Protocol.of(recipe, **protocol)
     device = resolve_device(device)
     dataset = open_split(data, "val", labelled=teacher is None)
+    check_teacher(run)
+    if data.val_split == run.recipe().data.val_split:
+        check_split(run, dataset)
     if teacher is None or getattr(dataset, "labelled", True):
         result = measure(model, dataset, shown, absent=absent, device=device)
     else:

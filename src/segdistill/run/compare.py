@@ -12,7 +12,9 @@ from segdistill.distillation.catalogue import METHODS, method_terms
 from segdistill.distillation.method import override
 from segdistill.names import unknown
 from segdistill.run.console import log_table, spoken
-from segdistill.run.folder import RunFolder, write_json
+from segdistill.run.folder import RunFolder, output_folder, write_json
+from segdistill.run.identity import TRAINING_SEMANTICS, IdentityDiffers, semantics_of
+from segdistill.run.lock import writing
 from segdistill.run.opening import open_split, with_teacher_classes
 from segdistill.run.reporting import (
     RunSummary,
@@ -59,6 +61,8 @@ def compare(
         the table shows.
 
     Raises:
+        IdentityDiffers: A finished run in the folder was made of something else.
+        FolderInUse: Another process writes to the folder.
         ValueError: A method does not exist, a distilled method has no teacher to learn from, a term
             of the recipe belongs to no method, or a variant cannot be built.
     """
@@ -74,13 +78,37 @@ def compare(
     if recipe.teacher is not None:
         _check_labels(with_teacher_classes(recipe).data)
     base = Path(recipe.out or f"runs/{name}")
-    with spoken(progress):
-        runs = [
-            train(one_run(recipe, method, seed, base, text), progress=progress)
-            for seed in range(first_seed, first_seed + seeds)
-            for text, method in chosen.items()
-        ]
-        return conclude(runs, base)
+    recipes = [
+        one_run(recipe, method, seed, base, text)
+        for seed in range(first_seed, first_seed + seeds)
+        for text, method in chosen.items()
+    ]
+    with spoken(progress), writing(output_folder(base)):
+        _check_semantics(recipes)
+        # Finished runs first: one that was made of something else is refused before anything is trained.
+        order = sorted(range(len(recipes)), key=lambda place: _finished(recipes[place]) is None)
+        runs = {place: train(recipes[place], progress=progress) for place in order}
+        return conclude([runs[place] for place in range(len(recipes))], base)
+
+
+def _finished(recipe: Recipe) -> RunFolder | None:
+    try:
+        run = RunFolder(str(recipe.out))
+    except FileNotFoundError:
+        return None
+    return run if run.finished else None
+
+
+def _check_semantics(recipes: Sequence[Recipe]) -> None:
+    """Refuse to add runs of this version to finished ones that were trained in another way."""
+    finished = [run for recipe in recipes if (run := _finished(recipe)) is not None]
+    older = [run for run in finished if semantics_of(run) != TRAINING_SEMANTICS]
+    if older and len(finished) < len(recipes):
+        raise IdentityDiffers(
+            f"{older[0].path} was trained under training semantics {semantics_of(older[0])}; expected "
+            f"{TRAINING_SEMANTICS}, as new runs could not be compared with it. Choose another out, or "
+            "remove the older runs"
+        )
 
 
 def _check_labels(data: DataConfig) -> None:

@@ -49,6 +49,18 @@ def output_folder(out: str | Path) -> Path:
     return folder
 
 
+def read_json(path: Path) -> dict[str, Any] | None:
+    """The values of a JSON file of a run; None where there is no such file.
+
+    Raises:
+        ValueError: The file is damaged.
+    """
+    try:
+        return json.loads(path.read_text()) if path.is_file() else None
+    except ValueError as error:
+        raise ValueError(f"{path} is damaged ({error}). Evaluate or retrain that run") from None
+
+
 class RunFolder:
     """Reads the files of a run.
 
@@ -89,11 +101,7 @@ class RunFolder:
         return deepcopy(self._recipe)
 
     def _json(self, name: str) -> dict[str, Any] | None:
-        path = self.path / name
-        try:
-            return json.loads(path.read_text()) if path.is_file() else None
-        except json.JSONDecodeError as error:
-            raise ValueError(f"{path} is damaged ({error}). Evaluate or retrain that run") from None
+        return read_json(self.path / name)
 
     def metrics(self) -> list[dict[str, Any]]:
         """The rows of metrics.jsonl; a last line cut off by a kill is left out."""
@@ -160,6 +168,29 @@ class RunFolder:
         if weights not in WEIGHTS:
             raise ValueError(f"weights is {weights!r}; expected 'model' or 'best'")
         return self.path / WEIGHTS[weights]
+
+    def check_weights(self, weights: str = "model") -> None:
+        """Refuse weights that are not those that the training wrote; older runs recorded none of `best`.
+
+        Raises:
+            ValueError: The file's SHA-256 is not the one in model.json, or the figures in
+                evaluation.json are those of other weights.
+        """
+        path = self.weights_path(weights)
+        recorded = self.model_info().get({"model": "sha256", "best": "best_sha256"}[weights])
+        if recorded is None or not path.is_file():
+            return
+        if file_sha256(path) != recorded:
+            raise ValueError(
+                f"{path} is not the file that its training wrote (its SHA-256 differs from model.json). "
+                "Restore the file, or retrain the run"
+            )
+        figures = self.evaluation() or {}
+        if weights == "model" and figures.get("weights_sha256", recorded) != recorded:
+            raise ValueError(
+                f"{self.path / 'evaluation.json'} holds the metrics of other weights than {path.name}. "
+                "Restore both files, or retrain the run"
+            )
 
 
 def read_metrics(path: Path) -> list[dict[str, Any]]:

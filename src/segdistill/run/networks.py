@@ -16,7 +16,7 @@ from segdistill.models import build_model, build_trained, network, wrap
 from segdistill.models.files.weights import ClassesDiffer
 from segdistill.models.foreign.relabelled import Relabelled, resolve_labels
 from segdistill.models.foreign.resampled import ResampledInput
-from segdistill.run.folder import WEIGHTS, RunFolder, write_atomically
+from segdistill.run.folder import WEIGHTS, RunFolder, file_sha256, write_atomically
 
 _log = logging.getLogger(__name__)
 
@@ -80,6 +80,7 @@ def load_teacher(config: TeacherConfig, classes: Sequence[str]) -> tuple[nn.Modu
         model = load_run_model(folder)
         known = folder.model_info()["classes"]
         origin: dict[str, Any] = {"run": str(folder.path), "load": "every key matched"}
+        origin["sha256"] = folder.model_info().get("sha256")
     elif config.model is not None:
         origin = {"model": config.model, "weights": config.weights}
         if config.weights is None:
@@ -98,6 +99,7 @@ def load_teacher(config: TeacherConfig, classes: Sequence[str]) -> tuple[nn.Modu
                 )
             except ClassesDiffer as error:
                 raise ValueError(_other_classes(config, error.file, num_classes)) from error
+            origin["sha256"] = _file_digest(config.weights)
         if report is not None:
             _log.info("teacher weights: %s", report)
             origin["load"] = str(report)
@@ -118,6 +120,10 @@ def load_teacher(config: TeacherConfig, classes: Sequence[str]) -> tuple[nn.Modu
             "(teacher.labels), or use a teacher trained on these classes"
         )
     return model, origin
+
+
+def _file_digest(path: str) -> str | None:
+    return file_sha256(Path(path)) if Path(path).is_file() else None
 
 
 def _other_classes(config: TeacherConfig, file: int, expected: int) -> str:
@@ -174,8 +180,8 @@ def load_run_model(
 
     Raises:
         FileNotFoundError: The run has no such weights.
-        ValueError: The network cannot be rebuilt by name and none was given, or the weights do not
-            fit the one that was.
+        ValueError: The network cannot be rebuilt by name and none was given, the weights do not
+            fit the one that was, or they are not those that the training wrote.
     """
     folder = run if isinstance(run, RunFolder) else RunFolder(run)
     info = folder.model_info()
@@ -188,6 +194,7 @@ def load_run_model(
         options = {k: v for k, v in info["options"].items() if k != "weights"}
         model = build_model(info["name"], info["num_classes"], **options)
     path = folder.weights_path(weights)
+    folder.check_weights(weights)
     try:
         network(model).load_state_dict(load_file(path), strict=True)
     except FileNotFoundError:

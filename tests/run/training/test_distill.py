@@ -1,3 +1,5 @@
+import logging
+import re
 from pathlib import Path
 from typing import Any
 
@@ -9,7 +11,9 @@ from torch import Tensor, nn
 
 import segdistill
 from segdistill.run.folder import RunFolder
+from segdistill.run.identity import IdentityDiffers, read_identity
 from segdistill.run.networks import load_run_model
+from segdistill.run.training.observing import ObserverFailed
 from segdistill.run.training.train import train
 from tests.run import small
 
@@ -33,8 +37,10 @@ class Tuples:
 
     classes = NAMES
 
-    def __init__(self, count: int = 6, bad: dict[int, int] | None = None) -> None:
-        self.count, self.bad = count, bad or {}
+    def __init__(
+        self, count: int = 6, bad: dict[int, int] | None = None, inverted: bool = False
+    ) -> None:
+        self.count, self.bad, self.inverted = count, bad or {}, inverted
 
     def __len__(self) -> int:
         return self.count
@@ -47,7 +53,8 @@ class Tuples:
         colours = torch.tensor([[0.2, 0.2, 0.2], [0.6, 0.7, 0.9], [0.9, 0.1, 0.1]])
         image = colours[label].permute(2, 0, 1) + 0.05 * torch.rand(3, 32, 48, generator=generator)
         label[0, 0] = self.bad.get(index, 255)
-        return image.clamp(0, 1), label
+        image = image.clamp(0, 1)
+        return (1 - image if self.inverted else image), label
 
 
 def _distill(out: Path, student: nn.Module, **changes: Any) -> RunFolder:
@@ -123,6 +130,7 @@ def test_a_second_call_trains_nothing_and_hands_over_the_weights(
 ) -> None:
     run, student = finished
     written = run.weights_path().stat().st_mtime_ns
+    torch.manual_seed(0)
     other = Plain(6)
     again = _distill(run.path, other)
     assert again.path == run.path
@@ -130,6 +138,83 @@ def test_a_second_call_trains_nothing_and_hands_over_the_weights(
     torch.testing.assert_close(other.state_dict(), student.state_dict(), rtol=0, atol=0)
     with pytest.raises(ValueError, match=r"another recipe \(train.lr differ\)"):
         _distill(run.path, other, lr=0.5)
+
+
+class Augmenting(Tuples):
+    def __getitem__(self, index: int) -> tuple[Tensor, Tensor]:
+        image, label = super().__getitem__(index)
+        return (image * torch.rand(())).clamp(0, 1), label
+
+
+@pytest.mark.parametrize(
+    ("changes", "what"),
+    [
+        ({"teacher": lambda: Plain(12)}, "the teacher's weights"),
+        ({"train_set": lambda: Tuples(inverted=True)}, "the training data"),
+        ({"val_set": lambda: Tuples(3, inverted=True)}, "the validation data"),
+        ({"train_set": lambda: Tuples(7)}, "the training data"),
+        ({"classes": lambda: ["a", "b", "c"]}, "the classes"),
+        ({"student_input": lambda: "imagenet"}, "the input normalisation"),
+        ({"student_taps": lambda: {"features": "module.0"}}, "the taps"),
+    ],
+)
+def test_another_experiment_in_the_same_folder_is_refused(
+    changes: dict[str, Any], what: str, finished: tuple[RunFolder, nn.Module]
+) -> None:
+    run, _ = finished
+    torch.manual_seed(0)
+    student = Plain(6)
+    before = {name: value.clone() for name, value in student.state_dict().items()}
+    torch.manual_seed(99)
+    made = {key: make() for key, make in changes.items()}
+    with pytest.raises(IdentityDiffers, match=f"{re.escape(str(run.path))} holds another.*{what}"):
+        _distill(run.path, student, **made)
+    torch.testing.assert_close(student.state_dict(), before, rtol=0, atol=0)
+
+
+def test_a_student_drawn_without_a_seed_is_refused_unless_its_start_is_not_compared(
+    finished: tuple[RunFolder, nn.Module], caplog: pytest.LogCaptureFixture
+) -> None:
+    run, student = finished
+    torch.manual_seed(1)
+    other = Plain(6)
+    with pytest.raises(IdentityDiffers, match=r"the student's start weights.*same_start=False"):
+        _distill(run.path, other)
+    with caplog.at_level(logging.INFO, "segdistill"):
+        _distill(run.path, other, same_start=False)
+    assert "is already finished; the student has its weights now" in caplog.text
+    torch.testing.assert_close(other.state_dict(), student.state_dict(), rtol=0, atol=0)
+
+
+def test_a_student_left_half_trained_goes_on_where_it_began(tmp_path: Path) -> None:
+    class Watching:
+        def row(self, values: Any) -> None:
+            if values["kind"] == "train":
+                raise RuntimeError
+
+        def finished(self, run: Any) -> None: ...
+
+    torch.manual_seed(0)
+    student = Plain(6)
+    with pytest.raises(ObserverFailed):
+        _distill(tmp_path, student, observers=[Watching()])
+    run = _distill(tmp_path, student)
+    assert run.finished
+    torch.manual_seed(0)
+    whole = Plain(6)
+    _distill(tmp_path / "whole", whole)
+    torch.testing.assert_close(student.state_dict(), whole.state_dict(), rtol=0, atol=0)
+
+
+def test_data_that_augments_is_not_checked_and_the_log_says_so(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    torch.manual_seed(0)
+    run = _distill(tmp_path, Plain(6), train_set=Augmenting())
+    assert "training data: data not checked" in caplog.text
+    assert read_identity(run).train_data is None
+    torch.manual_seed(0)
+    assert _distill(tmp_path, Plain(6), train_set=Augmenting()).finished
 
 
 def test_plain_training_needs_no_teacher(tmp_path: Path) -> None:

@@ -18,6 +18,7 @@ from segdistill.losses.readout import fit_readout, ramps, score
 from segdistill.run.evaluation import Protocol, evaluating, multiple_of, segment, shown
 from segdistill.run.evaluation.profile import compare as compare_profiles
 from segdistill.run.folder import RunFolder
+from segdistill.run.identity import IdentityDiffers, check_split
 from segdistill.run.networks import load_run_model, load_teacher
 from segdistill.run.opening import open_split
 from segdistill.run.reporting.distances import class_statistics, read_tap
@@ -85,6 +86,8 @@ def measure(
     """
     try:
         scene = _scene(summaries, folders, classes, subject, options)
+    except IdentityDiffers:
+        raise
     except (ValueError, OSError, ImportError, TypeError) as error:
         _log.warning("the report has no pictures: %s", error)
         return Findings(notes=[f"No pictures and no class distances: {error}."])
@@ -126,12 +129,17 @@ def _scene(
     recipe = first.recipe or Recipe()
     own_data = options.dataset is not None
     dataset = options.dataset if own_data else open_split(recipe.data, "val")
+    train_set = None if own_data else open_split(recipe.data, "train")
+    if first.name in folders:
+        check_split(folders[first.name], dataset)
+        if train_set is not None:
+            check_split(folders[first.name], train_set, "train")
     networks = _teacher(summaries, folders, classes, options)
     networks |= {label: _network(run.name, folders, options) for label, run in shown.items()}
     return _Scene(
         networks,
         dataset,
-        None if own_data else open_split(recipe.data, "train"),
+        train_set,
         spread_evenly(len(dataset), options.images),
         Protocol.of(recipe),
         first.seed,

@@ -15,7 +15,9 @@ from torch import nn
 from segdistill import __version__
 from segdistill.config import Recipe
 from segdistill.distillation.catalogue import METHODS, method_terms
-from segdistill.run.folder import RunFolder, output_folder
+from segdistill.run.folder import RunFolder, output_folder, write_atomically
+from segdistill.run.identity import check_comparable, check_teacher
+from segdistill.run.lock import writing
 from segdistill.run.reporting.page import Report, render
 from segdistill.run.reporting.pictures import PictureOptions, measure
 from segdistill.run.reporting.summary import RunSummary, default_subject, with_profiles
@@ -64,17 +66,32 @@ def report(
 
     Raises:
         FileNotFoundError: A folder is no run and holds none.
+        IdentityDiffers: Weights, data or teacher of a run are not those that made it, or runs differ in
+            what a comparison needs to share.
+        FolderInUse: Another process writes a report there.
         ValueError: No run is finished, two runs are the same method and seed, or `out` cannot be
             written to.
     """
     folders, notes = _finished(find_runs(runs))
     file = Path(out) if out is not None else _common_folder(runs) / "report.html"
-    output_folder(file.parent)
     if file.is_dir():
         raise ValueError(f"{file} is a folder: name a file, such as {file / 'report.html'}")
+    options = PictureOptions(panels, images, latency, dataset, models or {}, device)
+    with writing(output_folder(file.parent), "report"):
+        return _write(file, folders, notes, focus, title, remark, options)
+
+
+def _write(
+    file: Path,
+    folders: Sequence[RunFolder],
+    notes: Sequence[str],
+    focus: str | None,
+    title: str | None,
+    remark: str | None,
+    options: PictureOptions,
+) -> Path:
     summaries = summarise(folders)
     info = _common_info(folders)
-    options = PictureOptions(panels, images, latency, dataset, models or {}, device)
     subject = focus or default_subject(summaries)
     named = dict(zip(_names(folders), folders, strict=True))
     findings = measure(summaries, named, info["classes"], subject, options)
@@ -89,7 +106,7 @@ def report(
         subject,
         [*filter(None, [remark]), *notes, *_other_students(summaries)],
     )
-    file.write_text(render(page), encoding="utf-8")
+    write_atomically(file, render(page))
     if (saved := gist(summaries, subject)) is not None:
         _log.info("%s", saved)
     _log.info("report: %s", file)
@@ -141,12 +158,15 @@ def summarise(folders: Sequence[RunFolder]) -> list[RunSummary]:
     Teachers are those that another run names, controls the others that were trained alone. A
     teacher that is no run of its own is known by the audit of the first run that used it.
     """
+    for run in folders:
+        run.check_weights()
+        check_teacher(run)
     teachers = {path.resolve() for path in map(_teacher_path, folders) if path is not None}
     stems: dict[str, set[str]] = {}
     for run in folders:
         if run.label is None:
             stems.setdefault(run.method_name, set()).add(_stem(run))
-    summaries = []
+    summaries, compared = [], []
     named = zip(_names(folders), folders, strict=True)
     for name, run in sorted(named, key=lambda pair: _place(pair[1])):
         evaluation, recipe = run.evaluation() or {}, run.recipe()
@@ -154,6 +174,8 @@ def summarise(folders: Sequence[RunFolder]) -> list[RunSummary]:
         # Runs of one method under several names differ in their recipe: no seeds of each other.
         one_recipe = len(stems.get(run.method_name, ())) == 1
         label = run.label or (run.method_name if one_recipe else _stem(run))
+        if not teaches:
+            compared.append((label, run))
         summaries.append(
             RunSummary(
                 name,
@@ -169,6 +191,7 @@ def summarise(folders: Sequence[RunFolder]) -> list[RunSummary]:
                 run.model_info().get("training_seconds"),
             )
         )
+    check_comparable(compared)
     audits = [] if teachers else [audit for run in folders if (audit := run.teacher())]
     return [*_audited(audits[:1]), *summaries]
 

@@ -32,6 +32,8 @@ from segdistill.run.folder import (
     write_atomically,
     write_json,
 )
+from segdistill.run.identity import check_split
+from segdistill.run.lock import writing
 from segdistill.run.networks import load_run_model
 from segdistill.run.opening import open_split
 from segdistill.run.shipping.bundle import BUNDLE, write_bundle
@@ -97,6 +99,7 @@ def export(
 
     Raises:
         FileNotFoundError: There is no run, or it is not finished.
+        IdentityDiffers: The data is not what the run was made of.
         ValueError: A setting is out of range, the folder cannot be written to, the evaluation split
             has no labels, a package of the extra `export` is missing, the network cannot be
             exported, the file gives another class than PyTorch on more than 0.1 % of the pixels at
@@ -125,18 +128,48 @@ def export(
             "none: train with labels there (data.val_options), or give export a labelled val_set= "
             "from Python"
         )
-    if int8 and train_set is None:
-        train_set = open_split(data, "train", labelled=False)
-    target = _target(folder, out)
+    check_split(folder, val_set)
+    if int8:
+        train_set = open_split(data, "train", labelled=False) if train_set is None else train_set
+        check_split(folder, train_set, "train")
     palette = info["palette"] or generated_palette(len(info["classes"]))
     described = file_info(model, info["classes"], palette, size, resize, argmax)
-    deployed = Deployed(model, described)
+    target = _target(folder, out)
+    gate_at = (max_drop, max_class_drop)
+    calibrated = (train_set, min(calibration, len(train_set))) if int8 else None
     try:
-        content = onnx_bytes(deployed, opset)
+        with writing(target):
+            _write(
+                folder,
+                target,
+                Deployed(model, described),
+                val_set,
+                size,
+                opset,
+                calibrated,
+                gate_at,
+            )
     except ValueError:
-        with suppress(OSError):  # it holds an earlier export
+        with suppress(
+            OSError
+        ):  # it holds something: an earlier export, or what there is to inspect
             target.rmdir()
         raise
+    return target
+
+
+def _write(
+    run: RunFolder,
+    target: Path,
+    deployed: Deployed,
+    val_set: Any,
+    size: Size | None,
+    opset: int,
+    calibrated: tuple[Any, int] | None,
+    limits: tuple[float, float],
+) -> None:
+    """Fill the folder: the file, its parity, the int8 file if it is asked for, and what ships with them."""
+    content = onnx_bytes(deployed, opset)
     for name in BUNDLE:  # what is left of an earlier export would not belong to this one
         (target / name).unlink(missing_ok=True)
     write_atomically(target / "model.onnx", content)
@@ -144,21 +177,20 @@ def export(
     plain = measure(network, val_set, Protocol(network.size))
     parity = {
         **_parity(deployed, content, val_set),
-        "miou": _figures(measure(model, val_set, Protocol(size)), plain),
+        "miou": _figures(measure(deployed.model, val_set, Protocol(size)), plain),
         "threshold": AGREEMENT,
         "opset": opset,
         "model.onnx": _file(target / "model.onnx"),
         "environment": _environment(),
     }
-    if int8:
-        images = _images(train_set, calibration, network.size)
-        parity["int8"] = _int8(target, images, val_set, plain, (max_drop, max_class_drop))
-        parity["int8"]["calibration_images"] = min(calibration, len(train_set))
+    if calibrated is not None:
+        images = _images(*calibrated, network.size)
+        parity["int8"] = _int8(target, images, val_set, plain, limits)
+        parity["int8"]["calibration_images"] = calibrated[1]
     write_json(target / "parity.json", parity)
-    write_bundle(folder, target, described, plain, parity)
-    _warn(described, plain, parity)
+    write_bundle(run, target, deployed.info, plain, parity)
+    _warn(deployed.info, plain, parity)
     _report(target, parity)
-    return target
 
 
 def _target(run: RunFolder, out: str | Path | None) -> Path:

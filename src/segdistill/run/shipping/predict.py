@@ -16,6 +16,7 @@ from segdistill.data.files import IMAGE_SUFFIXES, read_image
 from segdistill.models.contract import device_of
 from segdistill.run.evaluation import Protocol, Size, evaluating, in_channels, segment
 from segdistill.run.folder import RunFolder, output_folder
+from segdistill.run.lock import writing
 from segdistill.run.networks import load_run_model
 from segdistill.run.shipping.onnx_file import OnnxNetwork
 
@@ -135,7 +136,7 @@ def predict(
     model.to(device_of(model) if device is None else device)
     colours = torch.tensor([list(colour) for colour in palette], dtype=torch.float32)
     written = []
-    with evaluating(model):
+    with writing(folder), evaluating(model):
         for done, (path, (mask_path, overlay_path)) in enumerate(
             zip(paths, targets, strict=True), 1
         ):
@@ -149,7 +150,7 @@ def predict(
             written += [mask_path, overlay_path]
             if progress is not None:
                 progress(done, len(paths))
-    write_legend(classes, palette, folder / "classes.json")
+        write_legend(classes, palette, folder / "classes.json")
     return [*written, folder / "classes.json"]
 
 

@@ -10,6 +10,7 @@ from torch import nn
 from segdistill.data.dataset import SegmentationDataset
 from segdistill.run.evaluation import Protocol, evaluating, segment
 from segdistill.run.folder import output_folder
+from segdistill.run.lock import writing
 
 
 def predict_for_server(
@@ -52,7 +53,7 @@ def predict_for_server(
     model.to(device)
     to_server = torch.tensor(ids, dtype=torch.uint8)
     written = []
-    with evaluating(model):
+    with writing(folder), evaluating(model):
         for index, name in enumerate(dataset.names):
             sample = {"image": dataset.read(index)[0]}
             labels = segment(model, sample, protocol or Protocol(), len(ids)).cpu()

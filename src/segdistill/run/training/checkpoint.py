@@ -13,6 +13,8 @@ from segdistill.run.folder import write_atomically
 _log = logging.getLogger(__name__)
 NEWEST, PREVIOUS = "resume.ckpt", "resume.previous.ckpt"
 _DIGEST = 32
+FILES = (f".{NEWEST}.new", NEWEST, PREVIOUS)
+"""Every file that may hold the state of a run, newest first."""
 
 
 def save_checkpoint(folder: Path, state: dict[str, Any]) -> None:
@@ -27,7 +29,7 @@ def save_checkpoint(folder: Path, state: dict[str, Any]) -> None:
     buffer = io.BytesIO()
     torch.save(state, buffer)
     content = buffer.getvalue()
-    fresh = folder / f".{NEWEST}.new"
+    fresh = folder / FILES[0]
     write_atomically(fresh, content + hashlib.sha256(content).digest())
     newest = folder / NEWEST
     if newest.exists():
@@ -41,7 +43,7 @@ def load_checkpoint(folder: Path) -> dict[str, Any] | None:
     A file whose checksum does not match is passed over with a warning. Nothing but tensors and plain
     values is unpickled.
     """
-    for name in (f".{NEWEST}.new", NEWEST, PREVIOUS):
+    for name in FILES:
         path = folder / name
         if not path.is_file():
             continue
@@ -57,5 +59,10 @@ def load_checkpoint(folder: Path) -> dict[str, Any] | None:
 
 def drop_checkpoints(folder: Path) -> None:
     """Remove what a finished run no longer needs to resume from."""
-    for name in (f".{NEWEST}.new", NEWEST, PREVIOUS):
+    for name in FILES:
         (folder / name).unlink(missing_ok=True)
+
+
+def has_checkpoint(folder: Path) -> bool:
+    """Whether a run left any state, damaged or not: its folder is then no other recipe's."""
+    return any((folder / name).exists() for name in FILES)

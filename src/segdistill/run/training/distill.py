@@ -2,9 +2,10 @@
 
 import logging
 from collections.abc import Mapping, Sequence
-from dataclasses import fields
+from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any, Literal
+from weakref import WeakKeyDictionary
 
 from torch import nn
 from torch.utils.data import Dataset
@@ -12,17 +13,19 @@ from torch.utils.data import Dataset
 from segdistill.config import TrainConfig
 from segdistill.data.dataset import SegmentationDataset
 from segdistill.data.loader import evaluation_loader
-from segdistill.models import SegmentationModel, wrap
+from segdistill.models import SegmentationModel, network, wrap
 from segdistill.models.foreign.resampled import ResampledInput
 from segdistill.models.input import InputSetting
 from segdistill.names import unknown
 from segdistill.run.console import spoken
-from segdistill.run.folder import RunFolder
+from segdistill.run.folder import RunFolder, output_folder
+from segdistill.run.identity.digests import state_digest
+from segdistill.run.lock import writing
 from segdistill.run.networks import load_run_model, relabelled
 from segdistill.run.recipe import parse_recipe
 from segdistill.run.training.checks import check_recipe
 from segdistill.run.training.job import Job
-from segdistill.run.training.train import execute, open_folder
+from segdistill.run.training.train import execute, handed_back, open_folder
 
 _log = logging.getLogger(__name__)
 
@@ -48,13 +51,15 @@ def distill(
     teacher_channels: list[int] | None = None,
     teacher_scale: float = 1.0,
     min_miou: float | None = None,
+    same_start: bool = True,
     progress: bool = True,
     observers: Sequence[Any] = (),
     **train: Any,
 ) -> RunFolder:
     """Distil a teacher into a student, both any `nn.Module`; the same call resumes an interrupted run.
 
-    Called again when the run is finished, it gives the student the run's weights and trains nothing.
+    Called again when the run is finished, it gives the student the run's weights and trains nothing. Both
+    need the same networks and data by content; of data sets that are not files three samples are compared.
 
     Args:
         teacher: Trained network; None for plain training. It is frozen and kept in `eval()`.
@@ -83,6 +88,8 @@ def distill(
         teacher_scale: Factor of the images' height and width for the teacher.
         min_miou: Refuse a teacher that measures less on `val_set` (0 to 100); None: no better than
             chance, 0: none.
+        same_start: Whether a run that is resumed or handed back must have begun from the student's present
+            weights. False: they are not compared, for a student that is drawn without a seed.
         progress: Show the tap table, the teacher's audit and the progress, where the application has set up no
             logging of its own.
         observers: Objects with the methods `row(values)` and `finished(run)`, such as those of
@@ -93,6 +100,8 @@ def distill(
         The finished run.
 
     Raises:
+        IdentityDiffers: `out` holds a run of another student, teacher or data; the line says which.
+        FolderInUse: Another process is training at `out`.
         ValueError: Networks, data and method do not fit together; one line says what.
 
     Example:
@@ -134,12 +143,8 @@ def distill(
         }
     recipe = parse_recipe(values, name="distill()")
     check_recipe(recipe)
-    with spoken(progress):
-        finished = open_folder(recipe, Path(out))
-        if finished is not None:
-            _log.info("%s is already finished; the student has its weights now", out)
-            load_run_model(finished, model=student)
-            return finished
+    with spoken(progress), writing(output_folder(out)):
+        open_folder(recipe, Path(out))
         own = _fulfil(student, len(names), student_taps, student_input)
         other = None
         if teacher is not None:
@@ -153,7 +158,27 @@ def distill(
         _check_samples(val_set)
         origin = {} if teacher is None else {"module": _path_of(teacher)}
         job = Job(recipe, Path(out), own, other, origin, train_set, val_set, names, observers)
-        return execute(job, progress)
+        _remember_start(job)
+        finished = handed_back(job, () if same_start else ("student_start",))
+        if finished is not None:
+            _log.info("%s is already finished; the student has its weights now", out)
+            load_run_model(finished, model=student)
+            return finished
+        try:
+            return execute(job, progress)
+        finally:
+            _started[network(student)] = job.identity.student_start, state_digest(student)
+
+
+_started: WeakKeyDictionary[nn.Module, tuple[str, str]] = WeakKeyDictionary()
+"""Students that this process has trained, in place: digests of their start and of how they were left."""
+
+
+def _remember_start(job: Job) -> None:
+    """A student that was left half trained, as by an interrupt in a notebook, began where it began."""
+    start, left = _started.get(network(job.student), (None, None))
+    if start is not None and left == job.identity.student_start:
+        job.identity = replace(job.identity, student_start=start)
 
 
 def _path_of(thing: Any) -> str:

@@ -3,7 +3,7 @@
 import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from functools import partial
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +15,7 @@ from torch import nn
 from segdistill.config import Recipe
 from segdistill.run.evaluation import Evaluation, Protocol, measure
 from segdistill.run.evaluation.agreement import agreement
+from segdistill.run.identity import Identity, identify
 from segdistill.run.opening import resolve_device
 
 
@@ -43,6 +44,11 @@ class Job:
     val_set: Any
     classes: list[str]
     observers: Sequence[Any] = ()
+
+    @cached_property
+    def identity(self) -> Identity:
+        """What the training is made of, by content; asked for before the first step."""
+        return identify(self.student, self.teacher, self.train_set, self.val_set, self.classes)
 
     @property
     def val_labelled(self) -> bool:

@@ -13,9 +13,10 @@ from segdistill.run.console import log_table
 from segdistill.run.environment import describe_environment, differences
 from segdistill.run.evaluation import Evaluation
 from segdistill.run.evaluation.profile import profile
-from segdistill.run.folder import RunFolder, file_sha256, write_json
+from segdistill.run.folder import WEIGHTS, RunFolder, file_sha256, write_json
+from segdistill.run.identity import FILE
 from segdistill.run.networks import save_network
-from segdistill.run.training.checkpoint import drop_checkpoints, load_checkpoint
+from segdistill.run.training.checkpoint import drop_checkpoints, has_checkpoint, load_checkpoint
 from segdistill.run.training.job import Job
 from segdistill.run.training.loop import Loop
 
@@ -46,6 +47,12 @@ def record_environment(out: Path, fabric: Fabric) -> None:
     write_json(path, now)
 
 
+def record_identity(job: Job) -> None:
+    """Write what the run is made of; a run that goes on keeps what it began with."""
+    if not has_checkpoint(job.out):
+        write_json(job.out / FILE, job.identity.to_json())
+
+
 def record_start(loop: Loop, start: Evaluation, write: bool) -> None:
     """Write what the student agrees in untrained: nothing else puts agreement without labels in proportion."""
     if write:
@@ -70,7 +77,8 @@ def record_network(job: Job, evaluation: Evaluation, loop: Loop) -> None:
         "step": loop.step,
         "stopped": loop.stopped,
         "training_seconds": loop.seconds,
-        "sha256": file_sha256(job.out / "model.safetensors"),
+        "sha256": file_sha256(job.out / WEIGHTS["model"]),
+        "best_sha256": file_sha256(best) if (best := job.out / WEIGHTS["best"]).exists() else None,
     }
     write_json(job.out / "model.json", info)
     height, width = read_sample(job.val_set, 0)[0].shape[-2:]
@@ -78,7 +86,9 @@ def record_network(job: Job, evaluation: Evaluation, loop: Loop) -> None:
     cost = profile(job.student, size=size, latency=False)
     result = {
         **evaluation.to_json(),
-        "weights": "model.safetensors",
+        "weights": WEIGHTS["model"],
+        "weights_sha256": info["sha256"],
+        "val_data": job.identity.val_data,
         "split": recipe.data.val_split,
         "data": to_dict(recipe)["data"],
         "profile": cost.to_json(),

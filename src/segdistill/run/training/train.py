@@ -2,7 +2,7 @@
 
 import logging
 import os
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -18,17 +18,20 @@ from segdistill.distillation.distiller import Distiller
 from segdistill.run.auditing import refuse_unclear_orientation, shared_files
 from segdistill.run.console import spoken
 from segdistill.run.evaluation import Agreement, Evaluation
-from segdistill.run.folder import RunFolder, output_folder, write_json
+from segdistill.run.folder import WEIGHTS, RunFolder, output_folder, write_json
+from segdistill.run.identity import check_resumable
+from segdistill.run.lock import writing
 from segdistill.run.networks import build_student, load_teacher, save_network
 from segdistill.run.opening import open_split, resolve_device, with_teacher_classes
 from segdistill.run.training.batches import augmentation, make_loader, probe_batch
-from segdistill.run.training.checkpoint import NEWEST, PREVIOUS
+from segdistill.run.training.checkpoint import has_checkpoint
 from segdistill.run.training.checks import check_channels, check_classes, check_labels, check_recipe
 from segdistill.run.training.job import Job, evaluate_with, make_fabric, share_state
 from segdistill.run.training.loop import Loop, Validation
 from segdistill.run.training.observing import Observers, build_observers
 from segdistill.run.training.records import (
     record_environment,
+    record_identity,
     record_network,
     record_start,
     show_taps,
@@ -64,17 +67,14 @@ def train(
         FileNotFoundError: A file that the recipe names is missing.
         Interrupted: The training was asked to stop and saved its state.
     """
-    with spoken(progress):
-        return _train(recipe, name, progress, observers)
-
-
-def _train(recipe: Recipe, name: str, progress: bool, observers: Sequence[Any]) -> RunFolder:
     out = Path(recipe.out or f"runs/{name}-s{recipe.train.seed}")
+    with spoken(progress), writing(output_folder(out)):
+        return _train(recipe, out, progress, observers)
+
+
+def _train(recipe: Recipe, out: Path, progress: bool, observers: Sequence[Any]) -> RunFolder:
     recipe = with_teacher_classes(recipe)
-    finished = open_folder(recipe, out)
-    if finished is not None:
-        _log.info("%s is already finished; remove it, or choose another out, to retrain", out)
-        return finished
+    open_folder(recipe, out)
     check_recipe(recipe)
     watching = [*build_observers(recipe), *observers]
     # Without a teacher there is nothing to learn from unlabelled images, nor to measure against.
@@ -89,10 +89,15 @@ def _train(recipe: Recipe, name: str, progress: bool, observers: Sequence[Any]) 
     if recipe.teacher is not None:
         teacher, origin = load_teacher(recipe.teacher, classes)
     job = Job(recipe, out, student, teacher, origin, train_set, val_set, classes, watching)
+    finished = handed_back(job)
+    if finished is not None:
+        _log.info("%s is already finished; remove it, or choose another out, to retrain", out)
+        return finished
     return execute(job, progress)
 
 
-def _comparable(values: Mapping[str, Any]) -> dict[str, Any]:
+def _comparable(recipe: Recipe) -> dict[str, Any]:
+    values = {**to_dict(recipe), "method": vars(recipe.chosen_method())}
     kept = {k: v for k, v in values.items() if k not in ("out", "label", "variants", "observers")}
     kept["train"] = {k: v for k, v in kept["train"].items() if k not in _FREE}
     for part, key in (("data", "name"), ("student", "model"), ("teacher", "model")):
@@ -108,27 +113,50 @@ def _class_name(path: str | None) -> str | None:
     return f"segdistill.{path.rpartition('.')[2]}"
 
 
-def open_folder(recipe: Recipe, out: Path) -> RunFolder | None:
-    """Make or check a run's folder; gives the run where it is finished already.
+def _begun(out: Path) -> RunFolder | None:
+    """The run in a folder; None where nothing was trained yet, and whatever recipe stands there may go."""
+    trained = has_checkpoint(out) or (out / WEIGHTS["model"]).exists()
+    return RunFolder(out) if trained and (out / "config.yaml").exists() else None
+
+
+def open_folder(recipe: Recipe, out: Path) -> None:
+    """Check a run's folder against a recipe, before anything is opened.
 
     Raises:
-        ValueError: The folder cannot be written, or holds the run of another recipe.
+        ValueError: The folder holds the run of another recipe.
     """
-    output_folder(out)
-    if not (out / "config.yaml").exists():
-        return None
-    if not any((out / name).exists() for name in (NEWEST, PREVIOUS, "model.safetensors")):
-        return None  # nothing was trained yet: whatever recipe stands there may be replaced
-    run = RunFolder(out)
+    run = _begun(out)
+    if run is None:
+        return
     # Parsed again, so that a key that is younger than the run has its default.
-    old = _comparable(to_dict(run.recipe()))
-    new = _comparable(to_dict(recipe))
+    old = _comparable(run.recipe())
+    new = _comparable(recipe)
     if old != new:
         changed = ", ".join(sorted(_changed_keys(old, new)))
         raise ValueError(
             f"{out} holds the run of another recipe ({changed} differ): choose another out, or remove that folder"
         )
-    return run if run.finished else None
+
+
+def handed_back(job: Job, but: Collection[str] = ()) -> RunFolder | None:
+    """The run of a job where it is finished already; None where there is something to train.
+
+    Args:
+        job: The training that is asked for.
+        but: Parts of its identity that are not compared.
+
+    Raises:
+        IdentityDiffers: The folder holds a run that was made of something else.
+        ValueError: Its weights are not those that its training wrote.
+    """
+    run = _begun(job.out)
+    if run is None:
+        return None
+    check_resumable(run, job.identity, but)
+    if not run.finished:
+        return None
+    run.check_weights()
+    return run
 
 
 def _changed_keys(old: Any, new: Any, path: str = "") -> Iterator[str]:
@@ -142,6 +170,7 @@ def _changed_keys(old: Any, new: Any, path: str = "") -> Iterator[str]:
 def execute(job: Job, progress: bool = True) -> RunFolder:
     """Run a job to its end: dry pass, teacher audit, preparation, training, final evaluation."""
     config = job.recipe.train
+    _ = job.identity  # of the student as it starts: taken before anything touches it
     torch.use_deterministic_algorithms(config.deterministic)
     classes = job.classes
     check_classes(job)
@@ -177,6 +206,7 @@ def execute(job: Job, progress: bool = True) -> RunFolder:
     if job.teacher is not None:
         audit_teacher(job, fabric, write=first)
     if first:
+        record_identity(job)
         save_recipe(job.recipe, job.out / "config.yaml")
         record_environment(job.out, fabric)
     fabric.barrier()

@@ -1,0 +1,81 @@
+"""The digest of a data set: names and bytes of its files, or three samples where it has none."""
+
+import hashlib
+import json
+import logging
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from torch.utils.data import Subset
+
+from segdistill.data.dataset import Pair, PairDataset
+from segdistill.data.samples import read_sample
+from segdistill.run.identity.digests import file_digests, update_with
+
+_log = logging.getLogger(__name__)
+
+
+def data_digest(dataset: Any, name: str = "the data") -> str | None:
+    """What tells one data set from another, wherever its files lie.
+
+    Pairs of files are told apart by their names, the bytes of images and masks, and the mapping of ids to
+    classes. Of any other set three samples are read twice.
+
+    Args:
+        dataset: Any data set that the loaders take.
+        name: What the log calls it.
+
+    Returns:
+        A SHA-256 in hexadecimal; None where two readings of a sample differ, as they do for a set that
+        augments: the log says so.
+
+    Raises:
+        OSError: A file cannot be read.
+        ValueError: A sample is bad.
+    """
+    files, pairs = _pairs(dataset)
+    if files is not None:
+        return _digest_of_pairs(files, pairs)
+    once, twice = (_digest_of_samples(dataset) for _ in range(2))
+    if once != twice:
+        _log.warning("%s: data not checked, as two readings of one sample differ", name)
+        return None
+    return once
+
+
+def _pairs(dataset: Any) -> tuple[PairDataset | None, Sequence[Pair]]:
+    """The set of files behind subsets and declarations, and those of its pairs that are used."""
+    places = None
+    while not isinstance(dataset, PairDataset) and hasattr(dataset, "dataset"):
+        if isinstance(dataset, Subset):
+            chosen = list(dataset.indices)
+            places = chosen if places is None else [chosen[place] for place in places]
+        dataset = dataset.dataset
+    if not isinstance(dataset, PairDataset):
+        return None, ()
+    return dataset, dataset.pairs if places is None else [dataset.pairs[i] for i in places]
+
+
+def _digest_of_pairs(dataset: PairDataset, pairs: Sequence[Pair]) -> str:
+    paths = [path for pair in pairs for path in (pair.image, pair.mask) if path is not None]
+    content: dict[Path, str] = dict(zip(paths, file_digests(paths), strict=True))
+    ids = np.flatnonzero(dataset.label_map.declared)
+    mapping = dict(zip(ids.tolist(), dataset.label_map.table[ids].tolist(), strict=True))
+    digest = hashlib.sha256(json.dumps([mapping, dataset.orientation]).encode())
+    for pair in pairs:
+        mask = None if pair.mask is None else content[pair.mask]
+        digest.update(json.dumps([pair.name, content[pair.image], mask, pair.channels]).encode())
+    return digest.hexdigest()
+
+
+def _digest_of_samples(dataset: Any) -> str:
+    count = len(dataset)
+    digest = hashlib.sha256(str(count).encode())
+    for index in sorted({0, count // 2, count - 1}):
+        image, label, name = read_sample(dataset, index)
+        digest.update(name.encode() + b"\0")
+        for tensor in (image, label):
+            update_with(digest, tensor)
+    return digest.hexdigest()

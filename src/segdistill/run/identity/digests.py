@@ -1,0 +1,115 @@
+"""Digests of content: of files, remembered by time and size, and of a network's state."""
+
+import hashlib
+import os
+import sqlite3
+import time
+from collections.abc import Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+
+from segdistill.models.contract import network
+from segdistill.run.folder import file_sha256
+
+_SETTLED = 2.0
+"""Seconds after which a file's times are trusted to change with its content."""
+
+
+def file_digests(paths: Sequence[Path]) -> list[str]:
+    """SHA-256 of each file's content, in hexadecimal.
+
+    Digests are remembered from call to call under the user's cache folder. Path, size, inode and both times
+    of a file are only the key to its remembered digest: a file that was touched is read again.
+
+    Raises:
+        OSError: A file cannot be read.
+    """
+    stamps = [_stamp(path) for path in paths]
+    known = _recall(paths)
+    digests = [
+        entry[1] if (entry := known.get(str(path))) and entry[0] == stamp else None
+        for path, stamp in zip(paths, stamps, strict=True)
+    ]
+    missing = [place for place, digest in enumerate(digests) if digest is None]
+    with ThreadPoolExecutor() as pool:
+        fresh = dict(zip(missing, pool.map(file_sha256, [paths[i] for i in missing]), strict=True))
+    _remember((paths[place], stamps[place], digest) for place, digest in fresh.items())
+    return [fresh[place] if digest is None else digest for place, digest in enumerate(digests)]
+
+
+def _stamp(path: Path) -> str:
+    status = os.stat(path)
+    return f"{status.st_size} {status.st_mtime_ns} {status.st_ctime_ns} {status.st_ino}"
+
+
+def _memory() -> sqlite3.Connection:
+    base = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "segdistill"
+    base.mkdir(parents=True, exist_ok=True)
+    connection = sqlite3.connect(base / "digests.sqlite", timeout=5)
+    connection.execute(
+        "CREATE TABLE IF NOT EXISTS digests (path TEXT PRIMARY KEY, stamp TEXT, digest TEXT)"
+    )
+    return connection
+
+
+def _recall(paths: Sequence[Path]) -> dict[str, tuple[str, str]]:
+    """Stamp and digest by path; empty where nothing can be remembered."""
+    found: dict[str, tuple[str, str]] = {}
+    try:
+        with closing(_memory()) as memory:
+            for first in range(0, len(paths), 500):
+                some = [os.path.abspath(path) for path in paths[first : first + 500]]
+                marks = ",".join("?" * len(some))
+                rows = memory.execute(
+                    f"SELECT path, stamp, digest FROM digests WHERE path IN ({marks})",
+                    some,
+                )
+                found.update({path: (stamp, digest) for path, stamp, digest in rows})
+    except (
+        sqlite3.Error,
+        OSError,
+        RuntimeError,
+    ):  # no home, read-only, damaged: nothing is remembered
+        return {}
+    return {str(path): found[full] for path in paths if (full := os.path.abspath(path)) in found}
+
+
+def _remember(entries: Iterable[tuple[Path, str, str]]) -> None:
+    # A file written this instant may change again without a new time.
+    now = time.time_ns()
+    settled = [
+        (os.path.abspath(path), stamp, digest)
+        for path, stamp, digest in entries
+        if now - max(map(int, stamp.split()[1:3])) > _SETTLED * 1e9
+    ]
+    try:
+        with closing(_memory()) as memory, memory:
+            memory.executemany("INSERT OR REPLACE INTO digests VALUES (?, ?, ?)", settled)
+    except (sqlite3.Error, OSError, RuntimeError):
+        return
+
+
+def state_digest(model: nn.Module) -> str:
+    """SHA-256 of a network's parameters and buffers: names, types, shapes and values.
+
+    Adapters of `wrap` and `torch.compile` do not count; the module inside them does.
+    """
+    digest = hashlib.sha256()
+    for name, value in sorted(network(model).state_dict().items()):
+        digest.update(name.encode() + b"\0")
+        update_with(digest, value)
+    return digest.hexdigest()
+
+
+def update_with(digest: "hashlib._Hash", value: object) -> None:
+    """Add a tensor's type, shape and values to a digest; anything else by its `repr`."""
+    if not isinstance(value, Tensor):
+        digest.update(repr(value).encode())
+        return
+    plain = value.detach().cpu().contiguous()
+    digest.update(f"{plain.dtype} {tuple(plain.shape)} ".encode())
+    digest.update(plain.reshape(-1).view(torch.uint8).numpy().data)

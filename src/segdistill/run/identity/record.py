@@ -1,0 +1,257 @@
+"""What made a run, by content: written before step 1, checked by whatever reads the run."""
+
+import logging
+from collections.abc import Collection, Iterator, Sequence
+from dataclasses import asdict, dataclass, fields
+from pathlib import Path
+from typing import Any
+
+from torch import nn
+
+from segdistill import __version__
+from segdistill.distillation.taps import tap_paths
+from segdistill.run.folder import WEIGHTS, RunFolder, read_json
+from segdistill.run.identity.data import data_digest
+from segdistill.run.identity.digests import file_digests, state_digest
+
+_log = logging.getLogger(__name__)
+
+FILE = "identity.json"
+TRAINING_SEMANTICS = 1
+"""Raised by hand whenever a change of the code alters what a training results in.
+
+1: everything up to and with the first digests.
+"""
+TITLES = {
+    "student_start": "the student's start weights",
+    "teacher": "the teacher's weights",
+    "train_data": "the training data",
+    "val_data": "the validation data",
+    "classes": "the classes",
+    "taps": "the taps",
+    "inputs": "the input normalisation",
+}
+"""What is compared, and what messages call it."""
+
+
+class IdentityDiffers(ValueError):
+    """What is read is not what the run was made of, or what it wrote."""
+
+
+@dataclass(frozen=True)
+class Identity:
+    """What a run is made of. Digests are SHA-256 in hexadecimal.
+
+    Attributes:
+        student_start: Digest of the student's state before step 1.
+        teacher: Digest of the teacher's state; None without a teacher.
+        train_data: Digest of the training data; None where it could not be checked.
+        val_data: The same for the validation data.
+        classes: Names of the classes.
+        taps: Tap names and module paths, of student and teacher.
+        inputs: Input normalisations, of student and teacher.
+        training_semantics: That of the code that began the run.
+        version: Version of the package that began it; not compared.
+    """
+
+    student_start: str
+    teacher: str | None
+    train_data: str | None
+    val_data: str | None
+    classes: list[str]
+    taps: dict[str, dict[str, str]]
+    inputs: dict[str, str]
+    training_semantics: int = TRAINING_SEMANTICS
+    version: str = __version__
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain values for identity.json."""
+        return asdict(self)
+
+    def differences(self, other: "Identity", but: Collection[str] = ()) -> list[str]:
+        """What differs, in words; data that either could not check is left out, and the keys of `but`."""
+        return [
+            title
+            for key, title in TITLES.items()
+            if key not in but
+            and (one := getattr(self, key)) != (two := getattr(other, key))
+            and not (key.endswith("_data") and None in (one, two))
+        ]
+
+
+def identify(
+    student: nn.Module,
+    teacher: nn.Module | None,
+    train_set: Any,
+    val_set: Any,
+    classes: Sequence[str],
+) -> Identity:
+    """The identity of a training that is about to begin; the networks are only read.
+
+    Raises:
+        OSError: A file of the data cannot be read.
+        ValueError: A sample is bad.
+    """
+    networks = {"student": student, **({"teacher": teacher} if teacher is not None else {})}
+    return Identity(
+        student_start=state_digest(student),
+        teacher=None if teacher is None else state_digest(teacher),
+        train_data=data_digest(train_set, "training data"),
+        val_data=data_digest(val_set, "validation data"),
+        classes=[str(name) for name in classes],
+        taps={name: tap_paths(model) for name, model in networks.items()},
+        inputs={name: repr(getattr(model, "input", None)) for name, model in networks.items()},
+    )
+
+
+def read_identity(run: RunFolder) -> Identity | None:
+    """What a run recorded of itself; None, with a warning, where it was made before runs did.
+
+    Raises:
+        ValueError: The file is damaged.
+    """
+    values = read_json(run.path / FILE)
+    if values is None:
+        _log.warning(
+            "%s carries no digests, as it was made by an older version: what it reads is not checked",
+            run.path,
+        )
+        return None
+    known = {field.name for field in fields(Identity)}
+    try:
+        return Identity(**{key: value for key, value in values.items() if key in known})
+    except TypeError as error:
+        raise ValueError(f"{run.path / FILE} is damaged ({error}). Retrain that run") from None
+
+
+def semantics_of(run: RunFolder) -> int:
+    """The training semantics that a run was made under; 1 for runs that recorded none."""
+    return int((read_json(run.path / FILE) or {}).get("training_semantics", 1))
+
+
+def check_resumable(run: RunFolder, now: Identity, but: Collection[str] = ()) -> None:
+    """Refuse to go on with, or hand back, a run that was made of something else.
+
+    Args:
+        run: The run that stands in the folder.
+        now: What the training that is asked for is made of.
+        but: Keys that are not compared.
+
+    Raises:
+        IdentityDiffers: Something differs, or an unfinished run was begun under other semantics.
+    """
+    semantics = semantics_of(run)
+    if semantics != TRAINING_SEMANTICS and not run.finished:
+        raise IdentityDiffers(
+            f"{run.path} was begun under training semantics {semantics}; expected "
+            f"{TRAINING_SEMANTICS}, as trainings of this version give other results. Choose another "
+            "out, or resume it with the version that began it"
+        )
+    if semantics != TRAINING_SEMANTICS:
+        _log.warning(
+            "%s was trained under training semantics %d, and this version trains under %d: do not "
+            "compare it with new runs",
+            run.path,
+            semantics,
+            TRAINING_SEMANTICS,
+        )
+    recorded = read_identity(run)
+    if recorded is not None and recorded.version != now.version:
+        _log.warning(
+            "%s was begun by version %s, this is %s", run.path, recorded.version, now.version
+        )
+    if recorded is not None and (changed := recorded.differences(now, but)):
+        raise IdentityDiffers(
+            f"{run.path} holds another experiment ({', '.join(changed)} differ{_s(changed)}). Choose "
+            f"another out, remove that folder, or restore what it was made of{_hint(changed)}"
+        )
+
+
+def _s(names: Sequence[str]) -> str:
+    plural = len(names) > 1 or names[0].endswith(("weights", "classes", "taps"))
+    return "" if plural else "s"
+
+
+def _hint(changed: Sequence[str]) -> str:
+    if changed != [TITLES["student_start"]]:
+        return ""
+    return "; for a student drawn without a seed, seed torch before building it, or pass same_start=False"
+
+
+def check_split(run: RunFolder, dataset: Any, split: str = "val") -> None:
+    """Refuse data that is not what the run was made of.
+
+    Args:
+        run: The run.
+        dataset: Its data as it is now.
+        split: `train` or `val`.
+
+    Raises:
+        IdentityDiffers: The data differs.
+    """
+    recorded = read_identity(run)
+    before = None if recorded is None else getattr(recorded, f"{split}_data")
+    now = None if before is None else data_digest(dataset, TITLES[f"{split}_data"])
+    if now is not None and now != before:
+        raise IdentityDiffers(
+            f"{run.path}: {TITLES[f'{split}_data']} differs from what the run was made of (names, bytes "
+            "or mapping). Restore it, or retrain the run on the data as it is now"
+        )
+
+
+def check_teacher(run: RunFolder) -> None:
+    """Refuse a teacher that was retrained or replaced since it taught the run.
+
+    Nothing is said where the run has no teacher, recorded none, or its file is gone.
+
+    Raises:
+        IdentityDiffers: The weights at the teacher's path are others than it taught with.
+    """
+    config, audit = run.recipe().teacher, run.teacher() or {}
+    file = config and (config.weights if config.run is None else f"{config.run}/{WEIGHTS['model']}")
+    if not file or not audit.get("sha256") or not Path(file).is_file():
+        return
+    if file_digests([Path(file)]) != [audit["sha256"]]:
+        raise IdentityDiffers(
+            f"{run.path}: the teacher's weights at {file} differ from those that taught the run. Restore "
+            "them, or retrain the run with the teacher as it is now"
+        )
+
+
+def check_comparable(runs: Sequence[tuple[str, RunFolder]]) -> None:
+    """Refuse to compare runs that differ in more than their methods and seeds.
+
+    Runs of one label must have the same teacher, data, classes, taps and inputs; all must have been
+    measured on the same validation data and trained under the same semantics.
+
+    Args:
+        runs: Finished students and controls, each with its label; no teachers.
+
+    Raises:
+        IdentityDiffers: Two of them differ; both are named.
+    """
+    known = [(label, run, found) for label, run in runs if (found := read_identity(run))]
+    semantics = {semantics_of(run): run for _, run in runs}
+    if len(semantics) > 1:
+        (lower, first), (higher, second) = sorted(semantics.items())[:2]
+        raise IdentityDiffers(
+            f"{first.path} and {second.path} were trained under different semantics ({lower} and {higher}); "
+            "expected one version's results. Retrain the older runs to compare them"
+        )
+    for one, other in _pairs(known):
+        but = {"student_start"} if one[0] == other[0] else set(TITLES) - {"val_data", "classes"}
+        if changed := one[2].differences(other[2], but):
+            raise IdentityDiffers(
+                f"{one[1].path} and {other[1].path} cannot be compared: {', '.join(changed)} "
+                f"differ{_s(changed)}. Compare runs that share them"
+            )
+
+
+def _pairs(
+    known: Sequence[tuple[str, RunFolder, Identity]],
+) -> Iterator[tuple[tuple[str, RunFolder, Identity], tuple[str, RunFolder, Identity]]]:
+    """Each run with the first of all, and with the first of its label."""
+    firsts: dict[str, tuple[str, RunFolder, Identity]] = {}
+    for entry in known:
+        yield known[0], entry
+        yield firsts.setdefault(entry[0], entry), entry
