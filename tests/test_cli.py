@@ -183,7 +183,9 @@ def test_damaged_files_of_a_run_are_named(run: RunFolder, command: Command, tmp_
     weights = broken / "model.safetensors"
     content = weights.read_bytes()
     weights.write_bytes(content[: len(content) // 2])
-    assert "model.safetensors is not the file that its training wrote" in _refused(command, "evaluate", broken)
+    assert "model.safetensors is not the file that its training wrote" in _refused(
+        command, "evaluate", broken
+    )
     weights.unlink()
     assert "no such weights in that run" in _refused(command, "evaluate", broken)
     weights.write_bytes(content)

@@ -24,10 +24,11 @@ MAY_IMPORT = {
     "models": {"extras"},
     "data": set(),
     "distillation": {"losses"},
-    "run": {"config", "losses", "models", "data", "distillation", "extras"},
+    "run": {"config", "losses", "models", "data", "distillation", "extras", "activity"},
     "arguments": set(),
     "extras": set(),
-    "cli": {"run", "arguments"},
+    "activity": set(),
+    "cli": {"run", "arguments", "activity"},
     "observers": {"run", "extras"},
     "__main__": {"cli"},
     # What type checkers are told to look at; nothing of it is imported when the package is.

@@ -1,6 +1,9 @@
 """The `segdistill` command: a table of commands. Torch is imported inside a command, never for `--help`."""
 
+import re
 import sys
+import tempfile
+import traceback
 from collections.abc import Callable, Mapping, Sequence
 from inspect import signature
 from pathlib import Path
@@ -10,6 +13,7 @@ from docstring_parser import parse_from_object
 from jsonargparse import ArgumentError, ArgumentParser
 
 from segdistill import __version__
+from segdistill.activity import doing, last_activity
 from segdistill.arguments import Parser, in_words
 from segdistill.names import unknown
 
@@ -347,7 +351,8 @@ def main(argv: list[str] | None = None) -> None:
     if not argv:
         argv = ["--help"]
     try:
-        _dispatch(argv, debug)
+        with doing(f"running {argv[0]}", " ".join(argv[1:2])):
+            _dispatch(argv, debug)
     except KeyboardInterrupt:
         print("segdistill: interrupted", file=sys.stderr)
         sys.exit(130)
@@ -355,14 +360,31 @@ def main(argv: list[str] | None = None) -> None:
         if type(error).__name__ == "Interrupted":
             print(f"segdistill: {error}", file=sys.stderr)
             sys.exit(error.exit_code)  # type: ignore[attr-defined]
-        if debug or not isinstance(error, (ValueError, OSError, ArgumentError)):
+        if debug:
             raise
-        print(f"segdistill: {_one_line(error)}", file=sys.stderr)
-        sys.exit(2)
+        line, code = _refusal(error)
+        print(f"segdistill: {line}", file=sys.stderr)
+        sys.exit(code)
 
 
-def _one_line(error: Exception) -> str:
-    return " ".join(str(error).split())
+def _refusal(error: Exception) -> tuple[str, int]:
+    """The one line that an exception ends in, and the exit code: 2 for a slip, 1 for a fault of ours."""
+    text = " ".join(str(error).split())
+    while_ = f" while {last_activity()}" if last_activity() else ""
+    if isinstance(error, MemoryError) or re.search(r"out of memory|can't allocate memory", text):
+        return (
+            f"out of memory{while_}. Lower train.batch or train.crop, or raise train.accumulate",
+            2,
+        )
+    if isinstance(error, (ValueError, OSError, ArgumentError)):
+        return text, 2
+    file = Path(tempfile.mkdtemp(prefix="segdistill-")) / "trace.txt"
+    file.write_text("".join(traceback.format_exception(error)))
+    return (
+        f"unexpected {type(error).__name__}{while_}: {text:.300}. This is a fault of segdistill or of "
+        f"a class that it was given; the full trace is in {file}",
+        1,
+    )
 
 
 def _dispatch(argv: list[str], debug: bool) -> None:

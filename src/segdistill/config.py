@@ -1,5 +1,6 @@
 """A recipe: one YAML file that makes a run. Dataclasses only; nothing here needs torch."""
 
+from collections.abc import Iterator
 from dataclasses import MISSING, asdict, dataclass, field, fields, is_dataclass
 from pathlib import Path
 from types import UnionType
@@ -248,14 +249,44 @@ def read_yaml(path: Path) -> dict[str, Any]:
         values = yaml.safe_load(path.read_text(encoding="utf-8"))
     except UnicodeDecodeError:
         raise ValueError(f"{path} is not a text file; give the path of a YAML file") from None
+    except RecursionError:
+        raise ValueError(f"{path} is nested too deeply; expected a recipe's few levels") from None
     except yaml.YAMLError as error:
         mark = getattr(error, "problem_mark", None)
         where = f" at line {mark.line + 1}, column {mark.column + 1}" if mark else ""
         problem = getattr(error, "problem", None) or "not readable"
         raise ValueError(f"{path} is not valid YAML{where}: {problem}") from None
+    _check_nesting(values, path)
     if not isinstance(values, dict):
         raise ValueError(f"{path} holds {values!r:.60}; expected a mapping such as 'method: idd'")
     return values
+
+
+_DEEPEST, _MOST_VALUES = 20, 100_000
+
+
+def _check_nesting(values: Any, path: Path) -> None:
+    """Refuse what aliases make of a small file: a value inside itself, or a few lines that stand for millions."""
+    level, count = [values], 0
+    for _ in range(_DEEPEST):
+        level = [item for value in level for item in _items(value)]
+        count += len(level)
+        if count > _MOST_VALUES:
+            raise ValueError(
+                f"{path} holds more than {_MOST_VALUES} values. Take aliases (*name) out"
+            )
+        if not level:
+            return
+    raise ValueError(
+        f"{path} is nested more than {_DEEPEST} levels deep. Take aliases (*name) that stand inside "
+        "themselves out"
+    )
+
+
+def _items(value: Any) -> list[Any]:
+    if isinstance(value, dict):
+        return list(value.values())
+    return list(value) if isinstance(value, list) else []
 
 
 def check_keys(values: dict[str, Any], kind: type = Recipe, path: str = "") -> None:
@@ -273,7 +304,73 @@ def check_keys(values: dict[str, Any], kind: type = Recipe, path: str = "") -> N
     for key, value in values.items():
         if key not in types:
             raise ValueError(f"{path}{key}: {unknown('key', str(key), types)}")
+        if value is None and type(None) not in _choices(types[key]):
+            raise ValueError(f"{path}{key} is null. Give it a value, or remove the key")
         _check_value(value, types[key], f"{path}{key}")
+
+
+_LARGEST_SIDE = 2**14
+"""Pixels: more than any image that fits into memory as a tensor."""
+_RANGES: dict[str, tuple[float, float, str]] = {
+    "data.size": (1, _LARGEST_SIDE, f"pixels, 1 to {_LARGEST_SIDE} each"),
+    "teacher.channels": (0, 2**15, "channel numbers, 0 or above"),
+    "teacher.scale": (1 / 64, 64, "a factor above 0, 1/64 to 64"),
+    "teacher.min_miou": (0, 100, "a mIoU from 0 to 100"),
+    "terms.*.weight": (0, 1e12, "a finite number, 0 or above"),
+    "variants.*.terms.*.weight": (0, 1e12, "a finite number, 0 or above"),
+    "train.steps": (1, 10**9, "a positive integer"),
+    "train.batch": (1, 2**16, "a positive integer, at most 65536"),
+    "train.crop": (1, _LARGEST_SIDE, f"pixels, 1 to {_LARGEST_SIDE} each"),
+    "train.scale": (1 / 64, 64, "factors above 0, 1/64 to 64"),
+    "train.flip": (0, 1, "a probability from 0 to 1"),
+    "train.photometric": (0, 10, "a strength from 0 to 10"),
+    "train.lr": (0, 1e6, "a finite number, 0 or above"),
+    "train.head_lr_factor": (0, 1e6, "a finite number, 0 or above"),
+    "train.momentum": (0, 1, "a number from 0 to 1"),
+    "train.weight_decay": (0, 1e6, "a finite number, 0 or above"),
+    "train.power": (0, 100, "a finite number, 0 or above"),
+    "train.warmup": (0, 10**9, "steps, 0 or above"),
+    "train.clip": (1e-12, 1e12, "a number above 0, or null"),
+    "train.accumulate": (1, 10**6, "a positive integer"),
+    "train.seed": (0, 2**63 - 1, "an integer from 0 to 2^63 - 1"),
+    "train.val_every": (0, 10**9, "steps, 0 or above"),
+    "train.save_every": (1, 10**9, "a positive integer"),
+    "train.log_every": (1, 10**9, "a positive integer"),
+    "train.workers": (0, 256, "a number of processes, 0 to 256"),
+    "evaluate.window": (16, _LARGEST_SIDE, f"pixels, 16 to {_LARGEST_SIDE} each"),
+    "evaluate.overlap": (0, 0.95, "a fraction in [0, 0.95]"),
+    "evaluate.scales": (1 / 64, 64, "factors above 0, 1/64 to 64"),
+}
+"""Lowest and highest value of the numbers of a recipe, and what messages call them; NaN is in no range."""
+
+
+def check_ranges(recipe: "Recipe") -> None:
+    """Refuse numbers that no training can use, before anything is opened.
+
+    Raises:
+        ValueError: Names the key with its path, its value, and what is expected.
+    """
+    values = to_dict(recipe)
+    for pattern, (low, high, expected) in _RANGES.items():
+        for path, value in _at(values, pattern.split(".")):
+            numbers = value if isinstance(value, list) else [value]
+            if not all(low <= number <= high for number in numbers if number is not None):
+                raise ValueError(f"{path} is {value}; expected {expected}")
+    low, high = recipe.train.scale
+    if low > high:
+        raise ValueError(f"train.scale is [{low}, {high}]; expected the lower factor first")
+
+
+def _at(values: Any, path: list[str], place: str = "") -> Iterator[tuple[str, Any]]:
+    """The values at a path, `*` standing for every key, with their own paths; nulls are passed over."""
+    if values is None:
+        return
+    if not path:
+        yield place, values
+        return
+    keys = list(values) if path[0] == "*" else [path[0]]
+    for key in keys:
+        yield from _at(values.get(key), path[1:], f"{place}.{key}" if place else str(key))
 
 
 def _choices(annotation: Any) -> tuple[Any, ...]:
@@ -293,6 +390,8 @@ def _check_value(value: Any, annotation: Any, path: str) -> None:
         raise ValueError(f"{path} is {value!r:.60}; expected a mapping with keys among {keys}")
     elif get_origin(annotation) is dict and isinstance(value, dict):
         for key, entry in value.items():
+            if get_args(annotation)[0] is str and not isinstance(key, str):
+                raise ValueError(f"{path} has the key {key!r:.60}; expected text. Quote it")
             _check_value(entry, get_args(annotation)[1], f"{path}.{key}")
     elif get_origin(annotation) is list and isinstance(value, list):
         for number, entry in enumerate(value):

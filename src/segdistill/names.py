@@ -1,9 +1,11 @@
 """Names that do not exist: how they are reported, and the check of options by a signature."""
 
 import inspect
-from collections.abc import Callable, Collection, Iterable
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from difflib import get_close_matches
-from typing import Any
+from pathlib import Path
+from types import NoneType, UnionType
+from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 
 
 def unknown(kind: str, name: str, known: Iterable[str]) -> str:
@@ -32,17 +34,18 @@ def check_options(
     besides: Collection[str] = (),
     strict: bool = False,
 ) -> None:
-    """Refuses options that a class or function does not take.
+    """Refuses options that a class or function does not take, and values of another type than it states.
 
     Args:
         owner: Whose options they are ("pspnet", "loss 'pixelwise'").
-        options: Names of the options that were given.
+        options: Names of the options that were given, or a mapping of names to values.
         maker: What they will be passed to.
         besides: Its parameters that are no options, since the caller fills them.
         strict: Refuse what only `**kwargs` would take, too; else a maker with `**kwargs` takes any.
 
     Raises:
-        ValueError: An option is unknown; the nearest one is named.
+        ValueError: An option is unknown (the nearest one is named), its name is no text, or its value is
+            of another type than the maker's signature states.
 
     Example:
         >>> check_options("round", ["ndigit"], round, besides=["number"])
@@ -56,8 +59,108 @@ def check_options(
     by_keyword = (inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.KEYWORD_ONLY)
     known = [p.name for p in parameters if p.kind in by_keyword and p.name not in besides]
     for option in options:
-        if option not in known and (strict or not takes_any):
-            raise ValueError(unknown(f"option of {owner}", option, known))
+        if not isinstance(option, str) or (option not in known and (strict or not takes_any)):
+            raise ValueError(unknown(f"option of {owner}", str(option), known))
+    if isinstance(options, Mapping):
+        _check_types(owner, options, maker)
+
+
+def made(owner: str, maker: Callable[..., Any], *given: Any, **options: Any) -> Any:
+    """Calls a class or function with options from a recipe; what it raises becomes one line.
+
+    Args:
+        owner: What is made ("the data set 'folder'").
+        maker: What is called.
+        given: Arguments that the caller fills.
+        options: Arguments from the recipe.
+
+    Raises:
+        ValueError: The call fails; OSError and ValueError pass as they are.
+
+    Example:
+        >>> made("a window", range, "wide")
+        Traceback (most recent call last):
+        ValueError: a window cannot be made: TypeError: 'str' object cannot be interpreted as an integer
+    """
+    try:
+        return maker(*given, **options)
+    except (ValueError, OSError):
+        raise
+    except Exception as error:
+        cause = f"{type(error).__name__}: {error}".splitlines()[0]
+        chosen = f" with {options!r:.200}" if options else ""
+        raise ValueError(f"{owner} cannot be made{chosen}: {cause}") from error
+
+
+def _check_types(owner: str, options: Mapping[Any, Any], maker: Callable[..., Any]) -> None:
+    called = maker.__init__ if inspect.isclass(maker) else maker
+    try:
+        stated = get_type_hints(called)
+    except Exception:  # an annotation that only a type checker can read says nothing here
+        return
+    for option, value in options.items():
+        if option in stated and not fits(value, stated[option]):
+            raise ValueError(
+                f"{owner}: option {option} is {value!r:.60}; expected {in_words(stated[option])}"
+            )
+
+
+def fits(value: Any, annotation: Any) -> bool:
+    """Whether a plain value (of YAML or JSON) may stand for a type; any may for a type of no plain value.
+
+    Example:
+        >>> fits([32, 48], tuple[int, int]), fits("32", int), fits(True, float)
+        (True, False, False)
+    """
+    origin, inner = get_origin(annotation), get_args(annotation)
+    if origin in (Union, UnionType):
+        return any(fits(value, one) for one in inner)
+    if origin is Literal:
+        return value in inner
+    if annotation in (None, NoneType):
+        return value is None
+    if annotation in (bool, str):
+        return isinstance(value, annotation)
+    if annotation in (int, float):
+        numbers = (int,) if annotation is int else (int, float)
+        return isinstance(value, numbers) and not isinstance(value, bool)
+    if annotation is Path:
+        return isinstance(value, str | Path)
+    if origin is tuple and inner and inner[-1] is not ...:
+        sized = isinstance(value, list | tuple) and len(value) == len(inner)
+        return sized and all(map(fits, value, inner))
+    if origin in (list, tuple, Sequence):
+        return isinstance(value, list | tuple) and all(fits(item, inner[0]) for item in value)
+    if origin in (dict, Mapping):
+        return isinstance(value, Mapping)
+    return True
+
+
+_WORDS = {
+    int: "an integer",
+    float: "a number",
+    bool: "true or false",
+    str: "text",
+    NoneType: "null",
+}
+
+
+def in_words(annotation: Any) -> str:
+    """A type in the words of a recipe: `an integer or null`."""
+    origin, inner = get_origin(annotation), get_args(annotation)
+    if annotation in _WORDS:
+        return _WORDS[annotation]
+    if origin in (Union, UnionType):
+        return " or ".join(map(in_words, inner))
+    if origin is Literal:
+        return " or ".join(map(repr, inner))
+    if origin is tuple and inner and inner[-1] is not ...:
+        return f"a list of {len(inner)} values"
+    if origin in (list, tuple, Sequence):
+        return "a list"
+    if origin in (dict, Mapping):
+        return "a mapping"
+    return str(getattr(annotation, "__name__", annotation))
 
 
 def _parameters(maker: Callable[..., Any]) -> list[inspect.Parameter] | None:

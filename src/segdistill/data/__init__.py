@@ -19,7 +19,7 @@ from segdistill.data.published.voc import PascalVOC
 from segdistill.data.synthetic.dataset import Synthetic
 from segdistill.data.transforms import Augment
 from segdistill.dotted import import_dotted
-from segdistill.names import check_options, unknown
+from segdistill.names import check_options, made, unknown
 
 DATASETS: dict[str, type[SegmentationDataset]] = {
     "ade20k": ADE20K,
@@ -84,7 +84,7 @@ def build_dataset(
 
 
 def _called(builder: Any, name: str, options: dict[str, Any]) -> Dataset[Any]:
-    dataset = builder(**options)
+    dataset = made(f"the data set {name!r}", builder, **options)
     if not hasattr(dataset, "__getitem__") or not hasattr(dataset, "__len__"):
         raise ValueError(
             f"{name} made a {type(dataset).__name__}; expected a data set with __len__ and "

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from segdistill.dotted import import_dotted
 from segdistill.losses import LOSSES
-from segdistill.names import check_options, unknown
+from segdistill.names import check_options, made, unknown
 
 _SOURCES = ("student", "teacher", "labels", "images")
 
@@ -136,7 +136,7 @@ def build_loss(name: str, **options: Any) -> nn.Module:
         raise ValueError(unknown("loss", name, LOSSES))
     kind: Callable[..., Any] = LOSSES.get(name) or import_dotted(name, "loss")
     check_options(f"loss {name!r}", options, kind)
-    loss = kind(**options)
+    loss = made(f"loss {name!r}", kind, **options)
     if not isinstance(loss, nn.Module):
         raise ValueError(f"loss {name!r} should build a torch.nn.Module, not {type(loss).__name__}")
     return loss

@@ -14,7 +14,7 @@ from segdistill.models.foreign import adapters
 from segdistill.models.foreign.wrapped import wrap
 from segdistill.models.input import InputNormalisation, make_input
 from segdistill.models.networks import MODELS, RELEASED
-from segdistill.names import check_options, unknown
+from segdistill.names import check_options, made, unknown
 
 _WRAPPING = ("taps", "input", "align_corners", "multiple_of")
 
@@ -111,7 +111,8 @@ def _from_table(
             raise ValueError(f"{name!r}: {family} has its own encoder; use {family}")
         options = {"encoder": encoder, **options}
     check_options(family, options, builder, besides=["num_classes"])
-    return builder(num_classes, **options)
+    network: SegmentationModel = made(family, builder, num_classes, **options)
+    return network
 
 
 def _from_library(
@@ -138,10 +139,7 @@ def _from_path(name: str, num_classes: int, options: dict[str, Any]) -> Segmenta
     check_options(name, settings, maker, besides=["num_classes"])
     if "num_classes" in own:
         settings["num_classes"] = num_classes
-    try:
-        module = maker(**settings)
-    except TypeError as error:
-        raise ValueError(f"{name} cannot be called with {sorted(settings)}: {error}") from error
+    module = made(name, maker, **settings)
     if not isinstance(module, nn.Module):
         raise ValueError(f"{name} made a {type(module).__name__}; expected an nn.Module")
     return wrap(module, num_classes, **wrapping)

@@ -10,7 +10,7 @@ from typing import Any, get_args, get_origin, get_type_hints
 import yaml
 from jsonargparse import ArgumentParser, set_parsing_settings
 
-from segdistill.config import Recipe, annotation_at, check_keys, read_yaml
+from segdistill.config import Recipe, annotation_at, check_keys, check_ranges, read_yaml
 
 KEYS = [entry.name for entry in fields(Recipe)]
 """The keys of a recipe's first level."""
@@ -99,6 +99,7 @@ def parse_recipe(
     except Exception as error:
         raise ValueError(f"{name}: {_one_line(error)}") from None
     _restore_options(recipe, merged)
+    check_ranges(recipe)
     return recipe
 
 

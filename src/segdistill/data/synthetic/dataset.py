@@ -9,7 +9,8 @@ from segdistill.data.synthetic.street import CLASSES, draw_street
 from segdistill.names import unknown
 
 COUNTS = {"train": 400, "val": 100, "test": 100}
-LEAST_SIZE = 32
+LEAST_SIZE, LARGEST_SIZE = 32, 4096
+MOST_SCENES = 1_000_000
 
 
 class Synthetic(SegmentationDataset):
@@ -55,11 +56,11 @@ class Synthetic(SegmentationDataset):
         if split not in COUNTS:
             raise ValueError(unknown("synthetic split", split, COUNTS))
         count = COUNTS[split] if count is None else count
-        if count < 1:
-            raise ValueError(f"count is {count}; expected at least 1 scene")
-        if len(size) != 2 or min(size) < LEAST_SIZE:
+        if not 1 <= count <= MOST_SCENES:
+            raise ValueError(f"count is {count}; expected 1 to {MOST_SCENES} scenes")
+        if len(size) != 2 or not LEAST_SIZE <= min(size) <= max(size) <= LARGEST_SIZE:
             raise ValueError(
-                f"size is {list(size)}; expected [height, width], {LEAST_SIZE} pixels or more each"
+                f"size is {list(size)}; expected [height, width], {LEAST_SIZE} to {LARGEST_SIZE} pixels each"
             )
         super().__init__(
             [f"{split}-{seed}-{index:05d}" for index in range(count)],

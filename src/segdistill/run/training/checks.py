@@ -2,7 +2,7 @@
 
 import os
 
-from segdistill.config import Recipe
+from segdistill.config import Recipe, check_ranges
 from segdistill.data.dataset import require_labels
 from segdistill.distillation.method import Method
 from segdistill.run.auditing import missing_labels
@@ -17,9 +17,7 @@ def check_recipe(recipe: Recipe) -> None:
         ValueError: Names the key and what it may be.
     """
     config, world = recipe.train, int(os.environ.get("WORLD_SIZE", "1"))
-    for key in ("steps", "batch", "accumulate", "log_every", "save_every"):
-        if getattr(config, key) < 1:
-            raise ValueError(f"train.{key} is {getattr(config, key)}; expected a positive integer")
+    check_ranges(recipe)  # of recipes that were built in Python, too
     device = resolve_device(config.device)
     if config.precision == "fp16" and device == "cpu":
         raise ValueError("train.precision is fp16, which needs a GPU; use bf16 or 32 on a CPU")

@@ -8,7 +8,7 @@ from importlib import import_module
 from typing import Any, Protocol
 
 from segdistill.config import ObserverConfig, Recipe
-from segdistill.names import unknown
+from segdistill.names import made, unknown
 from segdistill.run.folder import RunFolder
 
 
@@ -135,10 +135,7 @@ def _made(entry: ObserverConfig) -> Callable[[], Any]:
                 raise ValueError(f"observers: {entry.path}: {unknown('option', option, known)}")
 
     def make() -> Any:
-        try:
-            return kind(**entry.options)
-        except TypeError as error:
-            raise ValueError(f"observers: {entry.path}: {error}") from None
+        return made(f"observers: {entry.path}", kind, **entry.options)
 
     return make
 

@@ -10,11 +10,12 @@ import torch
 from lightning_fabric import Fabric
 from torch import nn
 
+from segdistill.activity import doing
 from segdistill.config import Recipe, save_recipe, to_dict
 from segdistill.data.dataset import list_names
 from segdistill.data.loader import Batch, training_loader
 from segdistill.distillation.catalogue import build_method
-from segdistill.distillation.distiller import Distiller
+from segdistill.distillation.distiller import Distiller, TapRow
 from segdistill.run.auditing import refuse_unclear_orientation, shared_files
 from segdistill.run.console import spoken
 from segdistill.run.evaluation import Agreement, Evaluation
@@ -186,7 +187,7 @@ def execute(job: Job, progress: bool = True) -> RunFolder:
     check_labels(job, distiller.method)
     probe = probe_batch(job)
     check_channels(job, probe["image"].shape[1])
-    rows = distiller.dry_pass(probe["image"])
+    rows = _dry_pass(distiller, probe)
     fabric = make_fabric(job.recipe, find_unused=_has_unused(distiller, probe))
     first = fabric.is_global_zero
     observers = Observers(job.observers if first else ())
@@ -243,6 +244,23 @@ def execute(job: Job, progress: bool = True) -> RunFolder:
     run = RunFolder(job.out)
     observers.finished(run)
     return run
+
+
+def _dry_pass(distiller: Distiller, probe: Batch) -> list[TapRow]:
+    """The tap table; what a network raises on its first images becomes one line."""
+    images = probe["image"]
+    try:
+        with doing("showing the networks their first images"):
+            return distiller.dry_pass(images)
+    except (RuntimeError, TypeError, AttributeError, LookupError, ArithmeticError) as error:
+        if isinstance(error, torch.OutOfMemoryError) or "allocate memory" in str(error):
+            raise
+        cause = f"{type(error).__name__}: {error}".splitlines()[0]
+        shape = "x".join(map(str, images.shape))
+        raise ValueError(
+            f"a network fails on images of {shape} ({cause:.300}). Check the options of student and "
+            "teacher, and train.crop"
+        ) from error
 
 
 def _has_unused(distiller: Distiller, batch: Batch) -> bool:
