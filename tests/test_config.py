@@ -10,7 +10,7 @@ from segdistill.config import (
     check_keys,
     option_texts,
     read_yaml,
-    save_recipe,
+    recipe_text,
     to_dict,
 )
 from segdistill.run.recipe import load_recipe, parse_recipe, recipe_name
@@ -28,7 +28,7 @@ from segdistill.run.recipe import load_recipe, parse_recipe, recipe_name
         ({"teacher": {"rum": "a"}}, ["teacher.rum: ", "did you mean 'run'"]),
         ({"method": {"nam": "idd"}}, ["method.nam: ", "did you mean 'name'"]),
         ({"train": 5}, ["train is 5; expected a mapping", "steps"]),
-        ({"train": None}, ["train is None; expected a mapping"]),
+        ({"train": None}, ["train is null. Give it a value"]),
         ({"teacher": "runs/a"}, ["teacher is 'runs/a'; expected a mapping", "run"]),
         ({"terms": {"pixelwise": 5}}, ["terms.pixelwise is 5; expected a mapping", "weight"]),
         (
@@ -110,7 +110,7 @@ def test_a_saved_recipe_is_read_back_as_it_was(tmp_path: Path) -> None:
     assert recipe.train.lr == 1e-3
     assert recipe.data.options == FULL["data"]["options"]  # type: ignore[index]
     assert recipe.chosen_observers()[1].options == {"text": "1e-3", "answer": "no"}
-    save_recipe(recipe, tmp_path / "config.yaml")
+    (tmp_path / "config.yaml").write_text(recipe_text(recipe), "utf-8")
     assert load_recipe(tmp_path / "config.yaml") == recipe
     assert [file.name for file in tmp_path.iterdir()] == ["config.yaml"]
     assert to_dict(recipe)["train"]["scale"] == [0.5, 2.0]

@@ -150,6 +150,8 @@ class TrainConfig:
     """steps of linear warm-up"""
     clip: float | None = None
     """largest norm of the gradient; null: no clipping"""
+    skip_nonfinite: int = 0
+    """batches with a non-finite loss or gradient that are left out and counted, before the training stops"""
     accumulate: int = 1
     """parts that each batch is split into, to save memory"""
     precision: Literal["32", "bf16", "fp16"] = "32"
@@ -332,6 +334,7 @@ _RANGES: dict[str, tuple[float, float, str]] = {
     "train.warmup": (0, 10**9, "steps, 0 or above"),
     "train.clip": (1e-12, 1e12, "a number above 0, or null"),
     "train.accumulate": (1, 10**6, "a positive integer"),
+    "train.skip_nonfinite": (0, 10**9, "batches, 0 or above"),
     "train.seed": (0, 2**63 - 1, "an integer from 0 to 2^63 - 1"),
     "train.val_every": (0, 10**9, "steps, 0 or above"),
     "train.save_every": (1, 10**9, "a positive integer"),
@@ -430,9 +433,7 @@ def option_texts(kind: type = Recipe, prefix: str = "") -> dict[str, str]:
     return texts
 
 
-def save_recipe(recipe: Recipe, path: Path) -> None:
-    """Write the recipe as YAML that `load_recipe` reads back."""
-    temporary = path.with_name(f".{path.name}.tmp")
-    temporary.write_text(yaml.safe_dump(to_dict(recipe), sort_keys=False), encoding="utf-8")
-    # A kill leaves the old file or the new one: half a recipe would pass for another run's.
-    temporary.replace(path)
+def recipe_text(recipe: Recipe) -> str:
+    """The recipe as YAML that `load_recipe` reads back."""
+    text: str = yaml.safe_dump(to_dict(recipe), sort_keys=False, allow_unicode=True)
+    return text

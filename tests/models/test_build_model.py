@@ -15,7 +15,7 @@ def own_package(monkeypatch):
     """An importable module `my_networks`, as a user would have one."""
 
     class Small(nn.Sequential):
-        def __init__(self, num_classes: int, width: int = 4) -> None:
+        def __init__(self, num_classes: int, width: int = 4, note=None) -> None:
             super().__init__(nn.Conv2d(3, width, 3), nn.ReLU(), nn.Conv2d(width, num_classes, 1))
 
     module = ModuleType("my_networks")
@@ -46,10 +46,14 @@ def test_own_network_by_its_import_path(own_package):
         ("pspnet:resnet18", {"weights": "x/y.pth"}, r"no weights file at x/y\.pth"),
         ("my_networks.Smal", {}, r"in my_networks named 'Smal'; did you mean 'Small'\?"),
         ("my_networks.Small", {"widht": 3}, r"option of my_networks\.Small .* mean 'width'"),
-        ("my_networks.Small", {"width": "4"}, r"my_networks\.Small cannot be called"),
+        (
+            "my_networks.Small",
+            {"width": "4"},
+            r"my_networks\.Small: option width is '4'; expected an integer",
+        ),
         ("my_networks.number", {}, r"number is <class 'int'>; expected something that makes an nn"),
         ("my_networks.none", {}, r"none made a NoneType; expected an nn\.Module"),
-        ("my_networks.Small", {"width": torch.tensor(4)}, r"are not plain values .*wrap\(\) it"),
+        ("my_networks.Small", {"note": torch.tensor(4)}, r"are not plain values .*wrap\(\) it"),
     ],
 )
 def test_slips_are_answered_in_one_line(own_package, name, options, message):

@@ -1,8 +1,12 @@
 """A run: the folder that a training leaves behind, and that everything after training reads."""
 
+import errno
 import json
+import logging
 import os
+import shutil
 from collections.abc import Iterable, Mapping
+from contextlib import suppress
 from copy import deepcopy
 from pathlib import Path
 from typing import Any
@@ -10,18 +14,51 @@ from typing import Any
 from segdistill.config import Recipe, read_yaml
 from segdistill.run.recipe import parse_recipe
 
+_log = logging.getLogger(__name__)
 WEIGHTS = {"model": "model.safetensors", "best": "best.safetensors"}
 
 
 def write_atomically(path: Path, content: bytes | str) -> None:
-    """Write to a temporary name, sync, rename: a kill leaves the old file or the new one, never half."""
+    """Write to a temporary name, sync, rename: a kill leaves the old file or the new one, never half.
+
+    Raises:
+        OSError: It cannot be written, on a full disk for one; nothing is left of the attempt, and the
+            line says how much was needed.
+    """
     data = content.encode() if isinstance(content, str) else content
     temporary = path.with_name(f".{path.name}.tmp")
-    with open(temporary, "wb") as file:
-        file.write(data)
-        file.flush()
-        os.fsync(file.fileno())
-    os.replace(temporary, path)
+    try:
+        with open(temporary, "wb") as file:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(temporary, path)
+        sync_folder(path.parent)
+    except OSError as error:
+        with suppress(OSError):
+            temporary.unlink(missing_ok=True)
+        raise _not_written(path, len(data), error) from error
+
+
+def sync_folder(folder: Path) -> None:
+    """Make a rename last; file systems that cannot sync a folder are left to their own ways."""
+    with suppress(OSError):
+        descriptor = os.open(folder, os.O_RDONLY)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
+
+
+def _not_written(path: Path, needed: int, error: OSError) -> OSError:
+    if error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
+        return OSError(error.errno, f"cannot write {path} ({error.strerror}). Check the folder")
+    free = shutil.disk_usage(path.parent).free
+    return OSError(
+        error.errno,
+        f"cannot write {path} ({error.strerror}): {needed / 1e6:.1f} MB needed, {free / 1e6:.1f} MB "
+        "free. Free some space and give the same command again; what was written before is kept",
+    )
 
 
 def write_json(path: Path, values: Any) -> None:
@@ -133,8 +170,12 @@ class RunFolder:
         return self._json("teacher.json")
 
     def environment(self) -> dict[str, Any]:
-        """Versions, machine and threads."""
-        return self._json("environment.json") or {}
+        """Versions, machine and threads; empty, with a warning, where the file is damaged."""
+        try:
+            return self._json("environment.json") or {}
+        except ValueError as error:
+            _log.warning("%s", str(error).split(". ")[0])
+            return {}
 
     @property
     def method_name(self) -> str:
@@ -194,16 +235,31 @@ class RunFolder:
 
 
 def read_metrics(path: Path) -> list[dict[str, Any]]:
-    """Rows of a JSON-lines file; unreadable lines (a write cut off by a kill) are left out."""
+    """Rows of a JSON-lines file; damaged ones are left out, with a warning if not only the last is.
+
+    A kill cuts off the last line at most.
+    """
     if not path.is_file():
         return []
-    rows = []
-    for line in path.read_text().splitlines():
-        try:
-            rows.append(json.loads(line))
-        except json.JSONDecodeError:
-            continue
+    rows, damaged = [], []
+    lines = path.read_text(encoding="utf-8", errors="replace").splitlines()
+    for number, line in enumerate(lines, 1):
+        row = _row(line)
+        if row is None:
+            damaged.append(number)
+        else:
+            rows.append(row)
+    if damaged and damaged != [len(lines)]:
+        _log.warning("%s: line %s damaged and left out", path, ", ".join(map(str, damaged[:5])))
     return rows
+
+
+def _row(line: str) -> dict[str, Any] | None:
+    try:
+        row = json.loads(line)
+    except ValueError:
+        return None
+    return row if isinstance(row, dict) and type(row.get("step")) is int else None
 
 
 def write_metrics(path: Path, rows: Iterable[Mapping[str, Any]]) -> None:

@@ -57,11 +57,21 @@ def writing(folder: str | Path, what: str = "") -> Iterator[None]:
         raise _in_use(path)  # by another thread, which the system's lock would let pass
     release = _take(path)
     _held[key] += 1
+    if not what:
+        _clear_leftovers(path.parent)
     try:
         yield
     finally:
         _held[key] -= 1
         release()
+
+
+def _clear_leftovers(folder: Path) -> None:
+    """Remove what a kill left half written; nobody else writes here now."""
+    for pattern in (".*.tmp", ".writable-*"):
+        for file in folder.glob(pattern):
+            with suppress(OSError):
+                file.unlink()
 
 
 def _take(path: Path) -> Callable[[], None]:

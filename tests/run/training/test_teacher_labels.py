@@ -8,7 +8,7 @@ import torch
 from safetensors.torch import save_file
 from torch import nn
 
-from segdistill.config import ModelConfig, TeacherConfig, save_recipe
+from segdistill.config import ModelConfig, TeacherConfig, recipe_text
 from segdistill.distillation.catalogue import METHODS, build_method
 from segdistill.distillation.distiller import Distiller
 from segdistill.models import build_model, wrap
@@ -41,7 +41,7 @@ def test_a_teacher_of_three_classes_teaches_two_and_is_measured_on_them(
     labels: dict[Any, Any], tmp_path: Path
 ) -> None:
     recipe = _recipe(tmp_path, teacher={**teacher_in(tmp_path), "labels": labels, "min_miou": 99})
-    save_recipe(recipe, tmp_path / "recipe.yaml")
+    (tmp_path / "recipe.yaml").write_text(recipe_text(recipe), "utf-8")
     recipe = load_recipe(tmp_path / "recipe.yaml")
     assert recipe.teacher.labels == labels
     run = train(recipe, progress=False)

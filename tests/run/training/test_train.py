@@ -5,6 +5,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from contextlib import nullcontext
 from pathlib import Path
 
 import pytest
@@ -392,7 +393,9 @@ def test_a_gradient_that_is_not_finite_stops_before_it_reaches_the_weights(tmp_p
     )
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(CrossEntropy, "forward", poisoned)
-        with pytest.raises(ValueError, match=r"step 4: the gradient is not finite on train-0-"):
+        with pytest.raises(
+            ValueError, match=r"step 4: the gradient of student\.\S+ is not finite on train-0-"
+        ):
             train(recipe, progress=False)
     state = load_checkpoint(tmp_path)
     assert state is not None
@@ -452,7 +455,7 @@ def test_a_damaged_newest_checkpoint_falls_back_to_the_one_before(
     assert "damaged" in caplog.text
 
 
-@pytest.mark.parametrize("fail_at", [1, 2, 3, 4])
+@pytest.mark.parametrize("fail_at", [1, 2, 3, 4, 5, 6])
 def test_a_save_that_fails_leaves_the_checkpoint_before(
     fail_at: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -474,7 +477,10 @@ def test_a_save_that_fails_leaves_the_checkpoint_before(
     with monkeypatch.context() as patch:
         patch.setattr(os, "fsync", failing(os.fsync))
         patch.setattr(os, "replace", failing(os.replace))
-        with pytest.raises(OSError, match="No space left"):
+        # Some file systems cannot sync a folder; the files themselves are whole by then.
+        syncs_folder = fail_at in (3, 6)
+        expected = nullcontext() if syncs_folder else pytest.raises(OSError, match="No space left")
+        with expected:
             save_checkpoint(tmp_path, {"step": 3})
     # Once the new content is whole under its temporary name, it may be the one that is read.
     assert load_checkpoint(tmp_path) == {"step": 2 if fail_at <= 2 else 3}
@@ -482,7 +488,7 @@ def test_a_save_that_fails_leaves_the_checkpoint_before(
     assert load_checkpoint(tmp_path) == {"step": 4}
 
 
-def test_a_save_touches_four_times_and_each_is_tried_above(
+def test_a_save_touches_six_times_and_each_is_tried_above(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     save_checkpoint(tmp_path, {"step": 1})
@@ -491,7 +497,7 @@ def test_a_save_touches_four_times_and_each_is_tried_above(
         real = getattr(os, name)
         monkeypatch.setattr(os, name, lambda *a, real=real: (calls.append(1), real(*a))[1])
     save_checkpoint(tmp_path, {"step": 2})
-    assert len(calls) == 4
+    assert len(calls) == 6
 
 
 def test_metrics_cut_off_by_a_kill_are_read_up_to_the_cut(tmp_path: Path) -> None:

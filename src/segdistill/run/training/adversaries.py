@@ -73,6 +73,12 @@ class Adversaries:
         side.adversary.requires_grad_(False)
         return total
 
+    def forget(self) -> None:
+        """Drop what a step that is left out had gathered."""
+        for side in self._sides.values():
+            side.seen = []
+            side.optimizer.zero_grad(set_to_none=True)
+
     def step(self, step: int) -> None:
         """Change the parameters by what `backward` gathered, at the rate of this step."""
         for side in self._sides.values():

@@ -8,7 +8,7 @@ from typing import Any
 
 import torch
 
-from segdistill.run.folder import write_atomically
+from segdistill.run.folder import sync_folder, write_atomically
 
 _log = logging.getLogger(__name__)
 NEWEST, PREVIOUS = "resume.ckpt", "resume.previous.ckpt"
@@ -35,6 +35,7 @@ def save_checkpoint(folder: Path, state: dict[str, Any]) -> None:
     if newest.exists():
         newest.replace(folder / PREVIOUS)
     fresh.replace(newest)
+    sync_folder(folder)
 
 
 def load_checkpoint(folder: Path) -> dict[str, Any] | None:

@@ -16,8 +16,10 @@ import torch
 from lightning_fabric import Fabric
 from torch import Tensor, nn
 
+from segdistill.activity import doing, get_on
 from segdistill.config import TrainConfig
 from segdistill.distillation.distiller import Distiller
+from segdistill.distillation.taps import first_tensor
 from segdistill.run.folder import read_metrics, write_metrics
 from segdistill.run.progress import TrainingProgress
 from segdistill.run.training.adversaries import Adversaries
@@ -36,7 +38,7 @@ class Interrupted(Exception):
 
 
 class NonFiniteLoss(ValueError):
-    """A term became infinite or not a number."""
+    """A term, a gradient or a weight became infinite or not a number."""
 
 
 @dataclass
@@ -84,14 +86,21 @@ def build_optimizer(distiller: Distiller, config: TrainConfig) -> torch.optim.Op
 
 
 @contextmanager
-def _signals() -> Iterator[list[int]]:
-    """Collect SIGINT and SIGTERM instead of dying of them; a second one interrupts at once."""
+def _signals(at_once: Callable[[], bool], step: Callable[[], int]) -> Iterator[list[int]]:
+    """Collect SIGINT and SIGTERM instead of dying of them; a second one interrupts at once.
+
+    Args:
+        at_once: Whether the state is on disk and nothing is being changed, so that a signal may interrupt.
+        step: The step that the state on disk is of.
+    """
     received: list[int] = []
 
     def note(number: int, _frame: FrameType | None) -> None:
         if received:
             raise KeyboardInterrupt
         received.append(number)
+        if at_once():
+            raise Interrupted(step(), number)
 
     try:
         before = {s: signal.signal(s, note) for s in (signal.SIGINT, signal.SIGTERM)}
@@ -127,6 +136,7 @@ class Loop:
     Attributes:
         step: Number of steps done.
         seconds: Time that they took.
+        skipped: Number of batches that were left out as not finite.
         stopped: The step at which an answer stopped the training, and the answer; None otherwise.
     """
 
@@ -151,9 +161,12 @@ class Loop:
         self.best = -math.inf
         self.seconds = 0.0
         self.validated = -1
+        self.skipped = 0
         self.stopped: dict[str, Any] | None = None
         self._answer: Any = None
         self._failure: Exception | None = None
+        self._validating = False
+        self._window = _Window()
 
     # State -------------------------------------------------------------------------------------
 
@@ -169,15 +182,28 @@ class Loop:
         self.adversaries.load_state_dict(state.get("adversaries", {}))
         self.fabric.strategy.precision.load_state_dict(state["precision"])
         self.step, self.best, self.seconds = state["step"], state["best"], state["seconds"]
-        # A state written by an older version has neither.
-        self.stopped, self.validated = state.get("stopped"), state.get("validated", -1)
+        # A state written by an older version has none of these, and came after the validation of its step.
+        self.stopped, self.validated = state.get("stopped"), state.get("validated", self.step)
+        self.skipped = state.get("skipped", 0)
+        self._window.load_state_dict(state.get("window", {}))
         if self.fabric.is_global_zero:
             path = self.folder / "metrics.jsonl"
-            write_metrics(path, [row for row in read_metrics(path) if row["step"] <= self.step])
+            write_metrics(path, [row for row in read_metrics(path) if self._is_past(row)])
         return True
 
+    def _is_past(self, row: Mapping[str, Any]) -> bool:
+        """Whether a row belongs to the state; a validation that came after it is done again."""
+        if row["step"] == self.step and row.get("kind") == "val":
+            return self.validated == self.step
+        return bool(row["step"] <= self.step)
+
     def save(self) -> None:
-        """Write the state to resume from."""
+        """Write the state to resume from.
+
+        Raises:
+            NonFiniteLoss: A weight or running statistic is not finite; the state before stays.
+        """
+        self._check_state()
         if self.fabric.is_global_zero:
             state = {
                 "step": self.step,
@@ -185,6 +211,8 @@ class Loop:
                 "seconds": self.seconds,
                 "stopped": self.stopped,
                 "validated": self.validated,
+                "skipped": self.skipped,
+                "window": self._window.state_dict(),
                 "distiller": self.distiller.state_dict(),
                 "optimizer": self.optimizer.state_dict(),
                 "adversaries": self.adversaries.state_dict(),
@@ -206,12 +234,14 @@ class Loop:
         """
         config = self.config
         show = progress and self.fabric.is_global_zero
-        window = _Window()
         with (
             TrainingProgress(self.label, config.steps, self.step, show) as bar,
-            _signals() as received,
+            _signals(lambda: self._validating, lambda: self.step) as received,
+            doing("training", self.label),
         ):
             self.module.train()
+            if self.step > 0:  # a state that was saved before the validation of its step
+                self._validate(bar, save=False)
             batches = self.loader(self.step)
             self._heed(received)
             clock = time.perf_counter()
@@ -219,20 +249,21 @@ class Loop:
                 batch = next(batches)
                 loaded = time.perf_counter()
                 logs = (self.step + 1) % config.log_every == 0 or self.step + 1 == config.steps
-                values, shares = self._train_step(batch, logs)
+                values, shares = self._attempt(batch, logs)
                 self.step += 1
                 now = time.perf_counter()
-                window.add(values, now - clock, loaded - clock)
+                self._window.add(values, now - clock, loaded - clock)
                 self.seconds += now - clock
                 clock = now
                 bar.step(self.step)
                 if logs:
-                    bar.terms(self.step, self._log(window, shares))
-                    window = _Window()
-                if self._validate(bar):
+                    bar.terms(self.step, self._log(self._window, shares))
+                    self._window = _Window()
+                validated = self._validate(bar)
+                if validated:
                     clock = time.perf_counter()
                 self._heed(received)
-                if self.step % config.save_every == 0 and self._goes_on():
+                if self.step % config.save_every == 0 and self._goes_on() and not validated:
                     self.save()
                     clock = time.perf_counter()
             if self._validate(bar):
@@ -259,6 +290,46 @@ class Loop:
             return asked
         flags = torch.tensor([float(flag) for flag in asked], device=self.fabric.device)
         return [bool(count > 0) for count in sum_over_processes(self.fabric, flags)]
+
+    def _attempt(
+        self, batch: Mapping[str, Any], with_shares: bool
+    ) -> tuple[dict[str, Tensor], dict[str, float]]:
+        """A training step; one that is not finite is left out, as often as `train.skip_nonfinite` says."""
+        get_on(f"step {self.step + 1} of {self.config.steps}")
+        if self.skipped >= self.config.skip_nonfinite:
+            return self._train_step(batch, with_shares)
+        # Running statistics have seen the batch by the time that its loss is known.
+        before = [(buffer, buffer.clone()) for buffer in self.distiller.buffers()]
+        try:
+            return self._train_step(batch, with_shares)
+        except NonFiniteLoss as error:
+            self.skipped += 1
+            for buffer, value in before:
+                buffer.copy_(value)
+            self.optimizer.zero_grad(set_to_none=True)
+            self.adversaries.forget()
+            _log.warning(
+                "left out, %d of at most %d batches: %s",
+                self.skipped,
+                self.config.skip_nonfinite,
+                error,
+            )
+            return {}, {}
+
+    def _check_state(self) -> None:
+        """Refuse to save weights or running statistics that are not finite."""
+        state = {
+            name: value
+            for name, value in self.distiller.state_dict().items()
+            if isinstance(value, Tensor) and value.is_floating_point()
+        }
+        if bool(torch.stack([torch.isfinite(value).all() for value in state.values()]).all()):
+            return
+        bad = [name for name, value in state.items() if not bool(torch.isfinite(value).all())]
+        raise NonFiniteLoss(
+            f"step {self.step}: {', '.join(bad[:3])}{' and more' * (len(bad) > 3)} not finite, so nothing "
+            "was saved; the last checkpoint is kept. Lower train.lr or set train.clip"
+        )
 
     def _train_step(
         self, batch: Mapping[str, Any], with_shares: bool
@@ -305,14 +376,31 @@ class Loop:
         return values
 
     def _check_finite(self, values: Mapping[str, Tensor], batch: Mapping[str, Any]) -> None:
-        if bool(torch.isfinite(torch.stack([v.detach().float() for v in values.values()])).all()):
+        finite = torch.isfinite(torch.stack([v.detach().float() for v in values.values()])).all()
+        if self.config.skip_nonfinite:  # all processes leave out the same steps
+            finite = torch.tensor(not self._agreed([not bool(finite)])[0])
+        if bool(finite):
             return
         plain = {name: float(value.detach()) for name, value in values.items()}
         bad = [f"{name} = {value}" for name, value in plain.items() if not math.isfinite(value)]
         raise NonFiniteLoss(
-            f"step {self.step + 1}: {', '.join(bad)} on {', '.join(batch['name'])}; lower train.lr or the "
-            "term's weight, set train.clip, or look at these files; the last checkpoint is kept"
+            f"step {self.step + 1}: {', '.join(bad) or 'a term of another process'} on "
+            f"{', '.join(batch['name'])}{self._first_nonfinite(batch)}. Lower train.lr or the term's weight, "
+            "set train.clip or train.skip_nonfinite, or look at these files; the last checkpoint is kept"
         )
+
+    @torch.no_grad()
+    def _first_nonfinite(self, batch: Mapping[str, Any]) -> str:
+        """Which layer of student or teacher first gives a non-finite output, ready to follow the files."""
+        images = self.fabric.to_device(batch["image"])
+        if not bool(torch.isfinite(images).all()):
+            return "; the images themselves are not finite"
+        networks = {"student": self.distiller.student, "teacher": self.distiller.teacher}
+        for owner, model in networks.items():
+            layer = None if model is None else _nonfinite_layer(model, images)
+            if layer is not None:
+                return f"; the first layer that is not finite is {layer or 'the output'} of the {owner}"
+        return ""
 
     def _scaler(self) -> torch.amp.GradScaler | None:
         return getattr(self.fabric.strategy.precision, "scaler", None)
@@ -328,9 +416,13 @@ class Loop:
             return
         gradients = [p.grad for p in self.distiller.parameters() if p.grad is not None]
         if gradients and not bool(torch.isfinite(torch.nn.utils.get_total_norm(gradients))):
+            named = self.distiller.named_parameters()
+            bad = [n for n, p in named if p.grad is not None and not bool(p.grad.isfinite().all())]
+            where = f"of {bad[0]}" if bad else "as a whole"
             raise NonFiniteLoss(
-                f"step {self.step + 1}: the gradient is not finite on {', '.join(batch['name'])}; lower "
-                "train.lr, set train.clip, or look at these files; the last checkpoint is kept"
+                f"step {self.step + 1}: the gradient {where} is not finite on "
+                f"{', '.join(batch['name'])}. Lower train.lr, set train.clip or train.skip_nonfinite, or "
+                "look at these files; the last checkpoint is kept"
             )
 
     # Records -----------------------------------------------------------------------------------
@@ -348,7 +440,7 @@ class Loop:
 
     def _log(self, window: "_Window", shares: Mapping[str, float]) -> dict[str, float]:
         means = window.means()
-        if self.fabric.is_global_zero:
+        if means and self.fabric.is_global_zero:
             weights = {name: term.weight for name, term in self.distiller.method.terms.items()}
             terms = {
                 name: {"value": means[name], "weight": weight, "share": shares.get(name)}
@@ -360,21 +452,30 @@ class Loop:
                 "lr": self.optimizer.param_groups[0]["lr"],
                 "total": sum(means[name] * weight for name, weight in weights.items()),
                 "terms": terms,
+                **({"skipped": self.skipped} if self.skipped else {}),
                 "seconds_per_step": window.seconds / window.steps,
                 "data_seconds": window.waiting / window.steps,
             }
             self.record(row)
         return means
 
-    def _validate(self, bar: TrainingProgress) -> bool:
+    def _validate(self, bar: TrainingProgress, save: bool = True) -> bool:
+        """Evaluate where it is due. The state is on disk before: whatever happens here loses no step."""
         validation = self.validation
         due = validation is not None and validation.every > 0 and self.step % validation.every == 0
         if validation is None or self.validated == self.step or not (due or not self._goes_on()):
             return False
         key, title = validation.score
+        if save:
+            self.save()
         self.module.eval()
-        row = {"kind": "val", "step": self.step, **validation.run(self.step)}
-        self.module.train()
+        self._validating = True
+        try:
+            with doing("evaluating the student", f"step {self.step}"):
+                row = {"kind": "val", "step": self.step, **validation.run(self.step)}
+        finally:
+            self._validating = False
+            self.module.train()
         self.validated = self.step
         if self.fabric.is_global_zero:
             self.record(row)
@@ -383,6 +484,30 @@ class Loop:
             self.best = row[key]
             validation.save_best()
         return True
+
+
+def _nonfinite_layer(model: nn.Module, images: Tensor) -> str | None:
+    """Path of the first module whose output is not finite, in the order of the computation."""
+    found: list[str] = []
+
+    def look(path: str) -> Callable[..., None]:
+        def hook(_module: nn.Module, _inputs: Any, output: Any) -> None:
+            tensor = first_tensor(output)
+            if tensor is not None and not found and not bool(torch.isfinite(tensor).all()):
+                found.append(path)
+
+        return hook
+
+    hooks = [module.register_forward_hook(look(path)) for path, module in model.named_modules()]
+    training = model.training
+    try:
+        model.eval()
+        model(images)
+    finally:
+        model.train(training)
+        for handle in hooks:
+            handle.remove()
+    return found[0] if found else None
 
 
 def write_row(folder: Path, row: Mapping[str, Any]) -> None:
@@ -407,14 +532,24 @@ class _Window:
 
     def __init__(self) -> None:
         self.sums: dict[str, Tensor] = {}
-        self.steps, self.seconds, self.waiting = 0, 0.0, 0.0
+        self.steps, self.counted, self.seconds, self.waiting = 0, 0, 0.0, 0.0
 
     def add(self, values: Mapping[str, Tensor], seconds: float, waiting: float) -> None:
         for name, value in values.items():
-            self.sums[name] = self.sums[name] + value if name in self.sums else value
-        self.steps += 1
+            before = self.sums.get(name)
+            self.sums[name] = value if before is None else before.to(value.device) + value
+        # A batch that was left out took its time, but has no values.
+        self.steps, self.counted = self.steps + 1, self.counted + bool(values)
         self.seconds += seconds
         self.waiting += waiting
 
+    def state_dict(self) -> dict[str, Any]:
+        """What a resumed training goes on with, so that its rows are those of an unbroken one."""
+        return {**vars(self), "sums": {name: value.cpu() for name, value in self.sums.items()}}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Take over what `state_dict` gave; nothing of an empty one."""
+        vars(self).update(state)
+
     def means(self) -> dict[str, float]:
-        return {name: float(value) / max(self.steps, 1) for name, value in self.sums.items()}
+        return {name: float(value) / max(self.counted, 1) for name, value in self.sums.items()}

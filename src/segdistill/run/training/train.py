@@ -11,7 +11,7 @@ from lightning_fabric import Fabric
 from torch import nn
 
 from segdistill.activity import doing
-from segdistill.config import Recipe, save_recipe, to_dict
+from segdistill.config import Recipe, recipe_text, to_dict
 from segdistill.data.dataset import list_names
 from segdistill.data.loader import Batch, training_loader
 from segdistill.distillation.catalogue import build_method
@@ -19,13 +19,13 @@ from segdistill.distillation.distiller import Distiller, TapRow
 from segdistill.run.auditing import refuse_unclear_orientation, shared_files
 from segdistill.run.console import spoken
 from segdistill.run.evaluation import Agreement, Evaluation
-from segdistill.run.folder import WEIGHTS, RunFolder, output_folder, write_json
+from segdistill.run.folder import WEIGHTS, RunFolder, output_folder, write_atomically, write_json
 from segdistill.run.identity import check_resumable
 from segdistill.run.lock import writing
 from segdistill.run.networks import build_student, load_teacher, save_network
 from segdistill.run.opening import open_split, resolve_device, with_teacher_classes
 from segdistill.run.training.batches import augmentation, make_loader, probe_batch
-from segdistill.run.training.checkpoint import has_checkpoint
+from segdistill.run.training.checkpoint import drop_checkpoints, has_checkpoint
 from segdistill.run.training.checks import check_channels, check_classes, check_labels, check_recipe
 from segdistill.run.training.job import Job, evaluate_with, make_fabric, share_state
 from segdistill.run.training.loop import Loop, Validation
@@ -157,6 +157,7 @@ def handed_back(job: Job, but: Collection[str] = ()) -> RunFolder | None:
     if not run.finished:
         return None
     run.check_weights()
+    drop_checkpoints(run.path)  # which a kill at the very end leaves
     return run
 
 
@@ -208,7 +209,8 @@ def execute(job: Job, progress: bool = True) -> RunFolder:
         audit_teacher(job, fabric, write=first)
     if first:
         record_identity(job)
-        save_recipe(job.recipe, job.out / "config.yaml")
+        # Whole or not at all: half a recipe would pass for another run's.
+        write_atomically(job.out / "config.yaml", recipe_text(job.recipe))
         record_environment(job.out, fabric)
     fabric.barrier()
     evaluation = _evaluator(job, fabric)
