@@ -68,7 +68,7 @@ def run(fields: Path, tmp_path_factory: pytest.TempPathFactory) -> RunFolder:
     return train(parse_recipe(made), progress=False)
 
 
-def test_it_learns_what_only_the_last_channel_tells(run: RunFolder) -> None:
+def test_it_learns_from_the_last_channel(run: RunFolder) -> None:
     figures = run.evaluation()
     assert figures is not None and figures["miou"] > 0.6
 

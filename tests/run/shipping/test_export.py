@@ -83,7 +83,7 @@ def _refused(capsys: pytest.CaptureFixture[str], *argv: object) -> str:
     return own[0]
 
 
-def test_the_folder_holds_what_is_shipped(run: RunFolder, bundle: Path) -> None:
+def test_the_folder_holds_every_shipped_file(run: RunFolder, bundle: Path) -> None:
     assert bundle == run.path / "export"
     assert sorted(path.name for path in bundle.iterdir()) == sorted(BUNDLE)
     assert (bundle / "model.safetensors").read_bytes() == run.weights_path().read_bytes()
@@ -95,7 +95,7 @@ def test_the_folder_holds_what_is_shipped(run: RunFolder, bundle: Path) -> None:
     assert [label["id"] for label in labels] == list(range(small.CLASSES))
 
 
-def test_the_certificate_says_how_the_file_was_compared(run: RunFolder, bundle: Path) -> None:
+def test_parity_records_how_the_file_was_compared(run: RunFolder, bundle: Path) -> None:
     parity = json.loads((bundle / "parity.json").read_text())
     assert parity["passed"] is True
     assert parity["label_agreement"] >= 0.999
@@ -131,7 +131,7 @@ def test_int8_weights_are_quantised_per_channel(bundle: Path) -> None:
     assert OnnxNetwork(bundle / "model.int8.onnx").info == OnnxNetwork(bundle / "model.onnx").info
 
 
-def test_the_card_tells_what_was_shipped(run: RunFolder, bundle: Path) -> None:
+def test_the_card_describes_what_is_shipped(run: RunFolder, bundle: Path) -> None:
     card = (bundle / "MODEL_CARD.md").read_text()
     parity = json.loads((bundle / "parity.json").read_text())
     teacher: Any = run.teacher()
@@ -164,7 +164,7 @@ def test_run_bundle_and_file_predict_the_same(
     assert np.array_equal(masks[1], masks[2])
 
 
-def test_the_script_needs_the_folder_alone(
+def test_the_script_needs_only_the_exported_folder(
     bundle: Path, photograph: Path, tmp_path: Path, record_property: Any
 ) -> None:
     """In another folder, with nothing of this package to import."""
@@ -184,7 +184,9 @@ def test_the_script_needs_the_folder_alone(
     assert "segdistill" not in script and "torch" not in script
 
 
-def test_slips_of_the_script_are_one_line(bundle: Path, photograph: Path, tmp_path: Path) -> None:
+def test_mistakes_in_using_the_script_are_reported_in_one_line(
+    bundle: Path, photograph: Path, tmp_path: Path
+) -> None:
     (tmp_path / "other").mkdir()
     shutil.copy(photograph, tmp_path / "other")
     deep, text = tmp_path / "deep.png", tmp_path / "text.png"
@@ -192,7 +194,7 @@ def test_slips_of_the_script_are_one_line(bundle: Path, photograph: Path, tmp_pa
     text.write_text("no image")
     for images, message in (
         ([], "one or more"),
-        ([photograph, tmp_path / "other" / photograph.name], "no two of the same name"),
+        ([photograph, tmp_path / "other" / photograph.name], "with distinct names"),
         ([deep], "deep.png: an image of mode I;16; expected 8 bits"),
         ([text], "text.png: cannot read this image"),
         ([tmp_path / "nowhere.png"], "No such file"),
@@ -203,10 +205,10 @@ def test_slips_of_the_script_are_one_line(bundle: Path, photograph: Path, tmp_pa
         assert len(done.stderr.splitlines()) == 1 and not list(tmp_path.glob("*_mask.png"))
 
 
-def test_int8_that_loses_too_much_is_not_kept(
+def test_an_int8_file_that_loses_too_much_is_deleted(
     run: RunFolder, exported_before: None, tmp_path: Path
 ) -> None:
-    with pytest.raises(ValueError, match=r"int8 loses .* points of mIoU .*was not kept, ship"):
+    with pytest.raises(ValueError, match=r"int8 loses .* points of mIoU .*was deleted. Ship"):
         export(run, tmp_path, int8=True, calibration=2, max_drop=-100)
     assert not (tmp_path / "model.int8.onnx").exists()
     assert (tmp_path / "model.onnx").is_file()
@@ -214,7 +216,7 @@ def test_int8_that_loses_too_much_is_not_kept(
     assert json.loads((tmp_path / "parity.json").read_text())["int8"]["passed"] is False
 
 
-def test_the_gate_looks_at_every_class() -> None:
+def test_the_gate_checks_every_class() -> None:
     before = Evaluation.from_confusion(torch.tensor([[90, 10, 0], [10, 90, 0], [0, 0, 0]]))
     # Class 0: 90/110 -> 80/101; class 1: 90/110 -> 99/120.
     after = Evaluation.from_confusion(torch.tensor([[80, 20, 0], [1, 99, 0], [0, 0, 0]]))
@@ -228,7 +230,7 @@ def test_the_gate_looks_at_every_class() -> None:
     assert not gate(before, after, max_drop=0.1, max_class_drop=8)["passed"]
 
 
-def test_a_file_that_disagrees_is_refused_and_says_so(
+def test_a_file_that_disagrees_with_pytorch_is_refused(
     run: RunFolder, exported_before: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     wrong = onnx.load_from_string(export_module.onnx_bytes())
@@ -236,12 +238,12 @@ def test_a_file_that_disagrees_is_refused_and_says_so(
     values = onnx.numpy_helper.to_array(bias) + np.eye(1, small.CLASSES, dtype=np.float32)[0] * 50
     bias.CopyFrom(onnx.numpy_helper.from_array(values, bias.name))
     monkeypatch.setattr(export_module, "onnx_bytes", lambda *_: wrong.SerializeToString())
-    with pytest.raises(ValueError, match=r"gives PyTorch's class on .* do not ship it"):
+    with pytest.raises(ValueError, match=r"agrees with PyTorch on .* Do not ship it"):
         export(run, tmp_path)
     assert json.loads((tmp_path / "parity.json").read_text())["passed"] is False
 
 
-def test_a_file_is_held_to_the_classes_of_evaluation(
+def test_a_file_is_compared_with_the_classes_of_evaluation(
     run: RunFolder, exported_before: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     asked = []
@@ -252,14 +254,14 @@ def test_a_file_is_held_to_the_classes_of_evaluation(
         return torch.zeros(size, dtype=torch.int64)
 
     monkeypatch.setattr(export_module, "segment", nothing)
-    with pytest.raises(ValueError, match=r"gives PyTorch's class on .* do not ship it"):
+    with pytest.raises(ValueError, match=r"agrees with PyTorch on .* Do not ship it"):
         export(run, tmp_path)
     assert {size for size, _ in asked} == {(32, 48), (25, 37), (17, 48)}
     assert {seen for _, seen in asked} == {(24, 40)}
 
 
 @pytest.mark.parametrize("argmax", [True, False])
-def test_what_is_left_to_the_caller_is_told(
+def test_steps_left_to_the_caller_are_described(
     argmax: bool, run: RunFolder, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     out = export(run, tmp_path / "out", resize=False, argmax=argmax)
@@ -274,7 +276,7 @@ def test_what_is_left_to_the_caller_is_told(
         assert not warned
 
 
-def test_a_network_that_finds_one_class_is_told(
+def test_export_warns_about_a_network_that_predicts_one_class(
     run: RunFolder, exported_before: None, tmp_path: Path,
     caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch,
 ) -> None:  # fmt: skip
@@ -284,10 +286,10 @@ def test_a_network_that_finds_one_class_is_told(
     found = Evaluation.from_confusion(one, classes=names)
     monkeypatch.setattr(export_module, "measure", lambda *_, **__: found)
     export(run, tmp_path / "out")
-    assert f"predicts nothing but {names[1]} on the evaluation split" in caplog.text
+    assert f"predicts only {names[1]} on the evaluation split" in caplog.text
 
 
-def test_a_network_of_ones_own_is_exported_with_its_data(tmp_path: Path) -> None:
+def test_a_custom_network_is_exported_with_its_data(tmp_path: Path) -> None:
     class Pairs:
         classes = ("dark", "bright")
 
@@ -303,7 +305,7 @@ def test_a_network_of_ones_own_is_exported_with_its_data(tmp_path: Path) -> None
         None, student, Pairs(), Pairs(), "supervised", steps=2, out=tmp_path / "run", batch=2,
         crop=(16, 24), progress=False,
     )  # fmt: skip
-    with pytest.raises(ValueError, match="pass it as model="):
+    with pytest.raises(ValueError, match="Pass it as model="):
         export(run)
     out = export(run, tmp_path / "out", argmax=False, model=student, val_set=Pairs())
     network = OnnxNetwork(out / "model.onnx")
@@ -313,7 +315,7 @@ def test_a_network_of_ones_own_is_exported_with_its_data(tmp_path: Path) -> None
         torch.testing.assert_close(network(image), student.eval()(image), atol=1e-4, rtol=1e-4)
 
 
-def test_slips_are_one_line(
+def test_mistakes_are_reported_in_one_line(
     run: RunFolder, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     unfinished = tmp_path / "unfinished"
@@ -323,7 +325,7 @@ def test_slips_are_one_line(
     file.write_text("")
     for argv, message in (
         (["nowhere"], "no run at nowhere"),
-        ([unfinished], "resume it with `segdistill train`"),
+        ([unfinished], "Resume it with `segdistill train`"),
         ([run.path, "--out", file], "cannot write to"),
         ([run.path, "--out", run.path], "is a run. Name another folder"),
         ([run.path, "--opset", 9], "opset is 9; expected 18 to 23"),
@@ -338,10 +340,10 @@ def test_best_weights_of_a_file_are_refused(
     bundle: Path, photograph: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     message = _refused(capsys, "predict", bundle, photograph, "--weights", "best")
-    assert "holds only one network. Leave out --weights best" in message
+    assert "holds only one network. Omit --weights" in message
 
 
-def test_a_missing_extra_is_named_with_its_remedy(
+def test_a_missing_extra_is_named_with_its_install_command(
     run: RunFolder, bundle: Path, photograph: Path, capsys: pytest.CaptureFixture[str],
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:  # fmt: skip

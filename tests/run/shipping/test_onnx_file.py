@@ -45,7 +45,9 @@ def seen(model: nn.Module, image: Tensor, size=None) -> Tensor:
 @pytest.mark.parametrize("align_corners", [False, True])
 @pytest.mark.parametrize("multiple_of", [1, 8])
 @pytest.mark.parametrize("size", [None, (32, 48), (29, 41)])
-def test_what_is_exported_gives_the_classes_of_evaluation(size, multiple_of, align_corners) -> None:
+def test_an_exported_file_predicts_the_classes_of_evaluation(
+    size, multiple_of, align_corners
+) -> None:
     model = tiny(multiple_of, align_corners)
     deployed = Deployed(model, info(model, size, argmax=True))
     for shape in ODD:
@@ -58,7 +60,7 @@ def test_what_is_exported_gives_the_classes_of_evaluation(size, multiple_of, ali
 
 
 @pytest.mark.parametrize("size", [(24, 40), (27, 43)])
-def test_logits_of_the_images_size_go_back_as_in_evaluation(size) -> None:
+def test_logits_of_the_images_size_are_resized_as_in_evaluation(size) -> None:
     torch.manual_seed(0)
     model = nn.Conv2d(3, 3, 3, padding=1)
     model.multiple_of, model.align_corners = 8, True
@@ -78,7 +80,7 @@ def test_logits_of_the_images_size_go_back_as_in_evaluation(size) -> None:
     ],
     ids=["logits", "labels at the run's size", "rounded up", "raw logits"],
 )
-def test_the_file_gives_what_pytorch_gives_at_sizes_it_was_not_traced_at(
+def test_the_file_matches_pytorch_at_sizes_it_was_not_traced_at(
     size, resize, argmax, multiple_of
 ) -> None:
     model = tiny(multiple_of, align_corners=True)
@@ -97,7 +99,7 @@ def test_the_file_gives_what_pytorch_gives_at_sizes_it_was_not_traced_at(
         assert float(same.float().mean()) > 0.9995
 
 
-def test_a_file_that_does_not_resize_takes_one_size_where_the_network_sees_one() -> None:
+def test_a_file_without_resizing_has_the_size_of_the_network() -> None:
     model = tiny()
     content = onnx_bytes(Deployed(model, info(model, (32, 48), resize=False, argmax=True)), 23)
     network = OnnxNetwork(content)
@@ -108,7 +110,7 @@ def test_a_file_that_does_not_resize_takes_one_size_where_the_network_sees_one()
     assert network(torch.rand(1, 3, 32, 48)).shape == (1, 3, 8, 12)
 
 
-def test_a_file_of_one_size_rounds_up_inside_and_is_run_at_that_size() -> None:
+def test_a_file_of_fixed_size_pads_internally() -> None:
     model = tiny(multiple_of=32)
     deployed = Deployed(model, info(model, (45, 59), resize=False))
     network = OnnxNetwork(onnx_bytes(deployed, 18))
@@ -133,7 +135,7 @@ def content() -> bytes:
     return onnx_bytes(Deployed(model, info(model)), 18)
 
 
-def test_the_file_describes_itself_and_holds_nothing_else(content: bytes) -> None:
+def test_the_file_holds_its_description_and_no_traces(content: bytes) -> None:
     network = OnnxNetwork(content)
     assert network.info == info(tiny())
     assert network.session.get_inputs()[0].shape == ["batch", 3, "height", "width"]
@@ -142,7 +144,7 @@ def test_the_file_describes_itself_and_holds_nothing_else(content: bytes) -> Non
     assert b"segdistill/run" not in content, "no paths of the machine that exported"
 
 
-def test_what_cannot_be_read_is_refused_in_one_line(content: bytes, tmp_path) -> None:
+def test_unreadable_files_are_refused_in_one_line(content: bytes, tmp_path) -> None:
     broken = tmp_path / "broken.onnx"
     broken.write_bytes(b"no model")
     with pytest.raises(ValueError, match=r"onnxruntime cannot read .*broken.onnx") as caught:
@@ -151,7 +153,7 @@ def test_what_cannot_be_read_is_refused_in_one_line(content: bytes, tmp_path) ->
     model = onnx.load_from_string(content)
     model.ClearField("metadata_props")
     onnx.save(model, tmp_path / "foreign.onnx")
-    with pytest.raises(ValueError, match="expected a file that `segdistill export` wrote"):
+    with pytest.raises(ValueError, match="expected a file written by `segdistill export`"):
         OnnxNetwork(tmp_path / "foreign.onnx")
 
 
@@ -171,7 +173,7 @@ class ByValue(nn.Module):
 
 def test_a_network_that_cannot_be_exported_is_refused_in_one_line() -> None:
     model = wrap(ByValue(), 3).eval()
-    message = r"ByValue cannot be exported with free height and width \(.*\): let it see one size"
+    message = r"ByValue cannot be exported with dynamic height and width \(.*\). Fix the size"
     with pytest.raises(ValueError, match=message) as caught:
         onnx_bytes(Deployed(model, info(model)), 18)
     assert "\n" not in str(caught.value)

@@ -65,7 +65,7 @@ def test_masks_hold_ids_and_show_colours(network, photographs, tmp_path):
         assert np.array_equal(np.array(mask.convert("RGB")), np.array(PALETTE)[EXPECTED])
 
 
-def test_the_legend_says_what_the_ids_mean(network, photographs, tmp_path):
+def test_the_legend_names_the_class_of_each_id(network, photographs, tmp_path):
     legend = json.loads(run(network, photographs, tmp_path / "out")[-1].read_text())
     assert legend[1] == {"id": 1, "name": "middle", "colour": [0, 255, 0]}
     assert len(legend) == 3
@@ -173,7 +173,7 @@ def test_numbers_of_classes_must_agree(network, photographs, tmp_path):
         run(network, photographs, tmp_path, alpha=1.5)
 
 
-def test_the_network_is_put_back_and_progress_is_told(network, photographs, tmp_path):
+def test_the_network_is_restored_and_progress_is_reported(network, photographs, tmp_path):
     steps = []
     network.train()
     run(network, photographs, tmp_path / "out", progress=lambda *step: steps.append(step))

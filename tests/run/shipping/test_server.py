@@ -48,7 +48,7 @@ def test_cityscapes_masks_hold_label_ids_under_official_names(tmp_path):
 
 
 @pytest.mark.parametrize(("name", "shift", "classes"), [("voc", 0, 21), ("ade20k", 1, 150)])
-def test_other_servers_take_their_own_ids(tmp_path, name, shift, classes):
+def test_other_servers_expect_their_own_ids(tmp_path, name, shift, classes):
     root = getattr(trees, name)(tmp_path / "data", size=(8, 16))
     dataset = build_dataset(name, root, "test", limit=1)
     (path,) = predict_for_server(Columns(classes), dataset, tmp_path / "out")
@@ -74,5 +74,5 @@ def test_masks_score_what_evaluate_says(tmp_path, options):
 
 def test_a_data_set_without_a_server_is_refused(tmp_path):
     dataset = build_dataset("synthetic", split="test", count=1)
-    with pytest.raises(ValueError, match="no test server is known for Synthetic, only for citys"):
+    with pytest.raises(ValueError, match="the data set is Synthetic; expected cityscapes"):
         predict_for_server(Columns(11), dataset, tmp_path)

@@ -1,1 +1,1 @@
-"""From a finished run to masks, and to the file that ships."""
+"""Predict with a finished run, and export it for deployment."""

@@ -1,4 +1,4 @@
-"""The files beside an exported network: weights, names of the classes, model card, a script to run it."""
+"""The files that ship with an exported network: weights, class names, model card, inference script."""
 
 import json
 import shutil
@@ -27,18 +27,18 @@ BUNDLE = (
 def write_bundle(
     run: RunFolder, target: Path, info: FileInfo, evaluation: Evaluation, parity: dict[str, Any]
 ) -> None:
-    """Write what belongs beside the ONNX files.
+    """Write the files that ship with the ONNX files.
 
     Args:
         run: The run that was exported.
         target: Folder to write to.
-        info: Of the ONNX file.
-        evaluation: Of the float32 file on the run's evaluation split.
-        parity: As in parity.json.
+        info: Description of the ONNX file.
+        evaluation: Metrics of the float32 file on the run's evaluation split.
+        parity: Content of parity.json.
     """
     shutil.copyfile(run.weights_path(), target / "model.safetensors")
     write_legend(info.classes, info.palette, target / "labels.json")
-    # It reads photographs, and without `resize` resizing is the caller's.
+    # The script reads RGB images and does not resize.
     if info.resize and info.channels == 3:
         shutil.copyfile(Path(__file__).with_name("infer.py"), target / "infer.py")
     write_atomically(target / "MODEL_CARD.md", _card(run, target, info, evaluation, parity))
@@ -80,9 +80,9 @@ def _card(
 
 
 def _teacher(run: RunFolder) -> dict[str, Any] | None:
-    """The teacher audit; the hash is that of the weights it taught with, whatever lies there by now."""
-    found = run.teacher()
-    if found is None:
+    """The teacher audit, with the hash of the weights at training time even if the file has changed since."""
+    audit = run.teacher()
+    if audit is None:
         return None
-    source = next((found[key] for key in ("run", "module", "model") if found.get(key)), "unknown")
-    return {**found, "source": source, "sha256": found.get("sha256")}
+    source = next((audit[key] for key in ("run", "module", "model") if audit.get(key)), "unknown")
+    return {**audit, "source": source, "sha256": audit.get("sha256")}

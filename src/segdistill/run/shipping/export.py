@@ -1,4 +1,4 @@
-"""Ship a run: an ONNX file that was run again and compared, and the folder around it."""
+"""Export a run: an ONNX file, compared with PyTorch, in a folder with everything needed to deploy it."""
 
 import logging
 from collections.abc import Iterator
@@ -51,7 +51,7 @@ _log = logging.getLogger(__name__)
 
 _EXTRA = ("onnx", "onnxscript", "onnxruntime")
 AGREEMENT = 0.999
-"""Share of pixels on which the file must give PyTorch's class."""
+"""Fraction of pixels on which the file must predict the same class as PyTorch."""
 
 
 def export(
@@ -70,41 +70,41 @@ def export(
     val_set: Any = None,
     train_set: Any = None,
 ) -> Path:
-    """Export a run's last weights to ONNX, run the file again, and write the folder to ship.
+    """Export a run's last weights to ONNX, check the file against PyTorch, and write the folder to ship.
 
-    The file takes `images` in 0..1, float32 `b 3 h w` (RGB; other channels where the network reads
-    them), and holds the network's normalisation.
-    It is run in onnxruntime at three sizes, odd ones among them, and on the run's evaluation split,
-    and compared with PyTorch; `parity.json` keeps the figures. See docs/export.md for the folder.
+    The file accepts `images` in 0..1, float32 `b 3 h w` (RGB; other channels where the network reads
+    them), and includes the network's normalisation.
+    It is run in onnxruntime at three sizes, odd ones included, and on the run's evaluation split,
+    and compared with PyTorch; `parity.json` holds the results. See docs/export.md for the folder.
 
     Args:
         run: A finished run.
-        out: Folder to write; None for `export` inside the run.
-        resize: Take images of any size and answer at that size. False: the network's own logits
-            grid, with resizing left to the caller.
-        argmax: Answer with class ids (uint8 `b h w`), else with logits (`b k h w`).
+        out: Folder to write; None: `export` inside the run.
+        resize: Accept images of any size and return maps of that size. False: return the network's
+            own logits grid, and leave resizing to the caller.
+        argmax: Return class ids (uint8 `b h w`) instead of logits (`b k h w`).
         size: Height and width at which the network sees an image; None: as in the run. With
-            `resize=False` the file takes this size only.
+            `resize=False` the file accepts only this size.
         opset: ONNX opset, 18 to 23.
         int8: Also write `model.int8.onnx`, calibrated on the run's training images.
-        calibration: How many of them, spread evenly over the split.
-        max_drop: Points of mIoU that int8 may lose on the evaluation split.
-        max_class_drop: Points of IoU that any class may lose.
-        model: The network, where the run came from a module that cannot be rebuilt by name; with
-            its normalisation, if it was trained with one beside it (`segdistill.models.wrap`).
-        val_set, train_set: The data, where the run's recipe does not name it.
+        calibration: Number of calibration images, spread evenly over the split.
+        max_drop: Largest loss of mIoU allowed for int8 on the evaluation split, in points.
+        max_class_drop: Largest loss of IoU allowed for any class, in points.
+        model: The network, if the run trained a module that cannot be rebuilt by name; wrapped with
+            its input normalisation if it was trained with one (`segdistill.models.wrap`).
+        val_set, train_set: The data, if the run's recipe does not name it.
 
     Returns:
         The folder.
 
     Raises:
-        FileNotFoundError: There is no run, or it is not finished.
-        IdentityDiffers: The data is not what the run was made of.
+        FileNotFoundError: The run does not exist or is not finished.
+        IdentityDiffers: The data is not the data that the run used.
         ValueError: A setting is out of range, the folder cannot be written to, the evaluation split
             has no labels, a package of the extra `export` is missing, the network cannot be
-            exported, the file gives another class than PyTorch on more than 0.1 % of the pixels at
-            one of the sizes (what was written stays, for inspection), or int8 loses too much (the
-            float32 file stays).
+            exported, the file disagrees with PyTorch on more than 0.1 % of the pixels at one of the
+            sizes (the files are kept for inspection), or int8 loses too much (the float32 file is
+            kept).
     """
     for package in _EXTRA:
         require(package, "export")
@@ -124,9 +124,8 @@ def export(
     val_set = open_split(data, "val", labelled=False) if val_set is None else val_set
     if not getattr(val_set, "labelled", True):
         raise ValueError(
-            f"{folder.path}: export measures the file against labels, and the evaluation split has "
-            "none: train with labels there (data.val_options), or give export a labelled val_set= "
-            "from Python"
+            f"{folder.path}: the evaluation split has no labels, and export measures mIoU on it. Name a "
+            "labelled split in the recipe (data.val_split), or pass a labelled val_set= from Python"
         )
     check_split(folder, val_set)
     if int8:
@@ -168,9 +167,9 @@ def _write(
     calibrated: tuple[Any, int] | None,
     limits: tuple[float, float],
 ) -> None:
-    """Fill the folder: the file, its parity, the int8 file if it is asked for, and what ships with them."""
+    """Write the file, its parity, the int8 file if requested, and the files that ship with them."""
     content = onnx_bytes(deployed, opset)
-    for name in BUNDLE:  # what is left of an earlier export would not belong to this one
+    for name in BUNDLE:  # files of an earlier export do not belong to this one
         (target / name).unlink(missing_ok=True)
     write_atomically(target / "model.onnx", content)
     network = OnnxNetwork(target / "model.onnx")
@@ -201,7 +200,7 @@ def _target(run: RunFolder, out: str | Path | None) -> Path:
 
 
 def _images(dataset: Any, count: int, size: Size | None = None) -> Iterator[Tensor]:
-    """Up to `count` images `1 3 h w` of a set, spread evenly over it, as a file takes them."""
+    """Up to `count` images `1 3 h w`, spread evenly over a data set, in the form that a file accepts."""
     count = min(count, len(dataset))
     places = [index * len(dataset) // count for index in range(count)]
     for place in places:
@@ -209,7 +208,7 @@ def _images(dataset: Any, count: int, size: Size | None = None) -> Iterator[Tens
 
 
 def _parity(deployed: Deployed, content: bytes, val_set: Any) -> dict[str, Any]:
-    """File against PyTorch on images of the evaluation split, two at a time, at three sizes."""
+    """Compare the file with PyTorch on images of the evaluation split, two at a time, at three sizes."""
     info = deployed.info
     session = OnnxNetwork(_with_logits(content)).session
     images = list(_images(val_set, 4))
@@ -228,12 +227,12 @@ def _parity(deployed: Deployed, content: bytes, val_set: Any) -> dict[str, Any]:
             with evaluating(deployed):
                 logits = deployed.logits(pair)
                 expected = logits.argmax(1)
-                if info.resize:  # held to what evaluation computes, and not to its own twin
+                if info.resize:  # compared with the code that evaluation uses, not with `Deployed`
                     maps = [segment(deployed.model, {"image": image}, seen) for image in pair]
                     expected = torch.stack(maps)
-            found = torch.from_numpy(more[0] if more else answer)
-            labels = torch.from_numpy(answer) if info.argmax else found.argmax(1)
-            gap = max(gap, float((found - logits).abs().max()))
+            output = torch.from_numpy(more[0] if more else answer)
+            labels = torch.from_numpy(answer) if info.argmax else output.argmax(1)
+            gap = max(gap, float((output - logits).abs().max()))
             same += int((labels == expected).sum())
             total += labels.numel()
         rows.append({"size": size, "label_agreement": same / total, "max_logit_difference": gap})
@@ -247,7 +246,7 @@ def _parity(deployed: Deployed, content: bytes, val_set: Any) -> dict[str, Any]:
 
 
 def _with_logits(content: bytes) -> bytes:
-    """The same file, which also gives the logits that its class ids are the largest of."""
+    """The same file with the logits before its argmax as an additional output."""
     onnx = require("onnx", "export")
     model = onnx.load_from_string(content)
     for node in model.graph.node:
@@ -264,7 +263,7 @@ def _int8(
     plain: Evaluation,
     limits: tuple[float, float],
 ) -> dict[str, Any]:
-    """Write the int8 file, and keep it only if it passes the gate."""
+    """Write the int8 file, and delete it unless it passes the gate."""
     path = target / "model.int8.onnx"
     quantise(target / "model.onnx", path, images)
     network = OnnxNetwork(path)
@@ -289,38 +288,37 @@ def _file(path: Path) -> dict[str, Any]:
 
 
 def _environment() -> dict[str, Any]:
-    found = describe_environment(torch.device("cpu"))
+    environment = describe_environment(torch.device("cpu"))
     for package in _EXTRA:
-        found["packages"][package] = require(package, "export").__version__
-    return found
+        environment["packages"][package] = require(package, "export").__version__
+    return environment
 
 
 def _warn(info: FileInfo, plain: Evaluation, parity: dict[str, Any]) -> None:
-    """Log what the figures do not show by themselves."""
-    found = plain.confusion.sum(0).nonzero().flatten().tolist()
-    if len(found) == 1:
+    """Warn about results that the metrics hide."""
+    predicted = plain.confusion.sum(0).nonzero().flatten().tolist()
+    if len(predicted) == 1:
         _log.warning(
-            "the network predicts nothing but %s on the evaluation split, so agreement with it is not "
-            "informative",
-            plain.classes[found[0]],
+            "the network predicts only %s on the evaluation split, so agreement with it is not informative",
+            plain.classes[predicted[0]],
         )
     lost = -100 * parity["miou"]["difference"]
     if info.argmax and not info.resize and lost > 0.1:
         _log.warning(
-            "class ids at the network's stride lose %.2f points of mIoU at the image's size. Use "
-            "--argmax false for logits, which can be resized bilinearly",
+            "class ids at the network's stride lose %.2f points of mIoU at full size. Use --argmax false "
+            "for logits, which can be resized bilinearly",
             lost,
         )
 
 
 def _report(target: Path, parity: dict[str, Any]) -> None:
-    """Log the figures.
+    """Log the results.
 
     Raises:
-        ValueError: The file or its int8 form failed.
+        ValueError: The file or its int8 version failed.
     """
     _log.info(
-        "%s: %.3f %% of the labels agree at the worst of %d sizes, logits differ by %.2g at most, "
+        "%s: at least %.3f %% of the labels agree at %d sizes, logits differ by at most %.2g, "
         "%.2f mIoU (PyTorch %.2f), %.2f MB",
         target / "model.onnx",
         100 * parity["label_agreement"],
@@ -332,8 +330,8 @@ def _report(target: Path, parity: dict[str, Any]) -> None:
     )
     if not parity["passed"]:
         raise ValueError(
-            f"{target / 'model.onnx'} gives PyTorch's class on {100 * parity['label_agreement']:.3f} % "
-            f"of the pixels only, expected {100 * AGREEMENT} %: do not ship it; see parity.json"
+            f"{target / 'model.onnx'} agrees with PyTorch on {100 * parity['label_agreement']:.3f} % of the "
+            f"pixels; expected at least {100 * AGREEMENT} %. Do not ship it; see parity.json"
         )
     int8 = parity.get("int8")
     if int8 is None:
@@ -351,7 +349,7 @@ def _report(target: Path, parity: dict[str, Any]) -> None:
         limits = int8["limits"]
         raise ValueError(
             f"int8 loses {int8['drop']:.2f} points of mIoU (limit {limits['miou']}) and "
-            f"{int8['classes'][int8['worst']]:.2f} in {int8['worst']} (limit {limits['class']}): "
-            f"model.int8.onnx was not kept, ship {target / 'model.onnx'}; more images "
-            "(--calibration) may help"
+            f"{int8['classes'][int8['worst']]:.2f} in {int8['worst']} (limit {limits['class']}), so "
+            f"model.int8.onnx was deleted. Ship {target / 'model.onnx'}, or calibrate with more images "
+            "(--calibration)"
         )

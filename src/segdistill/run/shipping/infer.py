@@ -1,6 +1,6 @@
 """Segment images with the model beside this file: python infer.py IMAGE...
 
-Writes IMAGE_mask.png to the working folder. Needs onnxruntime, numpy and Pillow, nothing else.
+Writes IMAGE_mask.png to the working folder. Needs only onnxruntime, numpy and Pillow.
 """
 
 import json
@@ -14,14 +14,14 @@ from PIL import Image, ImageOps
 HERE = Path(__file__).resolve().parent
 paths = [Path(name) for name in sys.argv[1:]]
 if not paths or len({path.stem.lower() for path in paths}) < len(paths):
-    sys.exit("usage: python infer.py IMAGE..., one or more, no two of the same name")
+    sys.exit("usage: python infer.py IMAGE... (one or more images, with distinct names)")
 session = onnxruntime.InferenceSession(HERE / "model.onnx", providers=["CPUExecutionProvider"])
 labels = json.loads((HERE / "labels.json").read_text())
 for path in paths:
     try:
         image = ImageOps.exif_transpose(Image.open(path))
         if image.mode[0] in "IF":
-            sys.exit(f"{path}: an image of mode {image.mode}; expected 8 bits: convert it")
+            sys.exit(f"{path}: the image mode is {image.mode}; expected 8 bits. Convert the image")
         rgb = np.asarray(image.convert("RGB"), np.float32).transpose(2, 0, 1)[None] / 255
     except (OSError, SyntaxError, ValueError) as error:
         sys.exit(f"{path}: cannot read this image ({error})")

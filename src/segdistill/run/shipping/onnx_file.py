@@ -1,4 +1,4 @@
-"""A network as an ONNX file: what the file computes, how it is written, and how it runs again."""
+"""A network as an ONNX file: what the file computes, how it is written, and how it is run."""
 
 import json
 from collections.abc import Sequence
@@ -14,25 +14,25 @@ from torch import Tensor, nn
 from segdistill.extras import require
 from segdistill.run.evaluation import Size, align_corners, in_channels, multiple_of, source
 
-# Below 18 there is no antialiased resize.
+# Opsets below 18 have no antialiased resize.
 OPSETS = range(18, 24)
 _METADATA = "segdistill"
 
 
 @dataclass(frozen=True)
 class FileInfo:
-    """What a file says of itself, in its ONNX metadata; enough to use it without anything else.
+    """A file's description, stored in its ONNX metadata; enough to use the file by itself.
 
     Attributes:
         classes: Names of the classes.
         palette: A colour (red, green, blue in 0..255) for each class.
         size: Height and width at which the network sees an image; None: its own.
-        resize: Whether the file takes images of any size and answers at that size. If not, images
-            are to be brought to `size`, and answers, which cover the image rounded up to multiples
-            of `multiple_of`, to the image's size by `align_corners`.
-        argmax: Whether the answer is class ids, uint8 `b h w`, and not logits `b k h w`.
+        resize: Whether the file accepts images of any size and returns maps of that size. If not, the
+            caller resizes images to `size`, and resizes the output, which covers the image padded
+            to multiples of `multiple_of`, to the image's size with `align_corners`.
+        argmax: Whether the output is class ids, uint8 `b h w`, rather than logits `b k h w`.
         align_corners, multiple_of: As in the model contract.
-        channels: Of the images; 3 is RGB.
+        channels: Number of image channels; 3 is RGB.
     """
 
     classes: list[str]
@@ -46,12 +46,12 @@ class FileInfo:
 
 
 class Deployed(nn.Module):
-    """What the file computes: images in 0..1 to logits or class ids, the network's normalisation inside.
+    """What the file computes: logits or class ids from images in 0..1, including the normalisation.
 
-    With `resize` the image is brought to `size` (bilinear, antialiased), its height and width are
-    rounded up to multiples of `multiple_of` by repeating the last row and column, and the logits go
-    back to the image's size in one step: as `label_map` does. Without it the image is only rounded up, and the
-    answer stays at the head's stride and covers the rounded image.
+    With `resize` the image is resized to `size` (bilinear, antialiased), padded to multiples of
+    `multiple_of` by repeating the last row and column, and the logits are resized to the image's
+    size in one step, as `segment` does. Without it the image is only padded, and the output stays
+    at the head's stride and covers the padded image.
     """
 
     def __init__(self, model: nn.Module, info: FileInfo) -> None:
@@ -63,7 +63,7 @@ class Deployed(nn.Module):
         return logits.argmax(1).to(torch.uint8) if self.info.argmax else logits
 
     def logits(self, images: Float[Tensor, "b c h w"]) -> Float[Tensor, "b k rows columns"]:
-        """The logits that the answer is made of."""
+        """The logits from which the output is computed."""
         info, size = self.info, images.shape[-2:]
         if info.resize and info.size is not None:
             images = _bilinear(images, info.size, antialias=True)
@@ -76,7 +76,7 @@ class Deployed(nn.Module):
         if info.size is None:
             logits = _bilinear(logits, seen, info.align_corners)
             return logits[..., : shown[0], : shown[1]] if info.multiple_of > 1 else logits
-        # Logits that have the image's size go back as the image came, see `Axis`.
+        # Logits of the image's size are resized in the same way as the image, see `Axis`.
         align = info.align_corners and logits.shape[-2:] != seen
         if shown == seen:
             return _bilinear(logits, size, align)
@@ -93,7 +93,7 @@ def file_info(
     resize: bool,
     argmax: bool,
 ) -> FileInfo:
-    """The description of a file of this network."""
+    """Describe a file of this network."""
     colours = [[int(value) for value in colour] for colour in palette]
     return FileInfo(
         list(classes),
@@ -110,20 +110,20 @@ def file_info(
 def onnx_bytes(deployed: Deployed, opset: int) -> bytes:
     """The file as bytes, by `torch.onnx.export(dynamo=True)`.
 
-    The batch is free, and so are height and width, except where the network sees a fixed size and
-    the file does not resize. Only what the answer needs is inside: no auxiliary head.
+    The batch size is dynamic. So are height and width, unless the network sees a fixed size and the
+    file does not resize. The file contains only what the output needs: no auxiliary head.
 
-    With free sizes the exporter works every size out in symbols, for minutes where a network pads
-    by the image's size (TensorFlow's SAME: timm's `tf_` networks); a fixed size spares that.
+    With dynamic sizes the exporter computes every size symbolically. That takes minutes if a network's
+    padding depends on the image size (TensorFlow's SAME: timm's `tf_` networks); a fixed size avoids it.
 
     Raises:
-        ValueError: The network cannot be exported; the cause in one line.
+        ValueError: The network cannot be exported; the message gives the cause in one line.
     """
     info = deployed.info
     fixed = info.size is not None
     name = type(getattr(deployed.model, "module", deployed.model)).__name__
     free = {0: "batch"} if fixed and not info.resize else {0: "batch", 2: "height", 3: "width"}
-    # Two images, and unlike sides: a dimension of 1, or two of the same length, would be frozen.
+    # Two images with unequal sides: the exporter freezes dimensions of 1 and dimensions of equal length.
     shape = info.size if fixed and not info.resize and info.size else (160, 224)
     example = torch.rand(2, info.channels, *shape)
     try:
@@ -137,37 +137,37 @@ def onnx_bytes(deployed: Deployed, opset: int) -> bytes:
             opset_version=opset,
             verbose=False,
         )
-    except Exception as error:  # what the exporter raises depends on where it fails
-        sides = "" if fixed else " with free height and width"
-        remedy = "change its forward, or wrap it" if fixed else "let it see one size, --size [H,W]"
+    except Exception as error:  # the type of error depends on where the exporter fails
+        sides = "" if fixed else " with dynamic height and width"
+        remedy = "Change or wrap its forward" if fixed else "Fix the size with --size [H,W]"
         raise ValueError(
-            f"{name} cannot be exported{sides} ({_root_cause(error)}): {remedy}"
+            f"{name} cannot be exported{sides} ({_root_cause(error)}). {remedy}"
         ) from error
     assert program is not None
     proto = program.model_proto
     graph = proto.graph
     for entry in (*graph.node, *graph.input, *graph.output, *graph.value_info, *graph.initializer):
-        # Stack traces of the exporter, with the paths of this machine.
+        # Stack traces of the exporter, which contain local paths.
         entry.ClearField("metadata_props")
         entry.ClearField("doc_string")
-    own = proto.metadata_props.add()
-    own.key, own.value = _METADATA, json.dumps(asdict(info))
+    metadata = proto.metadata_props.add()
+    metadata.key, metadata.value = _METADATA, json.dumps(asdict(info))
     return bytes(proto.SerializeToString())
 
 
 class OnnxNetwork(nn.Module):
-    """An exported file as a network, so that `evaluate`, `predict` and `measure_latency` take it.
+    """An exported file as a network, for `evaluate`, `predict` and `measure_latency`.
 
-    Runs in onnxruntime on the CPU, whatever device the images are on. A file that answers with class
-    ids gives them as logits of 0 and 1.
+    Runs in onnxruntime on the CPU, whatever device the images are on. Class ids are returned as one-hot
+    logits.
 
     Args:
         file: Path of the file, or its content.
-        threads: Of onnxruntime; 0 lets it choose.
+        threads: Threads of onnxruntime; 0: its default.
 
     Raises:
-        ValueError: onnxruntime is missing or cannot read the file, `export` did not write it, or, in
-            `forward`, it does not take images of that shape.
+        ValueError: onnxruntime is missing or cannot read the file, or the file was not written by `export`;
+            in `forward`: the file does not accept images of that shape.
     """
 
     def __init__(self, file: str | Path | bytes, threads: int = 0) -> None:
@@ -182,28 +182,28 @@ class OnnxNetwork(nn.Module):
             self.session = runtime.InferenceSession(
                 content, options, providers=["CPUExecutionProvider"]
             )
-        except Exception as error:  # its exceptions share no base of their own
+        except Exception as error:  # onnxruntime's exceptions have no common base class
             raise ValueError(f"onnxruntime cannot read {name}: {_root_cause(error)}") from None
         self.info = _read_info(self.session, name)
         self.num_classes = len(self.info.classes)
         self.in_channels = self.info.channels
-        # What the file does for itself is not to be done again outside.
+        # Steps that the file performs itself must not be repeated outside.
         self.size = None if self.info.resize else self.info.size
         self.multiple_of = 1 if self.info.resize else self.info.multiple_of
         self.align_corners = not self.info.resize and self.info.align_corners
 
     def forward(self, images: Float[Tensor, "b c h w"]) -> Float[Tensor, "b k rows columns"]:
         if self.size is not None:
-            # What was rounded up outside is rounded up by the file, too.
+            # The caller padded the image; the file pads it itself.
             images = images[..., : self.size[0], : self.size[1]]
         array = images.cpu().numpy()
         try:
             answer = torch.from_numpy(self.session.run(None, {"images": array})[0])
-        except Exception as error:  # its exceptions share no base of their own
+        except Exception as error:  # onnxruntime's exceptions have no common base class
             takes = self.session.get_inputs()[0].shape
             raise ValueError(
-                f"onnxruntime cannot run the file on images of shape {list(array.shape)}; it takes "
-                f"{takes}: show it images of that shape ({_root_cause(error)})"
+                f"the shape of the images is {list(array.shape)}; expected {takes}, the shape that the file "
+                f"accepts ({_root_cause(error)})"
             ) from None
         if self.info.argmax:
             labels = answer.long()[:, None]
@@ -216,7 +216,7 @@ def _read_info(session: Any, name: str) -> FileInfo:
     text = session.get_modelmeta().custom_metadata_map.get(_METADATA)
     if text is None:
         raise ValueError(
-            f"{name} does not name its classes; expected a file that `segdistill export` wrote"
+            f"{name} has no segdistill metadata; expected a file written by `segdistill export`"
         )
     values = json.loads(text)
     values["size"] = tuple(values["size"]) if values["size"] else None
@@ -230,9 +230,9 @@ def _bilinear(
 
 
 def _rounded_up(x: Tensor, multiple: int) -> Tensor:
-    """Height and width rounded up, the last row and column repeated.
+    """Pad height and width to a multiple by repeating the last row and column.
 
-    By index: exporters fix the amount of `F.pad` where they trace it.
+    By indexing: exporters freeze the padding of `F.pad` when they trace it.
     """
     if multiple > 1:
         for axis in (-2, -1):
@@ -245,7 +245,7 @@ def _rounded_up(x: Tensor, multiple: int) -> Tensor:
 def _in_one_step(
     logits: Tensor, axis: int, length: int, shown: int, seen: int, align: bool
 ) -> Tensor:
-    """An axis of the logits brought to `length`; they cover `seen` pixels, the image `shown` of them."""
+    """Resize an axis of the logits to `length`; the logits cover `seen` pixels, of which `shown` are image."""
     cells = logits.shape[axis]
     position = torch.arange(length, dtype=torch.float64, device=logits.device)
     cell = source(source(position, length, shown, align), seen, cells, align).clamp(0, cells - 1)

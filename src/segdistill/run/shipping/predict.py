@@ -1,4 +1,4 @@
-"""Segment photographs: an index mask and a coloured overlay for each image file."""
+"""Segment images: a label mask and a colour overlay for each image file."""
 
 import json
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -26,14 +26,14 @@ Inputs = str | Path | Iterable[str | Path]
 
 @dataclass(frozen=True)
 class Predictor:
-    """A network with what is needed to show what it predicts.
+    """A network with everything needed to predict and to draw the result.
 
     Attributes:
-        network: With the model contract.
+        network: Network with the model contract.
         classes: Names of the classes.
         palette: A colour (red, green, blue in 0..255) for each class.
-        size: Height and width that images are resized to first; None: as they are.
-        protocol: Further values of `Protocol`; none of an exported network.
+        size: Height and width that images are resized to first; None: not resized.
+        protocol: Further values of `Protocol`; empty for an exported network.
     """
 
     network: nn.Module
@@ -44,15 +44,15 @@ class Predictor:
 
 
 def load_predictor(path: str | Path, weights: str = "model") -> Predictor:
-    """What predicts: a run, a folder that `export` wrote, or an .onnx file of such a folder.
+    """Load a run, a folder written by `export`, or the .onnx file in such a folder.
 
     Args:
         path: The run, the folder or the file.
-        weights: Of a run: `model` for the last weights, `best` for the best on validation.
+        weights: Weights of a run: `model` for the last, `best` for the best on validation.
 
     Raises:
-        FileNotFoundError: There is none of these at this path, or the run is not finished.
-        ValueError: The file cannot be read, or an exported one is asked for its best weights.
+        FileNotFoundError: None of these is at this path, or the run is not finished.
+        ValueError: The file cannot be read, or `weights` is `best` for an exported network.
     """
     path = Path(path)
     exported = path / "model.onnx"
@@ -62,12 +62,12 @@ def load_predictor(path: str | Path, weights: str = "model") -> Predictor:
         run = RunFolder(path)
         info = run.model_info()
         palette = info["palette"] or generated_palette(len(info["classes"]))
-        shown = Protocol.of(run.recipe())
-        views = {key: getattr(shown, key) for key in ("window", "overlap", "flip", "scales")}
+        protocol = Protocol.of(run.recipe())
+        views = {key: getattr(protocol, key) for key in ("window", "overlap", "flip", "scales")}
         model = load_run_model(run, weights)
-        return Predictor(model, info["classes"], palette, shown.size, views)
+        return Predictor(model, info["classes"], palette, protocol.size, views)
     if weights != "model":
-        raise ValueError(f"{path} holds only one network. Leave out --weights {weights}")
+        raise ValueError(f"weights is {weights!r}; {path} holds only one network. Omit --weights")
     network = OnnxNetwork(exported)
     return Predictor(network, network.info.classes, network.info.palette, network.size)
 
@@ -89,28 +89,28 @@ def predict(
     alpha: float = 0.5,
     progress: Callable[[int, int], None] | None = None,
 ) -> list[Path]:
-    """Segment photographs: a mask of class ids and a coloured overlay for each.
+    """Segment images: write a mask of class ids and a colour overlay for each.
 
     Writes `<stem>.png` (the mask), `<stem>_overlay.jpg`, and one `classes.json` (names, colours).
-    The masks are 8-bit palette images: read as numbers they hold class ids, looked at they show the
-    classes' colours. Files are read as in training (`segdistill.data.files.read_image`): upright, so that
-    both pictures have the size of the photograph as a viewer shows it; grey and palette images are
-    converted to RGB and transparency is dropped; for a network of another number of channels than three
-    channels are taken as they are stored, of `.npy` files too, and overlays show the first three
-    channels, or the first one in grey. Of two images with the same stem the second is written as `<stem>-2`.
+    The masks are 8-bit palette images: their values are class ids, and viewers show the classes'
+    colours. Files are read as in training (`segdistill.data.files.read_image`): upright, so that mask
+    and overlay have the size that a viewer shows. Grey and palette images are converted to RGB, and
+    transparency is dropped. For networks that do not read three channels, channels are read as stored,
+    also from `.npy` files; overlays show the first three channels, or the first in grey. If two
+    images have the same stem, the second is written as `<stem>-2`.
 
-    All images are read once before the first is predicted, so that a bad one costs no work.
+    All images are read before the first is predicted, so that a bad file is reported at once.
 
     Args:
         model: Network with the model contract.
-        inputs: Image files, and folders whose image files are taken in the order of their names
-            (not those of folders inside them).
-        out: Folder to write to; made where it does not exist.
+        inputs: Image files, and folders of image files, read in the order of their names (without
+            subfolders).
+        out: Folder to write to; created if missing.
         classes: Names of the classes.
         palette: A colour (red, green, blue in 0..255) for each class.
         size, window, overlap, flip, scales, precision: See `Protocol`.
         device: Where to run; the network is moved there. None: where the network is.
-        alpha: Share of the class colour in the overlay, 0 to 1.
+        alpha: Opacity of the class colour in the overlay, 0 to 1.
         progress: Called with (images done, images to do) after each image.
 
     Returns:
@@ -118,14 +118,14 @@ def predict(
 
     Raises:
         FileNotFoundError: An input does not exist, or a folder holds no image.
-        ValueError: An image cannot be read, would be overwritten, `out` is no folder that can be
-            written to, or the numbers of classes, colours and channels of the logits differ.
+        ValueError: An image cannot be read or would be overwritten, `out` cannot be written to, or the
+            numbers of classes, colours and logit channels differ.
     """
     if not 0 <= alpha <= 1:
         raise ValueError(f"alpha is {alpha}; expected a fraction in [0, 1]")
     if len(classes) != len(palette) or len(classes) > 256:
         raise ValueError(
-            f"{len(palette)} colours for {len(classes)} classes: expected one for each, at most 256"
+            f"palette has {len(palette)} colours for {len(classes)} classes; expected one per class, at most 256"
         )
     channels = in_channels(model)
     protocol = Protocol(size, window, overlap, flip, tuple(scales), precision=precision)
@@ -143,7 +143,7 @@ def predict(
             image = read_image(path, channels)
             labels = segment(model, {"image": image}, protocol, len(classes)).cpu()
             save_mask(labels, palette, mask_path)
-            # Whole numbers again, as a blend of halves is rounded.
+            # Rounded to integers first, since the blend is rounded, too.
             photograph = (255 * visible(in_unit_range(image))).round().permute(1, 2, 0)
             overlay = (1 - alpha) * photograph + alpha * colours[labels]
             Image.fromarray(overlay.round().byte().numpy()).save(overlay_path, quality=92)
@@ -155,17 +155,17 @@ def predict(
 
 
 def find_images(inputs: Inputs, suffixes: Sequence[str] = IMAGE_SUFFIXES) -> list[Path]:
-    """Image files, each once: files as they are named, folders opened up.
+    """List image files without duplicates: the files named, and those in the folders named.
 
     Args:
         inputs: Files and folders.
-        suffixes: Endings of the files that are taken from folders.
+        suffixes: Suffixes of the files to read from folders.
 
     Raises:
-        FileNotFoundError: An input does not exist, a folder holds no image, or there are no inputs.
+        FileNotFoundError: An input does not exist, a folder holds no image, or `inputs` is empty.
     """
     inputs = [inputs] if isinstance(inputs, str | Path) else list(inputs)
-    found: dict[Path, Path] = {}
+    images: dict[Path, Path] = {}
     for path in map(Path, inputs):
         if path.is_dir():
             inside = sorted(
@@ -175,17 +175,17 @@ def find_images(inputs: Inputs, suffixes: Sequence[str] = IMAGE_SUFFIXES) -> lis
             )
             if not inside:
                 raise FileNotFoundError(
-                    f"no image in {path}: expected files that end in {', '.join(suffixes)}"
+                    f"no image in {path}; expected files that end in {', '.join(suffixes)}"
                 )
         elif path.is_file():
             inside = [path]
         else:
-            raise FileNotFoundError(f"no image or folder at {path}: check the path")
+            raise FileNotFoundError(f"no image or folder at {path}. Check the path")
         for file in inside:
-            found.setdefault(file.resolve(), file)
-    if not found:
+            images.setdefault(file.resolve(), file)
+    if not images:
         raise FileNotFoundError("no images to predict. Name an image file or a folder of images")
-    return list(found.values())
+    return list(images.values())
 
 
 def save_mask(labels: Tensor, palette: Sequence[Sequence[int]], path: Path) -> None:
@@ -193,7 +193,7 @@ def save_mask(labels: Tensor, palette: Sequence[Sequence[int]], path: Path) -> N
 
     Args:
         labels: Class ids, 0 to 255.
-        palette: Colours of the ids from 0 on.
+        palette: Colour of each id, starting at 0.
         path: File to write.
     """
     mask = Image.fromarray(labels.to(torch.uint8).numpy())
@@ -216,8 +216,8 @@ def _check_readable(paths: Sequence[Path], channels: int) -> None:
 
 
 def _targets(paths: Sequence[Path], folder: Path) -> list[tuple[Path, Path]]:
-    """Mask and overlay file of each image; no two alike, and none that is itself an input."""
-    # File systems that ignore case take A.png and a.png for one file.
+    """Mask and overlay file of each image, all distinct, and none of them an input."""
+    # On case-insensitive file systems A.png and a.png are one file.
     taken: set[str] = set()
     stems = []
     later = {path.stem.lower() for path in paths}
@@ -233,13 +233,13 @@ def _targets(paths: Sequence[Path], folder: Path) -> list[tuple[Path, Path]]:
     for path in (path for pair in targets for path in pair):
         if path.resolve() in inputs:
             raise ValueError(
-                f"{path} is an input and would be overwritten: write to another folder"
+                f"{path} is an input and would be overwritten. Write to another folder"
             )
     return targets
 
 
 def write_legend(classes: Sequence[str], palette: Sequence[Sequence[int]], path: Path) -> None:
-    """Write what the ids of a mask mean: `[{"id", "name", "colour"}, ...]`."""
+    """Write the class of each mask id: `[{"id", "name", "colour"}, ...]`."""
     legend: list[dict[str, Any]] = [
         {"id": index, "name": name, "colour": [int(value) for value in colour]}
         for index, (name, colour) in enumerate(zip(classes, palette, strict=True))

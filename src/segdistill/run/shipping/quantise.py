@@ -1,4 +1,4 @@
-"""An ONNX file in int8, and the gate that it must pass to be shipped."""
+"""Quantise an ONNX file to int8, and decide whether the result is good enough to ship."""
 
 from collections.abc import Iterable, Iterator
 from pathlib import Path
@@ -11,29 +11,29 @@ from torch import Tensor
 from segdistill.extras import require
 from segdistill.run.evaluation import Evaluation
 
-# The network's own layers. Normalisation, pooling by averages and the last resize stay float32:
-# they cost little, and rounding there moves every logit.
+# The network's own layers. Normalisation, average pooling and the final resize stay float32: they
+# cost little, and rounding there would change every logit.
 _QUANTISED = ("Conv", "ConvTranspose", "Relu", "Clip", "MaxPool")
 
 
 def quantise(source: Path, target: Path, images: Iterable[Tensor]) -> None:
-    """Write a file's static int8 form: QDQ, weights per output channel, ranges from `images`.
+    """Quantise a file statically to int8: QDQ, per-channel weights, ranges calibrated on `images`.
 
-    onnxruntime's `quantize_static` with its MinMax calibration, uint8 activations and int8 weights
-    of 7 bits: with 8, processors without VNNI saturate their 16-bit sums.
+    onnxruntime's `quantize_static` with MinMax calibration, uint8 activations and int8 weights of
+    7 bits: with 8, the 16-bit sums of processors without VNNI saturate.
 
     Args:
         source: The float32 file.
         target: The int8 file.
-        images: Calibration images `1 3 h w` in 0..1, as the file takes them.
+        images: Calibration images `1 3 h w` in 0..1, in the form that the file accepts.
     """
     quantization = require("onnxruntime.quantization", "export")
     preprocess = require("onnxruntime.quantization.shape_inference", "export").quant_pre_process
     with TemporaryDirectory() as folder:
-        # Folds batch norms into convolutions, which would otherwise be rounded apart.
+        # Folds batch norms into convolutions, which would otherwise be quantised separately.
         folded = Path(folder) / "folded.onnx"
         preprocess(source, folded, skip_symbolic_shape=True)
-        # What is always zero, such as a dead channel, has no range: 0 / 0 there, and the gate judges.
+        # Values that are always zero (dead channels) have no range: 0 / 0 here; the gate decides.
         with np.errstate(invalid="ignore"):
             quantization.quantize_static(
                 folded,
@@ -49,7 +49,7 @@ def quantise(source: Path, target: Path, images: Iterable[Tensor]) -> None:
 
 
 class _Reader:
-    """Calibration images in the form that onnxruntime asks for."""
+    """Calibration images in the form that onnxruntime expects."""
 
     def __init__(self, images: Iterable[Tensor]) -> None:
         self._images: Iterator[Tensor] = iter(images)
@@ -62,17 +62,17 @@ class _Reader:
 def gate(
     plain: Evaluation, int8: Evaluation, max_drop: float, max_class_drop: float
 ) -> dict[str, Any]:
-    """What int8 costs on the evaluation split, and whether that is within the limits.
+    """Measure what int8 loses on the evaluation split, and compare it with the limits.
 
     Args:
-        plain: Of the float32 file.
-        int8: Of the int8 file, on the same images.
-        max_drop: Points of mIoU (0 to 100) that may be lost.
-        max_class_drop: Points of IoU that a class may lose.
+        plain: Metrics of the float32 file.
+        int8: Metrics of the int8 file, on the same images.
+        max_drop: Largest loss of mIoU allowed, in points (0 to 100).
+        max_class_drop: Largest loss of IoU allowed for any class, in points.
 
     Returns:
-        `passed`, `miou` (a share), `drop` (points), `classes` (name -> points lost, None where the
-        IoU is undefined in either), `limits` and `worst`, the class that loses most.
+        `passed`, `miou` (a fraction), `drop` (points), `classes` (name -> points lost; None if either
+        IoU is undefined), `limits` and `worst` (the class that loses most).
     """
     classes = {
         name: None if before is None or after is None else 100 * (before - after)

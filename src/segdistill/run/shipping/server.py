@@ -1,4 +1,4 @@
-"""Masks for the test server of a benchmark: its ids, its file names, and nothing else."""
+"""Masks for a benchmark's test server, with its ids and file names."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -22,18 +22,18 @@ def predict_for_server(
     device: str | torch.device = "cpu",
     progress: Callable[[int, int], None] | None = None,
 ) -> list[Path]:
-    """Segment a data set, and write masks as its benchmark's server takes them.
+    """Segment a data set, and write masks in the form that its benchmark's server expects.
 
-    One 8-bit grey PNG an image, of the image's own size, with the ids of the original masks
-    (Cityscapes: label ids, not train ids) under the name that the server looks for
-    (`<city>_<sequence>_<frame>_pred_labelIds.png`). Images are shown to the network as `evaluate`
-    shows them, so that masks of a labelled split score what `evaluate` says.
+    One 8-bit grey PNG per image, of the image's own size, with the ids of the original masks
+    (Cityscapes: label ids, not train ids) under the name that the server expects
+    (`<city>_<sequence>_<frame>_pred_labelIds.png`). Images reach the network as in `evaluate`, so
+    masks of a labelled split score what `evaluate` reports.
 
     Args:
         model: Network with the model contract.
-        dataset: One that knows its server (`server_ids`): cityscapes, voc or ade20k.
-        out: Folder to write to; made where it does not exist.
-        protocol: How images are shown; None: as they are.
+        dataset: A data set with `server_ids`: cityscapes, voc or ade20k.
+        out: Folder to write to; created if missing.
+        protocol: How images are shown to the network; None: whole, at their own size.
         device: Where to run; the network is moved there.
         progress: Called with (images done, images to do) after each image.
 
@@ -41,13 +41,13 @@ def predict_for_server(
         The masks, in the order of the data set.
 
     Raises:
-        ValueError: No server is known for the data set, or `out` cannot be written to.
+        ValueError: The data set has no known server, or `out` cannot be written to.
     """
     ids = getattr(dataset, "server_ids", ())
     if not ids:
         raise ValueError(
-            f"no test server is known for {type(dataset).__name__}, only for cityscapes, voc and "
-            "ade20k; without --server, predict writes masks of class numbers"
+            f"the data set is {type(dataset).__name__}; expected cityscapes, voc or ade20k, whose test "
+            "servers are known. Omit --server to write masks of class ids"
         )
     folder = output_folder(out)
     model.to(device)
