@@ -75,19 +75,19 @@ def test_agreement_by_hand() -> None:
     assert result.images == 2
 
 
-def test_its_figures_bear_names_of_their_own() -> None:
+def test_agreement_metrics_have_their_own_names() -> None:
     result = agreement(Red(1), PICTURES, Red(0))
     values = json.loads(json.dumps(result.to_json()))
     assert values["teacher_agreement"] == 0.75 and values["teacher_iou"] == [4 / 6, 0.5]
     assert not {"miou", "iou", "accuracy", "pixel_accuracy", "confusion"} & set(values)
     assert set(result.figures()) == {"teacher_agreement", "teacher_miou", "teacher_iou"}
     text = result.table()
-    assert text.startswith("against the teacher's classes, as there are no labels:")
-    assert "75.00 % of the pixels as the teacher, 58.33 mIoU with its classes" in text
+    assert text.startswith("against the teacher's predictions, since there are no labels:")
+    assert "75.00 % of the pixels agree with the teacher, 58.33 mIoU with its classes" in text
     assert "pixel accuracy" not in text
 
 
-def test_a_copy_of_the_teacher_agrees_wholly_and_nobodys_mode_is_changed() -> None:
+def test_a_copy_of_the_teacher_agrees_fully_and_modes_are_restored() -> None:
     teacher = Red(0).train()
     result = agreement(Red(0), PICTURES, teacher)
     assert result.pixel_accuracy == result.miou == 1
@@ -156,7 +156,9 @@ def test_a_student_learns_to_agree_with_its_teacher(run: RunFolder) -> None:
     assert audit["unmeasured"] == "val has no labels"
 
 
-def test_labels_that_are_not_to_be_read_change_nothing(run: RunFolder, tmp_path: Path) -> None:
+def test_masks_in_the_folder_do_not_affect_a_run_without_labels(
+    run: RunFolder, tmp_path: Path
+) -> None:
     with_masks = write_scenes(tmp_path / "frames")
     other = _train(with_masks, tmp_path / "other")
     ours, theirs = run.evaluation(), other.evaluation()
@@ -164,7 +166,7 @@ def test_labels_that_are_not_to_be_read_change_nothing(run: RunFolder, tmp_path:
     assert ours["teacher_confusion"] == theirs["teacher_confusion"]
 
 
-def test_labelled_validation_is_scored_as_ever(tmp_path: Path) -> None:
+def test_labelled_validation_is_scored_as_before(tmp_path: Path) -> None:
     root = write_scenes(tmp_path / "frames")
     options = {"classes": NAMES, "mapping": {10: 0, 20: 1, 30: 2}}
     data = {"name": "folder", "root": str(root), "options": options}
@@ -179,9 +181,9 @@ def test_labelled_validation_is_scored_as_ever(tmp_path: Path) -> None:
     assert (out / "model.int8.onnx").is_file()
 
 
-def test_export_asks_for_labels_and_leaves_nothing_where_it_refuses(run: RunFolder) -> None:
+def test_export_requires_labels_and_leaves_no_files_when_it_refuses(run: RunFolder) -> None:
     with pytest.raises(
-        ValueError, match=r"evaluation split has none: .*data.val_options.*val_set="
+        ValueError, match=r"evaluation split has no labels, .*data.val_split.*val_set="
     ):
         export(run)
     assert not (run.path / "export").exists()
@@ -197,7 +199,7 @@ def test_classes_and_colours_come_from_the_teachers_run(run: RunFolder, tmp_path
     assert student.config()["data"]["options"]["classes"] == NAMES
 
 
-def test_an_interrupted_run_keeps_the_figures_of_its_start(
+def test_an_interrupted_run_keeps_its_initial_agreement(
     run: RunFolder, frames: Path, tmp_path: Path
 ) -> None:
     from segdistill.run.training.loop import Loop
@@ -220,7 +222,7 @@ def test_an_interrupted_run_keeps_the_figures_of_its_start(
     assert resumed.evaluation()["teacher_confusion"] == run.evaluation()["teacher_confusion"]  # type: ignore[index]
 
 
-def test_a_key_younger_than_the_run_changes_no_recipe(tmp_path: Path) -> None:
+def test_a_key_newer_than_the_run_does_not_change_its_recipe(tmp_path: Path) -> None:
     recipe = small.recipe(
         method={"name": "supervised"}, train={"steps": 2}, out=str(tmp_path / "run")
     )
@@ -254,7 +256,7 @@ def test_a_key_younger_than_the_run_changes_no_recipe(tmp_path: Path) -> None:
         ),
     ],
 )
-def test_what_needs_labels_is_refused_in_one_line(
+def test_commands_that_need_labels_are_refused_in_one_line(
     frames: Path, tmp_path: Path, changes: dict[str, Any], message: str
 ) -> None:
     if changes.get("teacher"):
@@ -272,10 +274,10 @@ def test_terms_that_read_no_label_train_without_any(frames: Path, tmp_path: Path
     assert set(row["terms"]) == {"pixelwise"}
 
 
-def test_a_comparison_needs_labels_to_rank_by(frames: Path, tmp_path: Path) -> None:
+def test_compare_requires_a_labelled_split(frames: Path, tmp_path: Path) -> None:
     from segdistill.run.recipe import parse_recipe
 
-    with pytest.raises(ValueError, match="split 'val' has no labels, and compare ranks by mIoU"):
+    with pytest.raises(ValueError, match="compare ranks by mIoU, but split 'val' has no labels"):
         compare(parse_recipe(_values(frames, tmp_path)), ["kd", "cwd"], seeds=1, progress=False)
 
 
@@ -323,13 +325,13 @@ def command(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch)
     return call
 
 
-def test_evaluate_gives_the_runs_agreement_again(command: Command, run: RunFolder) -> None:
+def test_evaluate_repeats_the_agreement_of_the_run(command: Command, run: RunFolder) -> None:
     figures = run.evaluation()
     assert figures is not None
     code, out, error = command("evaluate", run.path)
     assert code == 0, error
     share = 100 * figures["teacher_agreement"]
-    assert f"{share:.2f} % of the pixels as the teacher" in out
+    assert f"{share:.2f} % of the pixels agree with the teacher" in out
 
 
 def test_check_says_what_cannot_be_known(frames: Path, tmp_path: Path, command: Command) -> None:
@@ -347,16 +349,16 @@ def test_check_says_what_cannot_be_known(frames: Path, tmp_path: Path, command: 
     assert "wrong: teacher.min_miou 50.0 cannot be checked" in out
 
 
-def test_the_start_is_said_before_training(
+def test_the_initial_agreement_is_logged_before_training(
     frames: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     with caplog.at_level(logging.INFO, logger="segdistill"):
         _train(frames, tmp_path, train={"steps": 2})
-    assert "teacher: not measured, as val has no labels" in caplog.text
-    assert "step 0: " in caplog.text and "% of the pixels as the teacher" in caplog.text
+    assert "teacher: not measured, since val has no labels" in caplog.text
+    assert "step 0: " in caplog.text and "% of the pixels agree with the teacher" in caplog.text
 
 
-def test_evaluation_alone_still_asks_for_labels(frames: Path) -> None:
+def test_evaluate_without_a_teacher_requires_labels(frames: Path) -> None:
     data = segdistill.build_dataset("folder", frames, "val", classes=NAMES, mask_dir=None)
     with pytest.raises(ValueError, match="has no labels"):
         evaluate(ByColour(), data)

@@ -75,7 +75,7 @@ def test_the_matrix_is_that_of_a_loop_over_all_pixels():
     assert result.classes == [f"kind {index}" for index in range(5)]
 
 
-def test_figures_of_a_matrix_worked_by_hand():
+def test_metrics_of_a_matrix_by_hand():
     # Rows labels, columns predictions. Class 0: 4 hits, union 4+1+2 = 7. Class 1: 3 hits, union
     # 2+3+0 = 5. Class 2: never labelled but predicted once: 0. Class 3: nowhere.
     confusion = torch.tensor([[4, 0, 1, 0], [2, 3, 0, 0], [0, 0, 0, 0], [0, 0, 0, 0]])
@@ -90,7 +90,7 @@ def test_figures_of_a_matrix_worked_by_hand():
     assert (peers.miou, peers.classes_counted) == (pytest.approx((4 / 7 + 3 / 5) / 4), 4)
 
 
-def test_torchmetrics_counts_the_same():
+def test_torchmetrics_has_the_same_counts():
     classification = pytest.importorskip("torchmetrics.classification")
     scenes = Scenes(labelled=4, predicted=5)
     matrix = classification.MulticlassConfusionMatrix(5, ignore_index=255)
@@ -118,7 +118,7 @@ def test_mean_iou_of_torchmetrics_where_it_has_one_matrix_too():
     torch.testing.assert_close(torch.tensor(result.iou), oracle.compute()[:5])
 
 
-def test_what_is_predicted_on_ignored_pixels_does_not_count():
+def test_predictions_on_ignored_pixels_do_not_count():
     scenes = Scenes()
     before = evaluate(Reader(), scenes)
     for _, prediction, label in scenes.items:
@@ -136,7 +136,7 @@ def test_the_order_of_the_images_does_not_matter():
 
 
 @pytest.mark.parametrize("world", [2, 3, 8])
-def test_the_parts_of_all_processes_sum_to_the_whole(world):
+def test_counts_of_all_processes_sum_to_the_whole(world):
     scenes, whole = Scenes(), evaluate(Reader(), Scenes())
     sums: list[Tensor] = []
 
@@ -175,7 +175,7 @@ def test_images_are_resized_and_labels_are_not():
     assert result.protocol["compared_at"] == "the labels' own size"
 
 
-def test_a_pair_of_tensors_and_a_subset_are_samples_too():
+def test_pairs_of_tensors_and_subsets_are_accepted():
     scenes = Scenes()
     pairs = [(item["image"], item["label"]) for item in (scenes[index] for index in range(6))]
     plain, named = evaluate(Reader(), pairs), evaluate(Reader(), scenes)
@@ -193,7 +193,7 @@ def test_workers_and_channels_last_change_nothing():
     assert torch.equal(evaluate(Reader(), scenes, workers=1).confusion, plain.confusion)
 
 
-def test_the_mode_of_the_network_is_put_back():
+def test_the_mode_of_the_network_is_restored():
     model = Reader().train()
     evaluate(model, Scenes(count=1))
     assert model.training
@@ -231,7 +231,7 @@ def test_the_ignored_id_cannot_be_a_class():
         (Reader(), [], "data set is empty"),
     ],
 )
-def test_what_does_not_fit_is_refused(model, scenes, message):
+def test_invalid_combinations_are_refused(model, scenes, message):
     with pytest.raises(ValueError, match=message):
         evaluate(model, scenes)
 
@@ -246,7 +246,7 @@ def test_a_set_without_a_labelled_pixel_has_no_miou():
     scenes = Scenes(count=2)
     for _, _, label in scenes.items:
         label.fill_(255)
-    with pytest.raises(ValueError, match="2 images hold no labelled pixel"):
+    with pytest.raises(ValueError, match="2 images have no labelled pixel"):
         evaluate(Reader(), scenes)
 
 
@@ -320,7 +320,7 @@ print(images - start, high_water() - images)
 """
 
 
-def test_memory_grows_neither_with_the_images_nor_with_the_classes():
+def test_memory_does_not_grow_with_images_or_classes():
     # In a process of its own: the high-water mark of this one says nothing.
     done = subprocess.run(
         [sys.executable, "-c", MEMORY], capture_output=True, text=True, timeout=120, check=False

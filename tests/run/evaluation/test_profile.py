@@ -6,6 +6,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from segdistill.run.evaluation import profile as profile_module
 from segdistill.run.evaluation.profile import (
     Latency,
     Profile,
@@ -15,7 +16,6 @@ from segdistill.run.evaluation.profile import (
     profile,
     table,
 )
-from segdistill.run.evaluation.protocol import profile as profile_module
 
 
 class WithHead(nn.Module):
@@ -59,7 +59,7 @@ def test_the_image_is_padded_to_the_networks_multiple():
 
 
 @pytest.mark.parametrize("count", ["flops", "paper"])
-def test_counting_leaves_the_network_as_it_was(count):
+def test_counting_does_not_change_the_network(count):
     model = WithHead().train()
     model.norm.eval()
     before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
@@ -72,7 +72,7 @@ def test_counting_leaves_the_network_as_it_was(count):
 
 
 @pytest.mark.parametrize("count", ["flops", "paper"])
-def test_a_network_that_cannot_run_without_values_is_counted_too(count):
+def test_a_network_that_cannot_run_on_meta_is_counted(count):
     class LooksAtValues(WithHead):
         def forward(self, images: Tensor) -> Tensor:
             assert float(images.sum()) == 0.0
@@ -189,7 +189,7 @@ def test_values_out_of_range_are_refused(call, message):
         ("deeplabv3_r101", 79_084_262, 658.685),
     ],
 )
-def test_the_published_counts_come_out(name, parameters, giga):
+def test_published_counts_are_reproduced(name, parameters, giga):
     models = pytest.importorskip("segdistill.models")
     with torch.device("meta"):
         model = models.build_model(name, 19)

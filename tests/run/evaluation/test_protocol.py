@@ -86,7 +86,7 @@ def test_strips_equal_the_whole_to_the_bit(align, options):
     assert torch.equal(several_rows, whole)
 
 
-def test_logits_at_full_size_are_not_changed_by_interpolation():
+def test_logits_at_full_size_are_not_interpolated():
     model, image = Strided(stride=1), picture(16, 24)
     with torch.no_grad():
         expected = model(image)[0].argmax(0)
@@ -147,7 +147,7 @@ def test_windows_cover_the_image_and_are_averaged_where_they_overlap(align, flip
     assert_same_labels(labels, sums)
 
 
-def test_overlapping_windows_do_not_outvote_another_scale():
+def test_overlapping_windows_do_not_outweigh_another_scale():
     # Constant logits per view: 1 for class 0 at full scale, 1.5 for class 1 at half of it.
     class ByWidth(nn.Module):
         def forward(self, images: Tensor) -> Tensor:
@@ -170,7 +170,7 @@ def starts(length: int, window: int, overlap: float) -> list[int]:
     return [*found, length - window]
 
 
-def test_windows_lie_where_the_released_code_puts_them():
+def test_windows_start_where_the_released_code_starts_them():
     # SKD on Cityscapes: windows of 512, stride ceil(512 * 2 / 3) = 342, the last pushed back.
     rows, columns = (Axis(512, 1 / 3, length, length, True) for length in (1024, 2048))
     assert rows.starts == [0, 342, 512]
@@ -185,19 +185,19 @@ def test_windows_much_larger_than_the_image_are_the_whole_image():
     assert torch.equal(window, labels_of(model, image, (40, 60)))
 
 
-def test_windows_work_where_the_output_passes_over_some_of_them():
+def test_windows_work_if_a_small_output_skips_some():
     model, image = Strided(), picture(64, 64)
     assert labels_of(model, image, (2, 3), window=(8, 8), overlap=0.5).shape == (2, 3)
 
 
-def test_a_size_is_what_the_network_sees_and_not_what_comes_out():
+def test_size_sets_the_network_input_and_not_the_output():
     model, image = Strided(), picture(60, 80)
     assert labels_of(model, image, (60, 80), size=(24, 32)).shape == (60, 80)
     assert model.sizes == [(24, 32)]
 
 
 @pytest.mark.parametrize("multiple", [1, 32])
-def test_logits_at_the_images_size_go_back_as_the_image_was_resized(multiple):
+def test_logits_of_the_images_size_are_resized_like_the_image(multiple):
     """Regions of pure red, green and blue: what the eye sees is the answer."""
     model = nn.Identity()
     model.align_corners, model.multiple_of = True, multiple
@@ -226,7 +226,7 @@ def test_sizes_may_come_as_lists_from_a_file():
 
 
 def test_fp16_is_refused_on_a_cpu():
-    with pytest.raises(ValueError, match="needs a GPU: use 'bf16'"):
+    with pytest.raises(ValueError, match="precision is 'fp16'; expected 'bf16' or '32' on a CPU"):
         labels_of(Strided(), picture(8, 8), (8, 8), precision="fp16")
 
 
@@ -247,7 +247,7 @@ def test_values_out_of_range_are_refused_by_their_name(options, message):
         Protocol(**options)
 
 
-def test_what_is_not_a_map_of_logits_is_refused():
+def test_outputs_that_are_not_logit_maps_are_refused():
     class Mapping(Strided):
         def forward(self, images):
             return {"out": super().forward(images)}
@@ -259,7 +259,7 @@ def test_what_is_not_a_map_of_logits_is_refused():
         labels_of(flat, picture(8, 8), (8, 8))
 
 
-def test_modes_are_put_back_module_by_module_even_after_an_error():
+def test_modes_are_restored_per_module_even_after_an_error():
     model = nn.Sequential(nn.Conv2d(3, 4, 1), nn.BatchNorm2d(4))
     model.train()
     model[1].eval()  # a frozen batch norm in a network that trains
@@ -271,7 +271,7 @@ def test_modes_are_put_back_module_by_module_even_after_an_error():
     assert torch.is_grad_enabled()
 
 
-def test_a_network_that_keeps_a_tensor_can_be_trained_after_an_evaluation():
+def test_a_network_that_caches_a_tensor_can_be_trained_after_evaluation():
     class Keeps(nn.Module):
         def __init__(self):
             super().__init__()

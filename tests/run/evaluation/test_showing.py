@@ -103,7 +103,7 @@ SETTINGS: dict[str, dict[str, Any]] = {
 
 
 @pytest.mark.parametrize("setting", SETTINGS)
-def test_every_way_shows_the_network_the_same_picture(folder: Path, setting: str) -> None:
+def test_every_command_shows_the_network_the_same_image(folder: Path, setting: str) -> None:
     changes = {key: dict(value) for key, value in SETTINGS[setting].items()}
     run = _run(folder, **changes)
     recipe = run.recipe()
@@ -166,7 +166,7 @@ def _assert_file_agrees(
         assert torch.equal(found[clear], ids[clear]), written
 
 
-def test_uint8_and_floating_point_are_shown_alike() -> None:
+def test_uint8_and_floating_point_images_give_the_same_input() -> None:
     image = torch.randint(0, 256, (3, 9, 11), dtype=torch.uint8)
     protocol = Protocol(size=(5, 7))
     assert torch.equal(shown(image, protocol, 4), shown(image.float() / 255, protocol, 4))

@@ -1,4 +1,4 @@
-"""Measuring a network: how an image reaches it, what it reached, what it costs."""
+"""Measure a network: how images reach it, its metrics, and its cost."""
 
 from segdistill.run.evaluation.agreement import Agreement
 from segdistill.run.evaluation.evaluate import Evaluation, measure

@@ -1,4 +1,4 @@
-"""Measure a network on images without labels: how far it agrees with its teacher."""
+"""Measure a network on images without labels: its agreement with the teacher."""
 
 from typing import Any
 
@@ -20,39 +20,39 @@ _RENAMED = {
 
 
 class Agreement(Evaluation):
-    """An evaluation in which the teacher's classes stand for the labels.
+    """An evaluation that uses the teacher's predictions as labels.
 
-    It says how well a student copies, not how often it is right: a student that makes every mistake of
-    its teacher agrees with it wholly. The figures are those of `Evaluation` with "labelled" read as
-    "so classified by the teacher"; every pixel counts. As plain values they bear names of their own, so
-    that none is taken for an accuracy: `teacher_agreement` (share of the pixels with the teacher's
+    It measures how well a student copies its teacher, not how often it is right: a student that makes
+    every mistake of its teacher agrees with it fully. The metrics are those of `Evaluation`, with the
+    teacher's class in place of the label; every pixel counts. In JSON they have different names, so
+    that none is mistaken for an accuracy: `teacher_agreement` (fraction of pixels with the teacher's
     class), `teacher_miou` and `teacher_iou` (intersection over union of the two networks' classes),
-    `teacher_found`, `teacher_confusion` (rows the teacher's class).
+    `teacher_found` (recall), `teacher_confusion` (rows: the teacher's class).
     """
 
     score = ("teacher_miou", "mIoU with the teacher's classes")
 
     def figures(self) -> dict[str, Any]:
-        """The figures of a row of metrics, under their own names."""
+        """The metrics of a row of metrics.jsonl, under the names of this class."""
         return _renamed(super().figures())
 
     def to_json(self) -> dict[str, Any]:
-        """Plain values for a JSON file, under their own names."""
+        """Plain values for a JSON file, under the names of this class."""
         return _renamed(super().to_json())
 
     def headline(self) -> str:
-        """The figures in one line."""
+        """The main metrics in one line."""
         return (
-            f"{100 * self.pixel_accuracy:.2f} % of the pixels as the teacher, "
+            f"{100 * self.pixel_accuracy:.2f} % of the pixels agree with the teacher, "
             f"{100 * self.miou:.2f} mIoU with its classes"
         )
 
     def table(self) -> str:
-        """The figures in per cent as aligned plain text, one line a class."""
+        """The metrics in per cent as aligned plain text, one line per class."""
         *rows, _ = super().table().splitlines()
         return "\n".join(
             [
-                "against the teacher's classes, as there are no labels:",
+                "against the teacher's predictions, since there are no labels:",
                 *rows,
                 f"{self.headline()}, {self.classes_counted} of {len(self.classes)} classes, "
                 f"{self.images} images",
@@ -71,16 +71,16 @@ def agreement(
     protocol: Protocol | None = None,
     **options: Any,
 ) -> Agreement:
-    """Measure how far a network agrees with its teacher on images, whose labels are not read.
+    """Measure a network's agreement with its teacher on images; labels are not read.
 
-    Both are shown each image in the same way, and their classes are compared at the image's own size.
+    Both networks see each image in the same way; their classes are compared at the image's own size.
 
     Args:
         model: The network; see `evaluate`.
-        dataset: Images, with labels or without, and `classes`.
-        teacher: The network that it is compared with; moved to `device`.
-        protocol: How both are shown an image; None: as it is.
-        **options: Those of `measure`, such as `device`.
+        dataset: Images, with or without labels, and `classes`.
+        teacher: The network to compare with; moved to `device`.
+        protocol: How images are shown to both networks; None: whole, at their own size.
+        **options: Options of `measure`, such as `device`.
 
     Raises:
         ValueError: As for `evaluate`.
@@ -93,7 +93,7 @@ def agreement(
 
 
 class _TeacherLabels(Dataset[Any]):
-    """Images with the classes that a network gives their pixels, worked out as they are asked for."""
+    """Images with a network's predictions as labels, computed on access."""
 
     def __init__(self, dataset: Any, teacher: nn.Module, protocol: Protocol) -> None:
         self.dataset, self.teacher, self.protocol = dataset, teacher, protocol
@@ -105,5 +105,5 @@ class _TeacherLabels(Dataset[Any]):
     def __getitem__(self, index: int) -> dict[str, Any]:
         image, _, name = read_sample(self.dataset, index)
         with evaluating(self.teacher):
-            found = segment(self.teacher, {"image": image}, self.protocol, len(self.classes))
-        return {"image": image, "label": found.cpu(), "name": name}
+            predicted = segment(self.teacher, {"image": image}, self.protocol, len(self.classes))
+        return {"image": image, "label": predicted.cpu(), "name": name}

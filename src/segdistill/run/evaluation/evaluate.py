@@ -1,4 +1,4 @@
-"""Measure a network on a labelled set: one confusion matrix, and what follows from it."""
+"""Measure a network on a labelled data set, from a single confusion matrix."""
 
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, fields
@@ -21,26 +21,27 @@ Absent = Literal["undefined", "zero"]
 
 @dataclass(eq=False)
 class Evaluation:
-    """What a network reached on a set of labelled images. All figures are shares between 0 and 1.
+    """The metrics of a network on labelled images, as fractions between 0 and 1.
 
-    With n_ij the number of pixels labelled i and predicted j, over the whole set: the IoU of class
-    i is n_ii / (Σ_j n_ij + Σ_j n_ji − n_ii), its accuracy n_ii / Σ_j n_ij.
+    With n_ij the number of pixels labelled i and predicted j over the whole set, the IoU of class i
+    is n_ii / (Σ_j n_ij + Σ_j n_ji − n_ii) and its accuracy (recall) n_ii / Σ_j n_ij.
 
     Attributes:
         miou: Mean of the defined IoUs.
-        iou: IoU of each class; None where a class occurs neither in the labels nor in the
-            predictions (with `absent="zero"`: 0). Predicted but never labelled is 0.
-        accuracy: Share of each class's labelled pixels that is found; None where none is labelled.
-        pixel_accuracy: Share of all labelled pixels that is right.
-        classes_counted: How many classes the mean is over.
+        iou: IoU of each class; None if a class occurs neither in the labels nor in the predictions
+            (0 with `absent="zero"`). A class that is predicted but never labelled counts as 0.
+        accuracy: Fraction of each class's labelled pixels that are predicted correctly; None if the
+            class is never labelled.
+        pixel_accuracy: Fraction of all labelled pixels that are predicted correctly.
+        classes_counted: Number of classes in the mean.
         classes: Names of the classes.
-        confusion: Pixels, rows labels, columns predictions; int64.
-        images: How many images were counted.
-        protocol: How the images were shown, and the rule for absent classes, as plain values.
+        confusion: Pixel counts, rows labels, columns predictions; int64.
+        images: Number of images.
+        protocol: How images were shown to the network, and the rule for absent classes.
     """
 
     score: ClassVar[tuple[str, str]] = ("miou", "mIoU")
-    """what networks are ranked by, among `figures`, and its title"""
+    """key in `figures` that networks are ranked by, and its title"""
 
     miou: float
     iou: list[float | None]
@@ -62,7 +63,7 @@ class Evaluation:
         images: int = 0,
         protocol: dict[str, Any] | None = None,
     ) -> "Evaluation":
-        """Work the figures out of a confusion matrix.
+        """Compute the metrics from a confusion matrix.
 
         Raises:
             ValueError: The matrix holds no labelled pixel.
@@ -70,7 +71,7 @@ class Evaluation:
         total = int(confusion.sum())
         if not total:
             raise ValueError(
-                f"{images} images hold no labelled pixel (all are {IGNORED}); expected at least one"
+                f"{images} images have no labelled pixel (all are {IGNORED}); expected at least one"
             )
         iou = class_iou(confusion, absent)
         defined = [value for value in iou if value is not None]
@@ -90,11 +91,11 @@ class Evaluation:
         )
 
     def figures(self) -> dict[str, Any]:
-        """The figures of a row of metrics, by the names that `to_json` gives them."""
+        """The metrics of a row of metrics.jsonl, under the names of `to_json`."""
         return {"miou": self.miou, "iou": self.iou, "pixel_accuracy": self.pixel_accuracy}
 
     def headline(self) -> str:
-        """The main figure in a few words."""
+        """The main metric in a few words."""
         return f"{100 * self.miou:.2f} mIoU over {self.classes_counted} classes"
 
     def to_json(self) -> dict[str, Any]:
@@ -103,27 +104,27 @@ class Evaluation:
 
     @classmethod
     def from_json(cls, values: dict[str, Any]) -> "Evaluation":
-        """Read what `to_json` gave; further keys are passed over.
+        """Read the values of `to_json`; other keys are ignored.
 
         Raises:
             ValueError: A key is missing.
         """
         names = [field.name for field in fields(cls)]
         if missing := [name for name in names if name not in values]:
-            raise ValueError(f"no evaluation: {', '.join(missing)} missing; run `evaluate` again")
+            raise ValueError(f"the evaluation lacks {', '.join(missing)}. Run `evaluate` again")
         known = {name: values[name] for name in names}
         known["confusion"] = torch.tensor(values["confusion"], dtype=torch.int64)
         return cls(**known)
 
     def table(self) -> str:
-        """The figures in per cent as aligned plain text, one line a class."""
+        """The metrics in per cent as aligned plain text, one line per class."""
         width = max(5, *(len(name) for name in self.classes))
         shares = (self.confusion.sum(1).double() / self.confusion.sum()).tolist()
-        lines = [f"{'class':<{width}}  {'IoU':>6}  {'found':>6}  {'pixels':>6}"]
-        for name, iou, found, share in zip(
+        lines = [f"{'class':<{width}}  {'IoU':>6}  {'recall':>6}  {'pixels':>6}"]
+        for name, iou, recall, share in zip(
             self.classes, self.iou, self.accuracy, shares, strict=True
         ):
-            cells = "  ".join(_percent(value) for value in (iou, found, share))
+            cells = "  ".join(_percent(value) for value in (iou, recall, share))
             lines.append(f"{name:<{width}}  {cells}")
         lines.append(
             f"mIoU {100 * self.miou:.2f} over {self.classes_counted} of {len(self.classes)} "
@@ -152,35 +153,35 @@ def evaluate(
     all_reduce: Callable[[Tensor], Tensor] | None = None,
     progress: Callable[[int, int], None] | None = None,
 ) -> Evaluation:
-    """Measure mIoU, IoU of each class and pixel accuracy of a network on a labelled set.
+    """Measure a network's mIoU, per-class IoU and pixel accuracy on a labelled data set.
 
-    One int64 confusion matrix over the whole set, at each label's own size; pixels are left out by
-    their label alone (255), whatever is predicted there. Predictions are not kept, so that the
-    memory does not grow with the number of images. The network's modes (training or not) are put
-    back.
+    One int64 confusion matrix over the whole set, at each label's own size. Pixels are ignored only by
+    their label (255), whatever is predicted there. Predictions are not kept, so memory does not
+    grow with the number of images. The training mode of each module is restored.
 
-    The released code of SKD, IFVD and CIRKD counts a class that occurs nowhere as 0, which
-    `absent="zero"` does too.
+    The released code of SKD, IFVD and CIRKD counts a class that occurs nowhere as 0, as does
+    `absent="zero"`.
 
     Args:
-        model: Network with the model contract; a plain module that returns one tensor will do.
+        model: Network with the model contract, or any module that returns one tensor.
         dataset: Samples {"image": RGB `3 h w` in 0..1, "label": class ids `h w`, "name"}, or pairs
             (image, label). Its `classes` name the classes.
         size, window, overlap, flip, scales, average, precision: See `Protocol`.
-        absent: Class that occurs neither in labels nor in predictions: "undefined" leaves it out of
-            the mean, "zero" counts it as 0.
+        absent: Rule for a class in neither labels nor predictions: "undefined" leaves it out of the
+            mean, "zero" counts it as 0.
         device: Where to run; the network is moved there. None: where the network is.
-        channels_last: Memory format of images and network (the network's is changed for good; its
+        channels_last: Memory format of images and network (the network's is changed permanently; its
             values are not).
         workers: Processes that load data.
-        rank, world: This process takes every `world`-th image, from image `rank` on.
-        all_reduce: Sums an int64 tensor over the processes; asked for once, at the end. Needed
-            where `world` is above 1, unless a part is all that is wanted.
-        progress: Called with (images done, images to do by this process) after each image.
+        rank, world: This process evaluates every `world`-th image, starting at image `rank`.
+        all_reduce: Sums an int64 tensor over the processes; called once, at the end. Needed if
+            `world` is above 1, unless the result of one process suffices.
+        progress: Called with (images done, images of this process) after each image.
 
     Raises:
-        ValueError: The set is empty or has no labelled pixel, its number of classes is not the
-            network's, 255 is a class id, or a label is out of range (image and value named).
+        ValueError: The set is empty or has no labelled pixel, its number of classes differs from the
+            network's, 255 is a class id, or a label is out of range (the message names the image
+            and the value).
 
     Example:
         >>> network = nn.Conv2d(3, 2, 1)
@@ -219,7 +220,7 @@ def measure(
     all_reduce: Callable[[Tensor], Tensor] | None = None,
     progress: Callable[[int, int], None] | None = None,
 ) -> Evaluation:
-    """`evaluate` with a protocol at hand; arguments and errors are those of `evaluate`."""
+    """`evaluate` with a given protocol; arguments and errors are those of `evaluate`."""
     if absent not in ("undefined", "zero"):
         raise ValueError(f"absent is {absent!r}; expected 'undefined' or 'zero'")
     require_labels(dataset)
@@ -228,7 +229,7 @@ def measure(
     model.to(device)
     if protocol.channels_last:
         model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-    # The last entry counts images, so that one reduction sums all there is to sum.
+    # The last entry counts images, so that one reduction suffices.
     sums = torch.zeros(len(classes) ** 2 + 1, dtype=torch.int64, device=device)
     loader = evaluation_loader(dataset, rank, world, workers)
     todo = len(range(rank, len(dataset), world))  # type: ignore[arg-type]
@@ -261,13 +262,13 @@ def confusion_matrix(
 ) -> Int64[Tensor, "k k"]:
     """Count pixels by label (row) and prediction (column).
 
-    A pixel is left out by its label alone. Counts of several images add up to those of the set.
+    Only the label decides whether a pixel is ignored. Counts of several images add up to those of the set.
 
     Args:
         labels: Class ids, or `ignore`; see `check_labels`.
         predictions: Class ids below `num_classes`.
         num_classes: Number of classes, k.
-        ignore: Label of pixels that do not count.
+        ignore: Label of ignored pixels.
 
     Example:
         >>> confusion_matrix(torch.tensor([0, 1, 1, 255]), torch.tensor([0, 0, 1, 1]), 2)
@@ -292,8 +293,8 @@ def check_labels(
     """
     if 0 <= ignore < num_classes:
         raise ValueError(
-            f"label {ignore} marks ignored pixels, so it cannot be one of {num_classes} class ids: "
-            f"map the labels to at most {ignore} classes"
+            f"label {ignore} marks ignored pixels and cannot be one of {num_classes} class ids. "
+            f"Map the labels to at most {ignore} classes"
         )
     wrong = (labels != ignore) & ((labels < 0) | (labels >= num_classes))
     if bool(wrong.any()):
@@ -306,7 +307,7 @@ def check_labels(
 def class_iou(confusion: Int64[Tensor, "k k"], absent: Absent = "undefined") -> list[float | None]:
     """Intersection over union of each class, 0 to 1.
 
-    None (or 0 with `absent="zero"`) where a class is neither labelled nor predicted.
+    None (or 0 with `absent="zero"`) if a class is neither labelled nor predicted.
 
     Example:
         >>> class_iou(torch.tensor([[2, 1, 0], [0, 3, 0], [0, 0, 0]]))
@@ -320,7 +321,7 @@ def class_iou(confusion: Int64[Tensor, "k k"], absent: Absent = "undefined") -> 
 
 def _class_names(model: nn.Module, dataset: Any) -> list[str]:
     while not hasattr(dataset, "classes") and hasattr(dataset, "dataset"):
-        dataset = dataset.dataset  # a torch.utils.data.Subset knows its images only
+        dataset = dataset.dataset  # a torch.utils.data.Subset has no classes
     names = list(getattr(dataset, "classes", []))
     in_data = len(names) or getattr(dataset, "num_classes", None)
     in_model = getattr(model, "num_classes", None)

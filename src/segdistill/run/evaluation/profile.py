@@ -1,4 +1,4 @@
-"""What a network costs: parameters, multiply-adds at a size, and measured latency."""
+"""The cost of a network: parameters, multiply-adds at a size, and measured latency."""
 
 import copy
 import statistics
@@ -27,7 +27,7 @@ Count = Literal["flops", "paper"]
 
 @dataclass(frozen=True)
 class Latency:
-    """Milliseconds of one forward pass of one image, and how many passes were timed."""
+    """Milliseconds per forward pass of one image, and the number of timed passes."""
 
     median: float
     p90: float
@@ -36,20 +36,20 @@ class Latency:
 
 @dataclass(frozen=True)
 class Profile:
-    """What a network costs on one image.
+    """The cost of a network on one image.
 
     Attributes:
-        parameters: All parameters, frozen or not, the auxiliary head's too, as the papers count.
-        parameters_deployed: Those without the auxiliary head: what is shipped.
+        parameters: All parameters, frozen or not, including the auxiliary head, as the papers count.
+        parameters_deployed: Parameters without the auxiliary head, as shipped.
         multiply_adds: Multiply-adds of one forward pass at `size`; see `multiply_adds`.
         count: Rule of `multiply_adds`: "flops" or "paper".
         size: Height and width of the image, in pixels.
-        latency_ms_median: Median time of a forward pass of one image in milliseconds; None: not
+        latency_ms_median: Median time of a forward pass of one image, in milliseconds; None: not
             measured.
-        latency_ms_p90: 90th percentile of the same.
-        repeats: How many passes were timed.
-        threads: Threads of the CPU that PyTorch used.
-        device: Where the time was measured.
+        latency_ms_p90: 90th percentile of the same times.
+        repeats: Number of timed passes.
+        threads: CPU threads that PyTorch used.
+        device: Device that the latency was measured on.
     """
 
     parameters: int
@@ -81,11 +81,11 @@ def profile(
 
     Args:
         model: The network; not changed, but moved to `device`.
-        size: Height and width of the image; the network sees it padded to its `multiple_of`.
+        size: Height and width of the image; padded to the network's `multiple_of`.
         count: Rule of the multiply-adds; see `multiply_adds`.
-        latency: Measure the time too.
-        repeats: Forward passes that are timed at most; see `measure_latency`.
-        device: Where to measure; None: where the network is.
+        latency: Measure latency, too.
+        repeats: Largest number of timed forward passes; see `measure_latency`.
+        device: Device to measure on; None: the network's.
 
     Example:
         >>> profile(nn.Conv2d(3, 8, 3, padding=1), size=(4, 4), latency=False).multiply_adds
@@ -105,7 +105,7 @@ def compare(
     repeats: int = 20,
     device: str | torch.device | None = None,
 ) -> dict[str, Profile]:
-    """Profile several networks at one size, their forward passes timed in turns; see `profile`."""
+    """Profile several networks at one size, timing their forward passes in turns; see `profile`."""
     check_size(size)
     times = measure_latency(models, size, repeats, device=device) if latency else {}
     return {
@@ -126,7 +126,7 @@ def compare(
 
 
 def table(profiles: Mapping[str, Profile]) -> str:
-    """Profiles as aligned plain text; the last column is the time relative to the first one's."""
+    """Profiles as aligned plain text; the last column is the latency relative to the first network's."""
     width = max(len("network"), *(len(name) for name in profiles))
     lines = [
         f"{'network':<{width}}  {'params':>9}  {'deployed':>9}  {'mult-adds':>9}  "
@@ -146,15 +146,15 @@ def table(profiles: Mapping[str, Profile]) -> str:
 def multiply_adds(model: nn.Module, size: Size, count: Count = "flops") -> float:
     """Multiply-adds of one forward pass of one image.
 
-    "flops": half of what `torch.utils.flop_counter` counts (convolutions, transposed ones too, and
-    matrix products), of the network as it is deployed, in eval mode.
+    "flops": half of what `torch.utils.flop_counter` counts (convolutions, transposed convolutions and
+    matrix products), for the network as deployed, in eval mode.
 
-    "paper": as the papers of this field counted (found by reproducing their published figures): the
-    multiply-adds of `nn.Conv2d` alone plus half of their bias additions, the auxiliary head
-    included; transposed convolutions, normalisation, pooling and upsampling left out.
+    "paper": as the papers in this field count (inferred from their published numbers): the
+    multiply-adds of `nn.Conv2d` plus half of their bias additions, including the auxiliary head;
+    transposed convolutions, normalisation, pooling and upsampling are left out.
 
-    Counted on the meta device where the network can run there, which takes no time and no memory;
-    else with zeros on the network's own device.
+    Counted on the meta device if the network can run there, without computation or memory; otherwise
+    with zeros on the network's own device.
 
     Args:
         model: The network; not changed.
@@ -171,7 +171,7 @@ def multiply_adds(model: nn.Module, size: Size, count: Count = "flops") -> float
     try:
         return run(_on_meta(model), size, torch.device("meta"))
     except (RuntimeError, NotImplementedError, TypeError):
-        # The network makes tensors of its own on a fixed device, or looks at values.
+        # The network creates tensors on a fixed device, or depends on values.
         return run(model, size, device_of(model))
 
 
@@ -186,23 +186,23 @@ def measure_latency(
     precision: str = "32",
     channels_last: bool = False,
 ) -> dict[str, Latency]:
-    """Time forward passes of one image, the networks taking turns so that their ratios are fair.
+    """Time forward passes of one image; the networks take turns, so that their ratios are fair.
 
-    In eval mode without gradients, on random images; on GPUs each pass is waited for. A round lets
-    each network run once, beginning with another one each time.
+    In eval mode without gradients, on random images; GPUs are synchronised after each pass. In each
+    round every network runs once; the first one changes from round to round.
 
     Args:
         models: Name -> network; moved to `device`.
         size: Height and width of the image; padded to each network's `multiple_of`.
-        repeats: Rounds at most.
+        repeats: Largest number of timed rounds.
         warmup: Rounds before those, not timed.
-        seconds: No further round is begun after this time, once 3 are timed.
-        device: Where to run; None: where each network is.
-        precision: "32", "bf16" or "fp16" (GPUs only).
-        channels_last: Memory format of image and networks (the networks' is changed for good).
+        seconds: No round starts after this time, once 3 are timed.
+        device: Device to run on; None: each network's own.
+        precision: "32", "bf16" or "fp16" (only on GPUs).
+        channels_last: Memory format of image and networks (the networks' is changed permanently).
 
     Raises:
-        ValueError: There are no networks, or `repeats` is below 1.
+        ValueError: `models` is empty, or `repeats` is below 1.
     """
     if not models or repeats < 1:
         raise ValueError(
@@ -252,7 +252,7 @@ def _count_paper(model: nn.Module, size: Size, device: torch.device) -> float:
         for module in model.modules()
         if isinstance(module, nn.Conv2d)
     ]
-    # A hook on an auxiliary head is what opens its tap: it runs in eval mode too.
+    # A hook on an auxiliary head opens its tap, so that it runs in eval mode, too.
     hooks += [head.register_forward_hook(nothing) for head in _auxiliary_heads(model)]
     try:
         with evaluating(model):
@@ -264,7 +264,7 @@ def _count_paper(model: nn.Module, size: Size, device: torch.device) -> float:
 
 
 def _on_meta(model: nn.Module) -> nn.Module:
-    """A copy of the network whose tensors have no memory; its weights are not copied on the way."""
+    """A copy of the network on the meta device, made without copying its weights."""
     tensors: dict[int, Any] = {}
     for parameter in model.parameters():
         tensors[id(parameter)] = nn.Parameter(
@@ -276,7 +276,7 @@ def _on_meta(model: nn.Module) -> nn.Module:
 
 
 def _auxiliary_heads(model: nn.Module) -> list[nn.Module]:
-    """What is at the taps `aux`, `aux_coarse` and the like."""
+    """The modules at the taps `aux`, `aux_coarse` and the like."""
     taps: Mapping[str, str] = getattr(model, "taps", None) or {}
     paths = {path.partition(":")[0] for name, path in taps.items() if name.startswith("aux")}
     return [model.get_submodule(path) for path in sorted(paths) if path]

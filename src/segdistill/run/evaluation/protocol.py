@@ -1,4 +1,4 @@
-"""The settings by which a network is shown an image: size, sliding window, flip, scales."""
+"""How images are shown to a network: size, sliding window, flip, scales."""
 
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
@@ -24,28 +24,26 @@ _AUTOCAST = {
 
 @dataclass(frozen=True)
 class Protocol:
-    """How an image is shown to a network, and how several views of it are put together.
+    """How an image is shown to a network, and how several views of it are combined.
 
-    Every view (a scale, mirrored or not) has the same say. The tiles of a sliding window are
-    averaged as logits where they overlap, each as far as it covers a pixel, as in the released code
-    of SKD and its followers (there: tile 512, overlap 1/3). Unlike there, a tile is never larger
-    than the image, and logits go to the output's size in one interpolation, not by way of the
-    image's.
+    All views (a scale, mirrored or not) have equal weight. Where the tiles of a sliding window overlap,
+    their logits are averaged, as in the released code of SKD and its followers (tile 512, overlap
+    1/3). Unlike there, a tile is never larger than the image, and logits are resized to the output
+    in one interpolation, not via the image's size.
 
     Args:
-        size: Height and width that images are resized to first (bilinear, antialiased); None: as
-            they are.
+        size: Height and width that images are resized to first (bilinear, antialiased); None: not
+            resized.
         window: Height and width of a sliding window; None: the whole image at once.
-        overlap: Share of a window that its neighbour covers too, 0 up to but not including 1.
+        overlap: Fraction of a window that overlaps the next, in [0, 1).
         flip: Also show the mirrored image.
         scales: Factors of the image's size, one view each.
-        average: What views are averaged as: "logits" (the peers' rule) or "probabilities".
-        precision: "32", "bf16" or "fp16" (autocast; fp16 on GPUs only). The logits are float32
-            again before they are resized.
-        channels_last: Memory format in which images are handed to the network; changes no value but by
-            rounding.
-        strip_bytes: Bound on the memory of upsampled logits: the output is made in strips of rows
-            that stay below it. Does not change the result.
+        average: What is averaged over views: "logits" (as in the peers' code) or "probabilities".
+        precision: "32", "bf16" or "fp16" (autocast; fp16 only on GPUs). Logits are converted to
+            float32 before they are resized.
+        channels_last: Memory format of the images; changes values only by rounding.
+        strip_bytes: Bound on the memory of upsampled logits: the output is computed in strips of
+            rows below it. Does not change the result.
 
     Raises:
         ValueError: A value is out of its range.
@@ -66,7 +64,7 @@ class Protocol:
             value = getattr(self, name)
             if value is not None and (len(value) != 2 or min(value) < 1):
                 raise ValueError(f"{name} is {value!r}; expected a height and a width in pixels")
-            if value is not None:  # YAML and JSON only know lists
+            if value is not None:  # YAML and JSON have only lists
                 object.__setattr__(self, name, (value[0], value[1]))
         object.__setattr__(self, "scales", tuple(self.scales))
         if not 0 <= self.overlap < 1:
@@ -84,19 +82,19 @@ class Protocol:
 
     @classmethod
     def of(cls, recipe: Recipe, **changes: Any) -> "Protocol":
-        """How a recipe shows images to its networks outside training.
+        """The protocol of a recipe: how it shows images to its networks outside training.
 
         Args:
-            recipe: What was, or is to be, trained.
-            **changes: Fields that are not as in the recipe; None leaves the recipe's.
+            recipe: Recipe of a run.
+            **changes: Fields that replace the recipe's; None keeps the recipe's.
         """
         values = asdict(recipe.evaluate)
-        del values["absent"]  # how to count, not how to show
+        del values["absent"]  # concerns counting, not showing
         values["size"] = recipe.data.size
         return cls(**values | {key: value for key, value in changes.items() if value is not None})
 
     def describe(self, model: nn.Module) -> dict[str, Any]:
-        """The protocol as plain values for a report, with what it takes from the network."""
+        """The protocol as plain values for a report, including what it reads from the network."""
         return {
             "size": list(self.size) if self.size else None,
             "window": list(self.window) if self.window else None,
@@ -113,22 +111,22 @@ class Protocol:
 
 
 def align_corners(model: nn.Module) -> bool:
-    """The network's rule for upsampling its logits; False where it declares none."""
+    """The network's rule for upsampling its logits; False if not declared."""
     return bool(getattr(model, "align_corners", False))
 
 
 def multiple_of(model: nn.Module) -> int:
-    """What height and width must be multiples of; 1 where the network declares nothing."""
+    """The number that height and width must be multiples of; 1 if not declared."""
     return int(getattr(model, "multiple_of", 1))
 
 
 def in_channels(model: nn.Module) -> int:
-    """Channels of the images that the network reads; 3 where it declares nothing."""
+    """Number of image channels that the network reads; 3 if not declared."""
     return int(getattr(model, "in_channels", 3))
 
 
 def padded(size: Size, multiple: int) -> Size:
-    """The smallest height and width, multiples of `multiple`, that hold `size`.
+    """The smallest height and width that are multiples of `multiple` and at least `size`.
 
     Example:
         >>> padded((360, 480), 32)
@@ -139,10 +137,10 @@ def padded(size: Size, multiple: int) -> Size:
 
 @contextmanager
 def evaluating(model: nn.Module) -> Iterator[None]:
-    """Put the network in eval mode without gradients, and each of its modules back as it was.
+    """Put the network in eval mode without gradients, and restore the mode of each module afterwards.
 
-    `no_grad`, not `inference_mode`: a module that keeps a tensor from one call to the next (a table
-    of positions, say) would keep an inference tensor, and training could not go on afterwards.
+    `no_grad`, not `inference_mode`: a module that caches a tensor between calls (a table of positions,
+    say) would cache an inference tensor, and training could not continue afterwards.
     """
     modes = [(module, module.training) for module in model.modules()]
     model.eval()
@@ -155,24 +153,24 @@ def evaluating(model: nn.Module) -> Iterator[None]:
 
 
 def autocast(precision: str, device: torch.device) -> AbstractContextManager[Any]:
-    """Autocast for "bf16" or "fp16", nothing for "32".
+    """Autocast for "bf16" or "fp16"; no-op for "32".
 
     Raises:
-        ValueError: fp16 is asked for on a CPU.
+        ValueError: The precision is fp16 and the device a CPU.
     """
     dtype = _AUTOCAST[precision]
     if dtype is None:
         return nullcontext()
     if dtype is torch.float16 and device.type == "cpu":
-        raise ValueError(f"precision {precision!r} needs a GPU: use 'bf16' or '32' on the CPU")
+        raise ValueError(f"precision is {precision!r}; expected 'bf16' or '32' on a CPU")
     return torch.autocast(device.type, dtype)
 
 
 def check_size(size: Size) -> None:
-    """Refuse what is not a height and a width.
+    """Refuse a size that is not a height and a width.
 
     Raises:
-        ValueError: `size` is not two numbers above 0.
+        ValueError: `size` is not two positive numbers.
     """
     if len(size) != 2 or min(size) < 1:
         raise ValueError(f"size is {size!r}; expected a height and a width in pixels")

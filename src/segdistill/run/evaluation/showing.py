@@ -1,4 +1,4 @@
-"""The one way in which an image reaches a network outside training, and its logits become class ids."""
+"""The one way an image reaches a network outside training, and logits become class ids."""
 
 from collections.abc import Iterator, Mapping
 from typing import Any
@@ -24,16 +24,16 @@ from segdistill.run.evaluation.upsampling import Axis, Tile, strip
 def shown(
     image: Num[Tensor, "c h w"], protocol: Protocol, multiple: int = 1
 ) -> Float[Tensor, "1 c height width"]:
-    """An image as a network is given it, whole: floating point in 0..1, resized, padded.
+    """Prepare a whole image for a network: floating point in 0..1, resized, padded.
 
-    Resized in floating point (bilinear, antialiased), as an exported file does it, and not in whole
-    grey levels, as training does.
+    Resizes in floating point (bilinear, antialiased), like an exported file, and not in integer grey
+    levels, as training does.
 
     Args:
         image: uint8, or floating point in 0..1.
-        protocol: Its `size`.
-        multiple: What height and width must be multiples of: the last row and column are repeated, right
-            and below. Tiles of a window are padded apart, so that `segment` asks for none.
+        protocol: Only its `size` is used.
+        multiple: Height and width are padded to multiples of this, by repeating the last row and
+            column. `segment` pads each tile separately instead.
     """
     images = in_unit_range(image)[None]
     if protocol.size is not None:
@@ -47,21 +47,21 @@ def segment(
     protocol: Protocol,
     num_classes: int | None = None,
 ) -> Int64[Tensor, "height width"]:
-    """Class id of every pixel of a sample, as every command computes it. Call it within `evaluating(model)`.
+    """Predict the class id of every pixel of a sample. Call it inside `evaluating(model)`.
 
     Args:
-        model: Network with the model contract (`align_corners`, `multiple_of`); a plain module that
-            returns one tensor will do.
-        sample: `image`, `c h w`, uint8 or floating point in 0..1; and `label`, `h w`, if the map is to
-            have its size. Without a label the map has the image's.
-        protocol: How the image is shown.
-        num_classes: Channels that the logits should have; None: any number.
+        model: Network with the model contract (`align_corners`, `multiple_of`), or any module that
+            returns one tensor.
+        sample: `image`, `c h w`, uint8 or floating point in 0..1; optionally `label`, `h w`. The map
+            has the label's size, or else the image's.
+        protocol: How the image is shown to the network.
+        num_classes: Number of channels that the logits must have; None: any.
 
     Returns:
         Class ids, on the network's device.
 
     Raises:
-        ValueError: The network does not return one tensor `1 k h w`, or its k is another.
+        ValueError: The network does not return one tensor `1 k h w`, or k is not `num_classes`.
     """
     picture = sample["image"]
     output_size: Size = tuple(sample.get("label", picture).shape[-2:])
@@ -77,13 +77,13 @@ def segment(
             f"the network predicts {classes} classes; expected {num_classes}. Build it with that number, "
             "or declare the mapping between them"
         )
-    # Up to four tensors of a strip's size live at once, while views are added up.
+    # Up to four tensors of a strip's size are alive at once while views are summed.
     rows = max(1, protocol.strip_bytes // (4 * classes * width * 4))
     result = torch.empty(output_size, dtype=torch.int64, device=image.device)
     for start in range(0, height, rows):
         stop = min(start + rows, height)
         total = _sum_of_views(views, start, stop, width, protocol.average)
-        # Not argmax: over the first axis it takes four times as long as max on a CPU.
+        # Not argmax, which takes four times as long as max over the first axis on a CPU.
         result[start:stop] = total.max(0).indices
     return result
 
@@ -133,12 +133,12 @@ def _logits(model: nn.Module, image: Tensor, protocol: Protocol) -> tuple[Tensor
     with autocast(protocol.precision, image.device):
         logits = model(image)
     if not isinstance(logits, Tensor) or logits.ndim != 4 or logits.shape[0] != 1:
-        got = tuple(logits.shape) if isinstance(logits, Tensor) else type(logits).__name__
+        returned = tuple(logits.shape) if isinstance(logits, Tensor) else type(logits).__name__
         raise ValueError(
-            f"the network returned {got}; expected logits of shape (1, classes, height, width). "
+            f"the network returned {returned}; expected logits of shape (1, classes, height, width). "
             "Wrap it with segdistill.wrap"
         )
-    # `contiguous`: channels-last logits would make each gather below a strided one.
+    # `contiguous`: with channels-last logits each gather below would be strided.
     return logits[0].float().contiguous(), (image.shape[-2], image.shape[-1])
 
 

@@ -1,6 +1,6 @@
-"""Logits of tiles brought to the size of the output, a strip of rows at a time.
+"""Resize the logits of tiles to the output, one strip of rows at a time.
 
-What `F.interpolate` cannot do: begin in the middle of a grid, as strips and overlapping tiles must.
+`F.interpolate` cannot start in the middle of a grid, as strips and overlapping tiles must.
 """
 
 from dataclasses import dataclass
@@ -13,17 +13,17 @@ from torch import Tensor
 
 @dataclass
 class Line:
-    """Where an axis of the output meets a tile: positions [start, stop), each between two cells."""
+    """The positions [start, stop) of an output axis that a tile covers, each between two cells."""
 
     start: int
     stop: int
     low: Tensor
     high: Tensor
     fraction: Tensor
-    share: Tensor | None  # part of the average that is this tile's; None where it is the only one
+    share: Tensor | None  # this tile's weight in the average; None if it is the only tile
 
     def part(self, start: int, stop: int) -> "Line":
-        """The positions [start, stop) alone."""
+        """Only the positions [start, stop)."""
         part = slice(start - self.start, stop - self.start)
         share = None if self.share is None else self.share[part]
         return Line(start, stop, self.low[part], self.high[part], self.fraction[part], share)
@@ -31,7 +31,7 @@ class Line:
 
 @dataclass
 class Tile:
-    """Logits `k h w` of one window, and the positions of the output that it covers."""
+    """Logits `k h w` of one window, and the output positions that it covers."""
 
     logits: Tensor
     rows: Line
@@ -39,20 +39,20 @@ class Tile:
 
 
 class Axis:
-    """One axis of a view: where its windows start, and which positions of the output each covers.
+    """One axis of a view: where its windows start, and which output positions each covers.
 
-    From output to image to cell of the logits by the rule of `align_corners`; without window and
-    padding the two steps are one `F.interpolate` from the logits to the output. Logits that have the
-    image's own size go back as images are resized, by half pixels, whatever the rule: it says how to
-    come to that size, and they are there.
+    Maps output to image to logits cell with `align_corners`; without window and padding the two steps
+    equal one `F.interpolate` from the logits to the output. Logits of the image's own size are
+    resized like images, with half-pixel centres, whatever `align_corners` is: it describes how to
+    reach that size.
 
     Args:
         window: Length of a window, in pixels of the image.
-        overlap: Share of a window that its neighbour covers too.
+        overlap: Fraction of a window that overlaps the next.
         image: Length of the image.
         output: Length of the output.
-        align: The rule of `align_corners`.
-        mirrored: The image runs against the output.
+        align: `align_corners` of the network.
+        mirrored: The image is mirrored along this axis.
     """
 
     def __init__(
@@ -69,11 +69,11 @@ class Axis:
         self.starts = _starts(image, window, overlap)
 
     def line(self, index: int, padded: int, cells: int) -> Line:
-        """How the output meets a window.
+        """Find the output positions of a window.
 
         Args:
-            index: Of the window, in `starts`.
-            padded: Length of the window as the network saw it.
+            index: Index of the window in `starts`.
+            padded: Length of the window after padding.
             cells: Length of its logits.
         """
         align = self.align and cells != padded
@@ -84,7 +84,7 @@ class Axis:
         pixel = position.round().clamp(0, self.image - 1)
         covers = torch.stack([(pixel >= at) & (pixel < at + self.window) for at in self.starts])
         inside = covers[index].nonzero().flatten()
-        # A tile is padded on the right and below alone, so its last cells may lie outside of it.
+        # A tile is padded only on the right and below, so its last cells may lie outside it.
         cell = source(position[inside] - self.starts[index], padded, cells, align)
         cell = cell.clamp(0, cells - 1)
         low = cell.floor().long()
@@ -109,7 +109,7 @@ def strip(tiles: list[Tile], start: int, stop: int, width: int) -> Float[Tensor,
     for tile in tiles:
         columns = tile.columns
         top, bottom = max(start, tile.rows.start), min(stop, tile.rows.stop)
-        # A small output may pass over a window altogether.
+        # A small output may skip a window entirely.
         if top < bottom and columns.start < columns.stop:
             patch = _patch(tile, top, bottom)
             total[:, top - start : bottom - start, columns.start : columns.stop] += patch
@@ -117,12 +117,12 @@ def strip(tiles: list[Tile], start: int, stop: int, width: int) -> Float[Tensor,
 
 
 def _patch(tile: Tile, top: int, bottom: int) -> Tensor:
-    """What a tile adds to the rows [top, bottom) of the output."""
+    """The contribution of a tile to the rows [top, bottom) of the output."""
     rows, columns = tile.rows.part(top, bottom), tile.columns
-    # Only the cells that these rows lie between, so that memory is the strip's and not the tile's.
+    # Only the cells around these rows, so that memory grows with the strip and not with the tile.
     first, last = int(rows.low[0]), int(rows.high[-1])
     rows.low, rows.high = rows.low - first, rows.high - first
-    # The width first: cheap while the rows are few, and the rows are then gathered whole.
+    # Width first: cheap while there are few rows, and rows are then gathered whole.
     result = _interpolate(tile.logits[:, first : last + 1], 2, columns)
     result = _interpolate(result, 1, rows)
     if rows.share is not None:
@@ -133,10 +133,10 @@ def _patch(tile: Tile, top: int, bottom: int) -> Tensor:
 
 
 def _interpolate(tensor: Tensor, axis: int, line: Line) -> Tensor:
-    """Values at all positions of a line, along an axis.
+    """Interpolate along an axis at all positions of a line.
 
-    Each step is an operation of its own on every element: fused forms round differently at the ends
-    of a vector, and a strip would no longer equal the same rows of the whole to the bit.
+    Each step is a separate element-wise operation: fused operations round differently at the ends of a
+    vector, and a strip would no longer be bit-identical to the same rows of the whole.
     """
     first, count = int(line.low[0]), len(line.low)
     if torch.equal(line.low, torch.arange(first, first + count)) and not bool(line.fraction.any()):
@@ -149,16 +149,16 @@ def _interpolate(tensor: Tensor, axis: int, line: Line) -> Tensor:
 
 
 def _starts(length: int, window: int, overlap: float) -> list[int]:
-    """First pixels of the windows along one axis; the last window ends where the image does."""
+    """First pixel of each window along one axis; the last window ends with the image."""
     if window >= length:
         return [0]
-    # Rounded up, as in SKD's released code; a thousandth of a pixel is rounding error, not a pixel.
+    # Rounded up, as in SKD's released code, except for rounding errors below a thousandth of a pixel.
     stride = max(1, ceil(window * (1 - overlap) - 1e-3))
     return [*range(0, length - window, stride), length - window]
 
 
 def source(position: Tensor, length: int, source: int, align: bool) -> Tensor:
-    """Positions on a grid of `length` points, as positions on a grid of `source` points."""
+    """Map positions on a grid of `length` points to a grid of `source` points."""
     if align:
         return position * (source - 1) / max(length - 1, 1)
     return (position + 0.5) * source / length - 0.5
