@@ -368,7 +368,7 @@ def test_training_names_images_that_both_splits_hold(
     recipe = small.recipe(data=data, student=student, train=training, out=str(tmp_path / "run"))
     with caplog.at_level("WARNING", "segdistill"):
         train(recipe, progress=False)
-    assert "1 images of val are also trained on (val/images/0)" in caplog.text
+    assert "1 images of val are also in the training split (val/images/0)" in caplog.text
 
 
 # Real masks --------------------------------------------------------------------------------------

@@ -49,7 +49,7 @@ def _loop(distiller: Distiller, folder: Path, **changes: Any) -> Loop:
     return Loop(fabric, distiller, config, folder, lambda start: iter([loaded] * 3))
 
 
-def test_the_student_steps_first_and_the_critic_on_the_logits_it_had(tmp_path: Path) -> None:
+def test_the_critic_steps_after_the_student_on_its_old_logits(tmp_path: Path) -> None:
     """Three steps of the loop against the same three written out with two plain optimisers."""
     distiller = _distiller(form="skd", lr=0.01)
     twin = _distiller(form="skd", lr=0.01)
@@ -100,7 +100,7 @@ def test_the_critic_is_left_out_of_the_students_optimiser_and_clipping(tmp_path:
     )
 
 
-def test_parts_of_a_batch_give_the_critic_the_gradient_of_the_whole(tmp_path: Path) -> None:
+def test_accumulation_gives_the_critic_the_gradient_of_the_whole_batch(tmp_path: Path) -> None:
     images, labels = batch(images=4)
     gradients = []
     for count in (1, 2):
@@ -117,7 +117,7 @@ def test_parts_of_a_batch_give_the_critic_the_gradient_of_the_whole(tmp_path: Pa
 
 
 @pytest.mark.parametrize("options", [{}, {"form": "skd"}, {"conditional": True}])
-def test_a_critic_that_is_not_finite_stops_the_run(
+def test_a_non_finite_critic_stops_the_run(
     options: dict, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     from segdistill.losses.holistic import CriticObjective
@@ -133,7 +133,7 @@ def test_a_critic_that_is_not_finite_stops_the_run(
     assert torch.equal(distiller.losses["holistic"].adversary.critic.layers[-1].weight, before)
 
 
-def test_a_method_without_an_adversary_has_none(tmp_path: Path) -> None:
+def test_methods_without_an_adversary_have_no_adversaries(tmp_path: Path) -> None:
     torch.manual_seed(0)
     distiller = Distiller(Tiny(6), build_method("supervised", 3))
     distiller.dry_pass(batch()[0])
@@ -142,7 +142,7 @@ def test_a_method_without_an_adversary_has_none(tmp_path: Path) -> None:
     assert loop.adversaries.state_dict() == {}
 
 
-def test_outside_training_nothing_is_kept_for_the_critic(tmp_path: Path) -> None:
+def test_nothing_is_recorded_for_the_critic_outside_training(tmp_path: Path) -> None:
     distiller = _distiller()
     loop = _loop(distiller, tmp_path)
     distiller.eval()

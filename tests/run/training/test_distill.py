@@ -113,7 +113,7 @@ def test_a_module_without_a_name_is_read_back_through_model(
     run, student = finished
     with pytest.raises(
         ValueError,
-        match=r"module of your own \(tests.run.training.test_distill.Plain\).*pass it as model=",
+        match=r"custom module \(tests.run.training.test_distill.Plain\).*Pass it as model=",
     ):
         load_run_model(run)
     model = load_run_model(run, model=Plain(6))
@@ -125,7 +125,7 @@ def test_a_module_without_a_name_is_read_back_through_model(
         load_run_model(run, model=Plain(5))
 
 
-def test_a_second_call_trains_nothing_and_hands_over_the_weights(
+def test_a_second_call_loads_the_weights_without_training(
     finished: tuple[RunFolder, nn.Module],
 ) -> None:
     run, student = finished
@@ -172,7 +172,7 @@ def test_another_experiment_in_the_same_folder_is_refused(
     torch.testing.assert_close(student.state_dict(), before, rtol=0, atol=0)
 
 
-def test_a_student_drawn_without_a_seed_is_refused_unless_its_start_is_not_compared(
+def test_an_unseeded_student_is_refused_unless_same_start_is_false(
     finished: tuple[RunFolder, nn.Module], caplog: pytest.LogCaptureFixture
 ) -> None:
     run, student = finished
@@ -186,7 +186,7 @@ def test_a_student_drawn_without_a_seed_is_refused_unless_its_start_is_not_compa
     torch.testing.assert_close(other.state_dict(), student.state_dict(), rtol=0, atol=0)
 
 
-def test_a_student_left_half_trained_goes_on_where_it_began(tmp_path: Path) -> None:
+def test_a_partly_trained_student_resumes(tmp_path: Path) -> None:
     class Watching:
         def row(self, values: Any) -> None:
             if values["kind"] == "train":
@@ -237,7 +237,7 @@ class Headless(nn.Module):
     [
         ({"lrr": 1}, r"no training option named 'lrr'; did you mean 'lr'"),
         ({"lr": "fast"}, r"train.lr is fast; expected a number"),
-        ({"val_set": Unnamed()}, r"has no `classes`; give their names as classes="),
+        ({"val_set": Unnamed()}, r"has no `classes`. Pass their names as classes="),
         ({"terms": {"pixelwise": {"wieght": 1}}}, r"terms.pixelwise.wieght: .*mean 'weight'"),
         ({"terms": {"pixelwize": {"weight": 1}}}, r"terms.pixelwize: .*did you mean 'pixelwise'"),
         ({"method": "ide"}, r"did you mean 'idd'"),
@@ -255,7 +255,7 @@ class Headless(nn.Module):
         ({"train_set": Tuples(6, bad={4: 9})}, r"sample 4: label id 9; expected 0..2"),
     ],
 )
-def test_what_does_not_fit_is_refused(
+def test_invalid_combinations_are_refused(
     changes: dict[str, Any], message: str, tmp_path: Path
 ) -> None:
     with pytest.raises(ValueError, match=message) as caught:
@@ -271,7 +271,7 @@ class Mislabelled(Tuples):
         super().__init__(bad={2: 9})
 
 
-def test_a_data_set_named_in_a_recipe_has_its_ids_checked_while_training(tmp_path: Path) -> None:
+def test_label_ids_of_a_custom_data_set_are_checked_during_training(tmp_path: Path) -> None:
     recipe = small.recipe(
         data={"name": "tests.run.training.test_distill.Mislabelled"}, out=str(tmp_path / "run")
     )
@@ -279,7 +279,7 @@ def test_a_data_set_named_in_a_recipe_has_its_ids_checked_while_training(tmp_pat
         train(recipe, progress=False)
 
 
-def test_a_run_of_our_classes_is_known_after_they_moved_to_other_files(tmp_path: Path) -> None:
+def test_a_run_still_resumes_after_its_classes_moved_to_other_modules(tmp_path: Path) -> None:
     data = segdistill.build_dataset("synthetic", size=(32, 48), count=4)
     student = segdistill.build_model("compact", num_classes=11, width=8, depth=1)
     options = {"method": "supervised", "steps": 2, "batch": 2, "crop": (32, 32)}

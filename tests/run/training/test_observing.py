@@ -92,7 +92,7 @@ def test_every_row_is_shown_as_it_is_written(tmp_path: Path) -> None:
     assert watcher.run.path == tmp_path
 
 
-def test_rows_of_the_preparation_are_shown_too(tmp_path: Path) -> None:
+def test_rows_of_the_preparation_reach_observers(tmp_path: Path) -> None:
     teacher = small.teacher(tmp_path / "teacher")
     watcher = Keeps()
     changes = small.distilled(teacher.path, train={"steps": 2})
@@ -101,7 +101,7 @@ def test_rows_of_the_preparation_are_shown_too(tmp_path: Path) -> None:
     assert watcher.rows[0]["kind"] == "preparation"
 
 
-def test_an_answer_stops_the_training_and_the_run_says_so(tmp_path: Path) -> None:
+def test_an_observer_stops_the_training_and_the_run_records_it(tmp_path: Path) -> None:
     watcher = Keeps()
     run = _train(tmp_path, StopsAt(4), watcher)
     assert run.finished
@@ -118,7 +118,7 @@ def test_an_answer_stops_the_training_and_the_run_says_so(tmp_path: Path) -> Non
     assert load_checkpoint(tmp_path) is None
 
 
-def test_a_whole_training_was_not_stopped(tmp_path: Path) -> None:
+def test_a_complete_training_is_not_marked_as_stopped(tmp_path: Path) -> None:
     info = _train(tmp_path, StopsAt(12)).model_info()
     assert (info["step"], info["stopped"]) == (12, None)
 
@@ -177,7 +177,7 @@ def test_a_stop_is_kept_when_a_signal_comes_at_the_same_step(tmp_path: Path) -> 
     assert [row["step"] for row in run.metrics()] == [2, 4, 4]
 
 
-def test_a_failing_observer_is_named_and_the_training_saved(tmp_path: Path) -> None:
+def test_a_failing_observer_is_named_and_the_training_is_saved(tmp_path: Path) -> None:
     with pytest.raises(ValueError) as caught:
         _train(tmp_path, Fails(6))
     text = str(caught.value)
@@ -186,7 +186,7 @@ def test_a_failing_observer_is_named_and_the_training_saved(tmp_path: Path) -> N
         in text
     )
     assert "\n" not in text
-    assert "the same command then resumes" in text
+    assert "then repeat the command to resume" in text
     state = load_checkpoint(tmp_path)
     assert state is not None
     assert state["step"] == 6
@@ -201,8 +201,8 @@ def test_an_observer_that_fails_at_the_end_leaves_the_run_complete(tmp_path: Pat
 
 
 @pytest.mark.parametrize("answer", [True, "", 3])
-def test_an_answer_that_is_no_reason_is_refused(answer: Any, tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match=r"StopsAt is .*; expected None, or the reason to stop"):
+def test_an_invalid_observer_result_is_refused(answer: Any, tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match=r"StopsAt is .*; expected None, or a non-empty string"):
         _train(tmp_path, StopsAt(2, answer))
 
 
@@ -233,7 +233,7 @@ def test_a_finished_run_with_other_observers_is_the_same_run(tmp_path: Path) -> 
         ({"path": f"{HERE}.Keeps", "option": {}}, r"observers.0.option: .*mean 'options'"),
     ],
 )
-def test_what_is_no_observer_is_refused_before_training(
+def test_an_invalid_observer_is_refused_before_training(
     entry: Any, message: str, tmp_path: Path
 ) -> None:
     with pytest.raises(ValueError, match=message):
@@ -241,7 +241,7 @@ def test_what_is_no_observer_is_refused_before_training(
     assert not (tmp_path / "metrics.jsonl").exists()
 
 
-def test_a_class_in_place_of_an_object_is_refused(tmp_path: Path) -> None:
+def test_a_class_instead_of_an_observer_object_is_refused(tmp_path: Path) -> None:
     message = r"EarlyStopping is a class; expected an object, such as EarlyStopping\(\)"
     with pytest.raises(ValueError, match=message):
         _train(tmp_path, EarlyStopping)

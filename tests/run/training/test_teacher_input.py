@@ -63,7 +63,7 @@ def test_every_method_aligns_a_teacher_at_twice_the_scale(method: str) -> None:
     assert torch.isfinite(distiller.method.total(distiller(*batch())))
 
 
-def test_a_recipe_shows_a_run_its_images_and_measures_it_so(tmp_path: Path) -> None:
+def test_a_teacher_run_sees_the_channels_and_scale_of_the_recipe(tmp_path: Path) -> None:
     run = small.teacher(tmp_path / "teacher")
     made = {"run": str(run.path), "min_miou": 0, "scale": 2.0, "channels": [2, 1, 0]}
     student = train(
@@ -103,6 +103,6 @@ def test_a_student_of_four_channels_learns_from_a_teacher_of_three(tmp_path: Pat
         ({"scale": 0}, "a factor above 0"),
     ],
 )
-def test_what_makes_no_sense_is_said(made: dict[str, object], message: str) -> None:
+def test_invalid_channels_and_scales_are_refused(made: dict[str, object], message: str) -> None:
     with pytest.raises(ValueError, match=message):
         ResampledInput(wrap(Plain(4), 3), **made)  # type: ignore[arg-type]

@@ -74,7 +74,7 @@ def test_a_file_of_other_classes_is_mended_in_the_recipe(tmp_path: Path) -> None
     with pytest.raises(ValueError, match=r"^teacher.labels names 2 classes, .*has 3: name each"):
         load_teacher(config, ["a", "b"])
     config.labels = None
-    with pytest.raises(ValueError, match=r"has 3 classes, the data 2: .*teacher\.labels"):
+    with pytest.raises(ValueError, match=r"has 3 classes; expected 2, .*teacher\.labels"):
         load_teacher(config, ["a", "b"])
     with pytest.raises(
         ValueError, match=r"^student.weights: .*has 3 classes.*data.options.classes"

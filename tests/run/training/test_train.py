@@ -46,7 +46,9 @@ def _environment() -> dict[str, str]:
     return {**os.environ, "OMP_NUM_THREADS": "1"}
 
 
-def test_a_run_holds_all_that_later_commands_read(teacher: RunFolder, tmp_path: Path) -> None:
+def test_a_run_holds_everything_that_later_commands_read(
+    teacher: RunFolder, tmp_path: Path
+) -> None:
     run = train(
         small.recipe(**small.distilled(teacher.path), out=str(tmp_path / "run")), progress=False
     )
@@ -74,7 +76,7 @@ def test_a_run_holds_all_that_later_commands_read(teacher: RunFolder, tmp_path: 
     assert not (run.path / "resume.ckpt").exists()
 
 
-def test_the_shipped_weights_load_strictly_and_measure_what_was_reported(
+def test_the_shipped_weights_load_strictly_and_reproduce_the_reported_miou(
     teacher: RunFolder, tmp_path: Path
 ) -> None:
     from segdistill.data import build_dataset
@@ -107,15 +109,15 @@ def test_the_teacher_is_measured_where_its_run_was_measured_otherwise(
 
 
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM])
-def test_a_killed_run_resumes_to_the_same_bits(
+def test_a_killed_run_resumes_bit_identically(
     number: signal.Signals, teacher: RunFolder, tmp_path: Path
 ) -> None:
     _kill_twice(number, small.distilled(teacher.path), tmp_path)
 
 
 @pytest.mark.parametrize("method", ["skd", pytest.param("ifvd", marks=pytest.mark.slow)])
-def test_a_killed_run_with_a_critic_resumes_to_the_same_bits(method: str, tmp_path: Path) -> None:
-    """The student follows the critic, so that its bits tell of the critic's and its optimiser's."""
+def test_a_killed_run_with_a_critic_resumes_bit_identically(method: str, tmp_path: Path) -> None:
+    """The student depends on the critic, so its bits also cover the critic and its optimizer."""
     teacher = small.teacher(tmp_path / "teacher", **small.FINE)
     changes = small.released(teacher.path, method=method)
     _kill_twice(signal.SIGKILL, changes, tmp_path, steps=14, kills=(4, 8))
@@ -128,7 +130,7 @@ def _kill_twice(
     steps: int = 40,
     kills: tuple[int, int] = (8, 20),
 ) -> None:
-    """Killed for real in the middle, twice; the same command goes on and ends as an unbroken run."""
+    """Killed twice in the middle; the same command resumes and ends like an uninterrupted run."""
     training = {"steps": steps, "save_every": 3}
     recipe = small.write(tmp_path / "recipe.yaml", **changes, train=training)
     whole, broken = tmp_path / "whole", tmp_path / "broken"
@@ -159,7 +161,7 @@ def _kill_twice(
     assert logged == list(range(2, steps + 1, 2))
 
 
-def test_the_same_recipe_gives_the_same_bits_and_another_seed_does_not(tmp_path: Path) -> None:
+def test_only_the_same_seed_gives_bit_identical_weights(tmp_path: Path) -> None:
     for name, seed in (("a", 0), ("b", 0), ("c", 1)):
         train(small.recipe(train={"seed": seed}, out=str(tmp_path / name)), progress=False)
     _assert_same_weights(tmp_path / "a", tmp_path / "b")
@@ -168,7 +170,7 @@ def test_the_same_recipe_gives_the_same_bits_and_another_seed_does_not(tmp_path:
 
 
 def _without_ignored_pixels(root: Path) -> dict:
-    """Two classes everywhere: a mean over the valid pixels of a part is then a part of the mean."""
+    """All labels are valid, so the mean over a part is its share of the whole mean."""
     _two_class_folder(root)
     options = {"classes": ["a", "b"], "val_fraction": 0.5}
     return {
@@ -213,10 +215,10 @@ def _on_two_processes(recipe: Path, out: Path, port: int) -> "subprocess.Complet
     return subprocess.run(command, cwd=ROOT, env=_environment(), capture_output=True, text=True)
 
 
-def test_two_processes_distil_and_measure_the_network_that_they_ship(
+def test_two_processes_measure_the_network_that_they_save(
     teacher: RunFolder, tmp_path: Path
 ) -> None:
-    """Running statistics differ between processes: the first one's are saved, so they must be measured."""
+    """Running statistics differ between processes; the first process's are saved, so they must be measured."""
     from segdistill.data import build_dataset
     from segdistill.run.evaluation.evaluate import evaluate
 
@@ -268,7 +270,7 @@ def test_the_learning_rate_warms_up_and_ends_near_zero() -> None:
 # Bad input ---------------------------------------------------------------------------------------
 
 
-def test_the_run_of_another_recipe_is_refused_and_left_alone(tmp_path: Path) -> None:
+def test_a_run_of_another_recipe_is_refused_and_not_changed(tmp_path: Path) -> None:
     train(small.recipe(out=str(tmp_path)), progress=False)
     before = (tmp_path / "model.safetensors").read_bytes()
     with pytest.raises(ValueError, match=r"holds the run of another recipe \(train.lr differ\)"):
@@ -286,14 +288,14 @@ def test_a_finished_run_is_not_trained_again(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"train": {"precision": "fp16"}}, "precision is fp16, which needs a GPU"),
+        ({"train": {"precision": "fp16"}}, "precision is fp16; expected bf16 or 32"),
         ({"train": {"batch": 3, "accumulate": 2}}, "train.batch is 3; expected a multiple of 2"),
         ({"train": {"steps": 0}}, "train.steps is 0; expected a positive integer"),
         ({"train": {"accumulate": 0}}, "train.accumulate is 0; expected a positive integer"),
         ({"method": "idd"}, "needs a teacher, but none is given"),
         ({"method": "ide"}, "did you mean 'idd'"),
-        ({"teacher": {}, "method": "kd"}, "teacher: name a finished run"),
-        ({"teacher": {"model": "espnet"}, "method": "kd"}, "a teacher needs trained weights"),
+        ({"teacher": {}, "method": "kd"}, "teacher has no run and no model"),
+        ({"teacher": {"model": "espnet"}, "method": "kd"}, "expected a file of trained weights"),
         ({"teacher": {"run": "nowhere"}, "method": "kd"}, "no run at nowhere"),
         ({"student": {"model": "pspnet_r81"}}, "did you mean 'pspnet_r18'"),
         ({"data": {"name": "synthetc"}}, "did you mean 'synthetic'"),
@@ -368,7 +370,7 @@ def test_a_non_finite_term_is_named_with_its_files_and_keeps_the_checkpoint(
     )
 
 
-def test_a_gradient_that_is_not_finite_stops_before_it_reaches_the_weights(tmp_path: Path) -> None:
+def test_a_non_finite_gradient_stops_before_it_changes_the_weights(tmp_path: Path) -> None:
     class Poison(torch.autograd.Function):
         @staticmethod
         def forward(ctx: object, x: torch.Tensor) -> torch.Tensor:
@@ -403,14 +405,14 @@ def test_a_gradient_that_is_not_finite_stops_before_it_reaches_the_weights(tmp_p
     assert train(recipe, progress=False).finished
 
 
-def test_a_run_killed_before_its_first_checkpoint_starts_its_metrics_again(tmp_path: Path) -> None:
+def test_a_run_killed_before_its_first_checkpoint_restarts_its_metrics(tmp_path: Path) -> None:
     recipe = small.recipe(out=str(tmp_path), train={"save_every": 100})
     tmp_path.joinpath("metrics.jsonl").write_text(json.dumps({"kind": "train", "step": 2}) + "\n")
     rows = train(recipe, progress=False).metrics()
     assert [row["step"] for row in rows if row["kind"] == "train"] == [2, 4, 6]
 
 
-def test_a_refused_teacher_leaves_the_folder_free(teacher: RunFolder, tmp_path: Path) -> None:
+def test_a_refused_teacher_does_not_occupy_the_folder(teacher: RunFolder, tmp_path: Path) -> None:
     changes = small.distilled(teacher.path, method="kd")
     changes["teacher"]["min_miou"] = 99.0
     with pytest.raises(ValueError, match="min_miou"):
@@ -419,7 +421,7 @@ def test_a_refused_teacher_leaves_the_folder_free(teacher: RunFolder, tmp_path: 
     assert train(small.recipe(**changes, out=str(tmp_path)), progress=False).finished
 
 
-def test_a_trained_student_has_no_hook_left(tmp_path: Path, teacher: RunFolder) -> None:
+def test_no_hooks_remain_on_a_trained_student(tmp_path: Path, teacher: RunFolder) -> None:
     from segdistill.run.networks import build_student
 
     run = train(small.recipe(**small.distilled(teacher.path), out=str(tmp_path)), progress=False)
@@ -439,7 +441,7 @@ def test_an_unwritable_folder_is_refused_in_one_line(tmp_path: Path) -> None:
 # Checkpoints -------------------------------------------------------------------------------------
 
 
-def test_a_damaged_newest_checkpoint_falls_back_to_the_one_before(
+def test_a_damaged_checkpoint_falls_back_to_the_previous_one(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     import logging
@@ -456,7 +458,7 @@ def test_a_damaged_newest_checkpoint_falls_back_to_the_one_before(
 
 
 @pytest.mark.parametrize("fail_at", [1, 2, 3, 4, 5, 6])
-def test_a_save_that_fails_leaves_the_checkpoint_before(
+def test_a_failed_save_keeps_the_previous_checkpoint(
     fail_at: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The disk fills up, or the process dies, at each operation of a save that touches a file."""
@@ -482,7 +484,7 @@ def test_a_save_that_fails_leaves_the_checkpoint_before(
         expected = nullcontext() if syncs_folder else pytest.raises(OSError, match="No space left")
         with expected:
             save_checkpoint(tmp_path, {"step": 3})
-    # Once the new content is whole under its temporary name, it may be the one that is read.
+    # Once the new content is complete under its temporary name, either may be read.
     assert load_checkpoint(tmp_path) == {"step": 2 if fail_at <= 2 else 3}
     save_checkpoint(tmp_path, {"step": 4})
     assert load_checkpoint(tmp_path) == {"step": 4}
@@ -500,7 +502,7 @@ def test_a_save_touches_six_times_and_each_is_tried_above(
     assert len(calls) == 6
 
 
-def test_metrics_cut_off_by_a_kill_are_read_up_to_the_cut(tmp_path: Path) -> None:
+def test_truncated_metrics_are_read_up_to_the_cut(tmp_path: Path) -> None:
     from segdistill.run.folder import read_metrics
 
     path = tmp_path / "metrics.jsonl"

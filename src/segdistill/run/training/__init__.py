@@ -1,1 +1,1 @@
-"""One recipe in, one run out."""
+"""Training: from a recipe to a run."""

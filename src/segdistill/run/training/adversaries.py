@@ -1,4 +1,4 @@
-"""What the losses train against the student, each with an optimiser of its own."""
+"""Train the critics of losses against the student, each with its own optimizer."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -16,22 +16,21 @@ from segdistill.losses import Adversary
 class _Side:
     adversary: Adversary
     module: Any
-    """the adversary as Fabric set it up, so that its gradient is averaged over the processes"""
+    """the adversary as set up by Fabric, which averages its gradient over the processes"""
     optimizer: Any
     seen: list[dict[str, Tensor]] = field(default_factory=list)
-    """what its loss was called with since the last step, detached; one entry a part of the batch"""
+    """detached inputs of its loss since the last step, one entry per part of the batch"""
 
 
 class Adversaries:
-    """Takes the adversaries' step after the student's; false where no loss has one.
+    """Steps the adversaries after the student; false if no loss has one.
 
-    What an adversary is called with is read by a hook on its loss. Nothing of it is clipped: that is
-    the student's business.
+    A hook on each loss records the adversary's inputs. Gradient clipping applies only to the student.
 
     Args:
         fabric: Device, precision and processes.
-        distiller: Its dry pass is done, and it is set up already, so that the frozen adversaries are no
-            part of what it trains.
+        distiller: Distiller after its dry pass and Fabric's setup, so that the frozen adversaries are not
+            among the parameters it trains.
         config: How the student is trained.
     """
 
@@ -58,7 +57,7 @@ class Adversaries:
         return {name: side.adversary.weight for name, side in self._sides.items()}
 
     def backward(self) -> dict[str, Tensor]:
-        """Gather the gradients of one step and give the values, by name and unweighted."""
+        """Accumulate the gradients of one step; return the unweighted values by name."""
         return {name: self._backward(side) for name, side in self._sides.items()}
 
     def _backward(self, side: _Side) -> Tensor:
@@ -80,7 +79,7 @@ class Adversaries:
             side.optimizer.zero_grad(set_to_none=True)
 
     def step(self, step: int) -> None:
-        """Change the parameters by what `backward` gathered, at the rate of this step."""
+        """Update the parameters with the gradients of `backward`, at this step's learning rate."""
         for side in self._sides.values():
             rate = side.adversary.learning_rate(step / self.config.steps)
             for group in side.optimizer.param_groups:
@@ -89,11 +88,11 @@ class Adversaries:
             side.optimizer.zero_grad(set_to_none=True)
 
     def state_dict(self) -> dict[str, Any]:
-        """The optimisers' state; the networks' own is the distiller's."""
+        """State of the optimizers; the networks' state is saved with the distiller."""
         return {name: side.optimizer.state_dict() for name, side in self._sides.items()}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Go on from a state."""
+        """Restore the optimizers from a state."""
         for name, side in self._sides.items():
             side.optimizer.load_state_dict(state[name])
 

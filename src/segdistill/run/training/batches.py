@@ -1,4 +1,4 @@
-"""The crops that a training sees, and from which step on."""
+"""The training crops, starting at any step."""
 
 from collections.abc import Iterator
 from dataclasses import replace
@@ -12,7 +12,7 @@ from segdistill.run.training.job import Job
 
 
 def make_loader(job: Job, fabric: Fabric) -> Any:
-    """A function that gives the batches of this process from a step on."""
+    """Return a function that yields the batches of this process, starting at a step."""
     config, augment = job.recipe.train, augmentation(job)
 
     def batches(start: int) -> Iterator[Any]:
@@ -35,7 +35,7 @@ def make_loader(job: Job, fabric: Fabric) -> Any:
 
 
 def augmentation(job: Job) -> Augment:
-    """How the recipe crops, scales, flips and colours its training images."""
+    """The augmentation of the recipe: crop, scale, flip, colour."""
     config = job.recipe.train
     size = job.recipe.data.size
     return Augment(config.crop, config.scale, config.flip, config.photometric, base=size)

@@ -1,4 +1,4 @@
-"""The file that a training resumes from: written whole or not at all, checked when read."""
+"""The checkpoint that a training resumes from: written atomically, verified when read."""
 
 import hashlib
 import io
@@ -14,17 +14,17 @@ _log = logging.getLogger(__name__)
 NEWEST, PREVIOUS = "resume.ckpt", "resume.previous.ckpt"
 _DIGEST = 32
 FILES = (f".{NEWEST}.new", NEWEST, PREVIOUS)
-"""Every file that may hold the state of a run, newest first."""
+"""All files that may hold a run's state, newest first."""
 
 
 def save_checkpoint(folder: Path, state: dict[str, Any]) -> None:
-    """Write `resume.ckpt`, keeping the one before as `resume.previous.ckpt`.
+    """Write `resume.ckpt`, keeping the previous one as `resume.previous.ckpt`.
 
-    The content is followed by its SHA-256, so that a damaged file is noticed. At every instant one
-    of the two files is complete.
+    The content is followed by its SHA-256, so that damage is detected. At any time at least one of the
+    two files is complete.
 
     Raises:
-        OSError: The disk is full or the folder not writable; the files that were there still are.
+        OSError: The disk is full or the folder not writable; existing files are kept.
     """
     buffer = io.BytesIO()
     torch.save(state, buffer)
@@ -39,10 +39,10 @@ def save_checkpoint(folder: Path, state: dict[str, Any]) -> None:
 
 
 def load_checkpoint(folder: Path) -> dict[str, Any] | None:
-    """The newest undamaged state, or None where there is none to resume from.
+    """Load the newest undamaged state; None if there is no state to resume from.
 
-    A file whose checksum does not match is passed over with a warning. Nothing but tensors and plain
-    values is unpickled.
+    A file whose checksum does not match is skipped with a warning. Only tensors and plain values are
+    unpickled.
     """
     for name in FILES:
         path = folder / name
@@ -51,7 +51,7 @@ def load_checkpoint(folder: Path) -> dict[str, Any] | None:
         content = path.read_bytes()
         body, digest = content[:-_DIGEST], content[-_DIGEST:]
         if hashlib.sha256(body).digest() != digest:
-            _log.warning("%s is damaged (checksum differs); falling back to the one before", path)
+            _log.warning("%s is damaged (checksum differs); using the previous checkpoint", path)
             continue
         state: dict[str, Any] = torch.load(io.BytesIO(body), map_location="cpu", weights_only=True)
         return state
@@ -59,11 +59,11 @@ def load_checkpoint(folder: Path) -> dict[str, Any] | None:
 
 
 def drop_checkpoints(folder: Path) -> None:
-    """Remove what a finished run no longer needs to resume from."""
+    """Remove the checkpoints of a finished run."""
     for name in FILES:
         (folder / name).unlink(missing_ok=True)
 
 
 def has_checkpoint(folder: Path) -> bool:
-    """Whether a run left any state, damaged or not: its folder is then no other recipe's."""
+    """Whether a folder holds a run's state, damaged or not, and so belongs to its recipe."""
     return any((folder / name).exists() for name in FILES)

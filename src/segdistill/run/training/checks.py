@@ -1,4 +1,4 @@
-"""What cannot work or does not add up is refused before the first step."""
+"""Checks before the first step: settings, classes, channels and labels."""
 
 import os
 
@@ -11,16 +11,16 @@ from segdistill.run.training.job import Job
 
 
 def check_recipe(recipe: Recipe) -> None:
-    """Refuse what cannot work on this machine or does not add up, before anything is built.
+    """Refuse settings that are invalid or unsupported on this machine, before anything is built.
 
     Raises:
-        ValueError: Names the key and what it may be.
+        ValueError: A setting is invalid; the message names the key and the allowed values.
     """
     config, world = recipe.train, int(os.environ.get("WORLD_SIZE", "1"))
     check_ranges(recipe)  # of recipes that were built in Python, too
     device = resolve_device(config.device)
     if config.precision == "fp16" and device == "cpu":
-        raise ValueError("train.precision is fp16, which needs a GPU; use bf16 or 32 on a CPU")
+        raise ValueError("train.precision is fp16; expected bf16 or 32 on a CPU")
     if config.batch % (world * config.accumulate):
         raise ValueError(
             f"train.batch is {config.batch}; expected a multiple of {world * config.accumulate} "
@@ -29,41 +29,41 @@ def check_recipe(recipe: Recipe) -> None:
 
 
 def check_classes(job: Job) -> None:
-    """Refuse data and networks whose numbers of classes differ."""
+    """Refuse data and networks with different numbers of classes."""
     counts = {"classes": len(job.classes)}
-    for owner, thing in (
+    for owner, part in (
         ("training data", job.train_set),
         ("evaluation data", job.val_set),
         ("student", job.student),
         ("teacher", job.teacher),
     ):
-        count = getattr(thing, "num_classes", None)
+        count = getattr(part, "num_classes", None)
         if count is not None:
             counts[owner] = int(count)
     if len(set(counts.values())) > 1:
         listed = ", ".join(f"{owner} {count}" for owner, count in counts.items())
         raise ValueError(
-            f"numbers of classes differ ({listed}); expected the same number everywhere"
+            f"the numbers of classes differ ({listed}); expected the same number everywhere"
         )
 
 
-def check_channels(job: Job, found: int) -> None:
-    """Refuse a network that does not read the number of channels that the images have."""
-    asked = job.recipe.teacher
-    picked = asked.channels if asked is not None else None
+def check_channels(job: Job, channels: int) -> None:
+    """Refuse a network that reads another number of channels than the images have."""
+    teacher = job.recipe.teacher
+    picked = teacher.channels if teacher is not None else None
     for owner, network in (("student", job.student), ("teacher", job.teacher)):
-        reads = getattr(network, "in_channels", found)
-        if reads != found and not (owner == "teacher" and picked is not None):
+        reads = getattr(network, "in_channels", channels)
+        if reads != channels and not (owner == "teacher" and picked is not None):
             remedy = ", or select some with teacher.channels" if owner == "teacher" else ""
             raise ValueError(
-                f"the images have {found} channels and the {owner} reads {reads}. Change "
-                f"data.options.channels, or build the {owner} for {found} (options.in_channels; for a "
+                f"the images have {channels} channels and the {owner} reads {reads}. Change "
+                f"data.options.channels, or build the {owner} for {channels} (options.in_channels; for a "
                 f"custom network, the mean and std of its input){remedy}"
             )
 
 
 def check_labels(job: Job, method: Method) -> None:
-    """Refuse data without labels where a term, or the evaluation, needs them."""
+    """Refuse data without labels if a term or the evaluation needs them."""
     data, labels = job.recipe.data, job.recipe.chosen_method().labels
     if not getattr(job.train_set, "labelled", True):
         where = f"{data.name}, split {data.train_split!r},"

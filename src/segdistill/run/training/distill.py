@@ -1,4 +1,4 @@
-"""`segdistill.distill`: the training for your own modules and data sets, from Python."""
+"""`segdistill.distill`: train your own modules on your own data sets, from Python."""
 
 import logging
 from collections.abc import Mapping, Sequence
@@ -58,51 +58,52 @@ def distill(
 ) -> RunFolder:
     """Distil a teacher into a student, both any `nn.Module`; the same call resumes an interrupted run.
 
-    Called again when the run is finished, it gives the student the run's weights and trains nothing. Both
-    need the same networks and data by content; of data sets that are not files three samples are compared.
+    If the run is already finished, the call loads its weights into the student and trains nothing.
+    Resuming and loading require networks and data of the same content; for data sets without files,
+    three samples are compared.
 
     Args:
         teacher: Trained network; None for plain training. It is frozen and kept in `eval()`.
-        student: Network that is trained, in place. Its weights also land in the run.
-        train_set: Samples to learn from: `{image, label, name}` or `(image, label)` with the image
-            `3 h w` in 0..1 (RGB; other channels where the networks read them) or uint8, the label
-            `h w` of class ids with 255 ignored. A data set with the attribute `labelled = False`
-            gives `{image, name}`.
-        val_set: Samples to measure on; without labels, the agreement with the teacher.
+        student: Network to train, in place. Its weights are also saved in the run.
+        train_set: Samples to train on: `{image, label, name}` or `(image, label)`, the image `3 h w`
+            in 0..1 (RGB; other channels where the networks read them) or uint8, the label `h w` of
+            class ids with 255 ignored. A data set with the attribute `labelled = False` gives
+            `{image, name}`.
+        val_set: Samples to evaluate on; without labels, agreement with the teacher is measured.
         method: A name of `segdistill list methods`.
-        steps: Optimiser steps.
+        steps: Optimizer steps.
         out: The run's folder.
         preset: `default` or `paper`.
         terms: Overrides of the method's terms, `{"channelwise": {"weight": 5}}`.
-        labels: What terms that learn from labels are given: the data's, or the `teacher`'s classes.
-        classes: Names of the classes; those of the data set, or numbers, by default.
+        labels: Labels that terms learn from: those of the `data`, or the `teacher`'s predictions.
+        classes: Names of the classes; those of the data set by default.
         teacher_taps: Tap name -> module path in the teacher. `logits` is its output, and `features` the
             input of its last layer with one channel per class, unless given here.
         student_taps: The same for the student.
-        teacher_input: What the teacher does to RGB in 0..1 first, as `segdistill.wrap` takes
-            it ("imagenet", say); None: nothing.
+        teacher_input: Normalisation that the teacher expects, applied to RGB in 0..1, such as
+            "imagenet"; see `segdistill.wrap`. None: none.
         student_input: The same for the student.
-        teacher_labels: Each of the teacher's classes, in its order -> the class of the data that it counts
-            as, or None to leave it out; names or ids. None: it has the data's classes.
-        teacher_channels: Numbers of the images' channels that the teacher reads; None: all.
-        teacher_scale: Factor of the images' height and width for the teacher.
-        min_miou: Refuse a teacher that measures less on `val_set` (0 to 100); None: no better than
-            chance, 0: none.
-        same_start: Whether a run that is resumed or handed back must have begun from the student's present
-            weights. False: they are not compared, for a student that is drawn without a seed.
-        progress: Show the tap table, the teacher's audit and the progress, where the application has set up no
-            logging of its own.
+        teacher_labels: Each of the teacher's classes, in its order -> class of the data, by name or id;
+            None drops it. None: the teacher has the data's classes.
+        teacher_channels: Indices of the image channels that the teacher reads; None: all.
+        teacher_scale: Factor by which images are resized for the teacher.
+        min_miou: Lowest mIoU allowed for the teacher on `val_set`, 0 to 100; None: better than
+            chance, 0: no limit.
+        same_start: Whether the student's initial weights must be those of the run that is resumed or
+            loaded. False skips this check, for a student initialised without a seed.
+        progress: Show the tap table, the teacher audit and progress, unless the application has set up
+            logging.
         observers: Objects with the methods `row(values)` and `finished(run)`, such as those of
             `segdistill.observers`.
-        **train: Further fields of a recipe's `train`: `batch`, `crop`, `lr`, `seed`, ...
+        **train: Other fields of a recipe's `train`: `batch`, `crop`, `lr`, `seed`, ...
 
     Returns:
         The finished run.
 
     Raises:
-        IdentityDiffers: `out` holds a run of another student, teacher or data; the line says which.
-        FolderInUse: Another process is training at `out`.
-        ValueError: Networks, data and method do not fit together; one line says what.
+        IdentityDiffers: `out` holds a run of another student, teacher or data set; the message says which.
+        FolderInUse: Another process is training in `out`.
+        ValueError: Networks, data and method do not fit together; the message is one line.
 
     Example:
         The smallest call that runs; a real one has a trained teacher and thousands of steps.
@@ -123,7 +124,7 @@ def distill(
     names = [str(c) for c in (classes or getattr(val_set, "classes", None) or [])]
     if not names:
         raise ValueError(
-            "distill(): the data set has no `classes`; give their names as classes=[...]"
+            "distill(): the data set has no `classes`. Pass their names as classes=[...]"
         )
     values: dict[str, Any] = {
         "data": {"name": _path_of(train_set)},
@@ -171,11 +172,11 @@ def distill(
 
 
 _started: WeakKeyDictionary[nn.Module, tuple[str, str]] = WeakKeyDictionary()
-"""Students that this process has trained, in place: digests of their start and of how they were left."""
+"""Students trained in this process: digests of their initial and of their latest weights."""
 
 
 def _remember_start(job: Job) -> None:
-    """A student that was left half trained, as by an interrupt in a notebook, began where it began."""
+    """Give a partly trained student (after an interrupt in a notebook, say) the digest of its initial weights."""
     start, left = _started.get(network(job.student), (None, None))
     if start is not None and left == job.identity.student_start:
         job.identity = replace(job.identity, student_start=start)
@@ -191,7 +192,7 @@ def _fulfil(
     taps: Mapping[str, str] | None,
     normalise: InputSetting,
 ) -> nn.Module:
-    """The module itself where it keeps the contract, else wrapped so that it does."""
+    """The module itself if it keeps the model contract, otherwise wrapped so that it does."""
     if isinstance(module, SegmentationModel) and normalise is None:
         if taps:
             module.taps = {**module.taps, **taps}
@@ -203,9 +204,9 @@ def _fulfil(
 
 
 class _Declared(Dataset[Any]):
-    """A custom data set with what a run asks of one: its classes, and samples by key.
+    """A custom data set with the attributes that a run needs: classes, and samples by key.
 
-    Without a number of classes no label id could be refused.
+    Without a number of classes, label ids could not be checked.
     """
 
     def __init__(self, dataset: Any, classes: list[str]) -> None:
@@ -215,7 +216,7 @@ class _Declared(Dataset[Any]):
 
     @classmethod
     def where_needed(cls, dataset: Any, classes: list[str]) -> Any:
-        """The data set itself where it is one of this package."""
+        """Wrap a data set, unless it is one of this package."""
         return dataset if isinstance(dataset, SegmentationDataset) else cls(dataset, classes)
 
     def __len__(self) -> int:

@@ -1,4 +1,4 @@
-"""A training with everything built that does not depend on a device, and the device it runs on."""
+"""A training before it runs: recipe, networks and data, and the device to run on."""
 
 import os
 from collections.abc import Callable, Sequence
@@ -21,18 +21,18 @@ from segdistill.run.opening import resolve_device
 
 @dataclass
 class Job:
-    """A training with everything built that does not depend on a device.
+    """A training, with everything built that does not depend on a device.
 
     Attributes:
-        recipe: What was asked for.
+        recipe: The recipe.
         out: The run's folder.
         student: Network with its initial weights.
         teacher: Frozen network, or None.
-        origin: Where the teacher came from, for the record.
-        train_set: Samples to learn from.
+        origin: Source of the teacher, as recorded in the run.
+        train_set: Samples to train on.
         val_set: Samples to evaluate on.
         classes: Names of the classes.
-        observers: Objects that are shown each row and may stop the training.
+        observers: Objects that receive each row and may stop the training.
     """
 
     recipe: Recipe
@@ -47,17 +47,17 @@ class Job:
 
     @cached_property
     def identity(self) -> Identity:
-        """What the training is made of, by content; asked for before the first step."""
+        """Digests of student, teacher and data, computed before the first step."""
         return identify(self.student, self.teacher, self.train_set, self.val_set, self.classes)
 
     @property
     def val_labelled(self) -> bool:
-        """Whether there is something to score against; else the student is compared with its teacher."""
+        """Whether the evaluation split has labels; otherwise agreement with the teacher is measured."""
         return bool(getattr(self.val_set, "labelled", True))
 
 
 def make_fabric(recipe: Recipe, find_unused: bool = False) -> Fabric:
-    """Fabric for the recipe's device and precision; `torchrun` decides on the processes."""
+    """Fabric for the recipe's device and precision; `torchrun` sets the number of processes."""
     config = recipe.train
     world = int(os.environ.get("WORLD_SIZE", "1"))
     local = int(os.environ.get("LOCAL_WORLD_SIZE", str(world)))
@@ -82,7 +82,7 @@ def sum_over_processes(fabric: Fabric, tensor: torch.Tensor) -> torch.Tensor:
 
 
 def share_state(fabric: Fabric, module: nn.Module) -> None:
-    """Give all processes the first one's buffers and frozen parameters."""
+    """Broadcast buffers and frozen parameters of the first process to all."""
     if fabric.world_size == 1:
         return
     for tensor in [*module.buffers(), *(p for p in module.parameters() if not p.requires_grad)]:
@@ -90,9 +90,9 @@ def share_state(fabric: Fabric, module: nn.Module) -> None:
 
 
 def evaluate_with(job: Job, model: nn.Module, fabric: Fabric) -> Evaluation:
-    """Evaluate a network on the job's evaluation split, over all processes, in full precision.
+    """Evaluate a network on the evaluation split, over all processes, in full precision.
 
-    Where the split has no labels, the teacher's classes stand for them.
+    If the split has no labels, the teacher's predictions are used.
     """
     many = fabric.world_size > 1
     measured: Callable[..., Evaluation] = measure

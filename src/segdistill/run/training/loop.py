@@ -1,4 +1,4 @@
-"""The one training loop: a teacher, a control and a distilled student all go through it."""
+"""The only training loop, for teachers, controls and distilled students alike."""
 
 import logging
 import math
@@ -30,10 +30,10 @@ _log = logging.getLogger(__name__)
 
 
 class Interrupted(Exception):
-    """The training was asked to stop; its state is saved and the same command goes on from there."""
+    """The training was interrupted; its state is saved, and the same command resumes it."""
 
     def __init__(self, step: int, signal_number: int) -> None:
-        super().__init__(f"stopped after step {step}; the same command resumes there")
+        super().__init__(f"stopped after step {step}. Repeat the command to resume")
         self.exit_code = 128 + signal_number
 
 
@@ -43,13 +43,13 @@ class NonFiniteLoss(ValueError):
 
 @dataclass
 class Validation:
-    """What the loop asks of an evaluation.
+    """How the loop evaluates the student.
 
     Attributes:
         run: Evaluates the student at a step and returns the metrics of a row.
-        every: Steps between evaluations; 0 for none during the training.
-        save_best: Called when the student is the best so far.
-        score: The figure that says which is best, a share from 0 to 1, and what it is called.
+        every: Steps between evaluations; 0: none during the training.
+        save_best: Called when the score is the best so far.
+        score: Key of the metric that decides which is best, a fraction in [0, 1], and its title.
     """
 
     run: Callable[[int], dict[str, Any]]
@@ -65,7 +65,7 @@ def learning_rate_factor(step: int, config: TrainConfig) -> float:
 
 
 def parameter_groups(distiller: Distiller, config: TrainConfig) -> list[dict[str, Any]]:
-    """Parameters with their learning rates: the student's `encoder` at `lr`, all others at
+    """Group parameters by learning rate: the student's `encoder` at `lr`, all others at
     `lr * head_lr_factor`. Frozen parameters are left out."""
     groups: dict[float, list[nn.Parameter]] = defaultdict(list)
     for name, parameter in distiller.named_parameters():
@@ -76,7 +76,7 @@ def parameter_groups(distiller: Distiller, config: TrainConfig) -> list[dict[str
 
 
 def build_optimizer(distiller: Distiller, config: TrainConfig) -> torch.optim.Optimizer:
-    """SGD with momentum, or AdamW, over the student and what its losses and alignments train."""
+    """SGD with momentum, or AdamW, for the student, its alignments and the modules of its losses."""
     groups = parameter_groups(distiller, config)
     if config.optimizer == "adamw":
         return torch.optim.AdamW(groups, lr=config.lr, weight_decay=config.weight_decay)
@@ -104,7 +104,7 @@ def _signals(at_once: Callable[[], bool], step: Callable[[], int]) -> Iterator[l
 
     try:
         before = {s: signal.signal(s, note) for s in (signal.SIGINT, signal.SIGTERM)}
-    except ValueError:  # not in the main thread: the caller keeps its own handlers
+    except ValueError:  # not in the main thread, which keeps its handlers
         yield received
         return
     try:
@@ -115,23 +115,23 @@ def _signals(at_once: Callable[[], bool], step: Callable[[], int]) -> Iterator[l
 
 
 class Loop:
-    """Trains a distiller for a number of steps, resuming where a run was left.
+    """Trains a distiller for a number of steps, resuming from the run's checkpoint.
 
-    A training that is stopped early ends as it would at its last step; the learning rate is not rescaled.
+    A training that is stopped early finishes like any other; the learning rate is not rescaled.
 
-    Everything random in a step follows from (seed, step, process): torch's generator is seeded again for
-    each step, so that a resumed run draws the same dropout masks as an unbroken one.
+    All randomness in a step depends only on (seed, step, process): torch's generator is reseeded for each
+    step, so a resumed run draws the same dropout masks as an uninterrupted one.
 
     Args:
         fabric: Device, precision and processes.
-        distiller: Student, terms and teacher; its dry pass is done.
+        distiller: Student, terms and teacher, after the dry pass.
         config: How to train.
         folder: The run's folder.
-        loader: Gives the batches from a step on: `images`, `labels` and `names`.
+        loader: Yields the batches starting at a step: `image`, `label` and `name`.
         validation: The evaluation, or None.
-        label: What is shown beside the progress bar.
-        observe: Called with each row by the first process. An answer that is not None asks to stop; its
-            fields are recorded.
+        label: Text beside the progress bar.
+        observe: Called with each row, in the first process. A result that is not None is a request to
+            stop; its fields are recorded.
 
     Attributes:
         step: Number of steps done.
@@ -171,7 +171,7 @@ class Loop:
     # State -------------------------------------------------------------------------------------
 
     def restore(self) -> bool:
-        """Load the newest state of the run; False where there is none."""
+        """Load the newest state of the run; False if there is no state."""
         state = load_checkpoint(self.folder)
         if state is None:
             if self.fabric.is_global_zero:
@@ -224,13 +224,12 @@ class Loop:
     # Training ----------------------------------------------------------------------------------
 
     def run(self, progress: bool = True) -> None:
-        """Train from the current step to the last, or until an answer stops the training.
+        """Train from the current step to the last, or until an observer stops the training.
 
         Raises:
-            Interrupted: SIGINT or SIGTERM came; the state is saved.
-            Exception: What `observe` raised; the state is saved.
-            NonFiniteLoss: A term became non-finite; the parameters that it trains are those before the
-                step.
+            Interrupted: SIGINT or SIGTERM was received; the state is saved.
+            Exception: `observe` raised it; the state is saved.
+            NonFiniteLoss: A term or gradient is not finite; the parameters are those before the step.
         """
         config = self.config
         show = progress and self.fabric.is_global_zero
@@ -273,7 +272,7 @@ class Loop:
         return self.step < self.config.steps and self.stopped is None
 
     def _heed(self, received: list[int]) -> None:
-        """Do what observers and signals ask for, in all processes at the same step."""
+        """Handle requests of observers and signals, in all processes at the same step."""
         asked = [self._answer is not None, self._failure is not None, bool(received)]
         stop, failed, signalled = self._agreed(asked)
         if stop and self.stopped is None and self.step < self.config.steps:
@@ -285,7 +284,7 @@ class Loop:
             )
 
     def _agreed(self, asked: list[bool]) -> list[bool]:
-        """What any of the processes asks for."""
+        """Requests made in any of the processes."""
         if self.fabric.world_size == 1:
             return asked
         flags = torch.tensor([float(flag) for flag in asked], device=self.fabric.device)
@@ -410,8 +409,8 @@ class Loop:
         return float(scaler.get_scale()) if scaler is not None else 1.0
 
     def _check_gradient(self, batch: Mapping[str, Any]) -> None:
-        """Refuse a gradient that would poison the weights, and with them every later checkpoint."""
-        # A scaler is made to meet overflows: it leaves the step out and lowers its scale.
+        """Refuse a gradient that would corrupt the weights, and with them every later checkpoint."""
+        # A GradScaler handles overflows itself: it skips the step and lowers its scale.
         if self._scaler() is not None:
             return
         gradients = [p.grad for p in self.distiller.parameters() if p.grad is not None]
@@ -428,12 +427,12 @@ class Loop:
     # Records -----------------------------------------------------------------------------------
 
     def record(self, row: Mapping[str, Any]) -> None:
-        """Write a row and show it to the observers; only the first process does."""
+        """Write a row and pass it to the observers. Called only in the first process."""
         write_row(self.folder, row)
         try:
             answer = self.observe(row)
         except Exception as error:
-            # Raised by `_heed`: the other processes must reach the end of this step, too.
+            # Raised later by `_heed`, since the other processes must also reach the end of this step.
             self._failure = self._failure or error
         else:
             self._answer = answer if self._answer is None else self._answer
@@ -519,7 +518,7 @@ def write_row(folder: Path, row: Mapping[str, Any]) -> None:
 
 
 def _mix(*numbers: int) -> int:
-    """One 63-bit seed from several numbers, so that neighbouring steps have unrelated streams."""
+    """Hash several numbers to a 63-bit seed, so that neighbouring steps have unrelated streams."""
     value = 0x9E3779B97F4A7C15
     for number in numbers:
         value = (value ^ (number & 0xFFFFFFFFFFFFFFFF)) * 0xBF58476D1CE4E5B9 & 0xFFFFFFFFFFFFFFFF
@@ -528,7 +527,7 @@ def _mix(*numbers: int) -> int:
 
 
 class _Window:
-    """Means of the terms' values since the last row, kept on the device until they are asked for."""
+    """Means of the terms' values since the last row, kept on the device until read."""
 
     def __init__(self) -> None:
         self.sums: dict[str, Tensor] = {}

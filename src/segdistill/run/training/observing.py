@@ -1,4 +1,4 @@
-"""The joint between a training and its observers: who they are, and what they may answer."""
+"""Observers of a training: their interface, how they are built and called."""
 
 import inspect
 import os
@@ -13,22 +13,22 @@ from segdistill.run.folder import RunFolder
 
 
 class Observer(Protocol):
-    """What a training asks of an observer.
+    """The interface of an observer.
 
-    A third method, `started(run, rows)`, is optional: it is called before the first step with the run's
-    folder and the rows that it already holds (none unless the run is resumed). An observer with a state
-    of its own builds it again from these rows.
+    A third method, `started(run, rows)`, is optional. It is called before the first step with the run's
+    folder and the rows that it already holds (empty unless the run is resumed), from which a stateful
+    observer restores its state.
     """
 
     def row(self, values: Mapping[str, Any]) -> str | None:
-        """Called after each row of `metrics.jsonl`; a text asks to stop and says why."""
+        """Called after each row of `metrics.jsonl`; return a reason to stop, or None."""
 
     def finished(self, run: RunFolder) -> None:
         """Called once the run is complete."""
 
 
 class ObserverFailed(ValueError):
-    """An observer raised an error, or gave an answer that means nothing."""
+    """An observer raised an error or returned an invalid value."""
 
 
 @dataclass
@@ -41,10 +41,10 @@ class Answer:
 
 
 class Observers:
-    """Hands each row to every observer, in their order.
+    """Passes each row to every observer, in order.
 
     Args:
-        observers: None but the first process has any.
+        observers: The observers; empty except in the first process.
 
     Raises:
         ValueError: One of them is not an observer.
@@ -56,14 +56,14 @@ class Observers:
         self.observers = list(observers)
 
     def started(self, run: RunFolder) -> None:
-        """Hand over the run and the rows that it already holds."""
+        """Pass the run and the rows that it already holds to the observers."""
         rows = run.metrics() if self.observers else []
         for observer in self.observers:
             if hasattr(observer, "started"):
                 _call(observer, "started()", _LATER, observer.started, run, rows)
 
     def row(self, values: Mapping[str, Any]) -> Answer | None:
-        """The first request to stop, or None; every observer sees the row."""
+        """Pass a row to every observer; return the first request to stop, or None."""
         answers = [self._ask(observer, values) for observer in self.observers]
         return next((answer for answer in answers if answer is not None), None)
 
@@ -74,18 +74,18 @@ class Observers:
             return None
         if not isinstance(answer, str) or not answer:
             raise ObserverFailed(
-                f"the answer of observer {name_of(observer)} is {answer!r:.60}; expected None, or the "
-                f"reason to stop as a non-empty string. {_LATER}"
+                f"the result of observer {name_of(observer)} is {answer!r:.60}; expected None, or a "
+                f"non-empty string with the reason to stop. {_LATER}"
             )
         return Answer(name_of(observer), answer)
 
     def finished(self, run: RunFolder) -> None:
-        """Say that the run is complete."""
+        """Tell the observers that the run is complete."""
         for observer in self.observers:
             _call(observer, "finished()", "The run itself is complete", observer.finished, run)
 
 
-_LATER = "The training is saved: fix the observer or remove it; the same command then resumes"
+_LATER = "The training is saved; fix or remove the observer, then repeat the command to resume"
 
 
 def _call(observer: Any, where: str, remedy: str, method: Callable[..., Any], *values: Any) -> Any:
@@ -104,10 +104,10 @@ def name_of(observer: Any) -> str:
 
 
 def check_observer(observer: Any) -> None:
-    """Refuse what lacks the methods of an observer.
+    """Refuse an object without the methods of an observer.
 
     Raises:
-        ValueError: It is a class, or has no `row` or no `finished`.
+        ValueError: The object is a class, or has no `row` or `finished`.
     """
     if isinstance(observer, type):
         name = observer.__qualname__
@@ -116,10 +116,10 @@ def check_observer(observer: Any) -> None:
 
 
 def build_observers(recipe: Recipe) -> list[Any]:
-    """The observers that a recipe names. Every process checks them, only the first has them.
+    """Build the observers of a recipe. Every process checks them; only the first builds them.
 
     Raises:
-        ValueError: A path leads to no class, or the class is no observer or takes other options.
+        ValueError: A path does not name a class, or the class is not an observer or has other options.
     """
     made = [_made(entry) for entry in recipe.chosen_observers()]
     return [make() for make in made] if os.environ.get("RANK", "0") == "0" else []
@@ -145,12 +145,12 @@ def _import(path: str) -> type:
     try:
         if not module:
             raise ImportError("expected a dotted path, such as segdistill.observers.TensorBoard")
-        found = import_module(module)
+        imported = import_module(module)
     except ImportError as error:
         raise ValueError(f"observers: no class at {path!r}: {error}") from None
-    kind = getattr(found, attribute, None)
+    kind = getattr(imported, attribute, None)
     if not isinstance(kind, type):
-        classes = [name for name, thing in vars(found).items() if isinstance(thing, type)]
+        classes = [name for name, thing in vars(imported).items() if isinstance(thing, type)]
         raise ValueError(f"observers: {unknown(f'class of {module}', attribute, classes)}")
     return kind
 

@@ -1,4 +1,4 @@
-"""What a training shows and writes besides the rows of its steps."""
+"""What a training logs and writes besides metrics.jsonl."""
 
 import logging
 from pathlib import Path
@@ -33,14 +33,14 @@ def show_taps(rows: list[TapRow]) -> None:
 
 
 def record_environment(out: Path, fabric: Fabric) -> None:
-    """Write `environment.json`, or warn where a resumed run began in another environment."""
+    """Write `environment.json`, or warn if a resumed run started in another environment."""
     now = describe_environment(fabric.device, fabric.world_size)
     path = out / "environment.json"
     if path.exists() and load_checkpoint(out) is not None:
         changed = differences(RunFolder(out).environment(), now)
         if changed:
             _log.warning(
-                "resuming in another environment (%s): the result may differ in its last bits",
+                "the environment has changed (%s); the resumed run may not be bit-identical",
                 "; ".join(changed),
             )
             return
@@ -48,20 +48,20 @@ def record_environment(out: Path, fabric: Fabric) -> None:
 
 
 def record_identity(job: Job) -> None:
-    """Write what the run is made of; a run that goes on keeps what it began with."""
+    """Write `identity.json`; a resumed run keeps its own."""
     if not has_checkpoint(job.out):
         write_json(job.out / FILE, job.identity.to_json())
 
 
 def record_start(loop: Loop, start: Evaluation, write: bool) -> None:
-    """Write what the student agrees in untrained: nothing else puts agreement without labels in proportion."""
+    """Record the untrained student's agreement, the baseline for agreement without labels."""
     if write:
         loop.record({"kind": "val", "step": 0, **start.figures()})
         _log.info("%s  step 0: %s", loop.label, start.headline())
 
 
 def record_network(job: Job, evaluation: Evaluation, loop: Loop) -> None:
-    """Write the network, how to build it, and its figures; then drop the resume files."""
+    """Write the network, how to build it, and its metrics; then remove the checkpoints."""
     recipe = job.recipe
     save_network(job.student, job.out)
     spec = getattr(job.student, "spec", None) or {}

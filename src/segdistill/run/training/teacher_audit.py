@@ -1,4 +1,4 @@
-"""The teacher is measured before step 1: a weak or half-loaded teacher has nothing to teach."""
+"""Measure the teacher before step 1: a weak or partly loaded teacher has nothing to teach."""
 
 import logging
 from typing import Any
@@ -16,21 +16,21 @@ _log = logging.getLogger(__name__)
 def audit_teacher(job: Job, fabric: Fabric, write: bool = True) -> dict[str, Any]:
     """Measure the teacher on the evaluation split and record it.
 
-    A teacher that is a finished run, measured on the same data in the same way, is not measured again.
-    Without labels it cannot be measured, which is recorded with an `miou` of None.
+    If the teacher is a finished run, measured on the same data with the same protocol, its result is
+    reused. Without labels it cannot be measured; `miou` is then None.
 
     Args:
-        job: The training that is about to begin.
-        fabric: Where it runs.
+        job: The training.
+        fabric: Device, precision and processes.
         write: Whether this process writes `teacher.json`.
 
     Returns:
-        Origin, load report, `miou` (0 to 1) and per-class IoU.
+        Origin, load report, `miou` (a fraction) and per-class IoU.
 
     Raises:
-        ValueError: The teacher measures less than `teacher.min_miou`, or no better than chance; with
-            the reading of its classes or input that measures clearly more, if there is one. Or
-            `teacher.min_miou` is asked of images without labels.
+        ValueError: The teacher's mIoU is below `teacher.min_miou` or no better than chance; the message
+            names the reading of its classes or input that would be clearly better, if any. Or
+            `teacher.min_miou` is set for images without labels.
     """
     config = job.recipe.teacher
     if not job.val_labelled:
@@ -65,7 +65,7 @@ def _unmeasured(job: Job, write: bool) -> dict[str, Any]:
     record = {**job.origin, "miou": None, "unmeasured": f"{split} has no labels"}
     if write:
         write_json(job.out / "teacher.json", record)
-        _log.info("teacher: not measured, as %s has no labels (%s)", split, _where(job.origin))
+        _log.info("teacher: not measured, since %s has no labels (%s)", split, _where(job.origin))
     return record
 
 
@@ -87,7 +87,7 @@ def _measured(job: Job) -> dict[str, Any] | None:
     if figures is None:
         return None
     asked, theirs = job.recipe, run.recipe()
-    # The run's weights were checked when they were loaded; a run without digests is measured again.
+    # The run's weights were checked on loading; a run without digests is measured again.
     same_data = None is not figures.get("val_data") == job.identity.val_data
     same_view = theirs.data.size == asked.data.size and theirs.evaluate == asked.evaluate
     if not (same_data and same_view and figures.get("weights_sha256")):

@@ -1,4 +1,4 @@
-"""`segdistill train`: one recipe in, one run out; the same command resumes an interrupted run."""
+"""`segdistill train`: from a recipe to a run; the same command resumes an interrupted run."""
 
 import logging
 import os
@@ -50,23 +50,23 @@ def train(
     progress: bool = True,
     observers: Sequence[Any] = (),
 ) -> RunFolder:
-    """Train what a recipe describes, or go on where its run was left.
+    """Train the network of a recipe, or resume its run.
 
     Args:
-        recipe: What to train; `load_recipe` reads one from a file.
-        name: Names the run folder where the recipe has no `out`: `runs/<name>-s<seed>`.
-        progress: Show the tap table, the teacher's audit and the progress, where the application has set up no
-            logging of its own.
-        observers: Objects with the methods `row(values)` and `finished(run)`, besides those that the
-            recipe names.
+        recipe: The recipe; `load_recipe` reads one from a file.
+        name: Names the run folder if the recipe has no `out`: `runs/<name>-s<seed>`.
+        progress: Show the tap table, the teacher audit and progress, unless the application has set up
+            logging.
+        observers: Objects with the methods `row(values)` and `finished(run)`, in addition to those of
+            the recipe.
 
     Returns:
         The finished run.
 
     Raises:
-        ValueError: Something in the recipe, the data or the networks does not fit; one line says what.
-        FileNotFoundError: A file that the recipe names is missing.
-        Interrupted: The training was asked to stop and saved its state.
+        ValueError: Recipe, data or networks do not fit together; the message is one line.
+        FileNotFoundError: A file named in the recipe is missing.
+        Interrupted: The training was interrupted; its state is saved.
     """
     out = Path(recipe.out or f"runs/{name}-s{recipe.train.seed}")
     with spoken(progress), writing(output_folder(out)):
@@ -78,7 +78,7 @@ def _train(recipe: Recipe, out: Path, progress: bool, observers: Sequence[Any]) 
     open_folder(recipe, out)
     check_recipe(recipe)
     watching = [*build_observers(recipe), *observers]
-    # Without a teacher there is nothing to learn from unlabelled images, nor to measure against.
+    # Without a teacher, unlabelled images can neither be trained on nor be evaluated.
     train_set, val_set = (
         open_split(recipe.data, split, labelled=recipe.teacher is None)
         for split in ("train", "val")
@@ -92,7 +92,7 @@ def _train(recipe: Recipe, out: Path, progress: bool, observers: Sequence[Any]) 
     job = Job(recipe, out, student, teacher, origin, train_set, val_set, classes, watching)
     finished = handed_back(job)
     if finished is not None:
-        _log.info("%s is already finished; remove it, or choose another out, to retrain", out)
+        _log.info("%s is already finished. To retrain, remove it or set another out", out)
         return finished
     return execute(job, progress)
 
@@ -108,14 +108,14 @@ def _comparable(recipe: Recipe) -> dict[str, Any]:
 
 
 def _class_name(path: str | None) -> str | None:
-    """A class of this package by its name alone: files move from release to release."""
+    """The class name of a class of this package, since modules move between releases."""
     if path is None or not path.startswith("segdistill."):
         return path
     return f"segdistill.{path.rpartition('.')[2]}"
 
 
 def _begun(out: Path) -> RunFolder | None:
-    """The run in a folder; None where nothing was trained yet, and whatever recipe stands there may go."""
+    """The run in a folder; None if nothing was trained yet, so that its recipe may be replaced."""
     trained = has_checkpoint(out) or (out / WEIGHTS["model"]).exists()
     return RunFolder(out) if trained and (out / "config.yaml").exists() else None
 
@@ -129,26 +129,26 @@ def open_folder(recipe: Recipe, out: Path) -> None:
     run = _begun(out)
     if run is None:
         return
-    # Parsed again, so that a key that is younger than the run has its default.
+    # Parsed again, so that keys newer than the run have their defaults.
     old = _comparable(run.recipe())
     new = _comparable(recipe)
     if old != new:
         changed = ", ".join(sorted(_changed_keys(old, new)))
         raise ValueError(
-            f"{out} holds the run of another recipe ({changed} differ): choose another out, or remove that folder"
+            f"{out} holds a run of another recipe ({changed} differ). Set another out, or remove that folder"
         )
 
 
 def handed_back(job: Job, but: Collection[str] = ()) -> RunFolder | None:
-    """The run of a job where it is finished already; None where there is something to train.
+    """The run of a job if it is already finished; None if there are steps left to train.
 
     Args:
-        job: The training that is asked for.
+        job: The training.
         but: Parts of its identity that are not compared.
 
     Raises:
-        IdentityDiffers: The folder holds a run that was made of something else.
-        ValueError: Its weights are not those that its training wrote.
+        IdentityDiffers: The folder holds a run with another student, teacher or data set.
+        ValueError: Its weights are not the ones that its training wrote.
     """
     run = _begun(job.out)
     if run is None:
@@ -170,15 +170,15 @@ def _changed_keys(old: Any, new: Any, path: str = "") -> Iterator[str]:
 
 
 def execute(job: Job, progress: bool = True) -> RunFolder:
-    """Run a job to its end: dry pass, teacher audit, preparation, training, final evaluation."""
+    """Run a job: dry pass, teacher audit, preparation, training, final evaluation."""
     config = job.recipe.train
-    _ = job.identity  # of the student as it starts: taken before anything touches it
+    _ = job.identity  # computed before anything changes the student
     torch.use_deterministic_algorithms(config.deterministic)
     classes = job.classes
     check_classes(job)
     refuse_unclear_orientation(job.train_set, job.val_set)
     if int(os.environ.get("WORLD_SIZE", "1")) > 1 and resolve_device(config.device) == "cuda":
-        # Before any tap is opened: the conversion replaces modules.
+        # Before taps are opened, since the conversion replaces modules.
         job.student = nn.SyncBatchNorm.convert_sync_batchnorm(job.student)  # type: ignore[no-untyped-call]
     torch.manual_seed(config.seed + 1)
     method_config = job.recipe.chosen_method()
@@ -200,7 +200,7 @@ def execute(job: Job, progress: bool = True) -> RunFolder:
         shared = shared_files(job.train_set, job.val_set)
         if shared:
             _log.warning(
-                "%d images of %s are also trained on (%s): metrics on them are meaningless",
+                "%d images of %s are also in the training split (%s); metrics on them are meaningless",
                 len(shared),
                 job.recipe.data.val_split,
                 list_names(shared),
@@ -266,7 +266,7 @@ def _dry_pass(distiller: Distiller, probe: Batch) -> list[TapRow]:
 
 
 def _has_unused(distiller: Distiller, batch: Batch) -> bool:
-    """Whether some trainable parameter gets no gradient: several processes must be told."""
+    """Whether a trainable parameter gets no gradient, which DDP needs to know."""
     if int(os.environ.get("WORLD_SIZE", "1")) == 1:
         return False
     prepared = [n for n in distiller.method.terms if n not in distiller.terms_to_prepare()]
@@ -280,7 +280,7 @@ def _has_unused(distiller: Distiller, batch: Batch) -> bool:
 
 
 def _prepare(job: Job, distiller: Distiller, loop: Loop, fabric: Fabric) -> None:
-    """Let the losses fit what they own, on as many training batches as fit a stated memory."""
+    """Let the losses prepare their modules, on as many training batches as fit in memory."""
     if not distiller.terms_to_prepare():
         return
     _log.info("preparing %s on the frozen teacher", ", ".join(distiller.terms_to_prepare()))
@@ -291,7 +291,7 @@ def _prepare(job: Job, distiller: Distiller, loop: Loop, fabric: Fabric) -> None
         batch=config.batch,
         seed=config.seed,
         start_step=0,
-        # Within one pass over the data, so that the batches held out hold other images.
+        # Within one epoch, so that held-out batches contain other images.
         steps=min(64, max(4, len(job.train_set) // config.batch)),
         num_classes=len(job.classes),
     )
@@ -308,13 +308,13 @@ def _prepare(job: Job, distiller: Distiller, loop: Loop, fabric: Fabric) -> None
 
 
 def _evaluator(job: Job, fabric: Fabric) -> Callable[[int], Evaluation]:
-    """Evaluates the student; asked again at the same step it gives the result it has."""
+    """Evaluate the student, caching the result of the latest step."""
     results: dict[int, Evaluation] = {}
 
     def run(step: int) -> Evaluation:
         if step not in results:
             results.clear()
-            # Running statistics differ between processes; those of the first are saved, so measured.
+            # Running statistics differ between processes; the first process's are saved, so they are measured.
             share_state(fabric, job.student)
             results[step] = evaluate_with(job, job.student, fabric)
         return results[step]
