@@ -176,8 +176,8 @@ def full_findings(**changes):
     noise = np.random.default_rng(3).normal(size=(2, 30, 40))
     findings = Findings(
         panels,
-        "The 4 of 101 validation images on which control and idd disagree about the "
-        "most pixels, whichever of them is right. Seed 0.",
+        "The 4 of 101 validation images on which control and idd disagree on the "
+        "most pixels, regardless of which is right. Seed 0.",
         [
             Distances("teacher", distances(1), 0.61),
             Distances("control", 3 * distances(2, 0.8), 1.42),

@@ -14,7 +14,7 @@ def two_networks(monkeypatch: pytest.MonkeyPatch) -> None:
     counted.cache_clear()
 
 
-def test_the_table_lays_our_counts_beside_the_published(two_networks: None) -> None:
+def test_the_table_shows_our_counts_beside_the_published_ones(two_networks: None) -> None:
     text = " ".join(render(cost_table(), 160).split())
     # 13 068 262 parameters and 125.832 G are 0.013 % below 13.07 and 0.026 % above 125.8.
     for row in (
@@ -25,7 +25,7 @@ def test_the_table_lays_our_counts_beside_the_published(two_networks: None) -> N
         assert row in text
 
 
-def test_a_network_that_cannot_be_built_without_values_is_counted_too(
+def test_a_network_that_cannot_be_built_on_meta_is_counted(
     two_networks: None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     expected = counted("pspnet_r18_half")

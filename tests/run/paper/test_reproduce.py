@@ -108,7 +108,7 @@ def figure(table: str, network: str, method: str, column: str = "val") -> float:
         ("table4", "pspnet_mobilenet_v2", "val", "cwd", 1.19),
     ],
 )
-def test_the_differences_that_the_papers_text_prints_are_those_of_the_tables(
+def test_differences_in_the_papers_text_match_its_tables(
     table: str, network: str, column: str, rival: str, lead: float
 ) -> None:
     idd, other = (figure(table, network, method, column) for method in ("idd", rival))
@@ -123,7 +123,7 @@ def test_an_unknown_exhibit_is_refused_with_the_nearest() -> None:
 
 
 @pytest.mark.parametrize("name", EXHIBITS)
-def test_without_runs_the_published_side_stands_alone(name: str, tmp_path: Path) -> None:
+def test_without_runs_only_published_values_are_shown(name: str, tmp_path: Path) -> None:
     text = reproduce(name, out=tmp_path)
     found = exhibit(name)
     rows = lines(text)
@@ -165,20 +165,22 @@ def test_runs_fill_the_rows_of_their_data_student_and_losses(tmp_path: Path) -> 
     assert first is not None and first.name == "T: PSPNet-R101"
 
 
-def test_a_run_that_fits_no_row_is_listed_with_the_reason(tmp_path: Path) -> None:
+def test_a_run_without_a_row_is_listed_with_the_reason(tmp_path: Path) -> None:
     made_up(tmp_path / "other-data", 40.0, data="camvid")
     made_up(tmp_path / "other-student", 40.0, model="compact")
     made_up(tmp_path / "other-method", 40.0, "at")
     begun = made_up(tmp_path / "begun", 0.0)
     (begun / "evaluation.json").unlink()
     text = reproduce("table3", [tmp_path], tmp_path / "out")
-    assert "other-data  no row: its data are camvid, the paper's here cityscapes" in text
-    assert "other-student  no row: its network compact is none of pspnet_r101, espnet" in text
-    assert "other-method  no row: its losses (attention) are those of no row of pspnet_r18" in text
+    assert "other-data  no row: its data set is camvid; expected cityscapes" in text
+    assert (
+        "other-student  no row: its network is compact; expected one of pspnet_r101, espnet" in text
+    )
+    assert "other-method  no row: no row of pspnet_r18 has its losses (attention)" in text
     assert "begun  no row: it is not finished" in text
 
 
-def test_runs_of_other_recipes_are_no_seeds_of_each_other(tmp_path: Path) -> None:
+def test_runs_of_different_recipes_are_not_averaged(tmp_path: Path) -> None:
     made_up(tmp_path / "a-s0", 70.0)
     made_up(tmp_path / "a-s1", 71.0, seed=1)
     made_up(tmp_path / "b-s0", 60.0, train={"seed": 0, "steps": 7})
@@ -197,11 +199,11 @@ def test_the_ablation_may_be_filled_elsewhere(tmp_path: Path) -> None:
     assert rows["T: PSPNet-R101"] == ["78.56", "–", "57.00"]
     assert rows["+ SKD"] == ["73.03", "–", "37.50"]
     assert rows["+ SKD + CD"] == ["75.78", "–", "–"]
-    assert "camvid, compact" in text and "their order and gains compare" in text
+    assert "camvid, compact" in text and "compare the order and the gains" in text
     assert "+ SKD on camvid, compact" in text
 
 
-def test_a_row_without_a_run_is_given_the_recipe_that_makes_it(
+def test_a_row_without_a_run_shows_its_recipe(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     folder = tmp_path / "cityscapes"
@@ -218,7 +220,7 @@ def test_a_row_without_a_run_is_given_the_recipe_that_makes_it(
         "S: PSPNet-R18  pspnet_r18  segdistill train cityscapes/alone.yaml",
         "+ SKD + CD + IDDM  pspnet_r18  segdistill train cityscapes/part.yaml",
         "T: PSPNet-R101  pspnet_r101  segdistill train cityscapes/base.yaml --student.model pspnet_r101",
-        "+ SKD  pspnet_r18  no recipe ships: data cityscapes, student pspnet_r18, method skd",
+        "+ SKD  pspnet_r18  no recipe for data cityscapes, student pspnet_r18, method skd",
     ):
         assert line in text
 
@@ -247,7 +249,7 @@ def test_figures_4_and_5_show_leads(tmp_path: Path) -> None:
     assert rows["S: PSPNet-R18"] == ["6.01", "6.00", "70.00"]
 
 
-def test_text_of_users_is_escaped(tmp_path: Path) -> None:
+def test_user_text_is_escaped(tmp_path: Path) -> None:
     evil = "<script>alert(1)"
     folder = made_up(tmp_path / "[red]s0", 70.0)
     values = yaml.safe_load((folder / "config.yaml").read_text())

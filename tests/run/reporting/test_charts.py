@@ -9,7 +9,7 @@ from segdistill.run.reporting.verdict import verdicts
 from tests.run.made_up import CLASSES, run, three_seeds
 
 
-def test_labels_are_moved_apart_as_little_as_possible():
+def test_chart_labels_are_separated_with_least_displacement():
     assert charts.apart([1, 5], 1) == [1, 5]
     # Two at the same height share the move; a third that is far enough stays.
     assert charts.apart([3, 3, 9], 1) == pytest.approx([2.5, 3.5, 9])
@@ -17,7 +17,7 @@ def test_labels_are_moved_apart_as_little_as_possible():
     assert charts.apart([], 1) == []
 
 
-def test_charts_speak_in_the_pages_variables_and_ask_for_nothing():
+def test_charts_use_the_variables_of_the_page_and_load_nothing():
     runs = three_seeds()
     colour = charts.colours(runs)
     drawing = charts.forest(verdicts(runs), colour)
@@ -27,7 +27,7 @@ def test_charts_speak_in_the_pages_variables_and_ask_for_nothing():
     assert ">+3.1</text>" in drawing
 
 
-def test_methods_keep_their_colours_and_teacher_and_control_theirs():
+def test_colours_of_methods_teacher_and_control_are_fixed():
     colour = charts.colours([run("idd"), run("control"), run("kd")])
     assert colour["idd"] == charts.SERIES[0] and colour["kd"] == charts.SERIES[1]
     assert colour["control"] == charts.CONTROL
@@ -40,7 +40,7 @@ def test_curves_label_each_method_with_its_last_value():
         assert f">{words}</text>" in drawing
 
 
-def test_runs_validated_once_have_no_curve():
+def test_runs_validated_only_once_have_no_curve():
     only = {"kind": "val", "step": 1000, "miou": 0.5}
     runs = [run("control", metrics=[only])]
     assert charts.validation_curves(runs, charts.colours(runs)) is None
@@ -64,7 +64,7 @@ def test_a_single_logged_row_is_drawn_as_a_dot():
         assert (dot in drawn) == dots
 
 
-def test_a_share_that_falls_far_is_drawn_on_powers_of_ten_written_as_numbers():
+def test_a_wide_range_of_shares_is_drawn_on_a_logarithmic_axis():
     values = [0.5, 0.05, 0.008]
     rows = [
         {

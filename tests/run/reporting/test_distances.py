@@ -81,7 +81,7 @@ def test_distances_equal_plain_loops():
     assert np.isnan(table[3]).all()
 
 
-def test_two_cells_worked_by_hand():
+def test_two_cells_by_hand():
     # Class 0 at (0, 0) and (0, 2): token (0, 1). Class 1 at (3, 5): distance √(9 + 16) = 5.
     image = torch.zeros(3, 1, 3)
     image[0, 0] = torch.tensor([0.0, 0.0, 3.0])
@@ -131,7 +131,7 @@ def test_limit_takes_the_first_images():
     assert first.cells.shape == limited.cells.shape
 
 
-def test_modes_and_hooks_are_put_back():
+def test_modes_and_hooks_are_restored():
     model = Eye().train()
     class_statistics(model, Pairs())
     assert model.training and not model.body._forward_hooks
@@ -152,7 +152,7 @@ def test_an_unknown_tap_names_the_nearest():
 def test_an_empty_set_and_an_unknown_number_of_classes_are_refused():
     with pytest.raises(ValueError, match="at least one image"):
         class_statistics(Eye(), [], num_classes=2)
-    with pytest.raises(ValueError, match="give num_classes"):
+    with pytest.raises(ValueError, match="Pass num_classes"):
         class_statistics(Eye(), [])
 
 

@@ -72,7 +72,7 @@ def test_the_verdict_comes_first(page):
     assert page.text.index("idd is 3.1 mIoU above the control") < page.text.index("Comparison Mean")
 
 
-def test_the_page_needs_nothing_but_itself(html, page):
+def test_the_page_is_self_contained(html, page):
     assert page.links
     assert all(link.startswith(("data:", "#")) for link in page.links)
     assert not re.search(r"https?:|url\((?!#)|@import|<script|<link", html)
@@ -96,7 +96,7 @@ def test_figures_are_there(page):
         "machine.threads 1",
         "11 classes on 101 images",
         "one clip of 6.7 s",
-        "whichever of them is right",
+        "regardless of which is right",
         "R² 0.35",
     ):
         assert words in page.text, words
@@ -106,13 +106,13 @@ def bold(html):
     return re.findall(r'<tr class="best">\s*<td><span class="chip"><i [^>]*></i>([^<]+)<', html)
 
 
-def test_the_best_by_the_verdict_is_bold_whatever_the_pictures_are_about(html):
+def test_the_best_method_is_bold_whatever_the_focus(html):
     assert bold(html) == ["idd"]
     runs = [replace(r, metrics=()) for r in three_seeds()]
     assert bold(render(Report(runs, CLASSES, [], focus="kd"))) == ["idd"]
 
 
-def test_nothing_is_bold_where_no_gain_is_clear():
+def test_nothing_is_bold_without_a_clear_gain():
     runs = [replace(r, metrics=()) for r in three_seeds() if r.seed == 0]
     html = render(Report(runs, CLASSES, []))
     assert bold(html) == [] and "Bold:" not in html
@@ -121,15 +121,15 @@ def test_nothing_is_bold_where_no_gain_is_clear():
 def test_edges_are_correlated_with_the_teachers(page):
     found = re.findall(r"correlation with the teacher's edges ([\d.]+)", page.text)
     assert len(found) == 2 and float(found[0]) < float(found[1]) < 1
-    assert "Blank for want of pixels: fence." in page.text
+    assert "Blank, with too few pixels: fence." in page.text
 
 
-def test_methods_are_set_against_each_other(page):
+def test_methods_are_compared_with_each_other(page):
     # idd minus kd: 1.6, 3.9, 2.1.
     assert "Methods against each other" in page.text and "+2.5 ± 3.0" in page.text
 
 
-def test_text_of_users_is_escaped():
+def test_user_text_is_escaped():
     evil = '<script>alert("x")</script>&'
     runs = [replace(r, name=f"{evil}{r.name}", recipe=Recipe(out=evil)) for r in three_seeds()]
     runs += [run(evil, seed, 0.01) for seed in range(3)]
@@ -156,16 +156,16 @@ def test_any_part_of_the_runs_makes_a_page(labels):
     runs = [replace(r, metrics=()) for r in three_seeds() if r.label in labels]
     page = Page(render(Report(runs, CLASSES, [])))
     assert page.headings == ["Comparison", "IoU by class", "Details"]
-    assert ("There is no control" in page.text) == ("control" not in labels)
+    assert ("These runs have no control" in page.text) == ("control" not in labels)
 
 
-def test_one_seed_makes_a_page():
+def test_a_page_is_rendered_for_one_seed():
     runs = [replace(r, metrics=r.val_rows) for r in three_seeds() if r.seed == 0]
     page = Page(render(Report(runs, CLASSES, [])))
-    assert "no statement about chance" in page.text and "+2.8" in page.text
+    assert "cannot rule out chance" in page.text and "+2.8" in page.text
 
 
-def test_runs_without_any_figures_make_a_page():
+def test_a_page_is_rendered_for_runs_without_metrics():
     runs = [
         replace(run(label), metrics=(), evaluation=None, profile=None)
         for label in ("control", "idd")
@@ -175,11 +175,11 @@ def test_runs_without_any_figures_make_a_page():
 
 
 def test_no_runs_are_refused():
-    with pytest.raises(ValueError, match="at least one run"):
+    with pytest.raises(ValueError, match="expected at least one"):
         render(Report([], CLASSES, []))
 
 
-def test_sections_without_their_data_are_left_out():
+def test_sections_without_data_are_left_out():
     page = Page(render(bare()))
     assert page.headings == ["Comparison", "Details"]
 
@@ -195,10 +195,10 @@ def test_distances_without_a_teacher_have_no_correlation():
     assert "correlation with" not in page.text and "minus teacher" not in page.text
 
 
-def test_distances_of_nothing_seen_make_a_page():
+def test_a_page_is_rendered_without_any_known_distance():
     blank = np.full((11, 11), np.nan)
     tables = [Distances("teacher", blank), Distances("idd", blank)]
-    assert "Blank for want of pixels: sky, building" in Page(render(bare(*tables))).text
+    assert "Blank, with too few pixels: sky, building" in Page(render(bare(*tables))).text
 
 
 def test_many_classes_are_cut_in_the_chart_but_not_in_the_table():
@@ -213,8 +213,8 @@ def test_many_classes_are_cut_in_the_chart_but_not_in_the_table():
     assert all(name in page.text for name in names)
 
 
-def test_the_figures_of_runs_that_stand_in_are_named():
+def test_runs_shown_with_their_last_validation_are_named():
     rows = [{"kind": "val", "step": 9, "miou": 0.5}]
     runs = [replace(run("kd", seed), metrics=rows) for seed in range(3)]
     runs[1] = replace(runs[1], evaluation=None)
-    assert "last validation stand in: kd-s1." in Page(render(Report(runs, CLASSES, []))).text
+    assert "last validation: kd-s1." in Page(render(Report(runs, CLASSES, []))).text

@@ -94,7 +94,7 @@ def test_the_gist_of_real_runs_is_on_the_page_and_in_the_log(
     assert f"{gist}." in Page(file.read_text()).text
 
 
-def test_images_are_those_that_the_networks_dispute_most(page: Page) -> None:
+def test_the_report_shows_the_images_with_most_disagreement(page: Page) -> None:
     found = re.search(
         r"The 2 of (\d+) validation images on which control and idd disagree", page.text
     )
@@ -130,7 +130,9 @@ def test_a_supervised_run_that_only_names_a_teacher_is_a_control(
     assert role() == "student"
 
 
-def test_runs_of_one_method_with_other_recipes_are_told_apart(runs: Path, tmp_path: Path) -> None:
+def test_runs_of_one_method_with_different_recipes_are_distinguished(
+    runs: Path, tmp_path: Path
+) -> None:
     other = copied(runs / "idd-s0", tmp_path / "stronger-s0")
     summaries = summarise(find_runs([runs / "idd-s0", other]))
     assert {s.label for s in summaries} == {"teacher", "idd", "stronger"}
@@ -140,22 +142,22 @@ def test_unfinished_runs_are_left_out_and_named(runs: Path, tmp_path: Path) -> N
     begun = tmp_path / "kd-s0"
     begun.mkdir()
     (begun / "config.yaml").write_text((runs / "control-s0" / "config.yaml").read_text())
-    with pytest.raises(ValueError, match=r"not finished: kd-s0; resume"):
+    with pytest.raises(ValueError, match=r"no run is finished \(kd-s0\). Resume"):
         report([begun], tmp_path / "a.html")
     file = report([runs / "control-s0", begun], tmp_path / "b.html", latency=False, images=2)
     page = Page(file.read_text())
-    assert "Left out, being unfinished: kd-s0." in page.text
-    assert "There is no control" not in page.text and "Images" in page.headings
+    assert "Left out, since unfinished: kd-s0." in page.text
+    assert "These runs have no control" not in page.text and "Images" in page.headings
 
 
 def test_runs_with_other_classes_are_refused(runs: Path, tmp_path: Path) -> None:
     other = copied(runs / "control-s0", tmp_path / "other-s3")
     change(other / "model.json", classes=["only", "two"])
-    with pytest.raises(ValueError, match=r"do not have the same classes \(11 and 2\)"):
+    with pytest.raises(ValueError, match=r"have different classes \(11 and 2\)"):
         report([runs / "control-s0", other], tmp_path / "a.html")
 
 
-def test_another_student_among_the_runs_is_pointed_out(runs: Path, tmp_path: Path) -> None:
+def test_the_report_notes_runs_of_another_student(runs: Path, tmp_path: Path) -> None:
     other = copied(runs / "control-s0", tmp_path / "wide-s3")
     config = yaml.safe_load((other / "config.yaml").read_text())
     config["student"]["options"] = {"width": 16}
@@ -163,10 +165,12 @@ def test_another_student_among_the_runs_is_pointed_out(runs: Path, tmp_path: Pat
     (other / "config.yaml").write_text(yaml.safe_dump(config))
     folders = [runs / "control-s0", other]
     page = Page(report(folders, tmp_path / "a.html", latency=False, images=1).read_text())
-    assert "Not all of these runs train the same student" in page.text
+    assert "These runs do not all train the same student" in page.text
 
 
-def test_a_teacher_that_is_no_run_is_known_by_its_audit(runs: Path, tmp_path: Path) -> None:
+def test_a_teacher_that_is_not_a_run_is_summarised_from_its_audit(
+    runs: Path, tmp_path: Path
+) -> None:
     own = copied(runs / "idd-s0", tmp_path / "idd-s0")
     config = yaml.safe_load((own / "config.yaml").read_text())
     config["teacher"] = {"model": small.MODEL, "weights": "gone.safetensors"}
@@ -175,7 +179,7 @@ def test_a_teacher_that_is_no_run_is_known_by_its_audit(runs: Path, tmp_path: Pa
     audit = json.loads((own / "teacher.json").read_text())
     assert (teacher.label, teacher.miou) == ("teacher", 100 * audit["miou"])
     page = Page(report([own], tmp_path / "a.html").read_text())
-    assert "No pictures and no class distances" in page.text
+    assert "There are no pictures and no class distances" in page.text
 
 
 def test_a_folder_without_runs_is_refused(tmp_path: Path) -> None:
@@ -193,7 +197,7 @@ def test_a_folder_without_runs_is_refused(tmp_path: Path) -> None:
         (["study/idd-s0", "alone-s1"], "report.html"),
     ],
 )
-def test_the_report_lies_beside_the_runs_that_it_reports(
+def test_the_report_is_written_beside_its_runs(
     runs: Path,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
@@ -225,7 +229,7 @@ def test_the_command_writes_beside_the_runs_by_default(
     assert (tmp_path / "page.html").is_file()
 
 
-def test_a_report_about_runs_elsewhere_lies_there(
+def test_a_report_is_written_beside_its_runs(
     runs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("segdistill.run.reporting.report.measure", lambda *_: Findings())
@@ -238,14 +242,14 @@ def test_a_report_about_runs_elsewhere_lies_there(
     assert not list(here.iterdir())
 
 
-def test_a_place_that_cannot_be_written_to_is_refused_before_the_work(
+def test_an_unwritable_output_is_refused_before_the_work(
     runs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("segdistill.run.reporting.report.summarise", None)
     (tmp_path / "file").touch()
     with pytest.raises(ValueError, match=r"cannot write to .*file .*\. Name another folder"):
         report([runs / "control-s0"], tmp_path / "file" / "a.html")
-    with pytest.raises(ValueError, match=r"is a folder: name a file, such as .*report\.html"):
+    with pytest.raises(ValueError, match=r"is a folder; expected a file, such as .*report\.html"):
         report([runs / "control-s0"], tmp_path)
 
 
@@ -253,13 +257,16 @@ def test_networks_that_cannot_be_rebuilt_leave_the_pictures_out(runs: Path, tmp_
     own = copied(runs / "control-s0", tmp_path / "mine-s0")
     change(own / "model.json", rebuild=False)
     page = Page(report([own], tmp_path / "a.html").read_text())
-    assert "No pictures and no class distances" in page.text and "Images" not in page.headings
+    assert (
+        "There are no pictures and no class distances" in page.text
+        and "Images" not in page.headings
+    )
     model: nn.Module = load_run_model(runs / "control-s0")
     given = report([own], tmp_path / "b.html", models={"mine-s0": model}, images=2, latency=False)
     assert "Images" in Page(given.read_text()).headings
 
 
-def test_measuring_gives_findings_without_a_page(runs: Path) -> None:
+def test_findings_are_measured_without_a_page(runs: Path) -> None:
     folders = find_runs([runs / "idd-s0", runs / "control-s0"])
     named = {run.path.name: run for run in folders}
     classes = folders[0].model_info()["classes"]
@@ -287,7 +294,7 @@ def test_measuring_does_not_know_the_page() -> None:
     assert subprocess.run([sys.executable, "-c", code]).returncode == 0
 
 
-def test_places_are_spread_evenly() -> None:
+def test_indices_are_spread_evenly() -> None:
     assert spread_evenly(10, 3) == [0, 3, 6]
     assert spread_evenly(2, 5) == [0, 1]
     assert spread_evenly(0, 5) == []

@@ -28,20 +28,20 @@ from segdistill.run.reporting.summary import (
 from tests.run.made_up import CLASSES, run, three_seeds
 
 
-def test_shares_become_points():
+def test_fractions_become_points():
     summary = RunSummary(
         "a", "idd", "student", evaluation={"miou": 0.5, "iou": [0.25, None], "pixel_accuracy": 0.75}
     )
     assert (summary.miou, summary.iou, summary.pixel_accuracy) == (50, [25, None], 75)
 
 
-def test_without_an_evaluation_the_last_validation_stands_in():
+def test_without_an_evaluation_the_last_validation_is_used():
     rows = [{"kind": "val", "step": s, "miou": m} for s, m in ((10, 0.2), (20, 0.4))]
     assert RunSummary("a", "idd", "student", metrics=rows).miou == 40
     assert RunSummary("a", "idd", "student").miou is None
 
 
-def test_training_time_is_added_up_over_the_steps_of_each_row():
+def test_training_time_is_summed_over_the_steps_of_each_row():
     rows = [
         {"kind": "train", "step": 10, "seconds_per_step": 0.5},
         {"kind": "val", "step": 10, "miou": 0.1},
@@ -58,19 +58,19 @@ def test_training_time_is_added_up_over_the_steps_of_each_row():
     assert RunSummary("a", "idd", "student").training_seconds is None
 
 
-def test_labels_come_teacher_control_methods():
+def test_labels_are_ordered_teacher_control_methods():
     runs = [run("idd"), run("kd"), run("control"), run("teacher")]
     assert list(by_label(runs)) == ["teacher", "control", "idd", "kd"]
     assert methods(runs) == ["idd", "kd"]
 
 
-def test_a_report_is_about_idd_or_else_the_last_method():
+def test_a_report_focuses_on_idd_or_else_the_last_method():
     assert default_subject([run("idd-paper"), run("kd"), run("control")]) == "idd-paper"
     assert default_subject([run("skd"), run("kd")]) == "kd"
     assert default_subject([run("control"), run("teacher")]) == "control"
 
 
-def test_one_measured_student_stands_for_all_of_its_size():
+def test_one_measured_profile_applies_to_all_students_of_its_size():
     timed = {
         label: {"parameters": count, "latency_ms_median": ms}
         for label, count, ms in (("teacher", 40_000_000, 300), ("idd", 3_271_686, 40))
@@ -82,7 +82,7 @@ def test_one_measured_student_stands_for_all_of_its_size():
     assert [profile.get("latency_ms_median") for profile in found] == [300, 40, 40, None]
 
 
-def test_networks_of_one_size_keep_their_own_measurements():
+def test_networks_of_equal_size_keep_their_measurements():
     timed = {
         label: {"parameters": 3_271_686, "latency_ms_median": ms}
         for label, ms in (("teacher", 50), ("idd", 40))
@@ -133,7 +133,7 @@ def test_the_terminal_table_shows_each_seed():
         assert cell in line
 
 
-def test_multiply_adds_at_several_sizes_say_whose_they_are():
+def test_multiply_adds_at_several_sizes_are_labelled():
     whole = run("teacher", profile={"multiply_adds": 4.0, "size": [360, 480]})
     half = [
         run(label, profile={"multiply_adds": 1.0, "size": [180, 240]})
@@ -162,7 +162,7 @@ def test_class_changes_are_paired_over_seeds():
     assert len(change.change.differences) == 3
 
 
-def test_factors_name_the_side_of_one_they_are_on():
+def test_factors_are_named_for_their_side_of_one():
     assert [factor(ratio, "faster", "slower") for ratio in (7.46, 0.4, 142.6, 1.04)] == [
         "7.5× faster",
         "2.5× slower",

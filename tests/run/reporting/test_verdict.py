@@ -15,19 +15,19 @@ def said(runs, label):
     return verdict.headline, " ".join(verdict.details), verdict.tone
 
 
-def test_a_clear_gain_is_stated_with_its_seeds_interval_and_reach():
+def test_a_clear_gain_is_stated_with_seeds_interval_and_detection_limit():
     headline, details, tone = said(three_seeds(), "idd")
     assert headline == "idd is 3.1 mIoU above the control in the mean of 3 seeds"
     assert tone == "better"
     assert "Each seed: +2.8, +3.5, +3.0." in details
     assert "95 % interval of the paired mean: +2.2 to +4.0" in details
-    assert "3 seeds cannot see gains under 0.9 mIoU" in details
-    assert "once in 8 by chance" in details
+    assert "3 seeds cannot detect gains below 0.9 mIoU" in details
+    assert "the chance of that is 1 in 8" in details
 
 
-def test_an_interval_over_zero_is_no_difference_that_the_seeds_can_show():
+def test_an_interval_that_includes_zero_shows_no_difference():
     headline, details, tone = said(three_seeds(), "kd")
-    assert headline == "kd: no difference to the control that these 3 seeds can show"
+    assert headline == "kd: these 3 seeds show no difference from the control"
     assert tone == "unclear"
     assert "Mean difference +0.6 mIoU." in details
     assert "by chance" not in details
@@ -40,13 +40,15 @@ def test_a_clear_loss_is_called_a_loss():
     assert tone == "worse" and "Below the control in all 3" in details
 
 
-def test_one_seed_makes_no_statement_about_chance():
+def test_one_seed_cannot_rule_out_chance():
     headline, details, tone = said([run("control"), run("idd", 0, 0.031)], "idd")
-    assert headline == "idd is 3.1 mIoU above the control with one seed: no statement about chance"
+    assert (
+        headline == "idd is 3.1 mIoU above the control with one seed, which cannot rule out chance"
+    )
     assert tone == "unclear" and "interval" not in details
 
 
-def test_a_gain_that_several_methods_explain_away_is_not_clear():
+def test_a_gain_that_does_not_survive_holms_correction_is_unclear():
     # Two noisy methods beside one whose own p is 0.03: three times that is no longer under 0.05.
     runs = seeds("control", (0, 0, 0)) + seeds("idd", (0.02, 0.03, 0.021))
     alone = said(runs, "idd")
@@ -54,7 +56,7 @@ def test_a_gain_that_several_methods_explain_away_is_not_clear():
     runs += seeds("skd", (-0.01, 0.011, 0.0))
     together = said(runs, "idd")
     assert alone[2] == "better" and together[2] == "unclear"
-    assert "not clearly so once it is counted that 4 methods were compared" in together[0]
+    assert "not significantly after correction for 4 compared methods" in together[0]
     assert "Holm's correction for 4 methods: p = 0." in together[1]
 
 
@@ -67,7 +69,7 @@ def test_the_best_is_the_largest_gain_among_clear_ones():
     assert best(verdicts(seeds("control", (0, 0)) + seeds("idd", (-0.03, -0.031)))) is None
 
 
-def test_the_gist_says_what_the_student_saves_and_keeps_and_how_it_was_measured():
+def test_the_gist_states_size_speed_miou_and_their_measurement():
     # 40 000 000 / 3 271 686 = 12.23; 310.2 / 41.6 = 7.46. Of the teacher's 74.0 the seeds reach
     # 64.8, 66.7 and 64.4, which is 87.57, 90.14 and 87.03 %: mean 88.24, squares .45 + 3.59 + 1.47
     # = 5.51, sd 1.66.
@@ -77,7 +79,7 @@ def test_the_gist_says_what_the_student_saves_and_keeps_and_how_it_was_measured(
     )
 
 
-def test_the_gist_leaves_out_what_is_not_known():
+def test_the_gist_leaves_out_unknown_parts():
     teacher, student = run("teacher", 0, 0.12), run("idd")
     alone = {"parameters": 4_000_000}
     assert gist([teacher, replace(student, profile=alone)], "idd") == (
@@ -92,7 +94,7 @@ def test_the_gist_leaves_out_what_is_not_known():
     assert gist([student], "idd") is None and gist([teacher], "idd") is None
 
 
-def test_the_gist_of_a_student_that_costs_more_and_beats_its_teacher_says_so():
+def test_the_gist_of_a_larger_and_better_student():
     profile = {"parameters": 40_100_000, "latency_ms_median": 620.4, "size": [360, 480]}
     student = run("idd", 0, 0.2, profile={**profile, "threads": 1, "device": "cpu"})
     text = gist([run("teacher", 0, 0.12), student], "idd")
@@ -103,36 +105,36 @@ def test_the_largest_gain_comes_first():
     assert [v.label for v in verdicts(three_seeds())] == ["idd", "kd"]
 
 
-def test_costs_and_unequal_budgets_are_told():
+def test_costs_and_unequal_budgets_are_reported():
     details = said(three_seeds(), "idd")[1]
-    assert "A step costs 2.1 times the control's" in details
+    assert "A step takes 2.1 times as long as the control's" in details
     runs = [run("control", steps=1000), run("idd", steps=2000)]
-    assert "Not an equal budget: 2,000 steps against the control's 1,000." in said(runs, "idd")[1]
+    assert "The budgets differ: 2,000 steps, and 1,000 for the control." in said(runs, "idd")[1]
 
 
 def test_unpaired_seeds_are_named():
     runs = [*three_seeds(), run("idd", 12)]
-    assert "want of a partner: seed 12." in said(runs, "idd")[1]
+    assert "since unpaired: seed 12." in said(runs, "idd")[1]
 
 
-def test_context_speaks_of_the_share_of_the_gap_only_for_clear_gains():
+def test_context_mentions_the_gap_only_for_clear_gains():
     text = context(three_seeds())
-    assert "teacher stands at 74.0 mIoU and the control at 62.2" in text
+    assert "teacher has 74.0 mIoU and the control 62.2" in text
     assert "idd closes 26 %" in text and "kd closes" not in text
 
 
 @pytest.mark.parametrize(
     ("kept", "words"),
     [
-        (("teacher", "idd"), "There is no control among these runs"),
-        (("control", "idd"), "The control stands at 62.2 mIoU."),
+        (("teacher", "idd"), "These runs have no control"),
+        (("control", "idd"), "The control has 62.2 mIoU."),
     ],
 )
 def test_context_without_control_or_teacher(kept, words):
     assert words in context([r for r in three_seeds() if r.label in kept])
 
 
-def test_a_teacher_no_better_than_the_control_is_called_so():
+def test_a_teacher_no_better_than_the_control_is_reported():
     runs = [run("teacher", 0, -0.1), run("control"), run("idd", 0, 0.1)]
     assert "little to teach" in context(runs)
 

@@ -22,7 +22,7 @@ def test_masks_keep_the_palette_exactly_and_ignored_pixels_clear():
     assert shown[0, 2, 3] == 0
 
 
-def test_thinning_a_mask_makes_no_new_colour():
+def test_downscaling_a_mask_adds_no_colours():
     mask = np.random.default_rng(0).integers(0, 11, (60, 900))
     shown = pixels(views.mask_png(mask, PALETTE, width=200))
     assert shown.shape == (13, 200, 4)
@@ -34,7 +34,7 @@ def test_pictures_are_made_smaller_but_never_larger():
     assert pixels(views.png(np.zeros((4, 10, 3), np.uint8), width=50)).shape[:2] == (4, 10)
 
 
-def test_fields_leave_unknown_values_clear_and_clip():
+def test_fields_clip_values_and_leave_unknown_ones_transparent():
     shown = pixels(views.field_png(np.array([[np.nan, 0.0, 1.0, 7.0]])))
     assert shown[0, 0, 3] == 0 and (shown[0, 1:, 3] == 255).all()
     assert (shown[0, 2] == shown[0, 3]).all() and (shown[0, 1] != shown[0, 2]).any()

@@ -1,1 +1,1 @@
-"""The paper's tables and figures, and runs laid out in them."""
+"""The paper's tables and figures, filled with runs."""

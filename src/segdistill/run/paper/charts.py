@@ -1,4 +1,4 @@
-"""Charts of what is published beside what was measured."""
+"""Charts of published and measured values."""
 
 import io
 from collections.abc import Mapping, Sequence
@@ -14,7 +14,7 @@ PUBLISHED = "published"
 
 @dataclass(frozen=True)
 class Chart:
-    """A drawing for a page and the same as a picture."""
+    """A chart as SVG for a page, and as PNG."""
 
     svg: str
     png: bytes
@@ -22,7 +22,7 @@ class Chart:
 
 @dataclass(frozen=True)
 class Dot:
-    """A network: its parameters in millions and its mIoU, and whose figures they are."""
+    """A network: its parameters in millions, its mIoU, and the source of these numbers."""
 
     name: str
     parameters: float
@@ -31,12 +31,12 @@ class Dot:
 
 
 def bars(groups: Mapping[str, Mapping[str, float]], label: str, description: str) -> Chart | None:
-    """A bar a series in each group, from zero; None without any value.
+    """A bar chart with one bar per series in each group; None without values.
 
     Args:
         groups: Group (a row, a class) -> series -> value.
-        label: What the values are.
-        description: For those who cannot see it.
+        label: Label of the value axis.
+        description: Text alternative for screen readers.
     """
     series = list(dict.fromkeys(name for values in groups.values() for name in values))
     if not series:
@@ -70,7 +70,7 @@ def bars(groups: Mapping[str, Mapping[str, float]], label: str, description: str
 
 
 def dots(points: Sequence[Dot], label: str, description: str) -> Chart | None:
-    """mIoU over parameters, the axis of parameters logarithmic; None without any point."""
+    """mIoU over parameters on a logarithmic axis; None without points."""
     if not points:
         return None
     series = list(dict.fromkeys(point.series for point in points))
@@ -98,7 +98,7 @@ def dots(points: Sequence[Dot], label: str, description: str) -> Chart | None:
                 va="center",
             )
         axes.set_xscale("log")
-        # The default labels are mathematics, which these charts do not parse.
+        # The default labels use mathtext, which is disabled in these charts.
         axes.xaxis.set_major_formatter("{x:g}")
         axes.xaxis.set_minor_formatter("")
         axes.margins(x=0.15, y=0.1)

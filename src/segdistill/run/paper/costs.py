@@ -1,4 +1,4 @@
-"""What the networks of the paper cost, as printed and as counted here by the same rule."""
+"""The costs of the paper's networks, as published and as counted here by the same rule."""
 
 from functools import cache
 
@@ -11,21 +11,20 @@ from segdistill.run.paper.published import networks
 from segdistill.run.reporting import signed
 
 CLASSES, SIZE = 19, (512, 1024)
-"""the paper's: Cityscapes, and 150 classes too are printed with the figures of 19"""
+"""The paper's setting, Cityscapes; it prints the same costs for 150 classes."""
 
 
 @cache
 def counted(network: str) -> dict[str, float] | None:
-    """Parameters in millions and multiply-adds in 10^9 of a network, the auxiliary head in both.
+    """Parameters in millions and multiply-adds in 10^9 of a network, including the auxiliary head.
 
-    Counted as `profile(..., count="paper")` does, on the meta device where the network can be built
-    there: no weights are drawn.
+    Counted as in `profile(..., count="paper")`, on the meta device if the network can be built there.
 
     Args:
         network: A name of `MODELS`.
 
     Returns:
-        `params` and `flops`; None where there is no such network.
+        `params` and `flops`; None if there is no such network.
     """
     if network not in MODELS:
         return None
@@ -33,14 +32,14 @@ def counted(network: str) -> dict[str, float] | None:
         with torch.device("meta"):
             model = build_model(network, CLASSES)
     except (RuntimeError, NotImplementedError):
-        # Its builder looks at the values of its weights.
+        # The network's constructor depends on the values of its weights.
         model = build_model(network, CLASSES)
-    found = profile(model, SIZE, count="paper", latency=False)
-    return {"params": found.parameters / 1e6, "flops": found.multiply_adds / 1e9}
+    measured = profile(model, SIZE, count="paper", latency=False)
+    return {"params": measured.parameters / 1e6, "flops": measured.multiply_adds / 1e9}
 
 
 def cost_table() -> Table:
-    """Parameters and multiply-adds of the paper's networks: published, counted here, and the difference."""
+    """Parameters and multiply-adds of the paper's networks: published, counted here, and their difference."""
     table = Table(box=None, pad_edge=False, header_style="bold", padding=(0, 2, 0, 0))
     table.add_column("network", no_wrap=True)
     for unit in ("params, M", "FLOPs, G"):

@@ -1,4 +1,4 @@
-"""A table or figure of the paper laid out: what is printed, what runs measured beside it."""
+"""Lay out a table or figure of the paper: published values with measurements of runs beside them."""
 
 import json
 from collections.abc import Iterable, Sequence
@@ -14,23 +14,23 @@ from segdistill.run.paper.published import COST, Exhibit, Row
 from segdistill.run.reporting import RunSummary, mean, number, sd, spread
 
 OURS = "measured"
-_ELSEWHERE = "Columns on other data or networks than the paper's: their order and gains compare, not their size."
+_ELSEWHERE = "In columns with other data or networks than the paper's, compare the order and the gains, not the values."
 
 
 @dataclass(frozen=True)
 class Placed:
-    """A run and the row that it fills, or why it fills none."""
+    """A run and the row that it fills, or the reason why it fills none."""
 
     run: RunSummary
     row: Row | None = None
     column: str = OURS
-    """where the paper's own setting goes, or where else it was trained: "camvid, compact", "camvid" for its teacher"""
+    """column of the paper's setting, or the run's own: "camvid, compact"; "camvid" for its teacher"""
     reason: str = ""
 
 
 @dataclass(frozen=True)
 class Layout:
-    """What a table or figure comes to; all but the chart is text."""
+    """The laid-out table or figure; everything but the chart is text."""
 
     title: str
     source: str
@@ -38,19 +38,19 @@ class Layout:
     rows: Sequence[Sequence[str]]
     notes: Sequence[str]
     runs: Sequence[Sequence[str]]
-    """each run: its row or why it has none, its mIoU, its training"""
+    """for each run: its row, or the reason why it has none, its mIoU, its training"""
     missing: Sequence[Sequence[str]]
-    """each row without a run of ours: its network, the command that makes one"""
+    """for each row without a run: its network and the command that trains it"""
     chart: Chart | None
 
 
 def lay_out(
     wanted: Exhibit, placed: Sequence[Placed], missing: Sequence[Sequence[str]] = ()
 ) -> Layout:
-    """The rows of an exhibit with the published figures and those of the runs that fill them.
+    """The rows of an exhibit with published and measured values.
 
-    Measured are means ± standard deviation (number of seeds) of runs that differ in nothing but the
-    seed; runs of one row by several recipes stand side by side.
+    Measured values are means ± standard deviation (number of seeds) of runs that differ only in the seed;
+    if runs of several recipes fill one row, they are shown side by side.
     """
     cells = _Cells(wanted, placed)
     return Layout(
@@ -84,54 +84,54 @@ def as_text(layout: Layout) -> str:
 
 
 class _Cells:
-    """The cells of an exhibit, from its printed figures and the runs in its rows."""
+    """The cells of an exhibit, from its published values and the runs in its rows."""
 
     def __init__(self, wanted: Exhibit, placed: Sequence[Placed]) -> None:
         self.wanted = wanted
         self.placed = [one for one in placed if one.row is not None]
-        found = dict.fromkeys(one.column for one in self.placed)
-        covered = {column.partition(",")[0] for column in found if "," in column}
-        self.elsewhere = [c for c in found if c != OURS and c not in covered]
+        columns = dict.fromkeys(one.column for one in self.placed)
+        covered = {column.partition(",")[0] for column in columns if "," in column}
+        self.elsewhere = [c for c in columns if c != OURS and c not in covered]
         self.columns = [OURS, *self.elsewhere]
         further = self.elsewhere if "val" in wanted.columns else self.columns
         self.further = [] if wanted.chart == "classes" else further
-        # Dots stand at parameters that the paper does not print with them.
+        # The figure needs parameters, which the paper does not print with it.
         self.sized = wanted.chart == "dots" and "params" not in wanted.columns
         self.notes = list(dict.fromkeys(row.note for row in wanted.rows if row.note))
 
     def groups(self, row: Row, column: str = OURS) -> list[list[RunSummary]]:
-        """Runs of a row, those of one recipe together, most seeds first."""
-        # A teacher elsewhere stands beside each student on the same data.
+        """Runs of a row, grouped by recipe, most seeds first."""
+        # A teacher on other data is shown with each student on the same data.
         columns = {column, column.partition(",")[0]}
-        found: dict[str, list[RunSummary]] = {}
+        by_recipe: dict[str, list[RunSummary]] = {}
         for one in self.placed:
             if one.row is row and one.column in columns:
-                found.setdefault(_recipe_key(one.run), []).append(one.run)
-        return sorted(found.values(), key=len, reverse=True)
+                by_recipe.setdefault(_recipe_key(one.run), []).append(one.run)
+        return sorted(by_recipe.values(), key=len, reverse=True)
 
     def miou(self, row: Row, column: str = OURS) -> float | None:
-        """Mean over the seeds of the recipe that has the most of them."""
+        """Mean over the seeds of the recipe with the most seeds."""
         known = [_mious(group) for group in self.groups(row, column)]
         return mean(known[0]) if known and known[0] else None
 
     def lead(self, row: Row) -> float | None:
-        """How far IDD is above a row, in points."""
+        """Gain of IDD over a row, in points."""
         network = self.wanted.leader or row.network
         leader = next(r for r in self.wanted.rows if (r.network, r.method) == (network, "idd"))
         best, here = self.miou(leader), self.miou(row)
         return None if row is leader or best is None or here is None else best - here
 
     def headings(self) -> list[str]:
-        """Each printed column, ours beside it where there is one, then what is ours alone."""
+        """Published columns with ours beside them if any, then columns that only we have."""
         if self.wanted.chart == "classes":
             return ["class", *(f"{row.name}\n{OURS}" for row in self.wanted.rows)]
-        found = [""]
+        headings = [""]
         for key, heading in self.wanted.columns.items():
-            found.append(f"{heading}\n{PUBLISHED}")
+            headings.append(f"{heading}\n{PUBLISHED}")
             if key != "test":  # its labels are not public
-                found.append(f"{heading}\n{OURS}")
-        found += ["params, M\ncounted"] if self.sized else []
-        return [*found, *(f"mIoU, val\n{column}" for column in self.further)]
+                headings.append(f"{heading}\n{OURS}")
+        headings += ["params, M\ncounted"] if self.sized else []
+        return [*headings, *(f"mIoU, val\n{column}" for column in self.further)]
 
     def rows(self) -> list[list[str]]:
         """The cells below the headings."""
@@ -162,18 +162,18 @@ class _Cells:
 
     def _class_iou(self) -> dict[str, dict[str, float]]:
         """Class -> row -> mean IoU over the seeds."""
-        found: dict[str, dict[str, float]] = {}
+        result: dict[str, dict[str, float]] = {}
         for row in self.wanted.rows:
             runs = [run for group in self.groups(row)[:1] for run in group if run.evaluation]
             names = (runs[0].evaluation or {})["classes"] if runs else []
             for place, name in enumerate(names):
                 known = [value for run in runs if (value := run.iou[place]) is not None]
                 if known:
-                    found.setdefault(name, {})[row.name] = mean(known)
-        return found
+                    result.setdefault(name, {})[row.name] = mean(known)
+        return result
 
     def chart(self) -> Chart | None:
-        """The picture; None where neither the paper nor a run gives anything to draw."""
+        """The chart; None if neither the paper nor a run has values to draw."""
         title = self.wanted.title
         if self.wanted.chart == "classes":
             return bars(self._class_iou(), "IoU", title)
@@ -183,7 +183,7 @@ class _Cells:
         groups: dict[str, dict[str, float]] = {}
         student = ""
         for row in self.wanted.rows:
-            # A row that is named after a method alone is of the student above it.
+            # A row named only after a method belongs to the student above it.
             below = row.name.startswith("+")
             student = student if below else row.name
             values = {PUBLISHED: float(row.printed[key])} if key in row.printed else {}
@@ -196,15 +196,15 @@ class _Cells:
         return {column: self.miou(row, column) for column in self.columns}
 
     def _dots(self) -> list[Dot]:
-        found = []
+        points = []
         for row in self.wanted.rows:
             if {"params", "test"} <= set(row.printed):
                 size, miou = float(row.printed["params"]), float(row.printed["test"])
-                found.append(Dot(row.name, size, miou, f"{PUBLISHED}, test"))
+                points.append(Dot(row.name, size, miou, f"{PUBLISHED}, test"))
             ours, cost = self.miou(row), counted(row.network)
             if ours is not None and cost is not None:
-                found.append(Dot(row.name, cost["params"], ours, f"{OURS}, val"))
-        return found
+                points.append(Dot(row.name, cost["params"], ours, f"{OURS}, val"))
+        return points
 
 
 def _count(row: Row, key: str) -> str:

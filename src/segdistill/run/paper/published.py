@@ -1,4 +1,4 @@
-"""The paper's tables and figures as data; `paper.yaml` holds what is printed."""
+"""The paper's tables and figures as data; `paper.yaml` holds the published values."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -21,9 +21,9 @@ class Row:
     network: str
     """our name of the network that is trained"""
     method: str
-    """methods and losses of the catalogue, joined by +"""
+    """methods and losses of the catalogue, joined with +"""
     printed: Mapping[str, str]
-    """column -> figure as printed; a column without one is missing"""
+    """column -> value as printed; columns without a value are absent"""
     note: str | None = None
 
 
@@ -37,20 +37,20 @@ class Exhibit:
     chart: str
     """bars, dots or classes"""
     columns: Mapping[str, str]
-    """key of a printed column -> heading"""
+    """key of a column -> heading"""
     notes: Mapping[str, str]
     rows: Sequence[Row]
     elsewhere: bool = False
-    """whether runs on other data may fill the same rows, in a column of their own"""
+    """whether runs on other data may fill the same rows, in a separate column"""
     leader: str | None = None
-    """network whose IDD leads all rows; None: each network's own"""
+    """network whose IDD result leads all rows; None: that of each row's network"""
 
 
 def exhibit(name: str) -> Exhibit:
-    """A table or figure of the paper by its name.
+    """Look up a table or figure of the paper by name.
 
     Raises:
-        ValueError: There is no such exhibit; the message gives the nearest name.
+        ValueError: There is no such exhibit; the message names the nearest.
     """
     known: dict[str, Any] = _file()["exhibits"]
     if name not in known:
@@ -61,9 +61,9 @@ def exhibit(name: str) -> Exhibit:
 
 
 def networks() -> dict[str, dict[str, str]]:
-    """Our name of each network whose cost is printed -> its name, params, flops and source there."""
-    found: dict[str, dict[str, str]] = _file()["networks"]
-    return found
+    """Our name of each network with a published cost -> its name, params, flops and source there."""
+    costs: dict[str, dict[str, str]] = _file()["networks"]
+    return costs
 
 
 def _row(values: Mapping[str, str], columns: Mapping[str, str]) -> Row:

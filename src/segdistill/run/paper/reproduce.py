@@ -1,4 +1,4 @@
-"""`segdistill reproduce`: runs in the rows of the paper's tables and figures, beside what it prints."""
+"""`segdistill reproduce`: runs in the rows of the paper's tables and figures, beside the published values."""
 
 import logging
 from collections.abc import Iterable, Sequence
@@ -19,16 +19,15 @@ _log = logging.getLogger(__name__)
 
 
 def reproduce(what: str, runs: Sequence[str | Path] = (), out: str | Path = "reproduced") -> str:
-    """Lay runs out as a table or figure of the paper, beside the published figures.
+    """Lay runs out as a table or figure of the paper, beside the published values.
 
-    A run fills the row of its data set, student and losses, read from its config.yaml. Writes
-    `<what>.html`, which needs nothing but itself, and, where there is anything to draw,
-    `<what>.png`.
+    A run fills the row of its data set, student and losses, read from its config.yaml. Writes the
+    self-contained page `<what>.html` and, if there is anything to draw, `<what>.png`.
 
     Args:
         what: table1 to table4, fig3, fig4 or fig5.
-        runs: Run folders; a folder that holds runs stands for all of them. Without any, the
-            published side, and which recipe makes each row.
+        runs: Run folders, or folders that hold runs. Without runs, shows the published values and the
+            recipe for each row.
         out: Folder for the page and the picture.
 
     Returns:
@@ -36,7 +35,7 @@ def reproduce(what: str, runs: Sequence[str | Path] = (), out: str | Path = "rep
 
     Raises:
         ValueError: There is no such table or figure.
-        FileNotFoundError: A folder is no run and holds none.
+        FileNotFoundError: A folder is not a run and holds no runs.
     """
     wanted = exhibit(what)
     placed = place_runs(wanted, runs)
@@ -55,10 +54,10 @@ def reproduce(what: str, runs: Sequence[str | Path] = (), out: str | Path = "rep
 
 
 def place_runs(wanted: Exhibit, paths: Iterable[str | Path]) -> list[Placed]:
-    """Each run at these paths, and their teachers, with the row it fills or why it fills none."""
+    """Each run at these paths, and their teachers, with its row or the reason why it has none."""
     folders = find_runs(paths)
     finished = summarise([folder for folder in folders if folder.finished])
-    # A teacher that is no run of its own is known by another's audit alone.
+    # A teacher that is not a run, known only from an audit, has no recipe.
     placed = [_placed(wanted, run, run.recipe) for run in finished if run.recipe is not None]
     for folder in folders:
         if not folder.finished:
@@ -74,12 +73,14 @@ def _placed(wanted: Exhibit, run: RunSummary, recipe: Recipe) -> Placed:
     if wanted.elsewhere and (data != wanted.data or student not in networks):
         teaches = run.role == "teacher"
         column = data if teaches else f"{data}, {_network_name(recipe.student)}"
-        # The first row is the teacher's and the last the student's, whatever they are there.
+        # The first row is the teacher's and the last the student's, whatever their networks.
         student = networks[0] if teaches else networks[-1]
     elif data != wanted.data:
-        return Placed(run, reason=f"its data are {data}, the paper's here {wanted.data}")
+        return Placed(run, reason=f"its data set is {data}; expected {wanted.data}")
     elif student not in networks:
-        return Placed(run, reason=f"its network {student} is none of {', '.join(networks)}")
+        return Placed(
+            run, reason=f"its network is {student}; expected one of {', '.join(networks)}"
+        )
     try:
         losses, preset = distilling_losses(recipe)
     except ValueError as error:
@@ -87,8 +88,8 @@ def _placed(wanted: Exhibit, run: RunSummary, recipe: Recipe) -> Placed:
     for row in wanted.rows:
         if row.network == student and row_losses(row, preset) == losses:
             return Placed(run, row, column)
-    found = ", ".join(sorted(losses)) or "cross-entropy alone"
-    return Placed(run, reason=f"its losses ({found}) are those of no row of {student}")
+    names = ", ".join(sorted(losses)) or "only cross-entropy"
+    return Placed(run, reason=f"no row of {student} has its losses ({names})")
 
 
 def _network_name(student: ModelConfig) -> str:
@@ -97,7 +98,7 @@ def _network_name(student: ModelConfig) -> str:
 
 
 def distilling_losses(recipe: Recipe) -> tuple[frozenset[str], str]:
-    """The losses beside cross-entropy of a recipe, and the preset of its method.
+    """The losses of a recipe other than cross-entropy, and the preset of its method.
 
     Raises:
         ValueError: The catalogue has no such method, or the terms do not fit it.
@@ -110,7 +111,7 @@ def distilling_losses(recipe: Recipe) -> tuple[frozenset[str], str]:
 
 
 def row_losses(row: Row, preset: str) -> frozenset[str]:
-    """The losses beside cross-entropy of the methods and losses that a row is named after."""
+    """The losses other than cross-entropy of the methods and losses in a row's name."""
     losses: set[str] = set()
     for part in row.method.split("+"):
         if part in METHODS:
@@ -121,15 +122,15 @@ def row_losses(row: Row, preset: str) -> frozenset[str]:
 
 
 def recipes_of(wanted: Exhibit, rows: Sequence[Row]) -> list[tuple[str, str, str]]:
-    """For each row its name, its network and the command that makes it, from a recipe that ships."""
+    """Name, network and training command of each row, from the recipes that ship."""
     if not rows:
         return []
     made = _shipped(recipes_folder() / wanted.data)
     lines = []
     for row in rows:
         keys = [(row.network, row_losses(row, preset), preset) for preset in ("paper", "default")]
-        found = next((made[key] for key in keys if key in made), None)
-        lines.append((row.name, row.network, _command(wanted, row, found)))
+        file = next((made[key] for key in keys if key in made), None)
+        lines.append((row.name, row.network, _command(wanted, row, file)))
     return lines
 
 
@@ -138,7 +139,7 @@ def _shipped(folder: Path) -> dict[tuple[str, frozenset[str], str], Path]:
     """The recipes of a folder by student, losses and preset."""
     made: dict[tuple[str, frozenset[str], str], Path] = {}
     for file in sorted(folder.glob("*.yaml")):
-        if file.stem != "base":  # what the others there have in common
+        if file.stem != "base":  # shared by the other recipes
             recipe = load_recipe(file)
             made.setdefault((recipe.student.model, *distilling_losses(recipe)), file)
     return made
@@ -150,7 +151,7 @@ def _command(wanted: Exhibit, row: Row, file: Path | None) -> str:
     shared = recipes_folder() / wanted.data / "base.yaml"
     if row.method == "supervised" and shared.is_file():
         return f"segdistill train {_short(shared)} --student.model {row.network}"
-    return f"no recipe ships: data {wanted.data}, student {row.network}, method {row.method}"
+    return f"no recipe for data {wanted.data}, student {row.network}, method {row.method}"
 
 
 def _short(file: Path) -> Path:

@@ -1,4 +1,4 @@
-"""What runs say, as tables, charts and one page."""
+"""Reports on runs: tables, charts and an HTML page."""
 
 from segdistill.run.reporting.notation import number, signed, spread
 from segdistill.run.reporting.page import fill

@@ -1,7 +1,7 @@
-"""Charts of the report: inline SVG that follows the page's colours.
+"""Charts of the report: inline SVG in the page's colours.
 
-Every chart is drawn in fixed colours, each of which stands for a CSS variable of the page and is
-replaced by it afterwards; so one drawing serves light, dark and print.
+Every chart is drawn in fixed colours, each of which is then replaced with a CSS variable of the page,
+so that one drawing serves light mode, dark mode and print.
 """
 
 import io
@@ -23,7 +23,7 @@ from segdistill.run.reporting.summary import ClassChange, RunSummary, by_label, 
 from segdistill.run.reporting.verdict import Verdict
 
 INK, MUTED, LINE, TEACHER, CONTROL = "#1c1d21", "#676b74", "#dfe1e6", "#3a3d45", "#8b8f99"
-# Okabe and Ito's colours, told apart by colour-blind readers; the yellow is too faint for lines.
+# Okabe and Ito's palette for colour-blind readers, without its yellow, which is too faint for lines.
 SERIES = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9")
 VARIABLES = {
     INK: "--ink",
@@ -73,23 +73,23 @@ def colours(summaries: Sequence[RunSummary]) -> dict[str, str]:
 
 @contextmanager
 def style() -> Iterator[None]:
-    """The look of every chart, while it is drawn and while it is written."""
+    """The style of every chart, for drawing and for writing."""
     with matplotlib.rc_context({**_STYLE, "svg.hashsalt": f"figure-{next(_numbers)}"}):
         yield
 
 
 def blank(width: float, height: float) -> Figure:
     """A figure without axes, its size in pixels of the page."""
-    # 72 to the inch, as SVG has it.
+    # 72 pixels per inch, as in SVG.
     return Figure(figsize=(width / 72, height / 72), layout="constrained")
 
 
 def to_svg(figure: Figure, description: str) -> str:
-    """The drawing as an SVG element for the inside of a page, free of ids, fonts and outside names.
+    """The drawing as an inline SVG element, without ids, fonts or external references.
 
     Args:
-        figure: What to draw; its colours out of `VARIABLES` become the page's.
-        description: What it shows, for readers who do not see it.
+        figure: Figure to draw; its colours in `VARIABLES` become the page's.
+        description: Text alternative for screen readers.
     """
     buffer = io.StringIO()
     figure.savefig(buffer, format="svg", transparent=True)
@@ -100,7 +100,7 @@ def to_svg(figure: Figure, description: str) -> str:
         "xlink:href", "href"
     )
     drawing = re.sub(r'<g id="[^"]*"', "<g", drawing)
-    # Releases of Matplotlib write "font: 700 12px 'DejaVu Sans'" or a property each.
+    # Some Matplotlib releases write "font: 700 12px 'DejaVu Sans'", others one property each.
     drawing = re.sub(r"font: (?:(\d+) )?([\d.]+px) [^;\"]+", _font, drawing)
     drawing = re.sub(r" ?font-family: [^;\"]+;?", "", drawing)
     for colour, variable in VARIABLES.items():
@@ -111,9 +111,9 @@ def to_svg(figure: Figure, description: str) -> str:
     return re.sub(r'^<svg width="[^"]*" height="[^"]*"', head, drawing.strip())
 
 
-def _font(found: re.Match[str]) -> str:
-    weight = f"; font-weight: {found.group(1)}" if found.group(1) else ""
-    return f"font-size: {found.group(2)}{weight}"
+def _font(match: re.Match[str]) -> str:
+    weight = f"; font-weight: {match.group(1)}" if match.group(1) else ""
+    return f"font-size: {match.group(2)}{weight}"
 
 
 def forest(found: Sequence[Verdict], colour: Mapping[str, str]) -> str:
@@ -154,14 +154,14 @@ def forest(found: Sequence[Verdict], colour: Mapping[str, str]) -> str:
         axes.set_xlim(min(low, -room), max(high, room))
         axes.grid(axis="y", visible=False)
         axes.spines["left"].set_visible(False)
-        axes.set_xlabel("mIoU points against the control")
+        axes.set_xlabel("mIoU minus the control's, in points")
         return to_svg(figure, "Paired differences to the control, with intervals")
 
 
 def validation_curves(summaries: Sequence[RunSummary], colour: Mapping[str, str]) -> str | None:
-    """Validation mIoU over steps: thin lines for runs, a thick one for their mean.
+    """Validation mIoU over steps: thin lines for runs, a thick line for their mean.
 
-    None where no run was validated more than once.
+    None if no run was validated more than once.
     """
     groups = {label: runs for label, runs in by_label(summaries).items() if label != "teacher"}
     curves = {
@@ -204,12 +204,12 @@ def _curve(rows: Sequence[Mapping[str, Any]], read: Any) -> dict[int, float]:
 
 
 def _draw(axes: Axes, steps: Sequence[int], values: Sequence[float], **look: Any) -> None:
-    # A line of one point has no length: a dot stands for it.
+    # A single point is drawn as a dot.
     axes.plot(steps, values, marker="o" if len(steps) == 1 else "", ms=6, mew=0, **look)
 
 
 def _mean_curve(many: Sequence[Mapping[int, float]]) -> tuple[list[int], list[float]]:
-    # Only steps that every run has: a mean over fewer runs would jump where one of them ends.
+    # Only steps that all runs have, since the mean would jump where a run ends.
     steps = sorted(set.intersection(*(set(one) for one in many))) or sorted(many[0])
     return steps, [mean([one[step] for one in many if step in one]) for step in steps]
 
@@ -232,8 +232,10 @@ def _label_ends(axes: Axes, ends: Mapping[str, float], colour: Mapping[str, str]
 
 
 def apart(heights: Sequence[float], gap: float) -> list[float]:
-    """Ascending heights, moved as little as possible (least squares) to be at least `gap` apart."""
-    blocks: list[tuple[float, int]] = []  # mean of height - place · gap, and how many share it
+    """Move ascending heights as little as possible (least squares) to be at least `gap` apart."""
+    blocks: list[
+        tuple[float, int]
+    ] = []  # mean of height - place · gap, and the number that share it
     for place, height in enumerate(heights):
         block = (height - place * gap, 1)
         while blocks and blocks[-1][0] > block[0]:
@@ -245,7 +247,7 @@ def apart(heights: Sequence[float], gap: float) -> list[float]:
 
 
 def term_curves(summaries: Sequence[RunSummary], colour: Mapping[str, str]) -> dict[str, str]:
-    """For each term a pair of small charts: its value and its gradient share over steps."""
+    """Two small charts per term: its value and its gradient share over steps."""
     groups = {label: runs for label, runs in by_label(summaries).items() if label != "teacher"}
     rows = [row for runs in groups.values() for run in runs for row in run.train_rows]
     terms = list(dict.fromkeys(term for row in rows for term in row.get("terms", {})))
@@ -256,7 +258,7 @@ def _term_chart(
     groups: Mapping[str, Sequence[RunSummary]], term: str, colour: Mapping[str, str]
 ) -> str:
     with style():
-        # Fixed margins: the layout engine takes longer than the rest of the page.
+        # Fixed margins, since the layout engine takes longer than the rest of the page.
         figure = Figure(figsize=(470 / 72, 180 / 72))
         for place, key in enumerate(("value", "share")):
             axes = figure.add_axes((0.08 + 0.5 * place, 0.14, 0.41, 0.73))
@@ -276,7 +278,7 @@ def _term_chart(
             positive = [value for value in values if value > 0]
             if len(positive) == len(values) > 0 and max(values) > 30 * min(values):
                 axes.set_yscale("log")
-                # The default labels are mathematics, which these charts do not parse.
+                # The default labels use mathtext, which is disabled in these charts.
                 axes.yaxis.set_major_formatter("{x:g}")
                 axes.yaxis.set_minor_formatter(matplotlib.ticker.NullFormatter())
             elif values and min(values) >= 0:
@@ -297,7 +299,7 @@ def _term_reader(term: str, key: str) -> Any:
 
 
 def class_bars(changes: Sequence[ClassChange], label: str, colour: Mapping[str, str]) -> str:
-    """Bars of each class's IoU for the control and one method, the teacher as a mark."""
+    """Bars of each class's IoU for the control and one method; a mark for the teacher."""
     with style():
         figure = blank(960, 66 + 34 * len(changes))
         axes = figure.add_subplot()

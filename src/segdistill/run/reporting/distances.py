@@ -1,7 +1,7 @@
-"""Distances between classes in a network's feature space, averaged over a whole labelled set.
+"""Distances between classes in a network's feature space, averaged over a labelled data set.
 
-The quantity that the inter-class loss compares image by image; here the tokens are means over all
-images, so that networks can be looked at side by side.
+The inter-class loss compares these distances per image; here the tokens are means over all images, so
+that networks can be compared.
 """
 
 from dataclasses import dataclass
@@ -24,28 +24,28 @@ from segdistill.run.evaluation import Protocol, Size, evaluating, multiple_of, p
 
 @dataclass(frozen=True)
 class ClassStatistics:
-    """Sums over the cells of a feature map that carry each class, over a whole set, in float64."""
+    """Sums over the feature cells of each class in a whole data set, in float64."""
 
     cells: Float[Tensor, "k"]
-    """how many cells carry the class"""
+    """number of cells of the class"""
     sums: Float[Tensor, "k c"]
     """sum of their features"""
     squares: Float[Tensor, "k"]
     """sum of their features' squared norms"""
 
     def tokens(self) -> Float[Tensor, "k c"]:
-        """Mean feature of each class; zero where a class has no cell."""
+        """Mean feature of each class; zero for a class without cells."""
         return self.sums / self.cells.clamp(min=1)[:, None]
 
     def distances(self, min_pixels: int = 16) -> np.ndarray:
         """Euclidean distances between class tokens, k by k.
 
         Args:
-            min_pixels: A class with fewer cells of the feature map is left blank (NaN): the mean of
-                a few cells lies far from everything by noise alone.
+            min_pixels: Classes with fewer feature cells are blank (NaN), since noise alone puts the
+                mean of a few cells far from all others.
         """
         tokens = self.tokens()
-        # By differences, not by the product form, which loses the small distances of large tokens.
+        # Not the matrix-product form, which is inaccurate for small distances of large tokens.
         table = torch.cdist(tokens, tokens, compute_mode="donot_use_mm_for_euclid_dist")
         rare = self.cells < max(min_pixels, 1)
         table[rare] = torch.nan
@@ -54,10 +54,10 @@ class ClassStatistics:
         return result
 
     def within_between(self, min_pixels: int = 16) -> float | None:
-        """Variance within classes over variance between them, weighted by cells; lower is tighter.
+        """Variance within classes divided by variance between them, weighted by cells; lower is tighter.
 
         With n_c cells, mean μ_c and overall mean μ: Σ_c Σ_p |f_p − μ_c|² / Σ_c n_c |μ_c − μ|². None
-        where fewer than two classes have `min_pixels` cells, or their tokens coincide.
+        if fewer than two classes have `min_pixels` cells, or if their tokens coincide.
         """
         kept = self.cells >= max(min_pixels, 1)
         cells, tokens = self.cells[kept], self.tokens()[kept]
@@ -72,7 +72,7 @@ class ClassStatistics:
 def read_tap(
     model: nn.Module, images: Float[Tensor, "b c h w"], name: str
 ) -> Float[Tensor, "b c h w"]:
-    """Run the network and return what one of its taps reads.
+    """Run the network and return the tensor at one of its taps.
 
     Raises:
         ValueError: The network has no such tap; the message names the nearest.
@@ -95,7 +95,7 @@ def class_statistics(
     limit: int | None = None,
     device: str | torch.device = "cpu",
 ) -> ClassStatistics:
-    """Gather the class statistics of a tapped feature map over a labelled set, image by image.
+    """Compute the class statistics of a tapped feature map over a labelled data set, image by image.
 
     Labels are sampled at the cells' centres (stride · i), as the inter-class loss does by default.
 
@@ -103,18 +103,19 @@ def class_statistics(
         model: Network with the model contract.
         dataset: Samples {"image": RGB `3 h w` in 0..1, "label": class ids `h w`, 255 ignored}, or
             pairs of these.
-        tap: What to read.
-        num_classes: Number of classes; None: the data set's own.
-        protocol: How images are shown, of which only `size` counts here; None: as they are.
-        limit: Use the first so many images.
-        device: Where to run; the network is moved there.
+        tap: Name of the tap.
+        num_classes: Number of classes; None: the data set's.
+        protocol: How images are shown; only its `size` is used. None: not resized.
+        limit: Number of images to use, from the first; None: all.
+        device: Device to run on; the network is moved there.
 
     Raises:
-        ValueError: The network has no such tap, or the number of classes is not known.
+        ValueError: The network has no such tap, the data set is empty, or the number of classes is
+            unknown.
     """
     k = num_classes or getattr(dataset, "num_classes", None) or getattr(model, "num_classes", None)
     if k is None:
-        raise ValueError("the data set does not say how many classes it has: give num_classes")
+        raise ValueError("the number of classes of the data set is unknown. Pass num_classes")
     model.to(device)
     protocol = protocol or Protocol()
     found: ClassStatistics | None = None
@@ -126,11 +127,11 @@ def class_statistics(
             labels = labels_for(label.long(), protocol.size, multiple_of(model))
             features = read_tap(model, images, tap).double().cpu()
             grid = (features.shape[-2], features.shape[-1])
-            chosen = sample_labels(labels, grid).flatten()
-            cells = features[0].flatten(1).T[chosen != IGNORED]
-            found = _add(found, cells, chosen[chosen != IGNORED], int(k))
+            sampled = sample_labels(labels, grid).flatten()
+            cells = features[0].flatten(1).T[sampled != IGNORED]
+            found = _add(found, cells, sampled[sampled != IGNORED], int(k))
     if found is None:
-        raise ValueError("the data set is empty: class distances need at least one image")
+        raise ValueError("the data set is empty; expected at least one image")
     return found
 
 
@@ -158,23 +159,22 @@ def edges(distances: np.ndarray) -> np.ndarray:
 
 
 def mean_edge(distances: np.ndarray) -> float | None:
-    """Mean over the known pairs; None where there is none."""
+    """Mean over the known pairs; None if there are none."""
     known = edges(distances)
     known = known[np.isfinite(known)]
     return float(known.mean()) if len(known) else None
 
 
 def normalised(distances: np.ndarray) -> np.ndarray:
-    """Distances divided by their mean edge, so that networks of any width share one scale."""
+    """Distances divided by their mean, so that networks of any width share one scale."""
     centre = mean_edge(distances)
     return distances / centre if centre else distances
 
 
 def edge_correlation(one: np.ndarray, other: np.ndarray) -> float | None:
-    """Pearson correlation of two networks' edges over the pairs that both know.
+    """Pearson correlation of two networks' edges over the pairs known to both.
 
-    None for fewer than three pairs, where it would be ±1 whatever the networks, and for edges that
-    are all the same.
+    None for fewer than three pairs, for which it is always ±1, and for constant edges.
     """
     first, second = edges(one), edges(other)
     both = np.isfinite(first) & np.isfinite(second)
@@ -187,7 +187,7 @@ def edge_correlation(one: np.ndarray, other: np.ndarray) -> float | None:
 def labels_for(
     label: Int64[Tensor, "h w"], size: Size | None, multiple: int
 ) -> Int64[Tensor, "1 H W"]:
-    """Labels on the grid of an image that was `shown`: resized (nearest centre), padded with 255."""
+    """Labels on the grid of an image from `shown`: resized (nearest centre), padded with 255."""
     labels = label[None]
     height, width = size or (labels.shape[-2], labels.shape[-1])
     if labels.shape[-2:] != (height, width):

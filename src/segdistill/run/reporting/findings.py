@@ -1,4 +1,4 @@
-"""What the networks of a report were measured to do, as plain data: no page, no network."""
+"""Measurements of the networks in a report, as plain data."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -9,13 +9,13 @@ import numpy as np
 
 @dataclass(frozen=True)
 class Panel:
-    """One image with its label and what each network sees in it."""
+    """One image with its label and each network's prediction."""
 
     name: str
     image: np.ndarray
     """h w 3, uint8"""
     label: np.ndarray
-    """h w class ids, 255 where there is none"""
+    """h w class ids, 255 for ignored"""
     predictions: Mapping[str, np.ndarray]
     """label of a run (teacher, control, a method) -> h w class ids"""
 
@@ -26,14 +26,14 @@ class Distances:
 
     label: str
     table: np.ndarray
-    """k k, NaN for classes that were not seen often enough"""
+    """k k, NaN for classes with too few cells"""
     within_between: float | None = None
-    """variance within classes over variance between them"""
+    """variance within classes divided by variance between them"""
 
 
 @dataclass(frozen=True)
 class PositionMasks:
-    """What a position readout sees in one image, beside the ramps it was fitted to."""
+    """The output of position readouts on one image, and the ramps they were fitted to."""
 
     name: str
     ramps: np.ndarray
@@ -41,23 +41,23 @@ class PositionMasks:
     masks: Mapping[str, np.ndarray]
     """label of a run -> 2 h w, 0 to 1"""
     r2: Mapping[str, tuple[float, float]] = field(default_factory=dict)
-    """label of a run -> R² of x and y over the images the readout was scored on"""
+    """label of a run -> R² of x and y on held-out images"""
 
 
 @dataclass(frozen=True)
 class Findings:
-    """Everything that running the networks has shown; what could not be measured is empty."""
+    """All measurements; those that could not be made are empty."""
 
     panels: Sequence[Panel] = ()
     panel_rule: str = ""
     """how the images of the panels were chosen"""
     distances: Sequence[Distances] = ()
     distances_note: str = ""
-    """which set, tap and seed the distances are from"""
+    """data set, tap and seed of the distances"""
     positions: Sequence[PositionMasks] = ()
     positions_note: str = ""
-    """what the readout was fitted to and scored on"""
+    """data that the readout was fitted to and scored on"""
     profiles: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
-    """label of a run -> its network's cost, latencies measured side by side"""
+    """label of a run -> cost of its network, with latencies measured side by side"""
     notes: Sequence[str] = ()
-    """what could not be measured, and why"""
+    """measurements that could not be made, with reasons"""

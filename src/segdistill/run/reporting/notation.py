@@ -1,15 +1,15 @@
-"""How figures are written, in tables, charts and sentences."""
+"""Number formats for tables, charts and sentences."""
 
 from segdistill.run.reporting.statistics import Paired
 
 
 def number(value: float | None, digits: int) -> str:
-    """A number with fixed decimals; a dash where it is unknown."""
+    """A number with fixed decimals; a dash if unknown."""
     return "–" if value is None else f"{value:,.{digits}f}"
 
 
 def signed(value: float | None, digits: int = 1) -> str:
-    """A difference with its sign, the minus as wide as the plus."""
+    """A signed difference, with a minus sign as wide as the plus."""
     if value is None:
         return "–"
     text = f"{value:+.{digits}f}"
@@ -17,13 +17,13 @@ def signed(value: float | None, digits: int = 1) -> str:
 
 
 def spread(value: float | None, deviation: float | None, digits: int = 1) -> str:
-    """Mean ± sd; the mean alone for one value."""
+    """Mean ± sd; only the mean for one value."""
     text = number(value, digits)
     return text if deviation is None else f"{text} ± {deviation:.{digits}f}"
 
 
 def difference_text(difference: Paired | None) -> str:
-    """Paired mean ± half its 95 % interval; the difference alone for one pair."""
+    """Paired mean ± half its 95 % interval; only the difference for one pair."""
     if difference is None:
         return ""
     text = signed(difference.mean)
@@ -31,7 +31,7 @@ def difference_text(difference: Paired | None) -> str:
 
 
 def quantity(value: float | None) -> str:
-    """A count with four digits and its unit of thousands: 13.07 M."""
+    """A count with four digits and an SI suffix: 13.07 M."""
     if value is None:
         return "–"
     for size, unit in ((1e12, "T"), (1e9, "G"), (1e6, "M"), (1e3, "k")):
@@ -41,7 +41,7 @@ def quantity(value: float | None) -> str:
 
 
 def duration(seconds: float | None) -> str:
-    """A length of time in the unit that suits it: 45 s, 12 min, 3 h 20 min."""
+    """A duration in a suitable unit: 45 s, 12 min, 3 h 20 min."""
     if seconds is None:
         return "–"
     if seconds < 90:
@@ -51,17 +51,17 @@ def duration(seconds: float | None) -> str:
 
 
 def p_text(p: float) -> str:
-    """A p value as one prints it."""
+    """A p value in the usual notation."""
     return "p < 0.001" if p < 0.001 else f"p = {p:.3f}"
 
 
 def factor(ratio: float, more: str, less: str) -> str:
-    """How many times as much, in words for both sides of 1: "7.5× faster", "1.3× slower"."""
+    """A ratio in words: "7.5× faster", "1.3× slower"."""
     size = max(ratio, 1 / ratio)
     text = f"{size:.0f}" if size >= 99.95 else f"{size:.1f}"
     return f"not {more}" if text == "1.0" else f"{text}× {more if ratio > 1 else less}"
 
 
 def shortened(name: str, length: int = 22) -> str:
-    """A name that fits into a chart, its end left out where it is too long."""
+    """A name truncated to fit into a chart."""
     return name if len(name) <= length else f"{name[: length - 1]}…"

@@ -1,4 +1,4 @@
-"""The report's page: plain data in, one HTML text out that needs nothing but itself."""
+"""The report's page: renders plain data as self-contained HTML."""
 
 import importlib.resources
 from collections.abc import Sequence
@@ -28,7 +28,7 @@ from segdistill.run.reporting.views import matrix_view, panel_view, position_vie
 
 @dataclass(frozen=True)
 class Report:
-    """Everything the page shows. Only the runs and the classes must be there."""
+    """Content of the page. Only the runs and the classes are required."""
 
     summaries: Sequence[RunSummary]
     classes: Sequence[str]
@@ -37,9 +37,9 @@ class Report:
     findings: Findings = field(default_factory=Findings)
     title: str = "Distillation report"
     made: str = ""
-    """when and by which version"""
+    """date and version"""
     focus: str | None = None
-    """method that the pictures are about; None: as `default_subject` chooses"""
+    """method shown in the pictures; None: as selected by `default_subject`"""
     notes: Sequence[str] = ()
     """remarks, such as what the validation set is"""
 
@@ -47,14 +47,16 @@ class Report:
 def render(report: Report) -> str:
     """The page as HTML text.
 
-    Text from runs, such as names of classes and images, is escaped; charts are inline SVG, pictures
-    are inline PNG, and the page asks for nothing outside itself.
+    Text from runs, such as names of classes and images, is escaped. Charts are inline SVG, pictures are
+    inline PNG, and the page loads nothing from outside.
 
     Raises:
-        ValueError: There are no runs, or two of them cannot be told apart.
+        ValueError: There are no runs, or two of them have the same label and seed.
     """
     if not report.summaries:
-        raise ValueError("a report needs at least one run: give the folder of a finished run")
+        raise ValueError(
+            "the report has no runs; expected at least one. Name the folder of a finished run"
+        )
     runs, subject = report.summaries, report.focus or default_subject(report.summaries)
     findings = report.findings
     hues = charts.colours(runs)
@@ -84,7 +86,7 @@ def render(report: Report) -> str:
 
 
 def fill(template: str, **values: Any) -> str:
-    """A template, by its path inside `run`, as HTML text in the style of all pages; values are escaped."""
+    """Render a template, named by its path inside `run`, in the common style; values are escaped."""
     folder = importlib.resources.files("segdistill.run")
     jinja = Environment(
         autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True

@@ -1,4 +1,4 @@
-"""The part of a report that runs networks: images, class distances, position masks, latency."""
+"""The measurements of a report that run networks: images, class distances, position masks, latency."""
 
 import logging
 from collections.abc import Iterable, Mapping, Sequence
@@ -33,7 +33,7 @@ _READOUT_BYTES = 2**27
 
 @dataclass(frozen=True)
 class PictureOptions:
-    """How much is measured, on what and where; see `report`."""
+    """Options of the measurements; see `report`."""
 
     panels: int = 4
     images: int = 100
@@ -45,10 +45,9 @@ class PictureOptions:
 
 @dataclass(frozen=True)
 class _Scene:
-    """Networks of one seed by their labels, and the images they are shown.
+    """Networks of one seed by label, and the images to run them on.
 
-    `dataset` is the validation set, of which `indices` are used; `training` is None where it is
-    not known.
+    `dataset` is the validation set, of which `indices` are used; `training` is None if unknown.
     """
 
     networks: Mapping[str, nn.Module]
@@ -60,7 +59,7 @@ class _Scene:
     device: torch.device
 
     def tapped(self) -> dict[str, nn.Module]:
-        """Those of the networks that have the tap."""
+        """The networks that have the tap."""
         return {n: m for n, m in self.networks.items() if _TAP in getattr(m, "taps", {})}
 
     def chosen_from(self) -> str:
@@ -75,14 +74,14 @@ def measure(
     subject: str,
     options: PictureOptions,
 ) -> Findings:
-    """Run the networks of one seed over the images; what cannot be built again is left out and noted.
+    """Run the networks of one seed on the images; networks that cannot be rebuilt are left out and noted.
 
     Args:
         summaries: The runs.
-        folders: Their folders, by the names of the runs.
+        folders: Folders of the runs, by run name.
         classes: Names of the classes.
-        subject: Label of the method that the pictures are about.
-        options: How much is measured, on what and where.
+        subject: Label of the method shown in the pictures.
+        options: Options of the measurements.
     """
     try:
         scene = _scene(summaries, folders, classes, subject, options)
@@ -90,7 +89,7 @@ def measure(
         raise
     except (ValueError, OSError, ImportError, TypeError) as error:
         _log.warning("the report has no pictures: %s", error)
-        return Findings(notes=[f"No pictures and no class distances: {error}."])
+        return Findings(notes=[f"There are no pictures and no class distances: {error}."])
     for network in scene.networks.values():
         network.to(scene.device)
     profiles = _profiles(scene) if options.latency else {}
@@ -153,7 +152,7 @@ def _teacher(
     classes: Sequence[str],
     options: PictureOptions,
 ) -> dict[str, nn.Module]:
-    """The teacher under its label; empty where there is none."""
+    """The teacher by its label; empty without a teacher."""
     name = next((run.name for run in summaries if run.role == "teacher"), None)
     if name is None:
         return {}
@@ -169,7 +168,7 @@ def _network(name: str, folders: Mapping[str, RunFolder], options: PictureOption
 
 
 def spread_evenly(length: int, count: int) -> list[int]:
-    """At most `count` places out of `length`, evenly spread from the first on."""
+    """At most `count` indices below `length`, evenly spread, starting at 0."""
     count = min(length, count)
     return [place * length // count for place in range(count)]
 
@@ -190,7 +189,7 @@ def _panels(scene: _Scene, count: int) -> tuple[list[Panel], str]:
         indices = _most_disputed(scene, compared, count)
         rule = (
             f"The {len(indices)} of {scene.chosen_from()} validation images on which {compared[0]} "
-            f"and {compared[1]} disagree about the most pixels, whichever of them is right. "
+            f"and {compared[1]} disagree on the most pixels, regardless of which is right. "
             f"Seed {scene.seed}."
         )
     panels = []
@@ -245,9 +244,9 @@ def _distances(scene: _Scene, num_classes: int) -> tuple[list[Distances], str]:
 
 
 def _positions(scene: _Scene) -> tuple[list[PositionMasks], str]:
-    """A fresh readout for each network: what its features tell of place, term or no term.
+    """Fit a new readout to each network, to measure the position encoded in its features.
 
-    The readout of the training itself would flatter the student, whose alignment it went through.
+    The readout used in training would favour the student, since it was applied after its alignment.
     """
     if scene.training is None:
         return [], ""
@@ -271,7 +270,7 @@ def _positions(scene: _Scene) -> tuple[list[PositionMasks], str]:
     if where is None:
         return [], ""
     note = (
-        "A readout is fitted afresh to each network's frozen features, on whole training images, "
+        "A new readout is fitted to each network's frozen features on whole training images, "
         "and scored (R²) on validation images."
     )
     return [PositionMasks(first["name"], where.numpy(), masks, r2)], note
@@ -285,10 +284,10 @@ def _sample(dataset: Any, index: int) -> dict[str, Any]:
 def _features(
     network: nn.Module, samples: Iterable[Mapping[str, Any]], scene: _Scene
 ) -> list[Tensor]:
-    found = []
+    features = []
     with evaluating(network):
         for sample in samples:
             image = sample["image"].to(scene.device)
             images = shown(image, scene.protocol, multiple_of(network))
-            found.append(read_tap(network, images, _TAP).float())
-    return found
+            features.append(read_tap(network, images, _TAP).float())
+    return features

@@ -1,4 +1,4 @@
-"""`segdistill report`: gathers from run folders what the page shows, and writes it as one file."""
+"""`segdistill report`: collect the content of the page from run folders, and write it as one file."""
 
 import datetime
 import json
@@ -40,34 +40,34 @@ def report(
     models: Mapping[str, nn.Module] | None = None,
     device: str = "cpu",
 ) -> Path:
-    """Write one self-contained HTML file about runs: verdict, tables, curves, images, distances.
+    """Write a self-contained HTML report on runs: verdict, tables, curves, images, distances.
 
-    The teacher of a distilled run is added by itself. Pictures and class distances are of one seed,
-    the lowest that control and method share. Where networks or data cannot be built again, what
-    needs them is left out and the page says so.
+    The teacher of a distilled run is added automatically. Pictures and class distances are from one
+    seed, the lowest shared by control and method. If networks or data cannot be rebuilt, the sections
+    that need them are left out, with a note on the page.
 
     Args:
-        runs: Run folders; a folder that holds runs stands for all of them.
-        out: The file; None: `report.html` in the deepest folder common to `runs`, which is the run's
-            own folder where there is one run.
-        focus: Method that the pictures are about; None: idd, or else the last.
+        runs: Run folders, or folders that hold runs.
+        out: File to write; None: `report.html` in the deepest folder common to `runs` (for a single
+            run, its own folder).
+        focus: Method shown in the pictures; None: idd, or else the last.
         title: Heading; None: data set and student.
-        remark: What the reader should know of the validation set.
-        panels: How many images are shown.
-        images: How many validation images pictures and distances are chosen and averaged from, at
-            most, evenly spread over the set.
-        latency: Measure the latency of teacher and student here and now, side by side.
-        dataset: The validation set, where the runs came from Python and cannot name it.
+        remark: Note on the validation set for the reader.
+        panels: Number of images to show.
+        images: Largest number of validation images for pictures and distances, evenly spread over the
+            set.
+        latency: Measure the latency of teacher and student side by side on this machine.
+        dataset: The validation set, if the runs were made in Python and do not name it.
         models: Run name -> network, for runs whose network cannot be rebuilt by name.
-        device: Where networks run.
+        device: Device to run networks on.
 
     Returns:
         The file.
 
     Raises:
-        FileNotFoundError: A folder is no run and holds none.
-        IdentityDiffers: Weights, data or teacher of a run are not those that made it, or runs differ in
-            what a comparison needs to share.
+        FileNotFoundError: A folder is not a run and holds no runs.
+        IdentityDiffers: The weights, data or teacher of a run have changed, or runs are not
+            comparable.
         FolderInUse: Another process writes a report there.
         ValueError: No run is finished, two runs are the same method and seed, or `out` cannot be
             written to.
@@ -75,7 +75,7 @@ def report(
     folders, notes = _finished(find_runs(runs))
     file = Path(out) if out is not None else _common_folder(runs) / "report.html"
     if file.is_dir():
-        raise ValueError(f"{file} is a folder: name a file, such as {file / 'report.html'}")
+        raise ValueError(f"{file} is a folder; expected a file, such as {file / 'report.html'}")
     options = PictureOptions(panels, images, latency, dataset, models or {}, device)
     with writing(output_folder(file.parent), "report"):
         return _write(file, folders, notes, focus, title, remark, options)
@@ -114,29 +114,29 @@ def _write(
 
 
 def _common_folder(paths: Sequence[str | Path]) -> Path:
-    """The deepest folder that holds all of the paths, or is the only one; relative where it can be."""
+    """The deepest folder that contains all paths (or the only path), relative if possible."""
     folder = Path(os.path.commonpath([os.path.abspath(path) for path in paths]))
     here = Path.cwd()
     return folder.relative_to(here) if folder.is_relative_to(here) else folder
 
 
 def find_runs(paths: Iterable[str | Path]) -> list[RunFolder]:
-    """The runs at these paths, in this order, and the teachers' runs that they name.
+    """The runs at these paths, in order, followed by the runs of their teachers.
 
     Raises:
-        FileNotFoundError: A path is no run and holds none.
+        FileNotFoundError: A path is not a run and holds no runs.
     """
-    found: dict[Path, RunFolder] = {}
+    runs: dict[Path, RunFolder] = {}
     for path in map(Path, paths):
         is_run = (path / "config.yaml").is_file()
         inside = [] if is_run else sorted(file.parent for file in path.rglob("config.yaml"))
         for folder in inside or [path]:
-            found.setdefault(folder.resolve(), RunFolder(folder))
-    for run in list(found.values()):
+            runs.setdefault(folder.resolve(), RunFolder(folder))
+    for run in list(runs.values()):
         teacher = _teacher_path(run)
         if teacher is not None and (teacher / "config.yaml").is_file():
-            found.setdefault(teacher.resolve(), RunFolder(teacher))
-    return list(found.values())
+            runs.setdefault(teacher.resolve(), RunFolder(teacher))
+    return list(runs.values())
 
 
 def _teacher_path(run: RunFolder) -> Path | None:
@@ -148,15 +148,17 @@ def _finished(folders: Sequence[RunFolder]) -> tuple[list[RunFolder], list[str]]
     finished = [run for run in folders if run.finished]
     left_out = [run.path.name for run in folders if not run.finished]
     if not finished:
-        raise ValueError(f"not finished: {', '.join(left_out)}; resume with `segdistill train`")
-    return finished, [f"Left out, being unfinished: {', '.join(left_out)}."] if left_out else []
+        raise ValueError(
+            f"no run is finished ({', '.join(left_out)}). Resume with `segdistill train`"
+        )
+    return finished, [f"Left out, since unfinished: {', '.join(left_out)}."] if left_out else []
 
 
 def summarise(folders: Sequence[RunFolder]) -> list[RunSummary]:
-    """The figures of runs, each with its role.
+    """Summarise runs, each with its role.
 
-    Teachers are those that another run names, controls the others that were trained alone. A
-    teacher that is no run of its own is known by the audit of the first run that used it.
+    Runs named as teacher by another run are teachers; other runs trained without a teacher are
+    controls. A teacher that is not a run is summarised from the audit of the first run that used it.
     """
     for run in folders:
         run.check_weights()
@@ -171,7 +173,7 @@ def summarise(folders: Sequence[RunFolder]) -> list[RunSummary]:
     for name, run in sorted(named, key=lambda pair: _place(pair[1])):
         evaluation, recipe = run.evaluation() or {}, run.recipe()
         teaches = run.path.resolve() in teachers
-        # Runs of one method under several names differ in their recipe: no seeds of each other.
+        # Runs of one method under several names have different recipes, so they are not seeds of one.
         one_recipe = len(stems.get(run.method_name, ())) == 1
         label = run.label or (run.method_name if one_recipe else _stem(run))
         if not teaches:
@@ -197,7 +199,7 @@ def summarise(folders: Sequence[RunFolder]) -> list[RunSummary]:
 
 
 def _is_distilled(recipe: Recipe) -> bool:
-    """Whether a run learns from a teacher, which a recipe may also name for nothing."""
+    """Whether a run learns from a teacher; a recipe may also name a teacher without using it."""
     method = recipe.chosen_method()
     changed = method.labels == "teacher" or set(recipe.terms) - set(method_terms("supervised"))
     return method.name != "supervised" or (recipe.teacher is not None and bool(changed))
@@ -208,13 +210,13 @@ def _audited(audits: Sequence[Mapping[str, Any]]) -> list[RunSummary]:
 
 
 def _place(run: RunFolder) -> tuple[int, int]:
-    """Order of the tables: that of the catalogue, then seeds."""
+    """Sort key of the tables: order of the catalogue, then seed."""
     order, name = list(METHODS), run.method_name.partition(":")[0]
     return order.index(name) if name in order else len(order), run.seed
 
 
 def _names(folders: Sequence[RunFolder]) -> list[str]:
-    """Names of the folders; whole paths where two have the same name."""
+    """Names of the folders; whole paths if two have the same name."""
     count = Counter(run.path.name for run in folders)
     return [run.path.name if count[run.path.name] == 1 else str(run.path) for run in folders]
 
@@ -229,14 +231,14 @@ def _common_info(folders: Sequence[RunFolder]) -> dict[str, Any]:
         classes = run.model_info()["classes"]
         if classes != first["classes"]:
             raise ValueError(
-                f"{folders[0].path} and {run.path} do not have the same classes "
-                f"({len(first['classes'])} and {len(classes)}): make a report for each data set"
+                f"{folders[0].path} and {run.path} have different classes "
+                f"({len(first['classes'])} and {len(classes)}). Write one report per data set"
             )
     return first
 
 
 def _other_students(summaries: Sequence[RunSummary]) -> list[str]:
-    """A warning where runs that are compared did not train the same network."""
+    """A warning if the compared runs trained different networks."""
     networks = {
         json.dumps(vars(run.recipe.student), sort_keys=True): run.name
         for run in summaries
@@ -245,8 +247,8 @@ def _other_students(summaries: Sequence[RunSummary]) -> list[str]:
     if len(networks) < 2:
         return []
     return [
-        f"Not all of these runs train the same student ({', '.join(networks.values())} differ), so "
-        "that the differences are not the methods' alone."
+        f"These runs do not all train the same student ({', '.join(networks.values())} differ), so the "
+        "differences are not only due to the methods."
     ]
 
 

@@ -1,4 +1,4 @@
-"""The sections of the report that are laid out from the figures of runs, as plain values for its template."""
+"""The sections of the report that need only the metrics of runs, as plain values for the template."""
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from statistics import median
@@ -38,7 +38,7 @@ MOST_CLASSES = 40
 def verdict_view(
     summaries: Sequence[RunSummary], subject: str, colour: Mapping[str, str]
 ) -> dict[str, Any]:
-    """Each method's verdict, where teacher and control stand, and the chart of the differences."""
+    """Verdict of each method, mIoU of teacher and control, and the chart of differences."""
     found = verdicts(summaries)
     return {
         "gist": gist(summaries, subject),
@@ -49,7 +49,7 @@ def verdict_view(
 
 
 def comparison_view(summaries: Sequence[RunSummary]) -> dict[str, Any]:
-    """The comparison with the columns that are known for at least one row."""
+    """The comparison, with columns that are known for at least one row."""
     rows, winner = comparison_rows(summaries), best(verdicts(summaries))
     optional: dict[str, tuple[str, Callable[[ComparisonRow], str]]] = {
         "parameters": ("parameters", lambda row: quantity(row.parameters)),
@@ -93,12 +93,12 @@ def _profile_text(summaries: Sequence[RunSummary]) -> str:
         f"on {profile['device']}" if profile.get("device") else "",
         _threads(profile.get("threads")),
     ]
-    what = (
+    measured = (
         "Multiply-adds"
         if profile.get("latency_ms_median") is None
         else "Multiply-adds and median latency"
     )
-    return f"{what} {' '.join(part for part in parts if part)}."
+    return f"{measured} {' '.join(part for part in parts if part)}."
 
 
 def _threads(count: int | None) -> str:
@@ -106,7 +106,7 @@ def _threads(count: int | None) -> str:
 
 
 def against_view(summaries: Sequence[RunSummary]) -> dict[str, Any] | None:
-    """Each method against each other one, row minus column; None for fewer than two methods."""
+    """Differences between methods, row minus column; None for fewer than two methods."""
     known = methods(summaries)
     if len(known) < 2:
         return None
@@ -119,7 +119,7 @@ def against_view(summaries: Sequence[RunSummary]) -> dict[str, Any] | None:
 
 
 def curves_view(summaries: Sequence[RunSummary], colour: Mapping[str, str]) -> dict[str, Any]:
-    """The charts of validation mIoU and of each term."""
+    """Charts of validation mIoU and of each term."""
     validation = charts.validation_curves(summaries, colour)
     terms = charts.term_curves(summaries, colour)
     return {
@@ -136,7 +136,7 @@ def class_view(
     subject: str,
     colour: Mapping[str, str],
 ) -> dict[str, Any] | None:
-    """IoU of each class, largest gain of `subject` first; None where no run has any."""
+    """IoU of each class, largest gain of `subject` first; None if no run has any."""
     groups = by_label(summaries)
     changes = class_changes(summaries, classes, subject)
     if not any(value is not None for change in changes for value in change.iou.values()):
@@ -175,7 +175,7 @@ def _class_row(change: ClassChange, labels: Sequence[str]) -> dict[str, Any]:
 
 
 def _class_shares(summaries: Sequence[RunSummary], classes: Sequence[str]) -> list[float] | None:
-    """Share of each class in the labelled pixels, in per cent, from a confusion matrix."""
+    """Percentage of labelled pixels of each class, from a confusion matrix."""
     evaluations = [run.evaluation for run in summaries if run.evaluation]
     confusion = next((e["confusion"] for e in evaluations if e.get("confusion") is not None), None)
     if confusion is None or len(confusion) != len(classes):
@@ -185,7 +185,7 @@ def _class_shares(summaries: Sequence[RunSummary], classes: Sequence[str]) -> li
 
 
 def term_view(summaries: Sequence[RunSummary]) -> list[dict[str, Any]]:
-    """Weight, value and gradient share of each label's terms, in the mean over its seeds."""
+    """Weight, value and gradient share of each label's terms, averaged over seeds."""
     view: list[dict[str, Any]] = []
     for label, runs in by_label(summaries).items():
         rows = [row for run in runs for row in run.train_rows if row.get("terms")]
@@ -234,7 +234,7 @@ def _flat(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
 
 
 def preparation_view(summaries: Sequence[RunSummary]) -> list[tuple[str, str, list[str]]]:
-    """Label, figure and its value in each run."""
+    """Label, key and the value in each run."""
     view = []
     for label, runs in by_label(summaries).items():
         recorded = [_flat(run.preparation) for run in runs]
@@ -245,11 +245,11 @@ def preparation_view(summaries: Sequence[RunSummary]) -> list[tuple[str, str, li
 
 def recipes(summaries: Sequence[RunSummary]) -> list[tuple[str, str, str]]:
     """Label, run name and recipe of the first run of each label that has one."""
-    found = []
+    rows = []
     for label, runs in by_label(summaries).items():
         firsts = [(run.name, run.recipe) for run in runs if run.recipe is not None][:1]
-        found += [(label, name, _yaml(recipe)) for name, recipe in firsts]
-    return found
+        rows += [(label, name, _yaml(recipe)) for name, recipe in firsts]
+    return rows
 
 
 def _yaml(recipe: Recipe) -> str:
@@ -257,7 +257,7 @@ def _yaml(recipe: Recipe) -> str:
 
 
 def environment(summaries: Sequence[RunSummary]) -> list[tuple[str, str]]:
-    """Each entry with its value; with all values where the runs differ."""
+    """Each entry with its value, or with all values if the runs differ."""
     recorded = [_flat(run.environment) for run in summaries if run.environment]
     keys = dict.fromkeys(key for one in recorded for key in one)
     return [
@@ -267,21 +267,21 @@ def environment(summaries: Sequence[RunSummary]) -> list[tuple[str, str]]:
 
 
 def standard_notes(summaries: Sequence[RunSummary]) -> list[str]:
-    """How the figures were made, for every report."""
+    """Notes on how the numbers were obtained, for every report."""
     notes = [
-        "Figures are those of the weights of the last step. Best-on-validation weights, which "
-        "flatter, are nowhere in this report; nor are published figures.",
-        "mIoU: one confusion matrix over the whole set at the labels' own size, ignored pixels "
-        "left out; the mean of the IoUs. A class that is predicted but never labelled counts as 0. "
+        "All numbers are for the weights of the last step. This report contains neither "
+        "best-on-validation weights, which are biased, nor published numbers.",
+        "mIoU: mean of the IoUs from one confusion matrix over the whole set, at the labels' own size, "
+        "without ignored pixels. A class that is predicted but never labelled counts as 0. "
         + _counted(summaries),
-        "Differences are paired by seed: same initial weights, same order of images. ± beside a "
-        "mean over seeds is the standard deviation; ± beside a difference is half the 95 % "
-        "interval of its mean (Student's t). The intervals speak of seeds, not of other images.",
+        "Differences are paired by seed: same initial weights, same order of images. After a mean over "
+        "seeds, ± is the standard deviation; after a difference, ± is half the 95 % interval of its "
+        "mean (Student's t). The intervals cover variation between seeds, not between images.",
     ]
     unfinished = [run.name for run in summaries if run.evaluation is None]
     if unfinished:
         notes.append(
-            "Without a final evaluation, so that figures of the last validation stand in: "
+            "Without a final evaluation, shown with the metrics of the last validation: "
             f"{', '.join(unfinished)}."
         )
     return notes
@@ -290,11 +290,11 @@ def standard_notes(summaries: Sequence[RunSummary]) -> list[str]:
 def _counted(summaries: Sequence[RunSummary]) -> str:
     evaluations = [run.evaluation for run in summaries if run.evaluation]
     rules = {str((e.get("protocol") or {}).get("absent", "undefined")) for e in evaluations}
-    absent = "counts as 0 too" if rules == {"zero"} else "is left out"
-    text = f"One that is neither {absent}."
+    absent = "also counts as 0" if rules == {"zero"} else "is left out"
+    text = f"A class that is neither {absent}."
     counts = sorted({e["classes_counted"] for e in evaluations if e.get("classes_counted")})
     images = sorted({e["images"] for e in evaluations if e.get("images")})
     if not counts:
         return text
     where = f" on {' / '.join(str(value) for value in images)} images" if images else ""
-    return f"{text} Here the mean is over {' / '.join(map(str, counts))} classes{where}."
+    return f"{text} The mean is over {' / '.join(map(str, counts))} classes{where}."

@@ -1,4 +1,4 @@
-"""Statistics of paired seeds: means, Student's t, intervals and Holm's correction."""
+"""Statistics for runs paired by seed: mean, Student's t, intervals and Holm's correction."""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -9,15 +9,15 @@ def mean(values: Sequence[float]) -> float:
     """Arithmetic mean.
 
     Raises:
-        ValueError: There are no values.
+        ValueError: `values` is empty.
     """
     if not values:
-        raise ValueError("the mean of no values is undefined: give at least one")
+        raise ValueError("values is empty; expected at least one value")
     return math.fsum(values) / len(values)
 
 
 def sd(values: Sequence[float]) -> float | None:
-    """Standard deviation of a sample (n - 1 in the denominator); None for fewer than two values."""
+    """Sample standard deviation (denominator n - 1); None for fewer than two values."""
     if len(values) < 2:
         return None
     centre = mean(values)
@@ -25,18 +25,16 @@ def sd(values: Sequence[float]) -> float | None:
 
 
 def t_within(t: float, df: int) -> float:
-    """Probability that Student's t with `df` degrees of freedom lies between -|t| and |t|.
+    """Probability that Student's t with `df` degrees of freedom is between -|t| and |t|.
 
-    The finite series for whole `df`: Abramowitz and Stegun, Handbook of Mathematical Functions,
+    The finite series for integer `df`: Abramowitz and Stegun, Handbook of Mathematical Functions,
     26.7.3 (odd) and 26.7.4 (even).
 
     Raises:
         ValueError: `df` is below 1.
     """
     if df < 1:
-        raise ValueError(
-            f"Student's t needs at least 1 degree of freedom, not {df}: give two values"
-        )
+        raise ValueError(f"df is {df}; expected a positive integer, that is, at least two values")
     angle = math.atan(abs(t) / math.sqrt(df))
     cosine, sine = math.cos(angle), math.sin(angle)
     odd = df % 2
@@ -50,17 +48,17 @@ def t_within(t: float, df: int) -> float:
 
 
 def t_quantile(confidence: float, df: int) -> float:
-    """The t such that Student's t lies within ±t with this probability: 12.706 at 0.95, df = 1.
+    """The t such that Student's t is within ±t with this probability: 12.706 for 0.95 and df = 1.
 
     Args:
-        confidence: Two-sided probability, above 0 and below 1.
-        df: Degrees of freedom, a whole number from 1.
+        confidence: Two-sided probability, in (0, 1).
+        df: Degrees of freedom, a positive integer.
 
     Raises:
         ValueError: An argument is out of its range.
     """
     if not 0 < confidence < 1:
-        raise ValueError(f"confidence should lie between 0 and 1, not {confidence}: 0.95 is usual")
+        raise ValueError(f"confidence is {confidence}; expected a number in (0, 1), such as 0.95")
     low, high = 0.0, 1.0
     while t_within(high, df) < confidence:
         low, high = high, high * 2
@@ -72,18 +70,18 @@ def t_quantile(confidence: float, df: int) -> float:
 
 @dataclass(frozen=True)
 class Paired:
-    """What paired differences say about their mean. Units are those of the differences."""
+    """Statistics of paired differences, in their own units."""
 
     differences: tuple[float, ...]
-    """one difference a pair (a seed)"""
+    """one difference per pair (seed)"""
     mean: float
     """mean difference"""
     sd: float | None
     """standard deviation of the differences; None for one pair"""
     half_width: float | None
-    """half the interval of the mean, t · sd / √n; None for one pair. Lesser gains go unseen."""
+    """half the interval of the mean, t · sd / √n; None for one pair. Smaller gains are not detectable."""
     p: float | None
-    """two-sided p of the paired t test; None for one pair"""
+    """two-sided p value of the paired t test; None for one pair"""
 
     @property
     def low(self) -> float | None:
@@ -97,12 +95,12 @@ class Paired:
 
     @property
     def clear(self) -> bool:
-        """Whether the interval leaves zero out; False for one pair."""
+        """Whether the interval excludes zero; False for one pair."""
         return self.half_width is not None and abs(self.mean) > self.half_width
 
 
 def paired(differences: Sequence[float], confidence: float = 0.95) -> Paired:
-    """Mean, spread, interval and paired t test of differences that belong together in pairs.
+    """Mean, standard deviation, interval and t test of paired differences.
 
     Example:
         >>> result = paired([2.8, 3.5, 3.0])
@@ -113,17 +111,17 @@ def paired(differences: Sequence[float], confidence: float = 0.95) -> Paired:
     if spread is None:
         return Paired(tuple(differences), centre, None, None, None)
     error = spread / math.sqrt(n)
-    # Differences without any spread: t is infinite, or 0/0 where they are all zero.
+    # Identical differences: t is infinite, or 0/0 if all are zero.
     t = centre / error if error else math.inf if centre else 0.0
     p = 1 - t_within(t, n - 1)
     return Paired(tuple(differences), centre, spread, t_quantile(confidence, n - 1) * error, p)
 
 
 def holm(p_values: Mapping[str, float]) -> dict[str, float]:
-    """Holm's step-down correction: p values that hold although several were looked at.
+    """Correct p values for multiple comparisons with Holm's step-down procedure.
 
-    The smallest of m is multiplied by m, the next by m - 1 and so on; none falls below the one
-    before it, none exceeds 1. (Holm 1979, A simple sequentially rejective multiple test procedure.)
+    The smallest of m is multiplied by m, the next by m - 1 and so on; results are non-decreasing and at
+    most 1. (Holm 1979, A simple sequentially rejective multiple test procedure.)
     """
     adjusted: dict[str, float] = {}
     largest = 0.0

@@ -1,4 +1,4 @@
-"""The figures of runs as plain data, and their comparison with the control, paired by seed."""
+"""The metrics of runs as plain data, and their comparison with the control, paired by seed."""
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -17,10 +17,10 @@ Role = Literal["teacher", "control", "student"]
 
 @dataclass(frozen=True)
 class RunSummary:
-    """The figures of one run, as plain data.
+    """The metrics of one run, as plain data.
 
-    Shares (mIoU, IoU, pixel accuracy) are fractions from 0 to 1 in `metrics` and `evaluation`, as
-    in the run folder; every property and table here gives them in points, 0 to 100.
+    mIoU, IoU and pixel accuracy are fractions in `metrics` and `evaluation`, as in the run folder; the
+    properties and tables here give them in points, 0 to 100.
     """
 
     name: str
@@ -30,7 +30,7 @@ class RunSummary:
     role: Role
     """teacher; control (the student trained alone); student (distilled)"""
     seed: int | None = None
-    """seed of initial weights and data order, by which runs are paired"""
+    """seed of initial weights and data order, used for pairing"""
     metrics: Sequence[Mapping[str, Any]] = ()
     """rows of metrics.jsonl"""
     evaluation: Mapping[str, Any] | None = None
@@ -38,17 +38,17 @@ class RunSummary:
     profile: Mapping[str, Any] | None = None
     """parameters, multiply_adds, latency_ms_median, size, threads, device"""
     preparation: Mapping[str, Any] = field(default_factory=dict)
-    """figures that the losses recorded before step 1"""
+    """values that the losses recorded before step 1"""
     recipe: Recipe | None = None
-    """the recipe as resolved; None for a teacher that is known only by its audit"""
+    """the recipe as resolved; None for a teacher known only from its audit"""
     environment: Mapping[str, Any] = field(default_factory=dict)
     """versions, machine, threads"""
     wall_seconds: float | None = None
-    """measured length of the whole training; None: added up from the rows of `metrics`"""
+    """measured duration of the whole training; None: summed from the rows of `metrics`"""
 
     @property
     def label(self) -> str:
-        """What tables and charts call it: its role, or its method where it is distilled."""
+        """Name in tables and charts: the method of a distilled student, otherwise the role."""
         return self.method if self.role == "student" else self.role
 
     @property
@@ -67,33 +67,33 @@ class RunSummary:
 
     @property
     def miou(self) -> float | None:
-        """mIoU of the last step's weights, from the evaluation or else the last validation."""
+        """mIoU of the last step's weights, from the evaluation or, without one, the last validation."""
         return points(self._final("miou"))
 
     @property
     def iou(self) -> list[float | None]:
-        """IoU of each class; None where it is undefined."""
+        """IoU of each class; None if undefined."""
         return [points(value) for value in self._final("iou") or []]
 
     @property
     def pixel_accuracy(self) -> float | None:
-        """Share of labelled pixels that are right."""
+        """Fraction of labelled pixels predicted correctly, in points."""
         return points(self._final("pixel_accuracy"))
 
     @property
     def steps(self) -> int | None:
-        """Last step that a row speaks of."""
+        """Last step with a row."""
         return max((int(row["step"]) for row in self.metrics if "step" in row), default=None)
 
     @property
     def seconds_per_step(self) -> float | None:
-        """Median over the rows, so that a pause of the machine does not count."""
+        """Median over the rows, so that pauses do not count."""
         rows = [row["seconds_per_step"] for row in self.train_rows if row.get("seconds_per_step")]
         return float(median(rows)) if rows else None
 
     @property
     def training_seconds(self) -> float | None:
-        """Length of the training; where it was not measured, its steps alone."""
+        """Duration of the training; if it was not measured, of its steps only."""
         if self.wall_seconds is not None:
             return self.wall_seconds
         rows = [row for row in self.train_rows if row.get("seconds_per_step")]
@@ -107,15 +107,15 @@ class RunSummary:
 
 
 def points(share: float | None) -> float | None:
-    """A share from 0 to 1 in points, 0 to 100."""
+    """Convert a fraction to points, 0 to 100."""
     return None if share is None else 100 * float(share)
 
 
 def by_label(summaries: Iterable[RunSummary]) -> dict[str, list[RunSummary]]:
-    """Runs under their labels: teacher, control, then the methods in the order they came.
+    """Group runs by label: teacher, control, then the methods in order of appearance.
 
     Raises:
-        ValueError: Two runs have the same label and seed, so that a pairing would be arbitrary.
+        ValueError: Two runs have the same label and seed, so that pairing would be arbitrary.
     """
     groups: dict[str, list[RunSummary]] = {"teacher": [], "control": []}
     for run in summaries:
@@ -123,21 +123,21 @@ def by_label(summaries: Iterable[RunSummary]) -> dict[str, list[RunSummary]]:
         if twins and run.role != "teacher":
             raise ValueError(
                 f"runs {twins[0].name!r} and {run.name!r} are both {run.label} with seed "
-                f"{run.seed}: leave one out, or give them different labels"
+                f"{run.seed}. Leave one out, or set different labels"
             )
         groups.setdefault(run.label, []).append(run)
     return {label: runs for label, runs in groups.items() if runs}
 
 
 def methods(summaries: Iterable[RunSummary]) -> list[str]:
-    """Labels of the distilled students, in the order they came."""
+    """Labels of the distilled students, in order of appearance."""
     return list(dict.fromkeys(run.label for run in summaries if run.role == "student"))
 
 
 def default_subject(summaries: Iterable[RunSummary]) -> str:
-    """Label of the method that a report is about: the first called idd, or else the last.
+    """Label of the method that a report focuses on: the first idd, or else the last.
 
-    The control where no student was distilled.
+    The control if no student was distilled.
     """
     known = methods(summaries)
     idd = [label for label in known if label.startswith("idd")]
@@ -147,7 +147,7 @@ def default_subject(summaries: Iterable[RunSummary]) -> str:
 def with_profiles(
     summaries: Iterable[RunSummary], profiles: Mapping[str, Mapping[str, Any]]
 ) -> list[RunSummary]:
-    """The runs with the measured profile of a network like theirs: one student stands for all.
+    """Replace the profiles of runs by measured ones; one student is measured for all of its kind.
 
     Args:
         summaries: The runs.
@@ -162,7 +162,7 @@ def _measured(
     own = profiles.get(run.label)
     if not run.profile:
         return own
-    # Multiply-adds would not do: a teacher's own were counted at the size of its own run.
+    # Multiply-adds cannot identify a network: a teacher's were counted at its own run's size.
     count = run.profile.get("parameters")
     alike = [p for p in (own, *profiles.values()) if p is not None and p["parameters"] == count]
     return alike[0] if alike else run.profile
@@ -171,18 +171,18 @@ def _measured(
 def seed_pairs(
     summaries: Iterable[RunSummary], label: str, reference: str = "control"
 ) -> list[tuple[RunSummary, RunSummary]]:
-    """Runs of two labels that share a seed, ordered by seed; those without an mIoU are left out."""
+    """Pairs of runs of two labels with the same seed, ordered by seed; runs without mIoU are left out."""
     groups = by_label(summaries)
     partners = {run.seed: run for run in groups.get(reference, []) if run.miou is not None}
-    found = [run for run in groups.get(label, []) if run.miou is not None and run.seed in partners]
-    found.sort(key=lambda run: (run.seed is None, run.seed or 0))
-    return [(run, partners[run.seed]) for run in found]
+    runs = [run for run in groups.get(label, []) if run.miou is not None and run.seed in partners]
+    runs.sort(key=lambda run: (run.seed is None, run.seed or 0))
+    return [(run, partners[run.seed]) for run in runs]
 
 
 def paired_miou(
     summaries: Iterable[RunSummary], label: str, reference: str = "control"
 ) -> Paired | None:
-    """Difference in mIoU points, `label` minus `reference`, seed by seed; None without a pair."""
+    """Difference in mIoU points, `label` minus `reference`, per seed; None without pairs."""
     pairs = seed_pairs(summaries, label, reference)
     differences = [(one.miou or 0.0) - (other.miou or 0.0) for one, other in pairs]
     return paired(differences) if differences else None
@@ -190,7 +190,7 @@ def paired_miou(
 
 @dataclass(frozen=True)
 class ClassChange:
-    """One class: mean IoU in points over seeds for each label, and the paired change."""
+    """One class: mean IoU over seeds for each label, in points, and the paired change."""
 
     name: str
     iou: dict[str, float | None]
@@ -223,14 +223,14 @@ def _class_iou(run: RunSummary, index: int) -> float | None:
 
 
 def mean_of_known(values: Iterable[float | None]) -> float | None:
-    """Mean of the values that are known; None where none is."""
+    """Mean of the known values; None if there are none."""
     known = [value for value in values if value is not None]
     return mean(known) if known else None
 
 
 @dataclass(frozen=True)
 class ComparisonRow:
-    """One line of the comparison: a label, its means over seeds, its difference to the control."""
+    """One row of the comparison: a label, its means over seeds, its difference from the control."""
 
     label: str
     role: Role
@@ -276,25 +276,25 @@ def comparison_rows(summaries: Sequence[RunSummary]) -> list[ComparisonRow]:
 
 
 def input_sizes(summaries: Sequence[RunSummary]) -> str:
-    """At which size multiply-adds were counted, for whom where not for all alike; "" if not known."""
-    found: dict[tuple[int, ...], list[str]] = {}
+    """The input size for multiply-adds, with labels if it differs between runs; "" if unknown."""
+    sizes: dict[tuple[int, ...], list[str]] = {}
     for label, runs in by_label(summaries).items():
         profile = next((run.profile for run in runs if run.profile), None)
         if profile and profile.get("size"):
-            found.setdefault(tuple(profile["size"]), []).append(label)
-    texts = {f"{size[0]} × {size[1]}": labels for size, labels in found.items()}
+            sizes.setdefault(tuple(profile["size"]), []).append(label)
+    texts = {f"{size[0]} × {size[1]}": labels for size, labels in sizes.items()}
     if len(texts) < 2:
         return next((f"at {size} input" for size in texts), "")
     return "at " + ", ".join(f"{size} ({', '.join(labels)})" for size, labels in texts.items())
 
 
 def comparison_table(summaries: Sequence[RunSummary]) -> Table:
-    """The comparison for the terminal: mean ± sd over seeds, paired difference to the control."""
+    """The comparison for a terminal: mean ± sd over seeds, paired difference from the control."""
     table = Table(box=None, pad_edge=False, header_style="bold", padding=(0, 2, 0, 0))
     table.add_column("")
     for heading in (
         "mIoU",
-        "to control",
+        "vs. control",
         "each seed",
         "pixel acc.",
         "params",

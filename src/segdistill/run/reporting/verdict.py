@@ -1,4 +1,4 @@
-"""What a set of runs says, in plain words that claim no more than the seeds can show."""
+"""Verdicts on a set of runs, in words that claim no more than the seeds show."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -18,7 +18,7 @@ from segdistill.run.reporting.summary import (
 
 @dataclass(frozen=True)
 class Verdict:
-    """What the runs say about one method, in words."""
+    """The verdict on one method, in words."""
 
     label: str
     tone: Literal["better", "worse", "unclear"]
@@ -28,10 +28,10 @@ class Verdict:
 
 
 def verdicts(summaries: Sequence[RunSummary]) -> list[Verdict]:
-    """One verdict a method that has a seed in common with the control, largest mean gain first.
+    """One verdict per method that shares a seed with the control, largest mean gain first.
 
-    `better` and `worse` need an interval of the paired mean that leaves zero out *and*, where
-    several methods are compared, a p below 0.05 after Holm's correction. One seed is `unclear`.
+    `better` and `worse` require an interval of the paired mean that excludes zero and, if several
+    methods are compared, p below 0.05 after Holm's correction. One seed is `unclear`.
     """
     found = {label: paired_miou(summaries, label) for label in methods(summaries)}
     known = {label: difference for label, difference in found.items() if difference is not None}
@@ -40,9 +40,9 @@ def verdicts(summaries: Sequence[RunSummary]) -> list[Verdict]:
     return [_verdict(summaries, label, known[label], corrected) for label in order]
 
 
-def best(found: Sequence[Verdict]) -> str | None:
-    """Label of the method that is better than the control by the largest mean; None without one."""
-    better = [verdict for verdict in found if verdict.tone == "better"]
+def best(judged: Sequence[Verdict]) -> str | None:
+    """Label of the method with the largest mean gain among those better than the control; None if none is."""
+    better = [verdict for verdict in judged if verdict.tone == "better"]
     return max(better, key=lambda v: v.difference.mean).label if better else None
 
 
@@ -58,14 +58,14 @@ def _verdict(
     tone: Literal["better", "worse", "unclear"] = "unclear"
     details = []
     if n == 1:
-        headline = f"{stands} with one seed: no statement about chance"
+        headline = f"{stands} with one seed, which cannot rule out chance"
     elif not difference.clear:
-        headline = f"{label}: no difference to the control that these {n} seeds can show"
+        headline = f"{label}: these {n} seeds show no difference from the control"
         details.append(f"Mean difference {signed(difference.mean)} mIoU.")
     elif not survives:
         headline = (
-            f"{stands} in the mean of {n} seeds, but not clearly so once it is counted "
-            f"that {len(corrected)} methods were compared"
+            f"{stands} in the mean of {n} seeds, but not significantly after correction for "
+            f"{len(corrected)} compared methods"
         )
     else:
         headline = f"{stands} in the mean of {n} seeds"
@@ -87,15 +87,17 @@ def _chance(difference: Paired, p: float | None, compared: int) -> list[str]:
     ):
         if holds:
             sentences.append(
-                f"{side.capitalize()} the control in all {n}; without any effect that happens "
-                f"once in {2**n} by chance."
+                f"{side.capitalize()} the control in all {n} seeds; without any effect the chance of that is "
+                f"1 in {2**n}."
             )
     sentences.append(
         f"95 % interval of the paired mean: {signed(difference.low)} to {signed(difference.high)}; "
-        f"at this spread {n} seeds cannot see gains under {difference.half_width:.1f} mIoU."
+        f"with this spread, {n} seeds cannot detect gains below {difference.half_width:.1f} mIoU."
     )
     if compared > 1 and p is not None:
-        sentences.append(f"Paired t test, Holm's correction for {compared} methods: {p_text(p)}.")
+        sentences.append(
+            f"Paired t test with Holm's correction for {compared} methods: {p_text(p)}."
+        )
     return sentences
 
 
@@ -106,46 +108,40 @@ def _budget(summaries: Sequence[RunSummary], label: str) -> list[str]:
     sentences = []
     if steps[0] != steps[1] and None not in steps[0] | steps[1]:
         counts = [" / ".join(f"{count:,}" for count in sorted(filter(None, one))) for one in steps]
-        sentences.append(
-            f"Not an equal budget: {counts[0]} steps against the control's {counts[1]}."
-        )
+        sentences.append(f"The budgets differ: {counts[0]} steps, and {counts[1]} for the control.")
     times = [mean_of_known(run.seconds_per_step for run in group) for group in (runs, control)]
     if times[0] and times[1] and times[0] > 1.05 * times[1]:
         ratio = times[0] / times[1]
         sentences.append(
-            f"A step costs {ratio:.1f} times the control's: at equal time the control would have "
-            f"had {ratio:.1f} times the steps."
+            f"A step takes {ratio:.1f} times as long as the control's; in the same time the control could "
+            f"run {ratio:.1f} times as many steps."
         )
     unpaired = sorted(
         {str(run.seed) for run in runs} ^ {str(run.seed) for run in control},
         key=lambda seed: (len(seed), seed),
     )
     if unpaired:
-        sentences.append(
-            f"Left out of the difference for want of a partner: seed {', '.join(unpaired)}."
-        )
+        sentences.append(f"Not in the difference, since unpaired: seed {', '.join(unpaired)}.")
     return sentences
 
 
 def context(summaries: Sequence[RunSummary]) -> str:
-    """Where teacher and control stand and how much of their gap each method closes: a sentence."""
+    """A sentence with the mIoU of teacher and control, and the part of their gap that each method closes."""
     rows = {row.label: row for row in comparison_rows(summaries)}
     teacher = rows["teacher"].miou if "teacher" in rows else None
     control = rows["control"].miou if "control" in rows else None
     if control is None:
         return (
-            "There is no control among these runs: train the same student alone, with the same "
-            "seeds (method: supervised), to see what distillation adds."
+            "These runs have no control. Train the same student with the same seeds and without a teacher "
+            "(method: supervised) to see what distillation adds."
         )
     if teacher is None:
-        return f"The control stands at {control:.1f} mIoU."
+        return f"The control has {control:.1f} mIoU."
     gap = teacher - control
-    stand = f"The teacher stands at {teacher:.1f} mIoU and the control at {control:.1f}"
+    stand = f"The teacher has {teacher:.1f} mIoU and the control {control:.1f}"
     if gap <= 0:
-        return (
-            f"{stand}: this teacher is no better than the student alone, so it has little to teach."
-        )
-    # A share of the gap is only worth a sentence where the gain itself may be spoken of.
+        return f"{stand}. The teacher is not better than the control, so it has little to teach."
+    # The gap is only mentioned for clear gains and for single seeds.
     spoken = [
         v for v in verdicts(summaries) if v.tone == "better" or len(v.difference.differences) == 1
     ]
@@ -156,21 +152,21 @@ def context(summaries: Sequence[RunSummary]) -> str:
     ]
     if not closed:
         return f"{stand}, a gap of {gap:.1f}."
-    return f"{stand}; of that gap of {gap:.1f}, {', '.join(closed)}."
+    return f"{stand}, a gap of {gap:.1f}, of which {', '.join(closed)}."
 
 
 def gist(summaries: Sequence[RunSummary], subject: str) -> str | None:
-    """What a student saves and keeps of its teacher, in one sentence that says how it was measured.
+    """One sentence on size, speed and mIoU of a student relative to its teacher, and how they were measured.
 
-    What is not known is left out: speed without latencies measured side by side, mIoU where the two
-    were evaluated on different images.
+    Unknown parts are left out: speed without latencies measured side by side, mIoU if the two were
+    evaluated on different images.
 
     Args:
         summaries: The runs.
         subject: Label of the student.
 
     Returns:
-        Such as "idd: 12.2× smaller, 7.5× faster, keeps 88.2 % of the teacher's mIoU (..)"; None where
+        For example "idd: 12.2× smaller, 7.5× faster, keeps 88.2 % of the teacher's mIoU (..)"; None if
         nothing is known.
     """
     groups = by_label(summaries)
@@ -194,7 +190,7 @@ def _smaller(teacher: Sequence[RunSummary], student: Sequence[RunSummary]) -> _P
 def _faster(teacher: Sequence[RunSummary], student: Sequence[RunSummary]) -> _Part:
     profiles = [_profile(runs) for runs in (teacher, student)]
     one, other = (profile.get("latency_ms_median") for profile in profiles)
-    # Times from other machines, threads or sizes are not side by side.
+    # Times from different machines, thread counts or sizes are not comparable.
     settings = [[p.get(key) for key in ("size", "device", "threads")] for p in profiles]
     size, device, count = settings[0]
     if not one or not other or not size or settings[0] != settings[1]:

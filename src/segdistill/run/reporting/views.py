@@ -1,4 +1,4 @@
-"""What a report shows beside its figures: images, class distances, position masks."""
+"""The pictures of a report: images, class distances, position masks."""
 
 import base64
 import io
@@ -20,7 +20,7 @@ SEQUENTIAL, DIVERGING = matplotlib.colormaps["viridis"], matplotlib.colormaps["P
 
 
 def css_colour(palette: Sequence[Sequence[int]], index: int) -> str:
-    """A class's colour as CSS writes it; grey for a class beyond the palette."""
+    """A class's colour in CSS; grey for a class beyond the palette."""
     red, green, blue = palette[index] if index < len(palette) else (128, 128, 128)
     return f"rgb({int(red)} {int(green)} {int(blue)})"
 
@@ -28,7 +28,7 @@ def css_colour(palette: Sequence[Sequence[int]], index: int) -> str:
 def panel_view(
     panels: Sequence[Panel], classes: Sequence[str], palette: Sequence[Sequence[int]]
 ) -> dict[str, Any] | None:
-    """Rows of pictures with their captions, and the legend of the classes that occur in them."""
+    """Rows of pictures with captions, and a legend of the classes that occur in them."""
     if not panels:
         return None
     labels = list(panels[0].predictions)
@@ -67,7 +67,7 @@ def _panel_row(
 
 
 def matrix_view(found: Sequence[Distances], classes: Sequence[str]) -> dict[str, Any] | None:
-    """The distance matrices on one scale, their figures, and how they differ from the teacher's."""
+    """The distance matrices on one scale, their statistics, and their differences from the teacher's."""
     if not found:
         return None
     tables = {entry.label: normalised(entry.table) for entry in found}
@@ -100,7 +100,7 @@ def matrix_view(found: Sequence[Distances], classes: Sequence[str]) -> dict[str,
 def _gap_cards(
     tables: Mapping[str, np.ndarray], reference: np.ndarray | None, classes: Sequence[str]
 ) -> dict[str, Any] | None:
-    """How far each network's normalised distances are from the teacher's."""
+    """Differences between each network's normalised distances and the teacher's."""
     if reference is None or len(tables) < 2:
         return None
     gaps = {label: table - reference for label, table in tables.items() if label != "teacher"}
@@ -130,7 +130,7 @@ def _mean_size(values: np.ndarray) -> float | None:
 
 
 def position_view(positions: Sequence[PositionMasks]) -> list[dict[str, Any]]:
-    """For each image and axis the ramp and the networks' masks, with their R²."""
+    """The ramp and the networks' masks with their R², per image and axis."""
     views = []
     for entry in positions:
         axes = []
@@ -151,14 +151,14 @@ def matrix(
     colour_map: Colormap,
     signed_values: bool = False,
 ) -> str:
-    """A class-by-class matrix as an SVG; the diagonal and classes that were not seen stay blank.
+    """A class-by-class matrix as SVG; the diagonal and unknown classes are blank.
 
     Args:
         values: k by k, NaN where unknown.
-        classes: Names of the k classes; left out above 24.
-        limit: Value at the end of the colour scale, the same for matrices to be compared.
-        colour_map: What the values are drawn in.
-        signed_values: The scale runs from -limit, not from 0.
+        classes: Names of the k classes; not shown for more than 24.
+        limit: Value at the end of the colour scale; use the same for matrices that are compared.
+        colour_map: Colour map of the values.
+        signed_values: Whether the scale starts at -limit instead of 0.
     """
     shown = np.where(np.eye(len(values), dtype=bool), np.nan, values)
     low = -limit if signed_values else 0.0
@@ -189,7 +189,7 @@ def png(pixels: np.ndarray, width: int = 480) -> str:
 
     Args:
         pixels: h w 3, uint8.
-        width: Wider pictures are made smaller, down to this; narrower ones stay as they are.
+        width: Wider pictures are scaled down to this width; narrower ones are not scaled.
     """
     picture = Image.fromarray(np.ascontiguousarray(pixels))
     if picture.width > width:
@@ -199,12 +199,12 @@ def png(pixels: np.ndarray, width: int = 480) -> str:
 
 
 def mask_png(mask: np.ndarray, palette: Sequence[Sequence[int]], width: int = 480) -> str:
-    """A label mask in the data set's colours as a data URI; what has no class (255) is left clear.
+    """A label mask in the data set's colours as a data URI; ignored pixels (255) are transparent.
 
     Args:
         mask: h w of class ids.
         palette: Red, green and blue, 0 to 255, of each class.
-        width: As in `png`; thinned by nearest neighbour, so that no new colour appears.
+        width: As in `png`; scaled by nearest neighbour, so that no new colours appear.
     """
     table = np.zeros((256, 3), dtype=np.uint8)
     table[: len(palette)] = np.asarray(palette, dtype=np.uint8)
@@ -219,9 +219,9 @@ def mask_png(mask: np.ndarray, palette: Sequence[Sequence[int]], width: int = 48
 def field_png(
     values: np.ndarray, low: float = 0.0, high: float = 1.0, colour_map: Colormap = SEQUENTIAL
 ) -> str:
-    """A map of numbers (h w) as a data URI, a pixel each, coloured from `low` to `high`.
+    """A map of numbers (h w) as a data URI, one pixel each, coloured from `low` to `high`.
 
-    NaN is left clear.
+    NaN is transparent.
     """
     share = np.clip((np.asarray(values, dtype=float) - low) / max(high - low, 1e-12), 0, 1)
     pixels = colour_map(np.ma.masked_invalid(share), bytes=True)
@@ -229,7 +229,7 @@ def field_png(
 
 
 def scale_png(colour_map: Colormap) -> str:
-    """A strip from the low to the high end of a colour map, as a data URI."""
+    """A colour map from low to high as a strip, as a data URI."""
     return field_png(np.linspace(0, 1, 128)[None], colour_map=colour_map)
 
 
