@@ -35,7 +35,7 @@ def test_every_loss_is_timed_in_every_form(losses: ModuleType) -> None:
     ("name", "on_logits"),
     [("cross_entropy", True), ("channelwise", True), ("pairwise", False), ("class_tokens", False)],
 )
-def test_what_compares_channels_or_has_no_teacher_is_timed_on_logits(
+def test_losses_that_compare_channels_or_have_no_teacher_are_timed_on_logits(
     losses: ModuleType, name: str, on_logits: bool
 ) -> None:
     assert losses.reads_logits(name) == on_logits

@@ -1,4 +1,4 @@
-"""The command line as a user meets it: exit codes, one line per mistake, and the files that are left."""
+"""The command line: exit codes, one line per user error, and the written files."""
 
 import json
 import logging
@@ -33,7 +33,7 @@ Command = Callable[..., tuple[int, str, str]]
 
 @pytest.fixture(scope="module")
 def run(tmp_path_factory: pytest.TempPathFactory) -> RunFolder:
-    """Measured with mirrored images, as its recipe says."""
+    """A run evaluated with mirrored images, as set in its recipe."""
     out = tmp_path_factory.mktemp("cli") / "small"
     recipe = small.recipe(train={"steps": 8}, evaluate={"flip": True}, out=str(out))
     return train(recipe, progress=False)
@@ -43,7 +43,7 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> RunFolder:
 def command(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> Iterator[Command]:
-    """Run the command here; gives exit code, standard output and standard error."""
+    """Run the command in this process; return exit code, standard output and standard error."""
     monkeypatch.setattr(sys, "path", list(sys.path))
     logger = logging.getLogger("segdistill")
     before = logger.handlers, logger.propagate, logger.level
@@ -82,16 +82,16 @@ def _refused(command: Command, *argv: object) -> str:
         (["train"], ["train has no recipe; expected a YAML", "segdistill train RECIPE.yaml"]),
         (["compare"], ["compare has no recipe; expected a YAML", "segdistill compare RECIPE.yaml"]),
         (["train", "--train.lr", "1", "a.yaml"], ["train has no recipe"]),
-        (["train", "nowhere.yaml"], ["no recipe at nowhere.yaml", "give the path"]),
+        (["train", "nowhere.yaml"], ["no recipe at nowhere.yaml", "Name a YAML file"]),
         (["evaluate"], ["run is missing; expected segdistill evaluate RUN"]),
         (["evaluate", "nowhere"], ["no run at nowhere", "no such folder"]),
         (["evaluate", "nowhere", "--wiendow", "3"], ["'--wiendow'", "did you mean '--window'"]),
         (["predict", "nowhere", "a.png"], ["no run at nowhere"]),
         (["report", "nowhere"], ["no run at nowhere"]),
-        (["profile"], ["expected either runs and networks, or --table paper"]),
+        (["profile"], ["expected runs or networks, or --table paper"]),
         (
             ["profile", "compact", "--table", "paper"],
-            ["either runs and networks, or --table paper"],
+            ["runs or networks, or --table paper"],
         ),
         (["reproduce", "tabel1"], ["tabel1", "table1"]),
         (["reproduce", "table1", "--runs", "nowhere"], ["no run at nowhere"]),
@@ -142,14 +142,14 @@ def test_an_unknown_key_is_named_with_its_path_and_the_nearest(
 
 
 @pytest.mark.parametrize("options", ["options", "train_options", "val_options"])
-def test_a_split_among_the_options_is_sent_to_its_own_key(
+def test_a_split_in_the_options_is_refused_with_its_own_key(
     options: str, command: Command, tmp_path: Path
 ) -> None:
     key = "train" if options == "options" else options.removesuffix("_options")
     data = {"name": "synthetic", options: {"split": "val"}}
     recipe = small.write(tmp_path / "recipe.yaml", data=data, out=str(tmp_path / "run"))
     error = _refused(command, "train", recipe)
-    assert f"split 'val' is not set there; write it as data.{key}_split" in error
+    assert f"split cannot be set in the options of data. Set data.{key}_split" in error
 
 
 def test_logits_too_small_for_a_critic_are_refused_before_training(
@@ -162,19 +162,17 @@ def test_logits_too_small_for_a_critic_are_refused_before_training(
     assert not (tmp_path / "run" / "metrics.jsonl").exists()
 
 
-def test_a_folder_that_is_no_run_is_refused(command: Command, tmp_path: Path) -> None:
+def test_a_folder_that_is_not_a_run_is_refused(command: Command, tmp_path: Path) -> None:
     for name in ("evaluate", "report"):
         error = _refused(command, name, tmp_path)
         assert "no run at" in error
         assert "it has no config.yaml" in error
 
 
-def test_a_run_that_is_not_finished_is_refused(
-    run: RunFolder, command: Command, tmp_path: Path
-) -> None:
+def test_an_unfinished_run_is_refused(run: RunFolder, command: Command, tmp_path: Path) -> None:
     shutil.copy(run.path / "config.yaml", tmp_path)
-    assert "resume it with `segdistill train`" in _refused(command, "evaluate", tmp_path)
-    assert "not finished" in _refused(command, "report", tmp_path)
+    assert "Resume it with `segdistill train`" in _refused(command, "evaluate", tmp_path)
+    assert "no run is finished" in _refused(command, "report", tmp_path)
 
 
 def test_damaged_files_of_a_run_are_named(run: RunFolder, command: Command, tmp_path: Path) -> None:
@@ -183,7 +181,7 @@ def test_damaged_files_of_a_run_are_named(run: RunFolder, command: Command, tmp_
     weights = broken / "model.safetensors"
     content = weights.read_bytes()
     weights.write_bytes(content[: len(content) // 2])
-    assert "model.safetensors is not the file that its training wrote" in _refused(
+    assert "model.safetensors is not the file that the training wrote" in _refused(
         command, "evaluate", broken
     )
     weights.unlink()
@@ -203,12 +201,12 @@ def test_damaged_files_of_a_run_are_named(run: RunFolder, command: Command, tmp_
 @pytest.mark.parametrize(
     ("stop", "code", "message"),
     [
-        (Interrupted(7, signal.SIGTERM), 143, "stopped after step 7; the same command resumes"),
+        (Interrupted(7, signal.SIGTERM), 143, "stopped after step 7. Repeat the command to resume"),
         (Interrupted(7, signal.SIGINT), 130, "stopped after step 7"),
         (KeyboardInterrupt(), 130, "interrupted"),
     ],
 )
-def test_an_interrupted_training_says_so_with_its_exit_code(
+def test_an_interrupted_training_exits_with_the_code_of_its_signal(
     stop: BaseException,
     code: int,
     message: str,
@@ -225,7 +223,7 @@ def test_an_interrupted_training_says_so_with_its_exit_code(
     assert f"segdistill: {message}" in error
 
 
-def test_debug_shows_the_trace_and_a_fault_of_ours_is_never_hidden(
+def test_debug_shows_the_traceback_and_internal_errors_are_never_hidden(
     command: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with pytest.raises(FileNotFoundError, match="no recipe at"):
@@ -252,7 +250,7 @@ def test_help_and_version(command: Command) -> None:
     assert "--methods" in command("compare", "--help")[1]
 
 
-# What a finished run is for ----------------------------------------------------------------------
+# Commands on finished runs -----------------------------------------------------------------------
 
 
 def test_train_writes_a_run_and_takes_overrides(command: Command, tmp_path: Path) -> None:
@@ -369,7 +367,7 @@ def test_options_may_stand_anywhere(
 
 @pytest.fixture(scope="module")
 def cityscapes_run(tmp_path_factory: pytest.TempPathFactory) -> RunFolder:
-    """Trained on a small tree of Cityscapes, measured in windows."""
+    """A run on a small Cityscapes folder, evaluated with windows."""
     folder = tmp_path_factory.mktemp("cityscapes")
     root = trees.cityscapes(folder / "data", size=(32, 48))
     recipe = small.recipe(
@@ -399,7 +397,7 @@ def test_a_split_without_labels_is_exported_and_not_scored(
     assert "Name an image file" in _refused(command, "predict", run)
 
 
-def test_nothing_is_learnt_from_a_split_without_labels(
+def test_training_on_an_unlabelled_split_is_refused(
     cityscapes_run: RunFolder, command: Command, tmp_path: Path
 ) -> None:
     data = cityscapes_run.config()["data"]
@@ -445,7 +443,7 @@ def test_masks_that_hold_no_class_ids_are_refused(
         ("camvid", "expected train/images and train/labels"),
     ],
 )
-def test_a_root_with_another_layout_is_refused(
+def test_a_root_with_an_unknown_layout_is_refused(
     name: str, expected: str, command: Command, tmp_path: Path
 ) -> None:
     for folder in ("photos", "truth"):
@@ -466,7 +464,7 @@ def test_a_list_that_names_a_missing_file_is_refused(command: Command, tmp_path:
     assert "2007_000777.jpg" in error
 
 
-def test_report_is_one_file_about_the_run(run: RunFolder, command: Command, tmp_path: Path) -> None:
+def test_report_writes_one_file(run: RunFolder, command: Command, tmp_path: Path) -> None:
     code, _, error = command("report", run.path, "--out", tmp_path / "page" / "report.html")
     assert code == 0, error
     page = (tmp_path / "page" / "report.html").read_text()
@@ -493,7 +491,7 @@ def test_reproduce_prints_the_table_and_names_runs_that_fit_no_row(
     code, out, error = command("reproduce", "table4", "--runs", run.path, "--out", tmp_path)
     assert code == 0, error
     assert "28.93" in out
-    assert "no row: its data are synthetic, the paper's here ade20k" in out
+    assert "no row: its data set is synthetic; expected ade20k" in out
     assert {file.name for file in tmp_path.iterdir()} == {"table4.html", "table4.png"}
 
 
@@ -525,7 +523,7 @@ def test_list_models_gives_the_parameters(command: Command) -> None:
     assert any("smp:..." in line and "by name" in line for line in out.splitlines())
 
 
-def test_a_bare_list_says_what_can_be_listed(command: Command) -> None:
+def test_list_without_arguments_shows_the_kinds(command: Command) -> None:
     code, out, _ = command("list")
     assert code == 0
     for kind in ("losses", "methods", "models", "datasets", "keys"):
@@ -540,7 +538,7 @@ def test_several_kinds_are_listed_at_once(command: Command) -> None:
 
 
 @pytest.mark.parametrize("argv", [["list"], ["list", "keys"], ["trian"], ["train"]])
-def test_what_needs_no_network_imports_no_torch(argv: list[str]) -> None:
+def test_commands_without_networks_do_not_import_torch(argv: list[str]) -> None:
     code = (
         "import sys\nfrom segdistill.cli import main\n"
         f"try: main({argv!r})\nexcept SystemExit: pass\n"
@@ -571,7 +569,7 @@ def test_every_option_of_every_command_is_explained(command: Command) -> None:
             assert text in " ".join(out.split())
 
 
-def test_an_observer_that_fails_is_one_line(command: Command, tmp_path: Path) -> None:
+def test_a_failing_observer_is_reported_in_one_line(command: Command, tmp_path: Path) -> None:
     path = "tests.run.training.test_observing.Fails"
     recipe = small.write(tmp_path / "recipe.yaml", observers=[path])
     error = _last_line(command, "train", recipe, "--out", tmp_path / "run")

@@ -68,22 +68,22 @@ def test_an_error_in_the_yaml_is_reported_with_its_line(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("text", ["", "- a\n- b\n", "idd\n"])
-def test_a_file_without_a_mapping_is_refused(text: str, tmp_path: Path) -> None:
+def test_a_yaml_file_without_a_mapping_is_refused(text: str, tmp_path: Path) -> None:
     file = tmp_path / "recipe.yaml"
     file.write_text(text)
     with pytest.raises(ValueError, match=r"recipe.yaml holds .*; expected a mapping such as"):
         read_yaml(file)
 
 
-def test_a_file_that_is_missing_or_no_text_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(FileNotFoundError, match=r"no recipe at .*nowhere.yaml; give the path"):
+def test_a_missing_or_binary_recipe_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(FileNotFoundError, match=r"no recipe at .*nowhere.yaml. Name a YAML file"):
         read_yaml(tmp_path / "nowhere.yaml")
     (tmp_path / "picture.png").write_bytes(b"\x89PNG\xff\xfe")
     with pytest.raises(ValueError, match=r"picture.png is not a text file"):
         read_yaml(tmp_path / "picture.png")
 
 
-def test_yaml_cannot_run_anything(tmp_path: Path) -> None:
+def test_yaml_cannot_run_code(tmp_path: Path) -> None:
     file = tmp_path / "recipe.yaml"
     file.write_text("out: !!python/object/apply:os.getcwd []\n")
     with pytest.raises(ValueError, match="is not valid YAML at line 1"):
@@ -105,7 +105,7 @@ FULL = {
 }
 
 
-def test_a_saved_recipe_is_read_back_as_it_was(tmp_path: Path) -> None:
+def test_a_saved_recipe_is_loaded_unchanged(tmp_path: Path) -> None:
     recipe = parse_recipe(FULL)
     assert recipe.train.lr == 1e-3
     assert recipe.data.options == FULL["data"]["options"]  # type: ignore[index]
@@ -116,7 +116,7 @@ def test_a_saved_recipe_is_read_back_as_it_was(tmp_path: Path) -> None:
     assert to_dict(recipe)["train"]["scale"] == [0.5, 2.0]
 
 
-def test_parsing_leaves_the_values_as_they_were() -> None:
+def test_parsing_does_not_change_the_values() -> None:
     values = deepcopy(FULL)
     parse_recipe(values, ["--terms.channelwise.weight", "7", "--teacher.run", "b"])
     assert values == FULL
@@ -226,14 +226,14 @@ def test_a_recipe_is_merged_into_its_base_key_by_key(tmp_path: Path) -> None:
     [
         (["base: 1.yaml", "base: 2.yaml", "base: 1.yaml"], ValueError,
          r"0\.yaml: recipes are each other's base \(0\.yaml -> 1\.yaml -> 2\.yaml -> 1\.yaml\)"),
-        (["base: 0.yaml"], ValueError, r"each other's base \(0\.yaml -> 0\.yaml\); remove one"),
+        (["base: 0.yaml"], ValueError, r"each other's base \(0\.yaml -> 0\.yaml\). Remove one"),
         (["base: 7.yaml"], FileNotFoundError, r"0\.yaml: base: no recipe at .*7\.yaml; give"),
         (["base: [1.yaml]"], ValueError, r"0\.yaml: base is \['1\.yaml'\]; expected the path"),
         (["base: 1.yaml", "train: {lrr: 1}"], ValueError, r"train\.lrr: .*did you mean 'lr'"),
         (["base: 1.yaml", "- a"], ValueError, r"1\.yaml holds .*; expected a mapping"),
     ],
 )  # fmt: skip
-def test_a_base_that_cannot_be_is_refused_in_one_line(
+def test_an_invalid_base_is_refused_in_one_line(
     texts: list[str], error: type[Exception], message: str, tmp_path: Path
 ) -> None:
     for number, text in enumerate(texts):

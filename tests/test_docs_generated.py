@@ -106,7 +106,7 @@ def test_the_architecture_page_names_every_room_and_file_as_it_is() -> None:
     assert rooms - named == set()
 
 
-def test_every_page_says_first_what_it_is_good_for() -> None:
+def test_every_page_starts_with_its_purpose() -> None:
     for page in DOCS.rglob("*.md"):
         lines = page.read_text("utf-8").splitlines()
         assert lines[0].startswith("# "), page
@@ -129,7 +129,7 @@ def _without_numbers(text: str) -> str:
         for name in MESSAGES.MISTAKES
     ],
 )
-def test_a_message_on_the_page_is_the_program_s(name: str) -> None:
+def test_messages_on_the_page_are_those_of_the_program(name: str) -> None:
     quoted = MESSAGES.quoted(MESSAGES.PAGE.read_text("utf-8"))
     now = MESSAGES.answer(name)
     if name == "memory":  # which allocation fails first depends on the machine

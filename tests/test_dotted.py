@@ -84,7 +84,7 @@ def test_each_failure_says_what_to_do_in_one_line(package: str, path: str, messa
     assert "\n" not in str(error.value)
 
 
-def test_losses_networks_and_data_sets_are_imported_alike(package: str) -> None:
+def test_losses_networks_and_data_sets_are_imported_in_the_same_way(package: str) -> None:
     path = f"{package}.lacking.Mine"
     text = f"'{path}': {package}.lacking imports 'a_package_of_theirs', which is missing"
     with pytest.raises(ValueError, match=f"loss {text}"):

@@ -147,7 +147,7 @@ def test_no_import_climbs(name: str) -> None:
         ('TABLE = {"x": "segdistill.config"}\nimport_module(TABLE["x"])', "segdistill.config"),
     ],
 )
-def test_every_form_of_import_is_read(text: str, imported: str) -> None:
+def test_all_forms_of_import_are_found(text: str, imported: str) -> None:
     assert _asked(text, ["segdistill", "models", "files"]) == {imported}
 
 
@@ -201,7 +201,7 @@ def test_no_room_of_run_is_crowded() -> None:
 
 
 @pytest.mark.parametrize("argument", ["--help", "--version", "train --help"])
-def test_help_needs_no_torch(argument: str) -> None:
+def test_help_does_not_import_torch(argument: str) -> None:
     code = (
         "import sys\nfrom segdistill.cli import main\n"
         f"try: main({argument.split()!r})\nexcept SystemExit as stop: assert not stop.code\n"
@@ -210,12 +210,12 @@ def test_help_needs_no_torch(argument: str) -> None:
     assert subprocess.run([sys.executable, "-c", code], capture_output=True).returncode == 0
 
 
-def test_the_package_alone_needs_no_torch_and_offers_its_names() -> None:
+def test_importing_the_package_needs_no_torch() -> None:
     code = "import sys, segdistill\ndir(segdistill)\nsys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code]).returncode == 0
 
 
-def test_every_public_name_can_be_had() -> None:
+def test_every_public_name_can_be_imported() -> None:
     for name in segdistill.__all__:
         assert getattr(segdistill, name) is not None
     with pytest.raises(AttributeError, match="no attribute 'distil'"):

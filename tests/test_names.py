@@ -3,18 +3,18 @@ import pytest
 from segdistill.names import check_options, unknown
 
 
-def test_the_nearest_name_and_all_known_ones_are_told() -> None:
+def test_the_nearest_name_and_all_known_names_are_listed() -> None:
     assert unknown("loss", "pairwize", ["pixelwise", "pairwise"]) == (
         "no loss named 'pairwize'; did you mean 'pairwise'? (known: pairwise, pixelwise)"
     )
 
 
-def test_nothing_is_suggested_where_nothing_is_near() -> None:
+def test_nothing_is_suggested_without_a_near_name() -> None:
     assert unknown("tap", "zzz", ["logits"]) == "no tap named 'zzz' (known: logits)"
     assert unknown("tap", "logits", []) == "no tap named 'logits' (known: none)"
 
 
-def test_of_many_names_the_ten_nearest_are_listed() -> None:
+def test_only_the_ten_nearest_of_many_names_are_listed() -> None:
     message = unknown("module", "layer77", [f"layer{i}" for i in range(100)])
     assert "did you mean 'layer77'" in message
     listed = message.split("nearest: ")[1].rstrip(")").split(", ")
@@ -32,7 +32,7 @@ class _Sized:
     def __init__(self, width: int) -> None: ...
 
 
-def test_an_unknown_option_names_the_nearest_and_leaves_out_what_is_filled_in() -> None:
+def test_an_unknown_option_names_the_nearest_but_not_the_callers_parameters() -> None:
     check_options("net", ["width", "depth"], _net, besides=["num_classes"])
     with pytest.raises(ValueError) as error:
         check_options("net", ["widht"], _net, besides=["num_classes"])
@@ -45,11 +45,11 @@ def test_an_unknown_option_names_the_nearest_and_leaves_out_what_is_filled_in() 
         check_options("sized", ["wdth"], _Sized)
 
 
-def test_a_maker_of_any_keyword_takes_any_unless_checked_strictly() -> None:
+def test_a_callable_with_kwargs_accepts_any_option_unless_strict() -> None:
     check_options("open", ["widht"], _open)
     with pytest.raises(ValueError, match=r"'widht'; did you mean 'width'\? \(known: width\)"):
         check_options("open", ["widht"], _open, strict=True)
 
 
-def test_a_maker_that_tells_no_signature_takes_any() -> None:
+def test_a_callable_without_signature_accepts_any_option() -> None:
     check_options("int", ["bass"], int)

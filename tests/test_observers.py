@@ -20,7 +20,7 @@ def _answers(stop: EarlyStopping, values: list[float]) -> list[str | None]:
     return [stop.row(row) for row in rows]
 
 
-def test_it_waits_for_its_patience_since_the_best_value() -> None:
+def test_patience_counts_from_the_best_value() -> None:
     answers = _answers(EarlyStopping(patience=2), [0.3, 0.2, 0.4, 0.4, 0.39])
     assert answers[:4] == [None] * 4
     assert answers[4] == "miou has not improved on 0.4 (step 30) for 2 rows"
@@ -34,11 +34,11 @@ def test_smaller_may_be_better_and_small_gains_may_not_count() -> None:
     assert answers[3] == "miou has not improved on 2 (step 20) for 2 rows"
 
 
-def test_a_value_that_is_not_a_number_is_no_gain() -> None:
+def test_nan_is_not_an_improvement() -> None:
     assert _answers(EarlyStopping(2), [math.nan, math.nan])[1] is not None
 
 
-def test_rows_of_another_kind_are_passed_over_and_nested_values_reached() -> None:
+def test_rows_of_other_kinds_are_skipped_and_nested_values_found() -> None:
     stop = EarlyStopping(1, monitor="terms.cross_entropy.value", mode="min")
     terms = {"cross_entropy": {"value": 1.0, "share": None}}
     assert stop.row({"kind": "train", "step": 1, "terms": terms}) is None
@@ -46,7 +46,7 @@ def test_rows_of_another_kind_are_passed_over_and_nested_values_reached() -> Non
     assert stop.row({"kind": "train", "step": 2, "terms": terms}) is not None
 
 
-def test_a_value_that_no_row_has_is_named_with_the_nearest() -> None:
+def test_an_unknown_monitor_is_named_with_the_nearest() -> None:
     stop = EarlyStopping(monitor="miuo")
     assert stop.row({"kind": "train", "step": 1, "total": 2.0}) is None
     with pytest.raises(ValueError, match=r"no value of a row named 'miuo'; did you mean 'miou'"):
@@ -66,7 +66,7 @@ def test_arguments_out_of_range_are_refused(options: dict[str, Any], message: st
         EarlyStopping(**options)
 
 
-def test_without_evaluations_it_warns_that_it_decided_nothing(
+def test_it_warns_if_there_were_no_evaluations_to_decide_on(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     with caplog.at_level(logging.WARNING):
@@ -86,7 +86,7 @@ class Killed:
         pass
 
 
-def test_tensorboard_reads_each_row_once_though_the_run_was_resumed(tmp_path: Path) -> None:
+def test_tensorboard_has_each_row_once_after_resuming(tmp_path: Path) -> None:
     reader = pytest.importorskip("tensorboard.backend.event_processing.event_accumulator")
     path = "segdistill.observers.TensorBoard"
     recipe = small.recipe(

@@ -134,7 +134,7 @@ def test_any_teacher_distils_into_any_student(
     "student",
     [pytest.param(name, marks=[] if name == "plain" else pytest.mark.slow) for name in STUDENTS],
 )
-def test_each_student_is_exported_from_its_run_alone(student: str, tmp_path: Path) -> None:
+def test_each_student_is_exported_from_only_its_run(student: str, tmp_path: Path) -> None:
     run, _ = _distil(None, student, tmp_path / "run", "supervised")
     folder = segdistill.export(run, val_set=Blocks(2))
     parity = json.loads((folder / "parity.json").read_text())

@@ -107,7 +107,7 @@ def test_each_row_of_the_papers_tables_has_a_recipe(folder: str) -> None:
 
 
 @pytest.mark.parametrize("path", PAPER, ids=_name)
-def test_the_papers_rows_train_and_measure_as_the_paper_says(path: Path) -> None:
+def test_recipes_of_the_papers_rows_follow_the_paper(path: Path) -> None:
     recipe, folder = _recipe(path), path.parent.name
     assert recipe.data.name == folder
     scale = {"cityscapes": (0.7, 2.1), "voc": (0.5, 1.6), "ade20k": (0.5, 2.0)}[folder]

@@ -1,4 +1,4 @@
-"""The `segdistill` command: a table of commands. Torch is imported inside a command, never for `--help`."""
+"""The `segdistill` command: a table of commands. Torch is imported only inside a command, not for `--help`."""
 
 import re
 import sys
@@ -22,7 +22,7 @@ def demo(out: str = "runs/demo", seeds: int = 1, first_seed: int = 0) -> None:
     """Train a teacher, a control and two distilled students on synthetic scenes; print a table and write a report.
 
     Args:
-        out: Folder for the runs and report.html. Finished runs in it are not trained again.
+        out: Folder for the runs and report.html. Finished runs in it are reused.
         seeds: Number of seeds; the students are trained once per seed, the teacher once.
         first_seed: First of the seeds, which count up by one.
     """
@@ -52,13 +52,13 @@ def compare(argv: list[str]) -> None:
     from segdistill.run.compare import compare as run_compare
     from segdistill.run.recipe import load_recipe, recipe_name, split_options
 
-    own = ArgumentParser(exit_on_error=False)
-    _compare_options(own)
+    parser = ArgumentParser(exit_on_error=False)
+    _compare_options(parser)
     options = {name: f"--{name}={text}" for name, text in split_options(argv[1:]).items()}
-    names = list(vars(own.get_defaults()))
+    names = list(vars(parser.get_defaults()))
     _check_own_options(options, names)
     try:
-        known: Any = own.parse_args([options.pop(name) for name in names if name in options])
+        known: Any = parser.parse_args([options.pop(name) for name in names if name in options])
     except ArgumentError as error:
         kinds = {"methods": str, "seeds": int, "first_seed": int}
         raise ValueError(f"compare: {in_words(error, kinds)}") from None
@@ -105,10 +105,10 @@ def evaluate(
 
 
 def report(runs: list[str], out: str | None = None) -> None:
-    """Write one self-contained HTML report about runs: tables, curves and pictures.
+    """Write a self-contained HTML report on runs: tables, curves and pictures.
 
     Args:
-        runs: Run folders; a folder that holds runs stands for all of them.
+        runs: Run folders, or folders that hold runs.
         out: File to write; report.html beside the runs by default.
     """
     from segdistill.run.reporting.report import report as run_report
@@ -154,7 +154,7 @@ def export(
     max_drop: float = 1.0,
     max_class_drop: float = 5.0,
 ) -> None:
-    """Export a run as an ONNX file, checked against PyTorch, with all that is needed to deploy it.
+    """Export a run as an ONNX file, checked against PyTorch, with everything needed to deploy it.
 
     Args:
         run: Folder of a finished run.
@@ -277,13 +277,13 @@ def _compare_options(parser: ArgumentParser) -> None:
     )
 
 
-def _check_own_options(options: Mapping[str, str], own: Sequence[str]) -> None:
-    """Refuse an option that is neither of `compare` nor a key of a recipe, naming the nearest of both."""
+def _check_own_options(options: Mapping[str, str], names: Sequence[str]) -> None:
+    """Refuse an option that is neither an option of `compare` nor a key of a recipe."""
     from segdistill.run.recipe import KEYS as keys
 
     for name in options:
-        if name.partition(".")[0] not in [*own, *keys]:
-            known = [f"--{known}" for known in (*own, *keys)]
+        if name.partition(".")[0] not in [*names, *keys]:
+            known = [f"--{known}" for known in (*names, *keys)]
             raise ValueError(f"compare: {unknown('option', f'--{name}', known)}")
 
 
@@ -292,7 +292,7 @@ def _first_line(function: Callable[..., Any]) -> str:
 
 
 def _parser(command: str | None) -> ArgumentParser:
-    """The parser with all commands; only the options of `command` are looked up."""
+    """The parser with all commands; only the options of `command` are built."""
     parser = ArgumentParser(
         prog="segdistill",
         description="Distil semantic segmentation networks: a large teacher into a small student.",
@@ -322,7 +322,7 @@ def _command_parser(name: str, function: Callable[..., Any]) -> ArgumentParser:
         return parser
     parser = Parser(description=_first_line(function), exit_on_error=False)
     texts = {p.arg_name: p.description for p in parse_from_object(function).params}
-    # A default of () marks words that may be left out.
+    # A default of () marks optional positional arguments.
     parameters = signature(function).parameters.values()
     by_hand = [p for p in parameters if p.default in (p.empty, ())]
     for parameter in by_hand:
@@ -342,9 +342,9 @@ def _command_parser(name: str, function: Callable[..., Any]) -> ArgumentParser:
 
 
 def main(argv: list[str] | None = None) -> None:
-    """Run a command and exit: 0 done, 2 a user's mistake, 130 or 143 interrupted."""
+    """Run a command and exit: 0 success, 2 user error, 130 or 143 interrupted."""
     argv = list(sys.argv[1:] if argv is None else argv)
-    # Dotted paths of custom classes are looked up in the working folder, too.
+    # Dotted paths of custom classes are also looked up in the working folder.
     sys.path.append(str(Path.cwd()))
     debug = "--debug" in argv
     argv = [a for a in argv if a != "--debug"]

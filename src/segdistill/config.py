@@ -1,4 +1,4 @@
-"""A recipe: one YAML file that makes a run. Dataclasses only; nothing here needs torch."""
+"""A recipe, the YAML file that makes a run, as dataclasses. Nothing here needs torch."""
 
 from collections.abc import Iterator
 from dataclasses import MISSING, asdict, dataclass, field, fields, is_dataclass
@@ -110,7 +110,7 @@ class VariantConfig:
 
 @dataclass
 class ObserverConfig:
-    """An object that watches a training, such as a logger or an early stop."""
+    """An object that watches a training, such as a logger or early stopping."""
 
     path: str
     """dotted path of its class, such as segdistill.observers.EarlyStopping"""
@@ -139,7 +139,7 @@ class TrainConfig:
     lr: float = 0.01
     """base learning rate"""
     head_lr_factor: float = 1.0
-    """learning rate of everything outside the pretrained encoder, relative to lr"""
+    """factor of lr for everything outside the pretrained encoder"""
     momentum: float = 0.9
     """momentum of sgd"""
     weight_decay: float = 5e-4
@@ -213,11 +213,11 @@ class Recipe:
     """name of the run in tables; null: its method's name"""
 
     def chosen_method(self) -> MethodConfig:
-        """The method with its preset spelled out."""
+        """The method and its preset, as a `MethodConfig`."""
         return self.method if isinstance(self.method, MethodConfig) else MethodConfig(self.method)
 
     def chosen_observers(self) -> list[ObserverConfig]:
-        """The observers with their options spelled out."""
+        """The observers and their options, as `ObserverConfig`."""
         return [
             entry if isinstance(entry, ObserverConfig) else ObserverConfig(entry)
             for entry in self.observers or []
@@ -225,7 +225,7 @@ class Recipe:
 
 
 def to_dict(recipe: Recipe) -> dict[str, Any]:
-    """The recipe as plain values: tuples become lists, ready for YAML and JSON."""
+    """Convert a recipe to plain values for YAML and JSON; tuples become lists."""
 
     def plain(value: Any) -> Any:
         if isinstance(value, dict):
@@ -239,18 +239,18 @@ def to_dict(recipe: Recipe) -> dict[str, Any]:
 
 
 def read_yaml(path: Path) -> dict[str, Any]:
-    """The mapping that a YAML file holds, read without running anything in it.
+    """Read the mapping in a YAML file safely, without running code in it.
 
     Raises:
-        FileNotFoundError: There is no such file.
-        ValueError: The file is not YAML, or not a mapping; the message gives the line.
+        FileNotFoundError: The file does not exist.
+        ValueError: The file is not YAML (the message gives the line), or not a mapping.
     """
     if not path.is_file():
-        raise FileNotFoundError(f"no recipe at {path}; give the path of a YAML file")
+        raise FileNotFoundError(f"no recipe at {path}. Name a YAML file")
     try:
         values = yaml.safe_load(path.read_text(encoding="utf-8"))
     except UnicodeDecodeError:
-        raise ValueError(f"{path} is not a text file; give the path of a YAML file") from None
+        raise ValueError(f"{path} is not a text file; expected a YAML file") from None
     except RecursionError:
         raise ValueError(f"{path} is nested too deeply; expected a recipe's few levels") from None
     except yaml.YAMLError as error:
@@ -292,11 +292,11 @@ def _items(value: Any) -> list[Any]:
 
 
 def check_keys(values: dict[str, Any], kind: type = Recipe, path: str = "") -> None:
-    """Refuse keys that no field of the recipe has, and values where keys are expected.
+    """Refuse unknown keys, and values in place of mappings.
 
     Raises:
-        ValueError: Names the key with its path (`terms.channelwise.wieght`) and the nearest field, or
-            the values that it may have.
+        ValueError: The message names the key with its path (`terms.channelwise.wieght`), and the nearest
+            key or the allowed values.
     """
     types = get_type_hints(kind)
     for entry in fields(kind):
@@ -406,7 +406,7 @@ def _check_value(value: Any, annotation: Any, path: str) -> None:
 
 
 def annotation_at(path: list[str], kind: type = Recipe) -> Any:
-    """The type of the value at a path such as `["train", "lr"]`; Any where a recipe leaves it open."""
+    """The type of the value at a path such as `["train", "lr"]`; Any if a recipe does not fix it."""
     here = get_type_hints(kind).get(path[0], Any)
     if len(path) == 1:
         return here
@@ -421,7 +421,7 @@ def annotation_at(path: list[str], kind: type = Recipe) -> Any:
 
 
 def option_texts(kind: type = Recipe, prefix: str = "") -> dict[str, str]:
-    """Every key of a recipe as its path (`train.lr`), and what it is: the text below its field."""
+    """Every key of a recipe by its path (`train.lr`), with the docstring below its field."""
     texts: dict[str, str] = {}
     types = get_type_hints(kind)
     below = {entry.arg_name: entry.description for entry in parse_from_object(kind).params}

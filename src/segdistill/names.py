@@ -1,4 +1,4 @@
-"""Names that do not exist: how they are reported, and the check of options by a signature."""
+"""Report unknown names, and check options against a signature."""
 
 import inspect
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
@@ -9,14 +9,14 @@ from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 
 
 def unknown(kind: str, name: str, known: Iterable[str]) -> str:
-    """One line naming what was asked for, the nearest existing name, and the existing names.
+    """A one-line message with the unknown name, the nearest existing name, and the existing names.
 
-    Where more than thirty exist only the ten nearest are listed.
+    If more than thirty exist, only the ten nearest are listed.
 
     Args:
-        kind: What is being looked up, in the singular ("loss", "tap").
-        name: The name that was asked for.
-        known: The names that exist.
+        kind: Kind of name, in the singular ("loss", "tap").
+        name: The unknown name.
+        known: The existing names.
     """
     names = sorted(known)
     nearest = get_close_matches(name, names, n=1, cutoff=0.5)
@@ -164,7 +164,7 @@ def in_words(annotation: Any) -> str:
 
 
 def _parameters(maker: Callable[..., Any]) -> list[inspect.Parameter] | None:
-    """None where it does not tell them, as some that are written in C."""
+    """The parameters of a callable; None if it has no signature, like some written in C."""
     try:
         return list(inspect.signature(maker).parameters.values())
     except ValueError:

@@ -49,7 +49,7 @@ def test_each_method_and_seed_has_its_folder(compared: Path) -> None:
         assert (run.config()["teacher"] is None) == (method == "supervised")
 
 
-def test_the_log_says_in_one_line_what_the_student_saves_and_keeps(
+def test_the_log_has_the_gist_in_one_line(
     compared: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     with caplog.at_level("INFO"):
@@ -149,9 +149,7 @@ def test_variants_are_compared_under_their_names(teacher: RunFolder, tmp_path: P
     assert config["terms"]["pairwise"]["weight"] == 2.0
 
 
-def test_a_finished_run_is_taken_over_whatever_it_is_called(
-    compared: Path, teacher: RunFolder
-) -> None:
+def test_a_finished_run_is_reused_whatever_its_name(compared: Path, teacher: RunFolder) -> None:
     recipe = _recipe(teacher, compared, variants={"kd": {"method": "kd"}})
     file = compared / "kd-s4" / "model.safetensors"
     before = file.stat().st_mtime_ns
@@ -173,7 +171,7 @@ def test_a_finished_run_is_taken_over_whatever_it_is_called(
         ),
         (("supervised", "kdd"), {}, r"no method named 'kdd'; did you mean 'kd'"),
         (("supervised", "idd:papr"), {}, r"did you mean 'paper'"),
-        (("supervised", "kd"), {"teacher": None}, r"the recipe has no teacher; add one"),
+        (("supervised", "kd"), {"teacher": None}, r"the recipe has no teacher. Add one"),
         (
             ("supervised", "kd"),
             {"terms": {"chanelwise": {"weight": 5}}},
@@ -196,7 +194,7 @@ def test_a_mistake_is_refused_before_anything_is_trained(
     assert not (tmp_path / "runs").exists()
 
 
-def test_no_seed_at_all_is_refused(teacher: RunFolder, tmp_path: Path) -> None:
+def test_zero_seeds_are_refused(teacher: RunFolder, tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="seeds is 0; expected a positive integer"):
         compare(_recipe(teacher, tmp_path), METHODS, seeds=0)
 

@@ -30,15 +30,15 @@ def test_the_demo_trains_all_rows_and_writes_table_and_report(
     runs = {folder.parent.name for folder in tmp_path.glob("*/evaluation.json")}
     assert runs == {"teacher", "supervised-s0", "kd-s0", "idd-s0"}
     text = page.read_text()
-    assert "were designed to reward knowledge of classes and of places" in text
+    assert "were designed to reward knowledge of classes and positions" in text
     assert (tmp_path / "comparison.json").is_file()
     told = caplog.messages
     clock = r"\d+:\d\d"
     parts = ", ".join(f"{name} {clock}" for name in ("teacher", "supervised-s0", "kd-s0", "idd-s0"))
-    assert told[0] == "measuring 4 steps of each training on this machine"
-    assert re.fullmatch(rf"about {clock} in all: {parts}, report {clock}", told[1])
+    assert told[0] == "timing 4 steps of each training on this machine"
+    assert re.fullmatch(rf"about {clock} in total: {parts}, report {clock}", told[1])
     assert re.fullmatch(rf"1/3  the teacher, about {clock}", told[2])
-    left = [m for m in told if re.fullmatch(rf".* is finished; about {clock} left of the demo", m)]
+    left = [m for m in told if re.fullmatch(rf".* is finished; about {clock} left", m)]
     assert [m.split()[0] for m in left] == ["teacher", "supervised-s0", "kd-s0", "idd-s0"]
     caplog.clear()
     module.demo(tmp_path, seeds=1)
@@ -46,7 +46,7 @@ def test_the_demo_trains_all_rows_and_writes_table_and_report(
     assert caplog.messages[0] == "1/3  the teacher"
 
 
-def test_the_measured_pace_is_scaled_to_all_steps(
+def test_the_measured_pace_is_extrapolated_to_all_steps(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     class Run:
@@ -62,7 +62,7 @@ def test_the_measured_pace_is_scaled_to_all_steps(
     assert module._seconds_of(recipe, tmp_path) == pytest.approx(10 + 500 * 2.5)
 
 
-def test_no_seed_at_all_is_refused(tmp_path: Path) -> None:
+def test_zero_seeds_are_refused(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="seeds is 0; expected a positive integer"):
         module.demo(tmp_path, seeds=0)
 

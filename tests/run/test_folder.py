@@ -26,7 +26,7 @@ def run_with(config: str, path: Path) -> RunFolder:
     return RunFolder(path)
 
 
-def test_a_run_of_an_earlier_version_has_the_defaults_of_younger_keys(tmp_path: Path) -> None:
+def test_newer_keys_have_defaults_in_runs_of_earlier_versions(tmp_path: Path) -> None:
     recipe = run_with(OLD, tmp_path).recipe()
     assert recipe.data == DataConfig("camvid", "data/camvid", size=(176, 240), options={"seed": 1})
     assert recipe.teacher == TeacherConfig(run="runs/teacher", min_miou=40.0)
@@ -35,13 +35,13 @@ def test_a_run_of_an_earlier_version_has_the_defaults_of_younger_keys(tmp_path: 
     assert recipe.label is None and recipe.variants == {}
 
 
-def test_a_recipe_comes_back_as_it_was_saved(tmp_path: Path) -> None:
+def test_a_recipe_survives_saving_and_loading(tmp_path: Path) -> None:
     recipe = Recipe(method="kd", label="softer")
     run = run_with(yaml.safe_dump(to_dict(recipe)), tmp_path)
     assert run.recipe() == recipe
 
 
-def test_a_recipe_is_parsed_once_and_cannot_be_changed_from_outside(
+def test_a_recipe_is_parsed_once_and_returned_as_a_copy(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     run = run_with(OLD, tmp_path)
@@ -51,7 +51,7 @@ def test_a_recipe_is_parsed_once_and_cannot_be_changed_from_outside(
     assert run.recipe().train.steps == 30
 
 
-def test_a_config_that_is_not_a_recipe_is_refused_by_the_path_of_its_key(tmp_path: Path) -> None:
+def test_an_invalid_config_is_refused_with_the_path_of_the_key(tmp_path: Path) -> None:
     run = run_with("train: {stepps: 3}", tmp_path)
     with pytest.raises(ValueError, match=r"train\.stepps: .*did you mean 'steps'"):
         run.recipe()

@@ -39,7 +39,7 @@ def hold_elsewhere(folder: Path, kind: str = "system") -> subprocess.Popen[str]:
     return process
 
 
-def test_the_holder_is_named_and_its_death_releases_the_folder(kind: str, tmp_path: Path) -> None:
+def test_the_holder_is_named_and_the_lock_ends_with_it(kind: str, tmp_path: Path) -> None:
     other = hold_elsewhere(tmp_path, kind)
     try:
         with (
@@ -59,9 +59,7 @@ def test_the_holder_is_named_and_its_death_releases_the_folder(kind: str, tmp_pa
     assert not list(tmp_path.iterdir())
 
 
-def test_a_process_may_hold_a_folder_twice_but_only_in_one_thread(
-    kind: str, tmp_path: Path
-) -> None:
+def test_a_process_may_lock_a_folder_twice_only_in_one_thread(kind: str, tmp_path: Path) -> None:
     refused: list[str] = []
 
     def attempt() -> None:
@@ -107,7 +105,7 @@ with writing({str(tmp_path)!r}):
 
 
 @pytest.mark.parametrize(("machine", "age", "stale"), [("other", 60, False), ("other", 1e6, True)])
-def test_a_file_of_another_machine_is_left_behind_by_age(
+def test_a_lock_file_of_another_machine_becomes_stale_with_age(
     machine: str, age: float, stale: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(lock, "fcntl", None)

@@ -38,7 +38,7 @@ def _drawn(width: int, label: str = "idd-s0") -> list[str]:
 
 @pytest.mark.parametrize("width", [60, 80, 110, 160, 240])
 @pytest.mark.parametrize("label", ["idd-s0", "a-variant-with-a-very-long-name+another-s0"])
-def test_bar_count_and_time_come_first_at_any_width(width: int, label: str) -> None:
+def test_bar_count_and_time_are_shown_at_any_width(width: int, label: str) -> None:
     lines = _drawn(width, label)
     assert len(lines) == 1
     assert cell_len(lines[0]) <= width
@@ -47,7 +47,7 @@ def test_bar_count_and_time_come_first_at_any_width(width: int, label: str) -> N
     assert len(re.findall("[━╸╺ ]", found[0])) >= 12 + 3
 
 
-def test_terms_fill_what_is_left() -> None:
+def test_terms_fill_the_remaining_width() -> None:
     shown = {w: len(re.findall(r"[a-z_]+ [\d.]+", _drawn(w)[0][40:])) for w in (80, 110, 160)}
     assert shown == {80: 2, 110: 4, 160: 6}
     assert "+4" in _drawn(80)[0]
@@ -55,7 +55,7 @@ def test_terms_fill_what_is_left() -> None:
 
 
 @pytest.mark.parametrize("room", range(130))
-def test_terms_never_take_more_than_their_room(room: int) -> None:
+def test_terms_never_exceed_their_width(room: int) -> None:
     text = fitted(IDD, room)
     assert len(text) <= room
     names = re.findall(r"[a-z]\w*", text)
@@ -80,7 +80,7 @@ class Clock:
 
 
 @pytest.mark.parametrize("notebook", [False, True])
-def test_without_a_terminal_lines_come_now_and_then(
+def test_without_a_terminal_lines_are_logged_occasionally(
     notebook: bool, caplog: pytest.LogCaptureFixture
 ) -> None:
     written, clock = StringIO(), Clock()
@@ -109,7 +109,7 @@ def test_a_resumed_training_measures_its_own_speed(caplog: pytest.LogCaptureFixt
     assert caplog.messages == ["idd  step 95 of 100, 0:20 left  pixelwise 1"]
 
 
-def test_nothing_is_shown_where_nothing_is_asked_for(caplog: pytest.LogCaptureFixture) -> None:
+def test_progress_can_be_hidden(caplog: pytest.LogCaptureFixture) -> None:
     written = StringIO()
     bar = TrainingProgress("idd", 2, show=False, console=Console(file=written, force_terminal=True))
     with caplog.at_level(logging.INFO), bar:
@@ -118,7 +118,7 @@ def test_nothing_is_shown_where_nothing_is_asked_for(caplog: pytest.LogCaptureFi
     assert written.getvalue() + caplog.text == ""
 
 
-def test_a_duration_reads_as_a_clock() -> None:
+def test_durations_are_formatted_like_a_clock() -> None:
     assert [duration(s) for s in (4, 64, 3599.6, 3661)] == ["0:04", "1:04", "1:00:00", "1:01:01"]
 
 
@@ -146,7 +146,7 @@ def _said(tmp_path: Path, before: str, progress: bool) -> str:
     return done.stdout + done.stderr
 
 
-def test_python_shows_what_the_command_shows(tmp_path: Path) -> None:
+def test_python_calls_log_what_the_command_logs(tmp_path: Path) -> None:
     said = _said(tmp_path, "", True)
     assert said.count("What each term reads") == 1
     assert "mIoU on val" in said
@@ -154,7 +154,7 @@ def test_python_shows_what_the_command_shows(tmp_path: Path) -> None:
     assert said.count("is already finished") == 1
 
 
-def test_python_stays_silent_where_it_should(tmp_path: Path) -> None:
+def test_python_calls_respect_the_applications_logging(tmp_path: Path) -> None:
     assert "What each term" not in _said(tmp_path / "a", "", False)
     # The application's own logging decides: warnings only, by default.
     quiet = "logging.basicConfig(format='app: %(message)s')"

@@ -1,1 +1,1 @@
-"""One file a command, each reading or writing a run."""
+"""The commands, each of which reads or writes a run."""

@@ -1,4 +1,4 @@
-"""The short commands: evaluate, predict, profile and reproduce, from a run to the terminal."""
+"""The short commands: evaluate, predict, profile and reproduce."""
 
 import logging
 from collections.abc import Sequence
@@ -26,8 +26,8 @@ _log = logging.getLogger(__name__)
 def evaluate_run(path: str, weights: str, split: str | None, device: str, **protocol: Any) -> None:
     """Measure a run's network on a split of its data and print the table.
 
-    The protocol is that of the run's recipe, but for what is given here and not None. On a split
-    without labels the agreement with the run's teacher is measured.
+    The protocol is that of the run's recipe, except for values given here. On a split without labels the
+    agreement with the run's teacher is measured.
     """
     run = RunFolder(path)
     model = load_run_model(run, weights)
@@ -36,17 +36,17 @@ def evaluate_run(path: str, weights: str, split: str | None, device: str, **prot
     if split is not None:
         data.val_split = split
     absent = protocol.pop("absent") or recipe.evaluate.absent
-    shown = Protocol.of(recipe, **protocol)
+    settings = Protocol.of(recipe, **protocol)
     device = resolve_device(device)
     dataset = open_split(data, "val", labelled=teacher is None)
     check_teacher(run)
     if data.val_split == run.recipe().data.val_split:
         check_split(run, dataset)
     if teacher is None or getattr(dataset, "labelled", True):
-        result = measure(model, dataset, shown, absent=absent, device=device)
+        result = measure(model, dataset, settings, absent=absent, device=device)
     else:
         known, _ = load_teacher(teacher, dataset.classes)
-        result = agreement(model, dataset, known, shown, absent=absent, device=device)
+        result = agreement(model, dataset, known, settings, absent=absent, device=device)
     _print(result.table())
     networks = {path: model, **_teacher_of(run)}
     size = data.size or tuple(dataset[0]["image"].shape[-2:])
@@ -54,7 +54,7 @@ def evaluate_run(path: str, weights: str, split: str | None, device: str, **prot
 
 
 def _teacher_of(run: RunFolder) -> dict[str, Any]:
-    """The teacher's network beside a run's, to be measured in turns with it; none where it has no run."""
+    """The network of a run's teacher, to be timed beside it; empty if the teacher has no run."""
     teacher = run.recipe().teacher
     path = None if teacher is None else teacher.run
     if path is None or not (Path(path) / "model.json").is_file():
@@ -65,12 +65,12 @@ def _teacher_of(run: RunFolder) -> dict[str, Any]:
 def predict_run(
     path: str, images: Sequence[str], out: str, weights: str, device: str, server: str | None
 ) -> None:
-    """Segment images, with an exported network too, or write a split's masks for its benchmark's server.
+    """Segment images with a run's network or an exported one, or write masks for a benchmark's server.
 
-    Images are shown to a run's network as its recipe says under `evaluate`.
+    A run's network is evaluated under the protocol of its recipe.
 
     Raises:
-        ValueError: Both images and a split are named.
+        ValueError: Both images and a split are given.
     """
     if server is not None:
         if images:
@@ -121,16 +121,16 @@ def profile_networks(
     latency: bool,
     paper: bool,
 ) -> None:
-    """Profile runs and networks side by side, or count the paper's, and print the table.
+    """Profile runs and networks side by side, or count the paper's networks, and print the table.
 
     Raises:
-        ValueError: Neither networks nor the paper's table are asked for, or both.
+        ValueError: Neither networks nor the paper's table are requested, or both.
     """
     from segdistill.models import build_model
     from segdistill.run.paper.costs import cost_table
 
     if bool(names) == paper:
-        raise ValueError("profile: expected either runs and networks, or --table paper")
+        raise ValueError("profile: expected runs or networks, or --table paper, but not both")
     if paper:
         _print(render(cost_table(), 160))
         return
@@ -149,6 +149,6 @@ def reproduce_exhibit(what: str, runs: Sequence[str], out: str) -> None:
     _print(reproduce(what, runs, out))
 
 
-def _print(thing: Any) -> None:
-    # Text comes with its lines as they should be: a narrow terminal or a pipe breaks none of them.
-    Console().print(thing, markup=False, highlight=False, soft_wrap=isinstance(thing, str))
+def _print(output: Any) -> None:
+    # Text is already laid out in lines, which a narrow terminal or a pipe must not wrap.
+    Console().print(output, markup=False, highlight=False, soft_wrap=isinstance(output, str))

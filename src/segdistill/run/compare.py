@@ -43,49 +43,49 @@ def compare(
 ) -> list[RunSummary]:
     """Train the recipe's student with each method and seed; print and write the comparison.
 
-    For one seed all methods start from the same weights and see the same crops in the same order, for
-    the same number of steps. Finished runs are not trained again, so that an interrupted comparison
-    goes on with the same command. `supervised` is the control: the student alone.
+    With the same seed, all methods start from the same weights and see the same crops in the same order,
+    for the same number of steps. Finished runs are reused, so the same command resumes an interrupted
+    comparison. `supervised` is the control: the student without a teacher.
 
     Args:
         recipe: Data, student, teacher and training. Its `terms` apply to the methods that have them.
-        methods: Names of the catalogue, of which `idd:paper` chooses a preset, and of the recipe's
-            `variants`. None: the control and the variants or, where there are none, kd, cwd and idd.
-        seeds: How many seeds.
-        first_seed: The first of them.
-        name: Names the folder of the runs, `runs/<name>`, where the recipe has no `out`.
-        progress: Show progress and the table, where the application has set up no logging of its own.
+        methods: Names of methods (`idd:paper` selects a preset) and of the recipe's `variants`. None:
+            the control and the variants or, without variants, kd, cwd and idd.
+        seeds: Number of seeds.
+        first_seed: First of the seeds.
+        name: Names the folder of the runs, `runs/<name>`, if the recipe has no `out`.
+        progress: Show progress and the table, unless the application has set up logging.
 
     Returns:
-        A summary of each run, the teacher's among them. `comparison.json` in the folder holds what
-        the table shows.
+        A summary of each run, including the teacher's. `comparison.json` in the folder holds the content
+        of the table.
 
     Raises:
-        IdentityDiffers: A finished run in the folder was made of something else.
+        IdentityDiffers: A finished run in the folder has another student, teacher or data set.
         FolderInUse: Another process writes to the folder.
-        ValueError: A method does not exist, a distilled method has no teacher to learn from, a term
-            of the recipe belongs to no method, or a variant cannot be built.
+        ValueError: A method does not exist, a distillation method has no teacher, a term of the recipe
+            belongs to no method, or a variant cannot be built.
     """
     names = methods or ["supervised", *(recipe.variants or RIVALS)]
-    chosen = {text: _method(recipe, text) for text in map(str.strip, names)}
+    selected = {text: _method(recipe, text) for text in map(str.strip, names)}
     if seeds < 1:
         raise ValueError(f"seeds is {seeds}; expected a positive integer")
-    if recipe.teacher is None and any(m.name != "supervised" for m in chosen.values()):
+    if recipe.teacher is None and any(m.name != "supervised" for m in selected.values()):
         raise ValueError(
-            "compare: the recipe has no teacher; add one, or compare supervised variants only"
+            "compare: the recipe has no teacher. Add one, or compare only supervised variants"
         )
-    _check_terms(recipe, list(chosen.values()))
+    _check_terms(recipe, list(selected.values()))
     if recipe.teacher is not None:
         _check_labels(with_teacher_classes(recipe).data)
     base = Path(recipe.out or f"runs/{name}")
     recipes = [
         one_run(recipe, method, seed, base, text)
         for seed in range(first_seed, first_seed + seeds)
-        for text, method in chosen.items()
+        for text, method in selected.items()
     ]
     with spoken(progress), writing(output_folder(base)):
         _check_semantics(recipes)
-        # Finished runs first: one that was made of something else is refused before anything is trained.
+        # Finished runs first: a mismatch is refused before anything is trained.
         order = sorted(range(len(recipes)), key=lambda place: _finished(recipes[place]) is None)
         runs = {place: train(recipes[place], progress=progress) for place in order}
         return conclude([runs[place] for place in range(len(recipes))], base)
@@ -100,13 +100,13 @@ def _finished(recipe: Recipe) -> RunFolder | None:
 
 
 def _check_semantics(recipes: Sequence[Recipe]) -> None:
-    """Refuse to add runs of this version to finished ones that were trained in another way."""
+    """Refuse to add runs to finished ones that were trained under other semantics."""
     finished = [run for recipe in recipes if (run := _finished(recipe)) is not None]
     older = [run for run in finished if semantics_of(run) != TRAINING_SEMANTICS]
     if older and len(finished) < len(recipes):
         raise IdentityDiffers(
             f"{older[0].path} was trained under training semantics {semantics_of(older[0])}; expected "
-            f"{TRAINING_SEMANTICS}, as new runs could not be compared with it. Choose another out, or "
+            f"{TRAINING_SEMANTICS}, since new runs would not be comparable with it. Set another out, or "
             "remove the older runs"
         )
 
@@ -114,13 +114,13 @@ def _check_semantics(recipes: Sequence[Recipe]) -> None:
 def _check_labels(data: DataConfig) -> None:
     if not getattr(open_split(data, "val", labelled=False), "labelled", True):
         raise ValueError(
-            f"split {data.val_split!r} has no labels, and compare ranks by mIoU. Name a labelled "
+            f"compare ranks by mIoU, but split {data.val_split!r} has no labels. Name a labelled "
             "data.val_split, or train each method and read its agreement with the teacher"
         )
 
 
 def _method(recipe: Recipe, text: str) -> MethodConfig:
-    """The method of a name of the catalogue or of a variant, checked."""
+    """The method with this name, from the catalogue or the recipe's variants, checked."""
     if text in recipe.variants:
         return _variant_method(recipe, text)
     name, _, preset = text.partition(":")
@@ -149,10 +149,10 @@ def _variant_method(recipe: Recipe, name: str) -> MethodConfig:
     return method
 
 
-def _check_terms(recipe: Recipe, chosen: Sequence[MethodConfig]) -> None:
-    """A term of a method that is not compared now may stand in the recipe; a misspelt one may not."""
+def _check_terms(recipe: Recipe, compared: Sequence[MethodConfig]) -> None:
+    """Refuse unknown terms in the recipe; terms of methods that are not compared are allowed."""
     known = {term for method in METHODS for term in method_terms(method)}
-    known |= {term for method in chosen for term in method_terms(method.name, method.preset)}
+    known |= {term for method in compared for term in method_terms(method.name, method.preset)}
     for name in recipe.terms:
         if name not in known:
             raise ValueError(f"compare: terms.{name}: {unknown('term of a method', name, known)}")
@@ -161,9 +161,9 @@ def _check_terms(recipe: Recipe, chosen: Sequence[MethodConfig]) -> None:
 def one_run(
     recipe: Recipe, method: MethodConfig, seed: int, base: Path, name: str | None = None
 ) -> Recipe:
-    """The recipe of one method and seed of a comparison, or of the variant of this name."""
-    own = method_terms(method.name, method.preset)
-    terms = {name: change for name, change in recipe.terms.items() if name in own}
+    """The recipe of one run of a comparison: a method, or the variant with this name, and a seed."""
+    specs = method_terms(method.name, method.preset)
+    terms = {name: change for name, change in recipe.terms.items() if name in specs}
     label = method.name if method.preset == "default" else f"{method.name}-{method.preset}"
     variant = name if name in recipe.variants else None
     plain = method.name == "supervised" and method.labels == "data"
@@ -182,7 +182,7 @@ def one_run(
 
 
 def conclude(runs: Sequence[RunFolder], base: Path) -> list[RunSummary]:
-    """Print the table and the verdict of finished runs, and write them as `comparison.json`."""
+    """Log the table and the verdict of finished runs, and write them to `comparison.json`."""
     summaries = summarise(find_runs([run.path for run in runs]))
     log_table(_log, comparison_table(summaries))
     _log.info("%s", context(summaries))
@@ -198,11 +198,11 @@ def as_json(summaries: Sequence[RunSummary]) -> dict[str, Any]:
     """The comparison as plain values: mIoU in points, by method and seed."""
     rows = {}
     for row in comparison_rows(summaries):
-        own = [s for s in summaries if s.label == row.label]
+        runs = [s for s in summaries if s.label == row.label]
         rows[row.label] = {
             "miou_mean": row.miou,
             "miou_sd": row.miou_sd,
-            "miou_by_seed": {str(s.seed): s.miou for s in own},
+            "miou_by_seed": {str(s.seed): s.miou for s in runs},
             "minus_control": row.difference.differences if row.difference else None,
             "seconds_per_step": row.seconds_per_step,
         }

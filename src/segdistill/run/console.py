@@ -13,35 +13,35 @@ from rich.table import Table
 
 
 def set_up_logging(debug: bool = False) -> None:
-    """Send the package's log to standard error; processes other than the first stay silent."""
+    """Send the package's log to standard error; only the first process logs."""
     logger = logging.getLogger("segdistill")
     logger.handlers = [_handler()]
     logger.propagate = False
     first = os.environ.get("RANK", "0") == "0"
     logger.setLevel(logging.DEBUG if debug else logging.INFO if first else logging.ERROR)
-    # Fabric reports devices and its own hints, which are not this program's words.
+    # Fabric logs devices and hints of its own, which do not concern users of this package.
     logging.getLogger("lightning_fabric").setLevel(logging.WARNING)
 
 
 def _handler() -> logging.Handler:
     console = Console(stderr=True)
-    # In a file or a pipe a line stays a line: rich would wrap paths and tables at 80 columns.
+    # Not rich in a file or a pipe, where it would wrap paths and tables at 80 columns.
     if console.is_terminal:
         return RichHandler(
             console=console, show_time=False, show_level=False, show_path=False, markup=False
         )
-    # A notebook marks what goes to standard error as if it had gone wrong.
+    # Notebooks highlight standard error as if something had failed.
     return logging.StreamHandler(sys.stdout if console.is_jupyter else None)
 
 
 @contextmanager
 def spoken(progress: bool) -> Iterator[None]:
-    """Show the package's log while a function called from Python runs, where nobody else does.
+    """Show the package's log while a function called from Python runs.
 
-    An application that has set up logging, for the package or as a whole, keeps it as it is.
+    If the application has set up logging, for this package or globally, nothing changes.
 
     Args:
-        progress: False leaves everything as it is, and so usually silent.
+        progress: False changes nothing, so the log usually stays silent.
     """
     logger, fabric = logging.getLogger("segdistill"), logging.getLogger("lightning_fabric")
     if not progress or logger.hasHandlers():
@@ -59,7 +59,7 @@ def spoken(progress: bool) -> Iterator[None]:
 
 @contextmanager
 def quiet() -> Iterator[None]:
-    """Keep the package's log to errors for a while."""
+    """Limit the package's log to errors inside the context."""
     logger = logging.getLogger("segdistill")
     before = logger.level
     logger.setLevel(logging.ERROR)
@@ -72,7 +72,7 @@ def quiet() -> Iterator[None]:
 def render(table: Table, width: int = 110) -> str:
     """A table as text."""
     console = Console(width=width, file=StringIO(), record=True)
-    # Names of classes and files may hold brackets, which are no markup of rich's.
+    # Names of classes and files may contain brackets, which rich would read as markup.
     console.print(table, markup=False)
     return console.export_text().rstrip()
 

@@ -1,4 +1,4 @@
-"""`segdistill demo`: the whole story on synthetic scenes, from nothing to a report."""
+"""`segdistill demo`: training, comparison and report on synthetic scenes."""
 
 import logging
 import time
@@ -20,29 +20,29 @@ from segdistill.run.training.train import train
 _log = logging.getLogger(__name__)
 METHODS = ("supervised", "kd", "idd")
 REMARK = (
-    "The scenes are synthetic and were designed to reward knowledge of classes and of places; gains here "
-    "say that the toolkit works, not how much distillation brings on photographs."
+    "The scenes are synthetic and were designed to reward knowledge of classes and positions. Gains here "
+    "show that the toolkit works, not how much distillation gains on photographs."
 )
 _PROBE_STEPS = 4
 _REPORT = 30.0
-"""Seconds that table and report took on a slow two-core machine; only the trainings are measured."""
+"""Seconds for table and report, as measured on a slow two-core machine; only trainings are probed."""
 
 
 def demo(out: str | Path = "runs/demo", seeds: int = 1, first_seed: int = 0) -> Path:
-    """Train a teacher, the control, and students distilled by KD and IDD; print the table, write the report.
+    """Train a teacher, the control, and students distilled with KD and IDD; log a table, write a report.
 
-    A few steps of each training are measured first, to say how long each part takes on this machine.
+    A few steps of each training are timed first, to estimate how long each part takes on this machine.
 
     Args:
-        out: Folder for the runs and `report.html`. Finished runs in it are not trained again.
+        out: Folder for the runs and `report.html`. Finished runs in it are reused.
         seeds: Number of seeds; the students are trained once per seed, the teacher once.
         first_seed: First of the seeds.
 
     Returns:
-        The report's file.
+        Path of the report.
 
     Raises:
-        ValueError: There is no seed at all, or a folder holds another run.
+        ValueError: `seeds` is below 1, or a folder holds another run.
     """
     if seeds < 1:
         raise ValueError(f"seeds is {seeds}; expected a positive integer")
@@ -54,7 +54,7 @@ def demo(out: str | Path = "runs/demo", seeds: int = 1, first_seed: int = 0) -> 
     runs = [train(teacher)]
     clock.done("teacher")
     _log.info(
-        "2/3  the student alone (control), and distilled with KD and IDD%s", clock.about(recipes)
+        "2/3  the student without a teacher (control), with KD and with IDD%s", clock.about(recipes)
     )
     for name, recipe in recipes.items():
         runs.append(train(recipe))
@@ -62,12 +62,12 @@ def demo(out: str | Path = "runs/demo", seeds: int = 1, first_seed: int = 0) -> 
     _log.info("3/3  table and report")
     conclude(runs, base)
     file = report([base], base / "report.html", title="segdistill demo", remark=REMARK)
-    _log.info("done in %s; open %s", duration(time.perf_counter() - start), file)
+    _log.info("finished in %s; open %s", duration(time.perf_counter() - start), file)
     return file
 
 
 def _recipes(base: Path, seeds: range) -> tuple[Recipe, dict[str, Recipe]]:
-    """The teacher's recipe, and the students' by the names of their runs."""
+    """The teacher's recipe, and the students' recipes by run name."""
     folder = recipes_folder() / "synthetic"
     teacher = replace(load_recipe(folder / "teacher.yaml"), out=str(base / "teacher"))
     recipe = replace(load_recipe(folder / "idd.yaml"), teacher=TeacherConfig(run=teacher.out))
@@ -79,7 +79,7 @@ def _recipes(base: Path, seeds: range) -> tuple[Recipe, dict[str, Recipe]]:
 
 
 def _missing(recipes: Mapping[str, Recipe]) -> dict[str, Recipe]:
-    """The recipes whose runs are not finished."""
+    """Recipes without a finished run."""
 
     def finished(recipe: Recipe) -> bool:
         try:
@@ -91,40 +91,40 @@ def _missing(recipes: Mapping[str, Recipe]) -> dict[str, Recipe]:
 
 
 class _Countdown:
-    """What is left of the demo, by a measurement of a few steps that is corrected as runs finish.
+    """Estimates the remaining time from a few steps, and corrects the estimate as runs finish.
 
     Args:
-        recipes: What is to be trained, by name.
+        recipes: Recipes to train, by name.
     """
 
     def __init__(self, recipes: Mapping[str, Recipe]) -> None:
         self.expected: dict[str, float] = {}
         if recipes:
-            _log.info("measuring %d steps of each training on this machine", _PROBE_STEPS)
+            _log.info("timing %d steps of each training on this machine", _PROBE_STEPS)
             self.expected = _measured(recipes)
             parts = ", ".join(f"{name} {duration(s)}" for name, s in self.expected.items())
             whole = duration(sum(self.expected.values()) + _REPORT)
-            _log.info("about %s in all: %s, report %s", whole, parts, duration(_REPORT))
+            _log.info("about %s in total: %s, report %s", whole, parts, duration(_REPORT))
         self.began = time.perf_counter()
         self.past = 0.0
 
     def about(self, names: Mapping[str, Recipe] | list[str]) -> str:
-        """How long some of the runs take, ready to follow a message."""
+        """Estimated duration of some of the runs, to append to a message."""
         seconds = sum(self.expected.get(name, 0.0) for name in names)
         return f", about {duration(seconds)}" if seconds else ""
 
     def done(self, name: str) -> None:
-        """Count a run as finished, and say what is left."""
+        """Mark a run as finished, and log the remaining time."""
         if name not in self.expected:
             return
         self.past += self.expected.pop(name)
         pace = (time.perf_counter() - self.began) / self.past
         left = pace * (sum(self.expected.values()) + _REPORT)
-        _log.info("%s is finished; about %s left of the demo", name, duration(left))
+        _log.info("%s is finished; about %s left", name, duration(left))
 
 
 def _measured(recipes: Mapping[str, Recipe]) -> dict[str, float]:
-    """Seconds that each training should take; one of each kind is measured, whatever its seed."""
+    """Estimated seconds per training; one seed of each kind is timed."""
     kinds = {name: name.rpartition("-s")[0] or name for name in recipes}
     seconds: dict[str, float] = {}
     with TemporaryDirectory() as folder, quiet():
@@ -135,12 +135,12 @@ def _measured(recipes: Mapping[str, Recipe]) -> dict[str, float]:
 
 
 def _seconds_of(recipe: Recipe, folder: Path) -> float:
-    """Time of all its steps at the pace of the first few, and of what comes before and after them."""
+    """Estimated seconds of a training: all steps at the pace of the first few, plus the overhead."""
     steps = min(_PROBE_STEPS, recipe.train.steps)
     short = replace(recipe.train, steps=steps, log_every=1)
     probe = replace(recipe, train=short, out=str(folder / Path(str(recipe.out)).name))
     if recipe.teacher is not None:
-        # The network of a few steps takes as long as the trained one, which may not exist yet.
+        # The probe's teacher is as slow as the trained one, which may not exist yet.
         known = folder / "teacher"
         run = str(known) if known.is_dir() else recipe.teacher.run
         probe = replace(probe, teacher=replace(recipe.teacher, run=run, min_miou=0.0))

@@ -1,4 +1,4 @@
-"""What a run records of where it ran."""
+"""The environment that a run records: versions, machine, devices."""
 
 import os
 import platform
@@ -18,7 +18,7 @@ def _version(package: str) -> str | None:
 
 
 def describe_environment(device: torch.device, world: int = 1) -> dict[str, Any]:
-    """Versions, machine, threads and devices: what bit-identical resuming depends on."""
+    """Versions, machine, threads and devices, on which bit-identical resuming depends."""
     gpu = torch.cuda.get_device_name(device) if device.type == "cuda" else None
     return {
         "python": platform.python_version(),
@@ -34,7 +34,7 @@ def describe_environment(device: torch.device, world: int = 1) -> dict[str, Any]
 
 
 def differences(old: dict[str, Any], new: dict[str, Any]) -> list[str]:
-    """What changed between two environments, as `name: old -> new`."""
+    """Differences between two environments, as `name: old -> new`."""
     lines = []
     for key in sorted({*old, *new}):
         if key == "packages":

@@ -1,4 +1,4 @@
-"""A run: the folder that a training leaves behind, and that everything after training reads."""
+"""A run: the folder that a training leaves behind and every later command reads."""
 
 import errno
 import json
@@ -62,12 +62,12 @@ def _not_written(path: Path, needed: int, error: OSError) -> OSError:
 
 
 def write_json(path: Path, values: Any) -> None:
-    """Write JSON atomically, indented for people."""
+    """Write indented JSON atomically."""
     write_atomically(path, json.dumps(values, indent=1) + "\n")
 
 
 def output_folder(out: str | Path) -> Path:
-    """A folder to write to, made where it does not exist.
+    """Create a folder if it does not exist, and check that it can be written to.
 
     Raises:
         ValueError: It cannot be written to.
@@ -75,7 +75,7 @@ def output_folder(out: str | Path) -> Path:
     folder = Path(out)
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        # A name of its own for each process: several may look at once.
+        # One name per process, since several may check at once.
         probe = folder / f".writable-{os.getpid()}"
         probe.touch()
         probe.unlink(missing_ok=True)
@@ -87,7 +87,7 @@ def output_folder(out: str | Path) -> Path:
 
 
 def read_json(path: Path) -> dict[str, Any] | None:
-    """The values of a JSON file of a run; None where there is no such file.
+    """The content of a run's JSON file; None if the file does not exist.
 
     Raises:
         ValueError: The file is damaged.
@@ -105,7 +105,7 @@ class RunFolder:
         path: The folder.
 
     Raises:
-        FileNotFoundError: There is no run at this path.
+        FileNotFoundError: The folder is not a run.
     """
 
     def __init__(self, path: str | Path) -> None:
@@ -113,9 +113,9 @@ class RunFolder:
         self._config: dict[str, Any] | None = None
         self._recipe: Recipe | None = None
         if not (self.path / "config.yaml").is_file():
-            found = "there is no such folder" if not self.path.is_dir() else "it has no config.yaml"
+            cause = "there is no such folder" if not self.path.is_dir() else "it has no config.yaml"
             raise FileNotFoundError(
-                f"no run at {self.path}: {found}; give a folder that `segdistill train` has made"
+                f"no run at {self.path}: {cause}. Name a folder written by `segdistill train`"
             )
 
     def __repr__(self) -> str:
@@ -128,7 +128,7 @@ class RunFolder:
         return deepcopy(values)
 
     def recipe(self) -> Recipe:
-        """The recipe as resolved, parsed once; keys younger than the run have their defaults.
+        """The recipe as resolved, parsed once; keys newer than the run have their defaults.
 
         Raises:
             ValueError: config.yaml is not a recipe.
@@ -141,11 +141,11 @@ class RunFolder:
         return read_json(self.path / name)
 
     def metrics(self) -> list[dict[str, Any]]:
-        """The rows of metrics.jsonl; a last line cut off by a kill is left out."""
+        """The rows of metrics.jsonl, without a last line truncated by a kill."""
         return read_metrics(self.path / "metrics.jsonl")
 
     def evaluation(self) -> dict[str, Any] | None:
-        """The figures of the last weights, once the run is finished."""
+        """The metrics of the last weights; None if the run is not finished."""
         return self._json("evaluation.json")
 
     def model_info(self) -> dict[str, Any]:
@@ -157,16 +157,16 @@ class RunFolder:
         info = self._json("model.json")
         if info is None:
             raise FileNotFoundError(
-                f"{self.path} holds no finished network: resume it with `segdistill train`"
+                f"{self.path} is not finished. Resume it with `segdistill train`"
             )
         return info
 
     def preparation(self) -> dict[str, Any] | None:
-        """What the losses recorded before step 1 (the position readout's R², for one)."""
+        """Values that the losses recorded before step 1, such as the position readout's R²."""
         return self._json("preparation.json")
 
     def teacher(self) -> dict[str, Any] | None:
-        """The teacher audit: where it came from, its load report and its measured mIoU."""
+        """The teacher audit: source, load report and measured mIoU."""
         return self._json("teacher.json")
 
     def environment(self) -> dict[str, Any]:
@@ -179,7 +179,7 @@ class RunFolder:
 
     @property
     def method_name(self) -> str:
-        """Name of the method, with its preset where that is not the default."""
+        """Name of the method, with its preset unless that is the default."""
         method = self.config().get("method", "supervised")
         if isinstance(method, str):
             return method
@@ -188,7 +188,7 @@ class RunFolder:
 
     @property
     def label(self) -> str | None:
-        """What its recipe wants tables to call it; None: nothing of its own."""
+        """Name of the run in tables, as set in its recipe; None: not set."""
         label: str | None = self.config().get("label")
         return label
 
@@ -211,11 +211,11 @@ class RunFolder:
         return self.path / WEIGHTS[weights]
 
     def check_weights(self, weights: str = "model") -> None:
-        """Refuse weights that are not those that the training wrote; older runs recorded none of `best`.
+        """Refuse weights that the training did not write; older runs have no digest of `best`.
 
         Raises:
-            ValueError: The file's SHA-256 is not the one in model.json, or the figures in
-                evaluation.json are those of other weights.
+            ValueError: The file's SHA-256 differs from model.json, or evaluation.json belongs to other
+                weights.
         """
         path = self.weights_path(weights)
         recorded = self.model_info().get({"model": "sha256", "best": "best_sha256"}[weights])
@@ -223,13 +223,13 @@ class RunFolder:
             return
         if file_sha256(path) != recorded:
             raise ValueError(
-                f"{path} is not the file that its training wrote (its SHA-256 differs from model.json). "
+                f"{path} is not the file that the training wrote (its SHA-256 differs from model.json). "
                 "Restore the file, or retrain the run"
             )
         figures = self.evaluation() or {}
         if weights == "model" and figures.get("weights_sha256", recorded) != recorded:
             raise ValueError(
-                f"{self.path / 'evaluation.json'} holds the metrics of other weights than {path.name}. "
+                f"{self.path / 'evaluation.json'} does not belong to {path.name} (its SHA-256 differs). "
                 "Restore both files, or retrain the run"
             )
 

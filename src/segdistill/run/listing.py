@@ -1,4 +1,4 @@
-"""`segdistill list`: the names that a recipe may use. Torch is imported only for what needs it."""
+"""`segdistill list`: the names that a recipe may use. Torch is imported only if needed."""
 
 from importlib import import_module
 from inspect import signature
@@ -10,11 +10,11 @@ from rich.table import Table
 from segdistill.config import option_texts
 
 KINDS = {
-    "losses": "what a term of a method may compute",
+    "losses": "functions that the terms of a method compute",
     "methods": "named sets of terms",
-    "models": "networks to train, and their parameters",
+    "models": "networks to train, with their parameters",
     "datasets": "images and labels",
-    "keys": "every key of a recipe, each also an option of train, check and compare",
+    "keys": "keys of a recipe, which are also options of train, check and compare",
 }
 _TABLES = {
     "losses": ("segdistill.losses", "LOSSES"),
@@ -25,7 +25,7 @@ _TABLES = {
 
 
 def list_kinds() -> None:
-    """Print what can be listed, and by which command."""
+    """Print the kinds of names, and the command that lists each."""
     table = Table("kind", "what it is", "command", title="What a recipe may use")
     for kind, text in KINDS.items():
         table.add_row(kind, text, f"segdistill list {kind}")
@@ -33,9 +33,9 @@ def list_kinds() -> None:
 
 
 def list_names(kind: str) -> None:
-    """Print the names of one kind, and what each is.
+    """Print the names of one kind with their descriptions.
 
-    Losses are shown with their published forms, networks with their parameters at 19 classes.
+    Losses are listed with their published forms, networks with their parameters for 19 classes.
 
     Args:
         kind: A key of `KINDS`.
@@ -47,8 +47,8 @@ def list_names(kind: str) -> None:
         table.add_column("published forms")
     table.add_column("what it is")
     for name, text in _known(kind):
-        own = [_size(name)] if kind == "models" else [_forms(name)] if kind == "losses" else []
-        table.add_row(name, *own, text)
+        columns = [_size(name)] if kind == "models" else [_forms(name)] if kind == "losses" else []
+        table.add_row(name, *columns, text)
     Console().print(table, markup=False, highlight=False)
 
 
@@ -57,23 +57,23 @@ def _known(kind: str) -> list[tuple[str, str]]:
         return list(option_texts().items())
     module, table = _TABLES[kind]
     names: dict[str, Any] = getattr(import_module(module), table)
-    found = [(name, (thing.__doc__ or "").strip().splitlines()[0]) for name, thing in names.items()]
+    rows = [(name, (entry.__doc__ or "").strip().splitlines()[0]) for name, entry in names.items()]
     if kind == "models":
         from segdistill.models.foreign.adapters import LIBRARIES
 
-        found += [(f"{library}:...", f"Networks of {LIBRARIES[library]}.") for library in LIBRARIES]
-    return found
+        rows += [(f"{library}:...", f"Networks of {LIBRARIES[library]}.") for library in LIBRARIES]
+    return rows
 
 
 def _forms(loss: str) -> str:
-    """The published forms of a loss, which `form=` chooses among."""
+    """The published forms of a loss, the values of its `form=`."""
     from segdistill.losses import LOSSES
 
     return ", ".join(getattr(LOSSES[loss], "forms", ()))
 
 
 def _size(model: str, classes: int = 19) -> str:
-    """Parameters of a network, which is made without memory for its weights."""
+    """Number of parameters of a network, counted on the meta device."""
     import torch
 
     from segdistill.models import MODELS, build_model

@@ -1,4 +1,4 @@
-"""One process at a time writes to a folder; the others are told who does."""
+"""Locks that let only one process at a time write to a folder."""
 
 import errno
 import json
@@ -19,7 +19,7 @@ except ImportError:  # Windows
     fcntl = None  # type: ignore[assignment]
 
 _STALE = 24 * 3600
-"""Seconds after which a lock file of another machine is taken for left behind."""
+"""Age in seconds after which a lock file of another machine is considered stale."""
 _NO_LOCKS = {errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP, errno.EINVAL}
 _held: Counter[tuple[Path, str]] = Counter()
 
@@ -30,19 +30,19 @@ class FolderInUse(ValueError):
 
 @contextmanager
 def writing(folder: str | Path, what: str = "") -> Iterator[None]:
-    """Hold a folder, which must exist, for this process while something is written to it over time.
+    """Lock an existing folder for this process while it is written to.
 
-    The lock is the operating system's, so that it ends with the process that holds it, killed or not.
-    Where the file system has no locks (or the system none that we use), a file with machine, process
-    and age stands for it. Within one process the same folder may be held several times. Of a training in
-    several processes the first one holds it for all.
+    The operating system holds the lock, so that it ends with the process, even if killed. If the file
+    system or the operating system has no such locks, a file with machine, process and age is used
+    instead. A process may lock the same folder several times. In a distributed training the first
+    process holds the lock for all.
 
     Args:
         folder: The folder.
-        what: Names what is written, where the folder may be written to by something else meanwhile.
+        what: Name of the output, if other output may be written to the folder at the same time.
 
     Raises:
-        FolderInUse: Another process holds it; machine, process, age and command are named.
+        FolderInUse: Another process holds the lock; the message names machine, process, age and command.
     """
     path = Path(folder).resolve() / f".{what}lock"
     key = (path, threading.current_thread().name)
@@ -54,7 +54,7 @@ def writing(folder: str | Path, what: str = "") -> Iterator[None]:
             _held[key] -= 1
         return
     if any(count for (held, _), count in _held.items() if held == path):
-        raise _in_use(path)  # by another thread, which the system's lock would let pass
+        raise _in_use(path)  # by another thread, which the system's lock would not stop
     release = _take(path)
     _held[key] += 1
     if not what:
@@ -75,13 +75,13 @@ def _clear_leftovers(folder: Path) -> None:
 
 
 def _take(path: Path) -> Callable[[], None]:
-    """Hold the lock at a path; gives the function that lets go of it."""
+    """Acquire the lock at a path; return the function that releases it."""
     if fcntl is None:
         return _take_by_file(path)
     while True:
         descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
         try:
-            # Not flock: it would pass to forked loader workers, and outlive a killed training in them.
+            # Not flock, which forked loader workers would inherit and keep after the training is killed.
             fcntl.lockf(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError as error:
             os.close(descriptor)
@@ -90,9 +90,9 @@ def _take(path: Path) -> Callable[[], None]:
             raise _in_use(path) from None
         if _is_at(descriptor, path):
             break
-        os.close(descriptor)  # its last holder removed the file between our opening and locking it
+        os.close(descriptor)  # the last holder removed the file between opening and locking
     holder = _holder_file(path)
-    with suppress(OSError):  # it only names the holder
+    with suppress(OSError):  # the file only names the holder
         holder.write_text(json.dumps(_holder()))
 
     def release() -> None:
@@ -131,7 +131,7 @@ def _take_by_file(path: Path) -> Callable[[], None]:
 
 
 def _left_behind(holder: dict[str, Any]) -> bool:
-    """Whether a lock file's process is gone; of another machine only its age can tell."""
+    """Whether a lock file is stale: its process is gone or, on another machine, it is too old."""
     if holder.get("machine") != platform.node():
         return time.time() - float(holder.get("since", 0)) > _STALE
     try:
@@ -171,6 +171,5 @@ def _in_use(path: Path) -> FolderInUse:
             f"({holder.get('command', '')})"
         )
     return FolderInUse(
-        f"{path.parent} is being written to by {who}; expected one process at a time. Wait for it, or "
-        "name another folder"
+        f"{path.parent} is being written to by {who}. Wait for that process, or name another folder"
     )

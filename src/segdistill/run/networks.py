@@ -1,4 +1,4 @@
-"""Building networks for a run, and reading them back from it."""
+"""Build the networks of a run, save them and load them."""
 
 import logging
 from collections.abc import Mapping, Sequence
@@ -22,10 +22,10 @@ _log = logging.getLogger(__name__)
 
 
 def build_student(config: ModelConfig, num_classes: int, seed: int) -> nn.Module:
-    """The network that is trained, its initial weights a function of the seed alone.
+    """Build the network to train; its initial weights depend only on the seed.
 
     Args:
-        config: Name, weights, options and further taps.
+        config: Name, weights, options and additional taps.
         num_classes: Classes of the data.
         seed: Seeds torch's generator before the weights are drawn.
 
@@ -43,8 +43,8 @@ def build_student(config: ModelConfig, num_classes: int, seed: int) -> nn.Module
             )
         except ClassesDiffer as error:
             raise ValueError(
-                f"student.weights: {config.weights} has {error.file} classes, the data {num_classes}: name a "
-                "file for these classes, or change the data's (data.options.classes)"
+                f"student.weights: {config.weights} has {error.file} classes; expected {num_classes}, as in the "
+                "data. Name a file for these classes, or change data.options.classes"
             ) from error
     if report is not None:
         _log.info("student weights: %s", report)
@@ -53,21 +53,21 @@ def build_student(config: ModelConfig, num_classes: int, seed: int) -> nn.Module
 
 
 def add_taps(model: nn.Module, taps: dict[str, str]) -> None:
-    """Give a network further taps, or other paths for those it has."""
+    """Add taps to a network, or change the paths of existing ones."""
     if taps:
         setattr(model, "taps", {**tap_paths(model), **taps})  # noqa: B010  a plain attribute, no tensor
 
 
 def load_teacher(config: TeacherConfig, classes: Sequence[str]) -> tuple[nn.Module, dict[str, Any]]:
-    """The teacher of a recipe, and where it came from.
+    """Load the teacher of a recipe; return it with a record of its source.
 
     Args:
         config: The teacher as the recipe states it.
         classes: Names of the data's classes.
 
     Raises:
-        ValueError: Neither a run nor a model is named, its weights are missing or do not fit, or it
-            was trained on another number of classes and `labels` does not say which stand for which.
+        ValueError: Neither a run nor a model is named, the weights are missing or do not fit, or the
+            teacher has another number of classes and `labels` does not map them.
     """
     labels, known = config.labels, None
     num_classes = len(classes) if labels is None else len(labels)
@@ -75,7 +75,7 @@ def load_teacher(config: TeacherConfig, classes: Sequence[str]) -> tuple[nn.Modu
         folder = RunFolder(config.run)
         if not folder.finished:
             raise ValueError(
-                f"teacher.run {config.run} is not finished: resume it with `segdistill train`"
+                f"teacher.run {config.run} is not finished. Resume it with `segdistill train`"
             )
         model = load_run_model(folder)
         known = folder.model_info()["classes"]
@@ -88,10 +88,12 @@ def load_teacher(config: TeacherConfig, classes: Sequence[str]) -> tuple[nn.Modu
             report = model.weights_report
             if report is None and "weights" not in config.options:
                 raise ValueError(
-                    "teacher.weights: a teacher needs trained weights; give the path of their file, or teacher.run"
+                    "teacher.weights is null; expected a file of trained weights. Name one, or set teacher.run"
                 )
             if report is not None and not report.complete:
-                raise ValueError(f"teacher.model: a part of it is untrained ({report})")
+                raise ValueError(
+                    f"teacher.model is partly untrained ({report}). Set teacher.weights"
+                )
         else:
             try:
                 model, report = build_trained(
@@ -104,7 +106,9 @@ def load_teacher(config: TeacherConfig, classes: Sequence[str]) -> tuple[nn.Modu
             _log.info("teacher weights: %s", report)
             origin["load"] = str(report)
     else:
-        raise ValueError("teacher: name a finished run (teacher.run), or a model and its weights")
+        raise ValueError(
+            "teacher has no run and no model. Set teacher.run, or a model and its weights"
+        )
     add_taps(model, config.taps)
     if config.channels is not None or config.scale != 1:
         origin["shown"] = {"channels": config.channels, "scale": config.scale}
@@ -116,8 +120,8 @@ def load_teacher(config: TeacherConfig, classes: Sequence[str]) -> tuple[nn.Modu
     count = getattr(model, "num_classes", num_classes)
     if count != num_classes:
         raise ValueError(
-            f"the teacher has {count} classes and the data {num_classes}: say which stand for which "
-            "(teacher.labels), or use a teacher trained on these classes"
+            f"the teacher has {count} classes; expected {num_classes}, as in the data. Map its classes with "
+            "teacher.labels, or use a teacher trained on these classes"
         )
     return model, origin
 
@@ -128,12 +132,10 @@ def _file_digest(path: str) -> str | None:
 
 def _other_classes(config: TeacherConfig, file: int, expected: int) -> str:
     if config.labels is not None:
-        return (
-            f"teacher.labels names {expected} classes, {config.weights} has {file}: name each once"
-        )
+        return f"teacher.labels maps {expected} classes; expected {file}, as in {config.weights}. Map each once"
     return (
-        f"teacher.weights: {config.weights} has {file} classes, the data {expected}: say which stand for "
-        "which (teacher.labels), or change the data's (data.options.classes)"
+        f"teacher.weights: {config.weights} has {file} classes; expected {expected}, as in the data. Map "
+        "its classes with teacher.labels, or change data.options.classes"
     )
 
 
@@ -143,53 +145,53 @@ def relabelled(
     classes: Sequence[str],
     known: Sequence[str] | None = None,
 ) -> Relabelled:
-    """A teacher in the classes of the data; arguments as for `resolve_labels`.
+    """Map a teacher's classes to those of the data; arguments as for `resolve_labels`.
 
     Raises:
-        ValueError: As there, or the teacher has not as many classes as `labels`.
+        ValueError: As there, or the numbers of classes of the teacher and `labels` differ.
     """
     assigned = resolve_labels(labels, classes, known)
     count = getattr(model, "num_classes", len(assigned))
     if count != len(assigned):
         raise ValueError(
-            f"teacher.labels names {len(assigned)} classes, the teacher has {count}: name each once"
+            f"teacher.labels maps {len(assigned)} classes; expected {count}, as in the teacher. Map each once"
         )
     return Relabelled(wrap(model, count), assigned, len(classes))
 
 
 def weights_bytes(model: nn.Module) -> bytes:
-    """The network's own state as safetensors, without adapter, alignment or teacher."""
+    """The network's state as safetensors, without wrapper, alignment or teacher."""
     state = {k: v.detach().cpu().contiguous() for k, v in network(model).state_dict().items()}
     return bytes(save(state))
 
 
 def save_network(model: nn.Module, folder: Path, weights: str = "model") -> None:
-    """Write the network's weights into a run."""
+    """Save the network's weights in a run."""
     write_atomically(folder / WEIGHTS[weights], weights_bytes(model))
 
 
 def load_run_model(
     run: RunFolder | str | Path, weights: str = "model", model: nn.Module | None = None
 ) -> nn.Module:
-    """The network that a run trained, in `eval()` mode, its weights loaded strictly.
+    """Load the network of a run strictly, in `eval()` mode.
 
     Args:
         run: The run or its folder.
         weights: `model` for the last weights, `best` for the best on validation.
-        model: The network itself, where the run came from a module that has no name to rebuild it by.
+        model: The network, if the run trained a module that cannot be rebuilt by name.
 
     Raises:
         FileNotFoundError: The run has no such weights.
-        ValueError: The network cannot be rebuilt by name and none was given, the weights do not
-            fit the one that was, or they are not those that the training wrote.
+        ValueError: The network cannot be rebuilt by name and `model` is None, the weights do not fit
+            `model`, or the training did not write them.
     """
     folder = run if isinstance(run, RunFolder) else RunFolder(run)
     info = folder.model_info()
     if model is None:
         if not info.get("rebuild", True):
             raise ValueError(
-                f"{folder.path} was trained from a module of your own ({info['name']}) that cannot be "
-                "rebuilt by name: pass it as model="
+                f"{folder.path} trained a custom module ({info['name']}), which cannot be rebuilt by name. Pass "
+                "it as model="
             )
         options = {k: v for k, v in info["options"].items() if k != "weights"}
         model = build_model(info["name"], info["num_classes"], **options)
@@ -202,7 +204,6 @@ def load_run_model(
     except (RuntimeError, SafetensorError) as error:
         cause = " ".join(str(error).split())
         raise ValueError(
-            f"{path} does not fit {type(network(model)).__name__}, the network that it should be loaded "
-            f"into: {cause:.300}"
+            f"{path} does not fit {type(network(model)).__name__}: {cause:.300}"
         ) from None
     return model.eval()

@@ -1,4 +1,4 @@
-"""What a recipe names, opened: its data, its device."""
+"""Open what a recipe names: data and device."""
 
 from dataclasses import replace
 from typing import Any
@@ -12,18 +12,18 @@ from segdistill.run.folder import RunFolder
 
 
 def open_split(config: DataConfig, split: str, labelled: bool = True) -> Any:
-    """A split of the recipe's data: `train` or `val`.
+    """Open a split of the recipe's data: `train` or `val`.
 
     Raises:
-        ValueError: An option that has a key of its own in the recipe, or that the data set lacks; or
-            the split has no labels, and is not said to do without (`labelled=False`).
+        ValueError: An option has its own key in the recipe or does not exist, or the split has no labels
+            and `labelled` is True.
     """
     name = config.train_split if split == "train" else config.val_split
     options = split_options(config, split)
     for key, place in (("split", f"data.{split}_split"), ("root", "data.root")):
         if key in options:
             raise ValueError(
-                f"data options: {key} {options[key]!r} is not set there; write it as {place}"
+                f"{key} cannot be set in the options of data. Set {place} to {options[key]!r} instead"
             )
     dataset = build_dataset(config.name, config.root, name, **options)
     if labelled:
@@ -32,7 +32,7 @@ def open_split(config: DataConfig, split: str, labelled: bool = True) -> Any:
 
 
 def split_options(config: DataConfig, split: str) -> dict[str, Any]:
-    """The data set's options for a split: those of both, and its own over them."""
+    """The data set's options for a split, which override those of both splits."""
     return {
         **config.options,
         **(config.train_options if split == "train" else config.val_options),
@@ -40,10 +40,10 @@ def split_options(config: DataConfig, split: str) -> dict[str, Any]:
 
 
 def with_teacher_classes(recipe: Recipe) -> Recipe:
-    """Give a folder of images alone the classes and colours of the teacher's run, where it names none.
+    """Give a folder without masks the classes and colours of the teacher's run, unless it names classes.
 
     Raises:
-        FileNotFoundError: There is no such run, or it is not finished.
+        FileNotFoundError: The run does not exist or is not finished.
     """
     data, teacher = recipe.data, recipe.teacher
     alone = data.name == "folder" and data.options.get("mask_dir", "") is None
@@ -55,11 +55,13 @@ def with_teacher_classes(recipe: Recipe) -> Recipe:
 
 
 def resolve_device(device: str) -> str:
-    """`auto` becomes `cuda` where there is one, else `cpu`.
+    """Resolve `auto` to `cuda` if a GPU is usable, otherwise `cpu`.
 
     Raises:
-        ValueError: A GPU is asked for and there is none.
+        ValueError: The device is `cuda`, but no GPU is usable.
     """
     if device == "cuda" and not torch.cuda.is_available():
-        raise ValueError("device cuda: this machine has no usable GPU; use auto or cpu")
+        raise ValueError(
+            "device is cuda; expected auto or cpu, since this machine has no usable GPU"
+        )
     return ("cuda" if torch.cuda.is_available() else "cpu") if device == "auto" else device

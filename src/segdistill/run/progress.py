@@ -1,4 +1,4 @@
-"""What a training shows while it runs: a bar in a terminal, a line now and then elsewhere."""
+"""Progress of a training: a bar in a terminal, occasional lines elsewhere."""
 
 import logging
 import math
@@ -20,18 +20,18 @@ _LINES = 50
 
 
 class TrainingProgress:
-    """Shows steps, the time left and each term's value.
+    """Shows the steps, the time left and the value of each term.
 
-    A terminal has a bar. A file, a pipe or a notebook has a line now and then: at the first row, at the
-    last, and between them at most every ten seconds and fifty times in all.
+    In a terminal it shows a bar. In a file, a pipe or a notebook it logs lines: at the first row, at the
+    last, and in between at most every ten seconds and fifty times in total.
 
     Args:
-        label: What is trained, shown before the bar.
+        label: Text before the bar.
         steps: Number of steps of the training.
-        start: Step that it starts from.
-        show: Whether to show anything at all (the first process does).
-        console: Where to show it; standard error by default.
-        clock: Gives the time in seconds.
+        start: Step that the training starts from.
+        show: Whether to show anything; True in the first process.
+        console: Console to write to; standard error by default.
+        clock: Returns the time in seconds.
     """
 
     def __init__(
@@ -47,7 +47,7 @@ class TrainingProgress:
         self._label, self._steps, self._show, self._clock = label, steps, show, clock
         self._start, self._began, self._last_line = start, clock(), -math.inf
         self._bar: Progress | None = None
-        # A notebook counts as no terminal: a bar there would need widgets, or print one line per step.
+        # Not in a notebook, where a bar needs widgets or prints one line per step.
         if show and self._console.is_terminal:
             self._bar = Progress(
                 TextColumn("{task.description}", markup=False),
@@ -91,10 +91,10 @@ class TrainingProgress:
             _log.info("%s  step %d of %d%s  %s", self._label, done, self._steps, left, text)
 
     def _room(self) -> int:
-        """Columns that label, bar, count and time leave."""
+        """Columns left beside label, bar, count and time."""
         count = 2 * len(str(self._steps)) + 1
         bar = _BAR if self._console.width >= 100 else _BAR // 2
-        # Each of the four has a space behind it; the time may reach 10:00:00.
+        # Each of the four is followed by a space; the time may reach 10:00:00.
         return self._console.width - (cell_len(self._label) + bar + count + len("10:00:00") + 4)
 
     def _left(self, done: int) -> float:
@@ -107,7 +107,7 @@ class TrainingProgress:
         return done == self._steps or passed >= max(10.0, whole / _LINES)
 
     def say(self, message: str) -> None:
-        """Say one line above the bar."""
+        """Show one line above the bar."""
         if self._bar is not None:
             self._bar.console.print(message, markup=False, highlight=False)
         elif self._show:
@@ -115,11 +115,11 @@ class TrainingProgress:
 
 
 def fitted(values: Mapping[str, float], room: int | None) -> str:
-    """Terms with their values in at most `room` columns: short names first, then fewer terms.
+    """Format terms and values in at most `room` columns: shorten names first, then drop terms.
 
     Args:
         values: Value of each term.
-        room: Columns; None for as many as it takes.
+        room: Number of columns; None: unlimited.
 
     Example:
         >>> fitted({"cross_entropy": 1.25, "pixelwise": 0.5}, 40)
@@ -148,12 +148,12 @@ def fitted(values: Mapping[str, float], room: int | None) -> str:
 
 
 def shortened(text: str, width: int) -> str:
-    """The text with an ellipsis in place of what goes beyond `width` columns."""
+    """Truncate text to `width` columns with an ellipsis."""
     return text if len(text) <= width else f"{text[: max(width - 1, 0)]}\N{HORIZONTAL ELLIPSIS}"
 
 
 def duration(seconds: float) -> str:
-    """A time as people write it: `4:05` or `1:04:05`.
+    """Format a duration as `4:05` or `1:04:05`.
 
     Example:
         >>> duration(245.0)
@@ -166,7 +166,7 @@ def duration(seconds: float) -> str:
 
 @contextmanager
 def counting(label: str, console: Console | None = None) -> Iterator[Callable[[int, int], None]]:
-    """A bar for anything that reports (done, to do); nothing where there is no terminal.
+    """A progress bar for callbacks of (done, total); shows nothing outside a terminal.
 
     Example:
         >>> with counting("reading") as progress:

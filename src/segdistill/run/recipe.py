@@ -1,4 +1,4 @@
-"""Reading a recipe file: keys and types are checked before anything is built."""
+"""Read recipe files, checking keys and types before anything is built."""
 
 import re
 from collections.abc import Sequence
@@ -18,7 +18,7 @@ KEYS = [entry.name for entry in fields(Recipe)]
 
 def recipe_parser() -> ArgumentParser:
     """A parser that knows every key of a recipe as an option (`--train.lr 0.1`)."""
-    # The line below a field of the dataclasses is its --help text.
+    # The docstring below a field of the dataclasses is its --help text.
     set_parsing_settings(docstring_parse_attribute_docstrings=True)
     parser = ArgumentParser(exit_on_error=False, default_env=False, prog="segdistill train RECIPE")
     parser.add_class_arguments(Recipe, nested_key=None)
@@ -33,30 +33,30 @@ def load_recipe(path: str | Path, overrides: list[str] | None = None) -> Recipe:
         overrides: Options such as `["--train.lr", "0.1", "--terms.channelwise.weight", "5"]`.
 
     Raises:
-        FileNotFoundError: There is no such file.
-        ValueError: A key that does not exist (named with its path and the nearest one), or a value of
-            the wrong type.
+        FileNotFoundError: The file does not exist.
+        ValueError: A key does not exist (the message gives its path and the nearest key), or a value
+            has the wrong type.
     """
     return parse_recipe(read_recipe(Path(path)), overrides, str(path))
 
 
 def read_recipe(path: Path, above: tuple[Path, ...] = ()) -> dict[str, Any]:
-    """The values of a recipe file, merged into those of the recipe that its key `base` names.
+    """Read the values of a recipe file, merged into those of the recipe named by its key `base`.
 
     Mappings are merged key by key, at every depth; any other value replaces the base's.
 
     Args:
-        path: YAML file; its `base` is a path relative to the folder it lies in.
-        above: The files whose base this one is.
+        path: YAML file; its `base` is a path relative to its folder.
+        above: Files that this one is a base of.
 
     Raises:
-        FileNotFoundError: There is no such file.
+        FileNotFoundError: The file does not exist.
         ValueError: The file is not a recipe, or recipes are each other's base.
     """
     if path.resolve() in above:
         names = " -> ".join(file.name for file in (*above, path))
         raise ValueError(
-            f"{above[0]}: recipes are each other's base ({names}); remove one of these keys"
+            f"{above[0]}: recipes are each other's base ({names}). Remove one of these keys"
         )
     values = read_yaml(path)
     if "base" not in values:
@@ -84,7 +84,7 @@ def _joined(below: dict[str, Any], upon: dict[str, Any]) -> dict[str, Any]:
 def parse_recipe(
     values: dict[str, Any], overrides: list[str] | None = None, name: str = "recipe"
 ) -> Recipe:
-    """Turn plain values, and overrides of them, into a recipe; `values` stay as they are.
+    """Parse plain values and overrides into a recipe; `values` is not changed.
 
     Raises:
         ValueError: As for `load_recipe`.
@@ -104,14 +104,14 @@ def parse_recipe(
 
 
 def _with_on(value: Any) -> Any:
-    """YAML 1.1 reads the key `on` of a term as true unless it is quoted; it is put back."""
+    """Restore the key `on` of a term, which YAML 1.1 reads as true unless quoted."""
     if not isinstance(value, dict):
         return value
     return {"on" if key is True else key: _with_on(item) for key, item in value.items()}
 
 
 def _restore_options(part: Any, values: dict[str, Any]) -> None:
-    """Give options their values back as written: jsonargparse reads texts among them as YAML, "no" as no."""
+    """Restore options as written: jsonargparse parses strings among them as YAML ("no" as false)."""
     types = get_type_hints(type(part))
     for key, value in values.items():
         current = getattr(part, key)
@@ -130,10 +130,10 @@ def _restore_options(part: Any, values: dict[str, Any]) -> None:
 
 
 def split_options(arguments: Sequence[str]) -> dict[str, str]:
-    """`["--train.lr", "0.1", "--out=runs/a"]` as names and the texts given for them.
+    """Parse `["--train.lr", "0.1", "--out=runs/a"]` into names and values as text.
 
     Raises:
-        ValueError: A word that is not an option, or an option without a value.
+        ValueError: A word is not an option, or an option has no value.
     """
     options: dict[str, str] = {}
     words = iter(arguments)
@@ -164,7 +164,7 @@ def _overridden(values: dict[str, Any], options: dict[str, str]) -> dict[str, An
 
 
 def _value(text: str, path: list[str]) -> Any:
-    """The text read as YAML, but left as it is where the key takes text: `--train.precision 32`."""
+    """Parse text as YAML, unless the key expects text (`--train.precision 32`)."""
     try:
         value = yaml.safe_load(text)
     except yaml.YAMLError:
@@ -196,23 +196,23 @@ _KINDS = {
 
 
 def _one_line(error: Exception) -> str:
-    """jsonargparse's message in the words of a recipe: `train.lr is abc; expected a number`."""
+    """Rewrite jsonargparse's message in the form `train.lr is abc; expected a number`."""
     text = " ".join(str(error).split())
     text = re.sub(r"<class '(?:[\w.]+\.)?(\w+)'>", r"\1", text).replace("NoneType", "null")
     text = _UNION.sub(r"Expected one of \1. Got value: \2", text)
-    found = _WRONG_VALUE.fullmatch(text)
-    if found is None:
+    match = _WRONG_VALUE.fullmatch(text)
+    if match is None:
         return re.sub(r'^Parser key "([^"]*)":', r"\1:", text)
-    return f"{found[1]} is {found[3]}; expected {_KINDS.get(found[2], found[2])}"
+    return f"{match[1]} is {match[3]}; expected {_KINDS.get(match[2], match[2])}"
 
 
 def recipe_name(path: str | Path) -> str:
-    """`camvid/idd` for recipes/camvid/idd.yaml: names the default run folder."""
+    """`camvid/idd` for recipes/camvid/idd.yaml, used in the default run folder."""
     file = Path(path).resolve()
     return f"{file.parent.name}/{file.stem}"
 
 
 def recipes_folder() -> Path:
-    """Where the recipes lie: inside the installed package, or in the checkout."""
+    """Folder of the recipes, in the installed package or in the checkout."""
     inside = Path(__file__).parents[1] / "recipes"
     return inside if inside.is_dir() else Path(__file__).parents[3] / "recipes"

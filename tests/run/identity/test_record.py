@@ -116,7 +116,7 @@ def test_the_best_weights_are_checked_too(base: Path) -> None:
 
 def test_figures_of_other_weights_are_refused(base: Path) -> None:
     shutil.copy(base / "teacher" / "evaluation.json", base / "student" / "evaluation.json")
-    with pytest.raises(ValueError, match=r"student/evaluation.json holds the metrics of other"):
+    with pytest.raises(ValueError, match=r"student/evaluation.json does not belong to"):
         summarise([RunFolder(base / "student")])
 
 
