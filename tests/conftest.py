@@ -1,4 +1,4 @@
-"""Shape checks on, one thread a test process, and the real data where there is any."""
+"""Shape checks on, one thread per test process, and real data if available."""
 
 import os
 import tempfile
@@ -11,13 +11,13 @@ from jaxtyping import install_import_hook
 install_import_hook("segdistill.losses", "beartype.beartype")
 
 torch.set_num_threads(1)
-# What is remembered from run to run, digests of files for one, stays out of the user's cache.
+# Keep cached values, such as digests of files, out of the user's cache.
 os.environ["XDG_CACHE_HOME"] = tempfile.mkdtemp(prefix="segdistill-cache-")
 
 
 @pytest.fixture(scope="session")
 def real_data() -> Path:
-    """The folder that SEGDISTILL_DATA names; without it the test is skipped."""
+    """The folder in SEGDISTILL_DATA; without it the test is skipped."""
     path = os.environ.get("SEGDISTILL_DATA")
     if not path:
         pytest.skip("SEGDISTILL_DATA names no folder with the real data sets and weights")

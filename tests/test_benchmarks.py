@@ -1,4 +1,4 @@
-"""The benchmarks cover what there is; nothing is timed here."""
+"""The benchmarks cover every loss and network; nothing is timed here."""
 
 import importlib.util
 import math

@@ -217,7 +217,7 @@ def test_a_recipe_is_merged_into_its_base_key_by_key(tmp_path: Path) -> None:
     assert (recipe.chosen_method().name, recipe.teacher) == ("idd", None)
     train = recipe.train
     assert (train.steps, train.crop, train.batch, train.lr) == (5, (5, 6), 2, 0.5)
-    # The run's own copy stands alone.
+    # The run's copy does not need its base.
     assert "base" not in to_dict(recipe)
 
 

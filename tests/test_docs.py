@@ -1,4 +1,4 @@
-"""The code in README and docs runs as printed; only sizes and folders are made small."""
+"""The code in README and docs runs as printed, only with smaller sizes and folders."""
 
 import os
 import re
@@ -37,7 +37,7 @@ def _blocks(language: str, *left_out: str) -> list[Any]:
 
 
 class ByColour(nn.Module):
-    """Answers with the nearest of the three colours: a teacher that knows its classes untrained."""
+    """Predicts the nearest of the three colours: a teacher that needs no training."""
 
     def __init__(self) -> None:
         super().__init__()

@@ -1,4 +1,4 @@
-"""Pages that are read off the code leave nothing out, and the pages written by hand name what exists."""
+"""Generated pages are complete, and pages written by hand name existing things."""
 
 import importlib.util
 import re

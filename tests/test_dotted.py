@@ -1,4 +1,4 @@
-"""The importer of dotted paths: what it finds, and what it says of each way to fail."""
+"""The importer of dotted paths, and its message for each failure."""
 
 import sys
 from pathlib import Path

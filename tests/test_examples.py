@@ -1,4 +1,4 @@
-"""The examples in docstrings run and print what stands below them."""
+"""The examples in docstrings run and print the output shown."""
 
 import ast
 import doctest
@@ -51,7 +51,7 @@ def test_the_examples_of_a_module_hold(
     name = ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
     results, report = _run(importlib.import_module(name), name)
     assert results.failed == 0, report
-    # What the finder does not reach, or a directive skips, would be left out without a word.
+    # Otherwise examples missed by the finder, or skipped by a directive, would go unnoticed.
     assert results.attempted == WITH_EXAMPLES[path]
 
 

@@ -14,7 +14,7 @@ import segdistill
 from segdistill.labels import IGNORED
 
 SOURCE = Path(segdistill.__file__).parent
-# What each package or file of the ground may import, besides itself and names, labels and dotted.
+# What each package or file of the ground floor may import, besides itself and names, labels and dotted.
 MAY_IMPORT = {
     "names": set(),
     "labels": set(),
@@ -64,7 +64,7 @@ FLOORS: dict[str, list[set[str]]] = {
         {"compare", "demo", "listing", "commands"},
     ],
 }
-# Imports that climb all the same, until somebody moves what they ask for. Nothing is to be added.
+# Known imports that climb, until what they import is moved. Do not add any.
 STILL_CLIMBING: set[tuple[str, str]] = set()
 MOST_FILES = 12
 

@@ -1,4 +1,4 @@
-"""The observers of the package, with rows made by hand and with TensorBoard's own reader."""
+"""The package's observers, with hand-written rows and TensorBoard's own reader."""
 
 import logging
 import math
@@ -76,7 +76,7 @@ def test_it_warns_if_there_were_no_evaluations_to_decide_on(
 
 
 class Killed:
-    """Ends the process's training at a step, after its row was written."""
+    """Kills the training at a step, after its row was written."""
 
     def row(self, values: Mapping[str, Any]) -> None:
         if values["step"] == 6:
@@ -95,7 +95,7 @@ def test_tensorboard_has_each_row_once_after_resuming(tmp_path: Path) -> None:
     with pytest.raises(KeyboardInterrupt):
         train(recipe, progress=False, observers=[Killed()])
     run = train(recipe, progress=False)
-    # Nothing is purged, so that a step that is there twice would be seen twice.
+    # Nothing is purged, so duplicate steps would be visible.
     curves = reader.EventAccumulator(str(tmp_path / "tensorboard"), purge_orphaned_data=False)
     curves.Reload()
 

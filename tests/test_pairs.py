@@ -1,4 +1,4 @@
-"""Teachers and students of all origins, each with each: distilled, read back, exported."""
+"""Teachers and students from all sources in all pairs: distilled, loaded, exported."""
 
 import json
 import math
@@ -76,7 +76,7 @@ class Blocks:
 
 @cache
 def _teacher(name: str) -> nn.Module:
-    """With random weights; ESPNetv2 with its authors', where there are any."""
+    """Networks with random weights; ESPNetv2 with its authors' if available."""
     torch.manual_seed(1)
     model, options = TEACHERS[name]
     data = os.environ.get("SEGDISTILL_DATA")
@@ -120,7 +120,7 @@ def test_any_teacher_distils_into_any_student(
     assert all(math.isfinite(t["value"]) for row in rows for t in row["terms"].values())
     wanted = {"inter_class", "position"} if method == "idd" else {"channelwise"}
     assert wanted <= set(rows[0]["terms"])
-    # The run alone gives the network back, and its file is the library's own.
+    # The run suffices to rebuild the network, and its file is in the library's format.
     read = load_run_model(run)
     image = Blocks(1)[0][0][None]
     with torch.no_grad():

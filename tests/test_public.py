@@ -1,4 +1,4 @@
-"""What a user's editor and type checker see of the public names."""
+"""The public names, as seen by a user's editor and type checker."""
 
 import ast
 import re
@@ -19,7 +19,7 @@ reveal_type(segdistill.wrap)
 segdistill.distil
 segdistill.train(segdistill.Recipe(), progess=False)
 """
-# The types of the libraries are left out: they take a minute and say nothing about our names.
+# The libraries' types are skipped: they take a minute and do not concern our names.
 CONFIG = """\
 [mypy]
 follow_imports = normal
@@ -59,7 +59,7 @@ def _imports_for_type_checkers() -> dict[str, str]:
     for node in guarded.body:
         assert isinstance(node, ast.ImportFrom)
         for alias in node.names:
-            # Without `as`, a strict type checker takes the name for private.
+            # Without `as`, a strict type checker treats the name as private.
             assert alias.name == alias.asname
             found[alias.name] = node.module or ""
     return found

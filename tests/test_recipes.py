@@ -1,4 +1,4 @@
-"""Each recipe that ships is read, and what it names can be built; one of each data set of the paper trains."""
+"""Every shipped recipe can be read and built, and one per data set of the paper trains."""
 
 import math
 from functools import cache
@@ -123,7 +123,7 @@ def test_recipes_of_the_papers_rows_follow_the_paper(path: Path) -> None:
         momentum=0.9,
         weight_decay=5e-4,
         power=0.9,
-        # Not the paper's affair.
+        # Not part of the paper's setting.
         save_every=recipe.train.save_every,
         log_every=recipe.train.log_every,
         workers=recipe.train.workers,
@@ -137,7 +137,7 @@ def test_recipes_of_the_papers_rows_follow_the_paper(path: Path) -> None:
 
 
 def _teacher(folder: Path, classes: int) -> list[str]:
-    """Overrides that put a small, untrained teacher in the place of ResNet-101."""
+    """Overrides that replace ResNet-101 with a small, untrained teacher."""
     torch.manual_seed(0)
     weights = folder / "teacher.safetensors"
     save_file(build_model("pspnet_r18_half", classes).state_dict(), weights)

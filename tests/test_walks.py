@@ -1,4 +1,4 @@
-"""A newcomer's way through README and quickstart: every command works in the order printed."""
+"""README and quickstart: every command works in the printed order."""
 
 import importlib.util
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""Walks through a page: writes the recipes that it shows and runs its commands in the printed order."""
+"""Runs the commands of a page in the printed order, with the recipes that it shows."""
 
 import re
 import runpy
@@ -15,7 +15,7 @@ from segdistill.cli import main
 from segdistill.data import build_dataset
 
 SETUP = ("make ", "pip ", "python3 -m venv", "git ")
-"""Commands that make the environment, which the tests already run in."""
+"""Commands that create the environment, which the tests already run in."""
 
 
 def write_photographs(folder: Path, count: int = 30, size: tuple[int, int] = (48, 64)) -> None:
@@ -34,7 +34,7 @@ def write_photographs(folder: Path, count: int = 30, size: tuple[int, int] = (48
 
 
 def blocks(page: Path, *languages: str) -> list[tuple[str, str]]:
-    """The code blocks of a page as (language, text), in their order."""
+    """The code blocks of a page as (language, text), in order."""
     found = re.findall(r"^```(\w+)\n(.*?)^```", page.read_text("utf-8"), re.DOTALL | re.MULTILINE)
     return [(language, text) for language, text in found if language in languages]
 
@@ -42,7 +42,7 @@ def blocks(page: Path, *languages: str) -> list[tuple[str, str]]:
 def walk(
     page: Path, smaller: Sequence[tuple[str, str]], monkeypatch: pytest.MonkeyPatch
 ) -> list[str]:
-    """Follow a page in the working folder; gives the commands that ran.
+    """Follow a page in the working folder; return the commands that ran.
 
     Args:
         page: Its YAML blocks begin with the file that they are saved as, `# mine/student.yaml`.

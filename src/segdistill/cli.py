@@ -85,7 +85,7 @@ def evaluate(
 ) -> None:
     """Measure a run's network: mIoU, per-class IoU, pixel accuracy and cost.
 
-    Options that are left out take their values from the run's recipe.
+    Omitted options have the values of the run's recipe.
 
     Args:
         run: Folder of a finished run.
@@ -96,7 +96,7 @@ def evaluate(
         flip: Average the prediction with that of the mirrored image.
         scales: Scales of the image to average over.
         absent: A class in neither labels nor predictions: undefined leaves it out of the mean, zero counts it as 0.
-        device: Device to run on; auto takes a GPU where there is one.
+        device: Device to run on; auto uses a GPU if one is available.
     """
     from segdistill.run.commands import evaluate_run
 
@@ -133,7 +133,7 @@ def predict(
         images: Image files and folders of them.
         out: Folder for masks and overlays.
         weights: Weights to load: model for the last step's, best for the best on validation.
-        device: Device to run on; auto takes a GPU where there is one.
+        device: Device to run on; auto uses a GPU if one is available.
         server: Split of the run's data, such as test, in place of images. Writes only masks, with the label ids
             and file names of the benchmark's test server.
     """

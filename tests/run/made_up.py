@@ -1,4 +1,4 @@
-"""Made-up runs and a made-up report, for the tests of what is drawn from runs."""
+"""Made-up runs and a made-up report, for tests of reports."""
 
 from dataclasses import replace
 
@@ -112,7 +112,7 @@ def run(label, seed=0, gain=0.0, steps=1000, **changes):
 
 
 def three_seeds():
-    """Teacher, control and two methods; idd is +2.8, +3.5, +3.0 on the control, kd about 0."""
+    """Teacher, control and two methods: idd gains +2.8, +3.5, +3.0 over the control, kd about 0."""
     base = {0: 0.0, 1: 0.012, 2: -0.006}
     gains = {
         "control": {0: 0.0, 1: 0.0, 2: 0.0},

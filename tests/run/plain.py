@@ -13,7 +13,7 @@ from tests.data.files import save_mask
 
 
 class NoNorm(nn.Module):
-    """Its gradient does not depend on how a batch is split."""
+    """A network whose gradient does not depend on how a batch is split."""
 
     def __init__(self, num_classes: int) -> None:
         super().__init__()
@@ -28,7 +28,7 @@ COLOURS = torch.tensor([[0.9, 0.5, 0.1], [0.2, 0.2, 0.2], [0.6, 0.7, 0.9]])
 
 
 class ByColour(nn.Module):
-    """Answers with the nearest of three colours: a teacher that knows its classes untrained.
+    """Predicts the nearest of three colours: a teacher that needs no training.
 
     Args:
         num_classes: Three.
@@ -71,6 +71,6 @@ def write_scenes(folder: Path) -> Path:
 
 
 def teacher_in(folder: Path, **made: Any) -> dict[str, Any]:
-    """A recipe's teacher that was made in one way, of which the recipe says nothing."""
+    """A teacher of a recipe, built in a way that the recipe does not describe."""
     save_file(ByColour(**made).state_dict(), folder / "teacher.safetensors")
     return {"model": "tests.run.plain.ByColour", "weights": str(folder / "teacher.safetensors")}

@@ -1,4 +1,4 @@
-"""Trains a recipe and leaves what each process holds of the critic: `python -m tests.run.ranks RECIPE OUT`."""
+"""Trains a recipe and saves each process's critic: `python -m tests.run.ranks RECIPE OUT`."""
 
 import sys
 from pathlib import Path

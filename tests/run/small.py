@@ -43,7 +43,7 @@ def write(path: Path, **changes: Any) -> Path:
 
 
 def teacher(folder: Path, **options: Any) -> RunFolder:
-    """A teacher that was trained a little."""
+    """A briefly trained teacher."""
     return train(
         recipe(
             student={"model": MODEL, "options": {"width": 12, **options}},
@@ -63,7 +63,7 @@ def distilled(teacher_folder: Path, **changes: Any) -> dict[str, Any]:
 
 
 FINE = {"stride": 2}
-"""Options of networks whose logits (16x24) a critic can read."""
+"""Options of networks with logits (16x24) that are large enough for a critic."""
 
 
 def released(teacher_folder: Path, **changes: Any) -> dict[str, Any]:

@@ -21,7 +21,7 @@ def teacher(tmp_path_factory: pytest.TempPathFactory) -> RunFolder:
 
 
 def _recipe(teacher: RunFolder, out: Path, **changes: Any) -> Any:
-    # A learning rate of zero leaves the weights as they began.
+    # A learning rate of zero keeps the initial weights.
     changes = {"train": {"steps": 2, "lr": 0.0, "log_every": 1}, **changes}
     return small.recipe(**small.distilled(teacher.path), out=str(out), **changes)
 
@@ -73,7 +73,7 @@ def test_the_methods_of_a_seed_start_from_the_same_weights(
 
 
 def test_the_methods_of_a_seed_see_the_same_crops(compared: Path) -> None:
-    """The weights do not move here, so that equal crops give equal cross-entropies."""
+    """The weights do not change here, so equal crops give equal cross-entropies."""
 
     def losses(name: str) -> list[float]:
         rows = RunFolder(compared / name).metrics()
@@ -100,7 +100,7 @@ def test_comparison_json_holds_what_the_runs_measured(compared: Path, teacher: R
     assert methods["control"]["miou_by_seed"] == pytest.approx({"4": control[0], "5": control[1]})
     assert methods["kd"]["miou_by_seed"] == pytest.approx({"4": kd[0], "5": kd[1]})
     assert methods["kd"]["miou_mean"] == pytest.approx(sum(kd) / 2)
-    # The sample standard deviation of two values is their distance over the root of two.
+    # The sample standard deviation of two values is their difference over √2.
     assert methods["kd"]["miou_sd"] == pytest.approx(abs(kd[0] - kd[1]) / 2**0.5)
     assert methods["kd"]["minus_control"] == pytest.approx([kd[0] - control[0], kd[1] - control[1]])
     assert methods["control"]["minus_control"] is None

@@ -1,4 +1,4 @@
-"""The demo in small: the same runs, table and report with a few scenes and steps."""
+"""A small demo: the same runs, table and report with few scenes and steps."""
 
 import logging
 import re
@@ -42,7 +42,7 @@ def test_the_demo_trains_all_rows_and_writes_table_and_report(
     assert [m.split()[0] for m in left] == ["teacher", "supervised-s0", "kd-s0", "idd-s0"]
     caplog.clear()
     module.demo(tmp_path, seeds=1)
-    # Everything is finished: nothing is measured, and nothing promised.
+    # Everything is finished, so nothing is timed or estimated.
     assert caplog.messages[0] == "1/3  the teacher"
 
 

@@ -7,8 +7,8 @@ from segdistill.config import DataConfig, Recipe, TeacherConfig, TrainConfig, to
 from segdistill.run import folder as module
 from segdistill.run.folder import RunFolder
 
-# As the first version wrote it: without `label`, `variants`, `teacher.channels` and the other
-# keys that came later.
+# As written by the first version, without `label`, `variants`, `teacher.channels` and other later
+# keys.
 OLD = """\
 data: {name: camvid, root: data/camvid, size: [176, 240], train_split: train, val_split: val, options: {seed: 1}}
 student: {model: pspnet_r18_half, weights: null, options: {}, taps: {}}

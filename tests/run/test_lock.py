@@ -25,7 +25,7 @@ with writing(sys.argv[1]):
 
 @pytest.fixture(params=["system", "file"])
 def kind(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
-    """Locks of the operating system, and the file that stands for them."""
+    """With the operating system's locks, and with the lock file used instead."""
     if request.param == "file":
         monkeypatch.setattr(lock, "fcntl", None)
     return str(request.param)

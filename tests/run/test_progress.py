@@ -1,4 +1,4 @@
-"""What a training shows at the widths that people have, and where there is no terminal."""
+"""Progress at common terminal widths, and without a terminal."""
 
 import logging
 import re
@@ -25,7 +25,7 @@ IDD = {
 
 
 def _drawn(width: int, label: str = "idd-s0") -> list[str]:
-    """The lines of the bar in the middle of a training, as a terminal of this width shows them."""
+    """The lines of the bar during a training, in a terminal of this width."""
     console = Console(force_terminal=True, width=width, color_system=None, file=StringIO())
     bar = TrainingProgress(label, 20_000, console=console)
     for done in (5_000, 10_000):
@@ -71,7 +71,7 @@ def test_names_are_shortened_together_and_stay_apart() -> None:
 
 
 class Clock:
-    """A clock that goes on when it is told to."""
+    """A clock that advances only on request."""
 
     now = 0.0
 
@@ -161,5 +161,5 @@ def test_python_calls_respect_the_applications_logging(tmp_path: Path) -> None:
     assert "What each term" not in _said(tmp_path / "b", quiet, True)
     loud = "logging.basicConfig(level=logging.INFO, format='app: %(message)s')"
     said = _said(tmp_path / "c", loud, True)
-    # The teacher's too, which was trained with progress=False.
+    # Also for the teacher, which was trained with progress=False.
     assert len(re.findall(r"^app: \n +What each term reads", said, re.MULTILINE)) == 2

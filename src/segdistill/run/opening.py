@@ -46,8 +46,8 @@ def with_teacher_classes(recipe: Recipe) -> Recipe:
         FileNotFoundError: The run does not exist or is not finished.
     """
     data, teacher = recipe.data, recipe.teacher
-    alone = data.name == "folder" and data.options.get("mask_dir", "") is None
-    if not alone or "classes" in data.options or teacher is None or teacher.run is None:
+    unmasked = data.name == "folder" and data.options.get("mask_dir", "") is None
+    if not unmasked or "classes" in data.options or teacher is None or teacher.run is None:
         return recipe
     info = RunFolder(teacher.run).model_info()
     known = {key: info[key] for key in ("classes", "palette") if info.get(key)}

@@ -170,8 +170,8 @@ def _value(text: str, path: list[str]) -> Any:
     except yaml.YAMLError:
         value = text
     annotation = annotation_at(path)
-    takes = [annotation, *get_args(annotation)]
-    takes_text = any(kind is str or isinstance(kind, str) for kind in takes)
+    kinds = [annotation, *get_args(annotation)]
+    takes_text = any(kind is str or isinstance(kind, str) for kind in kinds)
     plain = value is not None and not isinstance(value, (dict, list))
     return text if takes_text and plain else value
 

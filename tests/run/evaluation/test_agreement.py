@@ -1,4 +1,4 @@
-"""Images without labels: what a student agrees in with its teacher, and runs that read no label."""
+"""Images without labels: agreement with the teacher, and runs that read no label."""
 
 import json
 import logging
@@ -28,7 +28,7 @@ NAMES = ["grass", "road", "sky"]
 
 
 class Red(nn.Module):
-    """Two classes: a pixel is the second where its first channel is above a half."""
+    """Two classes: a pixel is the second if its first channel is above 0.5."""
 
     num_classes = 2
 
@@ -62,7 +62,7 @@ def _picture(red: list[int], green: list[int]) -> Tensor:
 
 
 # The teacher sees red, the student green. Teacher 1 1 0 0 | 1 0 0 0, student 1 0 0 0 | 1 1 0 0:
-# six of eight pixels alike; class 1: 2 in both, 3 + 3 - 2 in either; class 0: 4 in both, 5 + 5 - 4.
+# six of eight pixels agree; class 1: 2 in both, 3 + 3 - 2 in either; class 0: 4 in both, 5 + 5 - 4.
 PICTURES = Pictures(_picture([1, 1, 0, 0], [1, 0, 0, 0]), _picture([1, 0, 0, 0], [1, 1, 0, 0]))
 
 
@@ -115,7 +115,7 @@ def frames(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def _values(frames: Path, folder: Path, **changes: Any) -> dict[str, Any]:
-    """A recipe in which a teacher that knows the three colours teaches a small network."""
+    """A recipe whose teacher classifies the three colours and teaches a small network."""
     options = {"mask_dir": None, "classes": NAMES}
     folder.mkdir(exist_ok=True)
     return small.values(
@@ -176,7 +176,7 @@ def test_labelled_validation_is_scored_as_before(tmp_path: Path) -> None:
     assert figures is not None and audit is not None
     assert "teacher_miou" not in figures and 0 < figures["miou"] <= 1
     assert audit["miou"] > 0.9
-    # int8 reads images of the training split, and asks for none of its labels.
+    # int8 reads images of the training split, but not its labels.
     out = export(run, int8=True, calibration=2, max_drop=100, max_class_drop=100)
     assert (out / "model.int8.onnx").is_file()
 
@@ -233,7 +233,7 @@ def test_a_key_newer_than_the_run_does_not_change_its_recipe(tmp_path: Path) -> 
     assert train(recipe, progress=False).path == run.path
 
 
-# What cannot be done ------------------------------------------------------------------------------
+# Refusals -----------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(

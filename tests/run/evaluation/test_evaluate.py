@@ -21,7 +21,7 @@ from tests.data import trees
 
 
 class Reader(nn.Module):
-    """Predicts the class whose number stands in the red channel, in tenths."""
+    """Predicts the class number in the red channel, in tenths."""
 
     def __init__(self, classes: int = 5):
         super().__init__()
@@ -109,7 +109,7 @@ def test_mean_iou_of_torchmetrics_where_it_has_one_matrix_too():
     segmentation = pytest.importorskip("torchmetrics.segmentation")
     scenes = Scenes(count=1)
     _, prediction, label = scenes.items[0]
-    # It knows no ignored label and averages over images: one image, ignored pixels a sixth class.
+    # torchmetrics has no ignored label and averages over images: one image, ignored pixels as a sixth class.
     truth = label.where(label != 255, torch.tensor(5))[None]
     guess = prediction.where(label != 255, torch.tensor(5))[None]
     oracle = segmentation.MeanIoU(6, per_class=True, input_format="index")
@@ -321,7 +321,7 @@ print(images - start, high_water() - images)
 
 
 def test_memory_does_not_grow_with_images_or_classes():
-    # In a process of its own: the high-water mark of this one says nothing.
+    # In a separate process, since the high-water mark of this one is not informative.
     done = subprocess.run(
         [sys.executable, "-c", MEMORY], capture_output=True, text=True, timeout=120, check=False
     )

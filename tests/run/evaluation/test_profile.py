@@ -1,4 +1,4 @@
-"""Multiply-adds worked by hand, latency on clocks that are known."""
+"""Multiply-adds by hand, latency with fake clocks."""
 
 import json
 
@@ -19,7 +19,7 @@ from segdistill.run.evaluation.profile import (
 
 
 class WithHead(nn.Module):
-    """A network in small with all that the two rules count differently."""
+    """A small network with all layers that the two rules count differently."""
 
     def __init__(self) -> None:
         super().__init__()

@@ -1,4 +1,4 @@
-"""Strips, windows, flips and scales against plain torch written out the long way."""
+"""Strips, windows, flips and scales against a straightforward torch implementation."""
 
 import pytest
 import torch
@@ -36,7 +36,7 @@ def labels_of(model: nn.Module, image: Tensor, out: tuple[int, int], **options: 
 
 
 def assert_same_labels(labels: Tensor, logits: Tensor) -> None:
-    """Equal to the argmax of `logits` (k h w), but where two classes tie within rounding."""
+    """Equal to the argmax of `logits` (k h w), except for ties within rounding."""
     best = logits.topk(2, dim=0).values
     clear = best[0] - best[1] > 1e-4
     assert clear.float().mean() > 0.97
@@ -128,8 +128,8 @@ def test_scales_are_averaged_as_the_protocol_says(average):
 def test_windows_cover_the_image_and_are_averaged_where_they_overlap(align, flip, shape, overlap):
     model, image = Strided(align=align), picture(*shape)
     sums = torch.zeros(7, *shape)
-    # The long way: every tile upsampled to its own size, added up and divided by how many cover.
-    # The last window is pushed back to the border, so a mirrored image is covered otherwise.
+    # Straightforward: upsample every tile to its own size, sum, divide by the number of covering tiles.
+    # The last window is pushed back to the border, so a mirrored image is covered differently.
     for mirrored in (False, True) if flip else (False,):
         shown = image.flip(-1) if mirrored else image
         total, count = torch.zeros(7, *shape), torch.zeros(shape)
@@ -198,7 +198,7 @@ def test_size_sets_the_network_input_and_not_the_output():
 
 @pytest.mark.parametrize("multiple", [1, 32])
 def test_logits_of_the_images_size_are_resized_like_the_image(multiple):
-    """Regions of pure red, green and blue: what the eye sees is the answer."""
+    """Regions of pure red, green and blue, which are the classes."""
     model = nn.Identity()
     model.align_corners, model.multiple_of = True, multiple
     small = torch.rand(1, 3, 9, 12, generator=torch.Generator().manual_seed(0))
@@ -207,7 +207,7 @@ def test_logits_of_the_images_size_are_resized_like_the_image(multiple):
     labels = labels_of(model, image, (360, 480), size=(90, 120))
     expected = F.interpolate(image, size=(90, 120), mode="bilinear", antialias=True)
     assert_same_labels(labels, upsampled(expected, (360, 480), False)[0])
-    # By corners the borders would be up to two pixels off, and 0.95 would be right.
+    # With align_corners the borders would be up to two pixels off, and 0.95 would be correct.
     assert (labels == image[0].argmax(0)).float().mean() > 0.99
 
 

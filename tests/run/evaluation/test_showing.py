@@ -1,4 +1,4 @@
-"""One picture, every command: the network sees the same numbers, and gives the same classes."""
+"""Every command gives the network the same input, and so gets the same classes."""
 
 import subprocess
 import sys
@@ -26,11 +26,11 @@ from tests.run import small
 
 CLASSES = 3
 SEEN: list[Tensor] = []
-"""What networks were given, in the order they were called."""
+"""Inputs of the networks, in order of calls."""
 
 
 class Recording(nn.Module):
-    """A network that keeps what it is given; coarse logits, as most networks have."""
+    """A network that records its input; coarse logits, like most networks."""
 
     def __init__(self, num_classes: int = CLASSES) -> None:
         super().__init__()
@@ -137,7 +137,7 @@ def test_every_command_shows_the_network_the_same_image(folder: Path, setting: s
 
 
 def _margin(model: nn.Module, dataset: Folder, protocol: Protocol, size: tuple[int, int]) -> Tensor:
-    """How far the two largest logits of each pixel are apart."""
+    """Difference between the two largest logits of each pixel."""
     image = shown(dataset.read(0)[0], protocol, int(model.multiple_of))
     with evaluating(model):
         logits = nn.functional.interpolate(model(image), image.shape[-2:], mode="bilinear")
@@ -154,7 +154,7 @@ def _margin(model: nn.Module, dataset: Folder, protocol: Protocol, size: tuple[i
 def _assert_file_agrees(
     run: RunFolder, file: Path, ids: Tensor, margin: Tensor, folder: Path
 ) -> None:
-    """The exported file by `predict`, and by the script that ships beside it."""
+    """The exported file run by `predict` and by the exported script."""
     bundle = export(run)
     predict_run(str(bundle), [str(file)], str(folder / "by_file"), "model", "cpu", None)
     command = [sys.executable, str(bundle / "infer.py"), str(file)]

@@ -1,4 +1,4 @@
-"""The paper's tables and figures, with made-up runs in their rows."""
+"""The paper's tables and figures, filled with made-up runs."""
 
 import json
 from pathlib import Path
@@ -23,7 +23,7 @@ NO_POSITION = {"position": {"weight": 0}}
 
 @pytest.fixture(autouse=True)
 def counts_at_hand(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Counting takes longer than the rest; `test_costs.py` does it."""
+    """Skips counting, which is slow and tested in `test_costs.py`."""
 
     def counts(network: str) -> dict[str, float] | None:
         return {"params": 13.068, "flops": 125.83} if network.startswith("pspnet_r") else None
@@ -61,13 +61,13 @@ def made_up(
 
 
 def lines(text: str) -> dict[str, list[str]]:
-    """Name of each row of the table -> its cells, split where two blanks stand."""
+    """Name of each row of the table -> its cells, split at two blanks."""
     table = text.split("\n\n")[1]
     cells = [[cell for cell in line.split("  ") if cell.strip()] for line in table.splitlines()]
     return {row[0].strip().partition(" [")[0]: [c.strip() for c in row[1:]] for row in cells if row}
 
 
-# What is printed ----------------------------------------------------------------------------------
+# Published values ---------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("name", EXHIBITS)
@@ -139,7 +139,7 @@ def test_without_runs_only_published_values_are_shown(name: str, tmp_path: Path)
     assert (tmp_path / f"{name}.png").is_file() == (name not in ("fig3", "fig4"))
 
 
-# Which run stands where ---------------------------------------------------------------------------
+# Rows of runs -------------------------------------------------------------------------------------
 
 
 def test_runs_fill_the_rows_of_their_data_student_and_losses(tmp_path: Path) -> None:

@@ -16,7 +16,7 @@ from segdistill.run.reporting.distances import (
 
 
 class Eye(nn.Module):
-    """Features are the image at every `stride`-th pixel; logits are one number for each class."""
+    """Features are every `stride`-th pixel of the image; logits are one number per class."""
 
     multiple_of = 1
 

@@ -14,7 +14,7 @@ VOID = {"meta", "img", "br", "hr", "link", "input"}
 
 
 class Page(HTMLParser):
-    """Reads a page strictly: every element that is opened must be closed, in order."""
+    """A strict parser: every opened element must be closed, in order."""
 
     def __init__(self, text):
         super().__init__(convert_charrefs=True)

@@ -19,7 +19,7 @@ from tests.run import small
 
 @pytest.fixture(scope="module")
 def fields(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Eight images of five channels, of which only the last tells the two classes apart."""
+    """Eight images of five channels, of which only the last distinguishes the two classes."""
     root = tmp_path_factory.mktemp("fields")
     chance = np.random.default_rng(0)
     for split, count in (("train", 6), ("val", 2)):
@@ -59,7 +59,7 @@ def test_data_and_networks_of_different_channels_are_refused(fields: Path, tmp_p
 
 @pytest.fixture(scope="module")
 def run(fields: Path, tmp_path_factory: pytest.TempPathFactory) -> RunFolder:
-    """A student that was distilled from a teacher of as many channels."""
+    """A student distilled from a teacher with the same number of channels."""
     out = tmp_path_factory.mktemp("run")
     first = _values(fields, out=str(out / "teacher"))
     teacher = train(parse_recipe(first), progress=False)

@@ -1,4 +1,4 @@
-"""A run exported: the files to ship, the figures that come with them, and what is refused."""
+"""Exporting a run: the files, their metrics, and refusals."""
 
 import ast
 import json
@@ -39,7 +39,7 @@ ANY_LOSS = {"max_drop": 100.0, "max_class_drop": 100.0}
 
 @pytest.fixture(scope="module")
 def run(tmp_path_factory: pytest.TempPathFactory) -> RunFolder:
-    """A student of 8 steps; its images are seen at 24×40, not at their own 32×48."""
+    """A student of 8 steps whose images are resized from 32×48 to 24×40."""
     folder = tmp_path_factory.mktemp("export")
     teacher = small.teacher(folder / "teacher")
     data = {**small.values()["data"], "size": [24, 40]}
@@ -55,7 +55,7 @@ def bundle(run: RunFolder) -> Path:
 
 @pytest.fixture
 def exported_before(bundle: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Spares the seconds of tracing the same network again."""
+    """Caches the trace of the same network, which takes seconds."""
     content = (bundle / "model.onnx").read_bytes()
     monkeypatch.setattr(export_module, "onnx_bytes", lambda *_: content)
 
@@ -69,7 +69,7 @@ def photograph(tmp_path: Path) -> Path:
 
 
 def _refused(capsys: pytest.CaptureFixture[str], *argv: object) -> str:
-    """The one line of a refusal; its exit code is 2."""
+    """The one-line message of a refusal with exit code 2."""
     logger = logging.getLogger("segdistill")
     before = logger.handlers, logger.propagate, logger.level
     with pytest.raises(SystemExit) as stop:
@@ -104,7 +104,7 @@ def test_parity_records_how_the_file_was_compared(run: RunFolder, bundle: Path) 
     assert len(sizes) == 3 and any(side % 2 for size in sizes for side in size)
     evaluation: Any = run.evaluation()
     assert parity["miou"]["pytorch"] == pytest.approx(evaluation["miou"], abs=1e-6)
-    # The file resizes in floats what the loader resizes in whole grey levels.
+    # The file resizes in floating point, the loader in integer grey levels.
     assert parity["miou"]["onnx"] == pytest.approx(evaluation["miou"], abs=0.01)
     assert parity["miou"]["images"] == evaluation["images"]
     assert parity["opset"] == 18
@@ -167,7 +167,7 @@ def test_run_bundle_and_file_predict_the_same(
 def test_the_script_needs_only_the_exported_folder(
     bundle: Path, photograph: Path, tmp_path: Path, record_property: Any
 ) -> None:
-    """In another folder, with nothing of this package to import."""
+    """Runs the script in another folder, without this package."""
     moved = shutil.copytree(bundle, tmp_path / "moved")
     clean = {key: value for key, value in os.environ.items() if key != "PYTHONPATH"}
     began = time.perf_counter()
@@ -353,7 +353,7 @@ def test_a_missing_extra_is_named_with_its_install_command(
 
 
 def test_the_package_does_not_need_the_extra() -> None:
-    """Imported where it is used, but in the script that travels with a file."""
+    """onnxruntime is only imported where it is used, except in the exported script."""
     source = Path(segdistill.__file__).parent
     found = set()
     for path in source.rglob("*.py"):

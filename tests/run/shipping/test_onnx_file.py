@@ -1,4 +1,4 @@
-"""The file gives the classes that evaluation gives, at any size, and says what it is."""
+"""An exported file predicts the same classes as evaluation, at any size, and describes itself."""
 
 from inspect import signature
 
@@ -158,7 +158,7 @@ def test_unreadable_files_are_refused_in_one_line(content: bytes, tmp_path) -> N
 
 
 class ByValue(nn.Module):
-    """Looks at the values of the image to choose its way: nothing an exporter can follow."""
+    """Branches on the values of the image, which an exporter cannot follow."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -187,7 +187,7 @@ def _check_exported(model: nn.Module) -> None:
         with torch.no_grad():
             expected = deployed(images)
         answer = network(images)
-        # Random weights give logits of any size: what counts is their error against their spread.
+        # Random weights give logits of any size, so their error is compared with their spread.
         assert float((answer - expected).abs().max()) < 1e-3 * float(expected.std()) + 1e-5
         assert float((answer.argmax(1) == expected.argmax(1)).float().mean()) > 0.999
 

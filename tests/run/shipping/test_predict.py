@@ -1,4 +1,4 @@
-"""Masks that read as ids and look coloured, as large as the photograph; bad input refused first."""
+"""Palette masks of the photograph's size, overlays, and early refusal of bad input."""
 
 import json
 

@@ -1,4 +1,4 @@
-"""Masks for a benchmark's server: its ids, its names, and the figures that `evaluate` gives."""
+"""Masks for a benchmark's server: ids, file names, and the same metrics as `evaluate`."""
 
 import re
 
@@ -17,7 +17,7 @@ from tests.data import trees
 
 
 class Columns(nn.Module):
-    """Predicts the class whose number the red channel holds: that of the column, in the trees."""
+    """Predicts the class number in the red channel, which is the column's in the small data sets."""
 
     align_corners, multiple_of = True, 1
 
@@ -39,7 +39,7 @@ def test_cityscapes_masks_hold_label_ids_under_official_names(tmp_path):
         f"{name}_pred_labelIds.png" for name in dataset.names
     ]
     assert sorted((tmp_path / "out").iterdir()) == written
-    # What the makers' evaluation script looks for.
+    # The file names that the official evaluation script expects.
     assert all(re.fullmatch(r"[a-z]+_\d{6}_\d{6}.*\.png", path.name) for path in written)
     assert steps == [(1, 3), (2, 3), (3, 3)]
     with Image.open(written[0]) as mask:
@@ -53,7 +53,7 @@ def test_other_servers_expect_their_own_ids(tmp_path, name, shift, classes):
     dataset = build_dataset(name, root, "test", limit=1)
     (path,) = predict_for_server(Columns(classes), dataset, tmp_path / "out")
     assert path.name == f"{dataset.names[0]}.png"
-    # The trees' photographs are JPEGs here: their red channel is off by a little.
+    # The photographs are JPEGs here, so the red channel is slightly off.
     found = np.array(Image.open(path)).astype(int)
     assert found.min() >= shift and np.abs(found - shift - np.arange(16)).mean() < 2
 

@@ -1,4 +1,4 @@
-"""The step of what a loss trains against the student: order, exactness, state, processes."""
+"""The steps of critics: order, exactness, state, processes."""
 
 import copy
 import subprocess
@@ -50,7 +50,7 @@ def _loop(distiller: Distiller, folder: Path, **changes: Any) -> Loop:
 
 
 def test_the_critic_steps_after_the_student_on_its_old_logits(tmp_path: Path) -> None:
-    """Three steps of the loop against the same three written out with two plain optimisers."""
+    """Three steps of the loop, compared with the same three written with two plain optimizers."""
     distiller = _distiller(form="skd", lr=0.01)
     twin = _distiller(form="skd", lr=0.01)
     twin.close()
@@ -71,7 +71,7 @@ def test_the_critic_steps_after_the_student_on_its_old_logits(tmp_path: Path) ->
         mine.step()
         mine.zero_grad()
         assert all(p.grad is None for p in objective.parameters())
-        # The penalty draws its shares; no other draw is made in a step of these networks.
+        # The penalty draws random numbers; nothing else in a step of these networks does.
         torch.manual_seed(_mix(0, step, 0))
         objective.requires_grad_(True)
         (0.1 * objective(logits.detach(), target)).backward()
@@ -94,7 +94,7 @@ def test_the_critic_is_left_out_of_the_students_optimiser_and_clipping(tmp_path:
     after = distiller.state_dict()
     last = "losses.holistic.adversary.critic.layers.6.weight"
     assert (after[last] - before[last]).abs().max() > 1e-4
-    # Clipped to nothing, the student moves by its weight decay alone.
+    # Clipped to zero, the student changes only by its weight decay.
     torch.testing.assert_close(
         after["student.head.weight"], before["student.head.weight"], rtol=1e-3, atol=1e-6
     )

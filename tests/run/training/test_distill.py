@@ -21,7 +21,7 @@ NAMES = ["road", "sky", "car"]
 
 
 class Plain(nn.Module):
-    """A user's module: no taps, no attributes of ours; everything under `module`, which must survive."""
+    """A custom module without taps or attributes of ours; its `module` prefix must be kept."""
 
     def __init__(self, width: int) -> None:
         super().__init__()
@@ -265,7 +265,7 @@ def test_invalid_combinations_are_refused(
 
 
 class Mislabelled(Tuples):
-    """A custom data set, named in a recipe: its third label holds an id beyond its classes."""
+    """A custom data set whose third label has an id beyond its classes."""
 
     def __init__(self) -> None:
         super().__init__(bad={2: 9})

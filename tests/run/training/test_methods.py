@@ -1,4 +1,4 @@
-"""Each method of the catalogue, by either preset, trains a student on the synthetic data."""
+"""Each method of the catalogue, with either preset, trains a student on synthetic data."""
 
 import math
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""Observers see every row, may stop a training, and harm nothing when they fail."""
+"""Observers receive every row, may stop a training, and do no damage if they fail."""
 
 import os
 import signal
@@ -24,7 +24,7 @@ HERE = "tests.run.training.test_observing"
 
 
 class Keeps:
-    """Remembers what it is handed."""
+    """Records its calls."""
 
     def __init__(self) -> None:
         self.rows: list[Mapping[str, Any]] = []
@@ -43,7 +43,7 @@ class Keeps:
 
 
 class StopsAt:
-    """Asks to stop at a step, without a `started` of its own."""
+    """Stops the training at a step; has no `started`."""
 
     def __init__(self, step: int = 4, reason: Any = "enough") -> None:
         self.step, self.reason = step, reason
@@ -124,7 +124,7 @@ def test_a_complete_training_is_not_marked_as_stopped(tmp_path: Path) -> None:
 
 
 def test_a_stopped_training_is_the_start_of_the_whole_one(tmp_path: Path) -> None:
-    """The schedule is not rescaled: the weights are those that the whole training has at that step."""
+    """The schedule is not rescaled: the weights are those of the complete training at that step."""
     with pytest.raises(ValueError):
         _train(tmp_path / "whole", Fails(6))
     state = load_checkpoint(tmp_path / "whole")
@@ -137,7 +137,7 @@ def test_a_stopped_training_is_the_start_of_the_whole_one(tmp_path: Path) -> Non
 
 
 def test_a_killed_run_resumes_to_the_same_stop(tmp_path: Path) -> None:
-    """The rate only falls, so that it stops at the third row after the first, which is before the kill."""
+    """The learning rate only falls, so the training stops at the third row after the first, before the kill."""
     observers = [
         {
             "path": "segdistill.observers.EarlyStopping",
@@ -248,7 +248,7 @@ def test_a_class_instead_of_an_observer_object_is_refused(tmp_path: Path) -> Non
 
 
 def test_two_processes_stop_at_the_same_step(tmp_path: Path) -> None:
-    """Only the first has observers; the other would wait for ever if it went on."""
+    """Only the first process has observers; the other would wait forever if it continued."""
     observers = [{"path": f"{HERE}.StopsAt", "options": {"step": 4}}]
     training = {"steps": 40, "batch": 4}
     recipe = small.write(tmp_path / "recipe.yaml", observers=observers, train=training)

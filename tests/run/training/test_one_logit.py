@@ -24,7 +24,7 @@ DATA: dict[str, Any] = {"classes": ["ground", "sky"], "mapping": {10: 0, 20: 0, 
 
 
 class Binary(nn.Module):
-    """One output, or two of which the first is always 0; equal otherwise, and in their random numbers."""
+    """One output, or two of which the first is always 0; otherwise equal, also in their random numbers."""
 
     def __init__(self, width: int = 6, outputs: int = 1) -> None:
         super().__init__()

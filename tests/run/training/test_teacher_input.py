@@ -1,4 +1,4 @@
-"""Teachers that see the images in their own way."""
+"""Teachers that see other channels or another scale of the images."""
 
 from pathlib import Path
 
@@ -29,7 +29,7 @@ class Four(nn.Module):
 
 
 class FourPlanes(Tuples):
-    """A fourth channel that is the mean of the three."""
+    """Adds a fourth channel, the mean of the three."""
 
     def __getitem__(self, index: int) -> tuple[Tensor, Tensor]:
         image, label = super().__getitem__(index)

@@ -1,4 +1,4 @@
-"""Teachers with classes of their own, in recipes and from Python."""
+"""Teachers with other classes than the data, in recipes and from Python."""
 
 from pathlib import Path
 from typing import Any

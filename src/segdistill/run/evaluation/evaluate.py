@@ -169,7 +169,7 @@ def evaluate(
         size, window, overlap, flip, scales, average, precision: See `Protocol`.
         absent: Rule for a class in neither labels nor predictions: "undefined" leaves it out of the
             mean, "zero" counts it as 0.
-        device: Where to run; the network is moved there. None: where the network is.
+        device: Device to run on; the network is moved there. None: the network's.
         channels_last: Memory format of images and network (the network's is changed permanently; its
             values are not).
         workers: Processes that load data.

@@ -28,7 +28,7 @@ class RunSummary:
     method: str
     """label of the method; runs with the same label are seeds of one another"""
     role: Role
-    """teacher; control (the student trained alone); student (distilled)"""
+    """teacher; control (student trained without a teacher); student (distilled)"""
     seed: int | None = None
     """seed of initial weights and data order, used for pairing"""
     metrics: Sequence[Mapping[str, Any]] = ()

@@ -200,9 +200,9 @@ class OnnxNetwork(nn.Module):
         try:
             answer = torch.from_numpy(self.session.run(None, {"images": array})[0])
         except Exception as error:  # onnxruntime's exceptions have no common base class
-            takes = self.session.get_inputs()[0].shape
+            expected = self.session.get_inputs()[0].shape
             raise ValueError(
-                f"the shape of the images is {list(array.shape)}; expected {takes}, the shape that the file "
+                f"the shape of the images is {list(array.shape)}; expected {expected}, the shape that the file "
                 f"accepts ({_root_cause(error)})"
             ) from None
         if self.info.argmax:

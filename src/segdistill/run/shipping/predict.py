@@ -109,7 +109,7 @@ def predict(
         classes: Names of the classes.
         palette: A colour (red, green, blue in 0..255) for each class.
         size, window, overlap, flip, scales, precision: See `Protocol`.
-        device: Where to run; the network is moved there. None: where the network is.
+        device: Device to run on; the network is moved there. None: the network's.
         alpha: Opacity of the class colour in the overlay, 0 to 1.
         progress: Called with (images done, images to do) after each image.
 
