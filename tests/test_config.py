@@ -227,7 +227,7 @@ def test_a_recipe_is_merged_into_its_base_key_by_key(tmp_path: Path) -> None:
         (["base: 1.yaml", "base: 2.yaml", "base: 1.yaml"], ValueError,
          r"0\.yaml: recipes are each other's base \(0\.yaml -> 1\.yaml -> 2\.yaml -> 1\.yaml\)"),
         (["base: 0.yaml"], ValueError, r"each other's base \(0\.yaml -> 0\.yaml\). Remove one"),
-        (["base: 7.yaml"], FileNotFoundError, r"0\.yaml: base: no recipe at .*7\.yaml; give"),
+        (["base: 7.yaml"], FileNotFoundError, r"0\.yaml: base: no recipe at .*7\.yaml. Name"),
         (["base: [1.yaml]"], ValueError, r"0\.yaml: base is \['1\.yaml'\]; expected the path"),
         (["base: 1.yaml", "train: {lrr: 1}"], ValueError, r"train\.lrr: .*did you mean 'lr'"),
         (["base: 1.yaml", "- a"], ValueError, r"1\.yaml holds .*; expected a mapping"),
