@@ -368,7 +368,7 @@ def main(argv: list[str] | None = None) -> None:
 
 
 def _refusal(error: Exception) -> tuple[str, int]:
-    """The one line that an exception ends in, and the exit code: 2 for a slip, 1 for a fault of ours."""
+    """The one-line message of an exception, and the exit code: 2 for a user error, 1 for an internal error."""
     text = " ".join(str(error).split())
     while_ = f" while {last_activity()}" if last_activity() else ""
     if isinstance(error, MemoryError) or re.search(r"out of memory|can't allocate memory", text):
@@ -381,8 +381,8 @@ def _refusal(error: Exception) -> tuple[str, int]:
     file = Path(tempfile.mkdtemp(prefix="segdistill-")) / "trace.txt"
     file.write_text("".join(traceback.format_exception(error)))
     return (
-        f"unexpected {type(error).__name__}{while_}: {text:.300}. This is a fault of segdistill or of "
-        f"a class that it was given; the full trace is in {file}",
+        f"unexpected {type(error).__name__}{while_}: {text:.300}. This is a bug in segdistill or in "
+        f"a custom class; the full trace is in {file}",
         1,
     )
 

@@ -151,7 +151,7 @@ class TrainConfig:
     clip: float | None = None
     """largest norm of the gradient; null: no clipping"""
     skip_nonfinite: int = 0
-    """batches with a non-finite loss or gradient that are left out and counted, before the training stops"""
+    """number of batches with a non-finite loss or gradient to skip before the training stops"""
     accumulate: int = 1
     """parts that each batch is split into, to save memory"""
     precision: Literal["32", "bf16", "fp16"] = "32"
@@ -268,19 +268,19 @@ _DEEPEST, _MOST_VALUES = 20, 100_000
 
 
 def _check_nesting(values: Any, path: Path) -> None:
-    """Refuse what aliases make of a small file: a value inside itself, or a few lines that stand for millions."""
+    """Refuse aliases that nest a value in itself, or that expand a few lines to millions of values."""
     level, count = [values], 0
     for _ in range(_DEEPEST):
         level = [item for value in level for item in _items(value)]
         count += len(level)
         if count > _MOST_VALUES:
             raise ValueError(
-                f"{path} holds more than {_MOST_VALUES} values. Take aliases (*name) out"
+                f"{path} holds more than {_MOST_VALUES} values. Remove aliases (*name)"
             )
         if not level:
             return
     raise ValueError(
-        f"{path} is nested more than {_DEEPEST} levels deep. Take aliases (*name) that stand inside "
+        f"{path} is nested more than {_DEEPEST} levels deep. Remove aliases (*name) that occur inside "
         "themselves out"
     )
 
@@ -344,14 +344,14 @@ _RANGES: dict[str, tuple[float, float, str]] = {
     "evaluate.overlap": (0, 0.95, "a fraction in [0, 0.95]"),
     "evaluate.scales": (1 / 64, 64, "factors above 0, 1/64 to 64"),
 }
-"""Lowest and highest value of the numbers of a recipe, and what messages call them; NaN is in no range."""
+"""Lowest and highest value of each number in a recipe, and the allowed values in messages; NaN is refused."""
 
 
 def check_ranges(recipe: "Recipe") -> None:
-    """Refuse numbers that no training can use, before anything is opened.
+    """Refuse numbers out of range, before anything is opened.
 
     Raises:
-        ValueError: Names the key with its path, its value, and what is expected.
+        ValueError: A number is out of range; the message names the key, its value and the range.
     """
     values = to_dict(recipe)
     for pattern, (low, high, expected) in _RANGES.items():
@@ -365,7 +365,7 @@ def check_ranges(recipe: "Recipe") -> None:
 
 
 def _at(values: Any, path: list[str], place: str = "") -> Iterator[tuple[str, Any]]:
-    """The values at a path, `*` standing for every key, with their own paths; nulls are passed over."""
+    """The values at a path, where `*` matches every key, with their own paths; nulls are skipped."""
     if values is None:
         return
     if not path:
@@ -434,6 +434,6 @@ def option_texts(kind: type = Recipe, prefix: str = "") -> dict[str, str]:
 
 
 def recipe_text(recipe: Recipe) -> str:
-    """The recipe as YAML that `load_recipe` reads back."""
+    """The recipe as YAML for `load_recipe`."""
     text: str = yaml.safe_dump(to_dict(recipe), sort_keys=False, allow_unicode=True)
     return text

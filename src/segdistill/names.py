@@ -34,18 +34,18 @@ def check_options(
     besides: Collection[str] = (),
     strict: bool = False,
 ) -> None:
-    """Refuses options that a class or function does not take, and values of another type than it states.
+    """Refuse options that a class or function does not accept, and values of the wrong type.
 
     Args:
-        owner: Whose options they are ("pspnet", "loss 'pixelwise'").
-        options: Names of the options that were given, or a mapping of names to values.
-        maker: What they will be passed to.
-        besides: Its parameters that are no options, since the caller fills them.
-        strict: Refuse what only `**kwargs` would take, too; else a maker with `**kwargs` takes any.
+        owner: Owner of the options, for the message ("pspnet", "loss 'pixelwise'").
+        options: Names of the given options, or a mapping of names to values.
+        maker: Class or function that receives them.
+        besides: Parameters that are not options, since the caller passes them.
+        strict: Also refuse options that only `**kwargs` would accept; by default they are allowed.
 
     Raises:
-        ValueError: An option is unknown (the nearest one is named), its name is no text, or its value is
-            of another type than the maker's signature states.
+        ValueError: An option is unknown (the message names the nearest), its name is not text, or its
+            value has another type than in the maker's signature.
 
     Example:
         >>> check_options("round", ["ndigit"], round, besides=["number"])
@@ -66,10 +66,10 @@ def check_options(
 
 
 def made(owner: str, maker: Callable[..., Any], *given: Any, **options: Any) -> Any:
-    """Calls a class or function with options from a recipe; what it raises becomes one line.
+    """Call a class or function with options from a recipe; its errors become one line.
 
     Args:
-        owner: What is made ("the data set 'folder'").
+        owner: Name of the result, for the message ("the data set 'folder'").
         maker: What is called.
         given: Arguments that the caller fills.
         options: Arguments from the recipe.
@@ -96,7 +96,7 @@ def _check_types(owner: str, options: Mapping[Any, Any], maker: Callable[..., An
     called = maker.__init__ if inspect.isclass(maker) else maker
     try:
         stated = get_type_hints(called)
-    except Exception:  # an annotation that only a type checker can read says nothing here
+    except Exception:  # annotations that only a type checker can evaluate are ignored
         return
     for option, value in options.items():
         if option in stated and not fits(value, stated[option]):
@@ -106,7 +106,7 @@ def _check_types(owner: str, options: Mapping[Any, Any], maker: Callable[..., An
 
 
 def fits(value: Any, annotation: Any) -> bool:
-    """Whether a plain value (of YAML or JSON) may stand for a type; any may for a type of no plain value.
+    """Whether a plain value (of YAML or JSON) fits a type; any value fits a type without plain values.
 
     Example:
         >>> fits([32, 48], tuple[int, int]), fits("32", int), fits(True, float)

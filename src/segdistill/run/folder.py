@@ -19,11 +19,11 @@ WEIGHTS = {"model": "model.safetensors", "best": "best.safetensors"}
 
 
 def write_atomically(path: Path, content: bytes | str) -> None:
-    """Write to a temporary name, sync, rename: a kill leaves the old file or the new one, never half.
+    """Write to a temporary file, sync, rename: a kill leaves the old file or the new one, never a partial one.
 
     Raises:
-        OSError: It cannot be written, on a full disk for one; nothing is left of the attempt, and the
-            line says how much was needed.
+        OSError: The file cannot be written, for example because the disk is full; no partial file is
+            left, and the message gives the space needed.
     """
     data = content.encode() if isinstance(content, str) else content
     temporary = path.with_name(f".{path.name}.tmp")
@@ -41,7 +41,7 @@ def write_atomically(path: Path, content: bytes | str) -> None:
 
 
 def sync_folder(folder: Path) -> None:
-    """Make a rename last; file systems that cannot sync a folder are left to their own ways."""
+    """Make a rename durable, unless the file system cannot sync folders."""
     with suppress(OSError):
         descriptor = os.open(folder, os.O_RDONLY)
         try:
@@ -57,7 +57,7 @@ def _not_written(path: Path, needed: int, error: OSError) -> OSError:
     return OSError(
         error.errno,
         f"cannot write {path} ({error.strerror}): {needed / 1e6:.1f} MB needed, {free / 1e6:.1f} MB "
-        "free. Free some space and give the same command again; what was written before is kept",
+        "free. Free some space and repeat the command; earlier files are kept",
     )
 
 
@@ -170,7 +170,7 @@ class RunFolder:
         return self._json("teacher.json")
 
     def environment(self) -> dict[str, Any]:
-        """Versions, machine and threads; empty, with a warning, where the file is damaged."""
+        """Versions, machine and threads; empty, with a warning, if the file is damaged."""
         try:
             return self._json("environment.json") or {}
         except ValueError as error:
@@ -235,9 +235,9 @@ class RunFolder:
 
 
 def read_metrics(path: Path) -> list[dict[str, Any]]:
-    """Rows of a JSON-lines file; damaged ones are left out, with a warning if not only the last is.
+    """Rows of a JSON-lines file, without damaged ones; warns if others than the last are damaged.
 
-    A kill cuts off the last line at most.
+    A kill damages at most the last line.
     """
     if not path.is_file():
         return []
@@ -250,7 +250,7 @@ def read_metrics(path: Path) -> list[dict[str, Any]]:
         else:
             rows.append(row)
     if damaged and damaged != [len(lines)]:
-        _log.warning("%s: line %s damaged and left out", path, ", ".join(map(str, damaged[:5])))
+        _log.warning("%s: skipped damaged line %s", path, ", ".join(map(str, damaged[:5])))
     return rows
 
 

@@ -67,7 +67,7 @@ def writing(folder: str | Path, what: str = "") -> Iterator[None]:
 
 
 def _clear_leftovers(folder: Path) -> None:
-    """Remove what a kill left half written; nobody else writes here now."""
+    """Remove partial files left by a kill; no other process writes here now."""
     for pattern in (".*.tmp", ".writable-*"):
         for file in folder.glob(pattern):
             with suppress(OSError):

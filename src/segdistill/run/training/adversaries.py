@@ -73,7 +73,7 @@ class Adversaries:
         return total
 
     def forget(self) -> None:
-        """Drop what a step that is left out had gathered."""
+        """Drop the inputs and gradients of a skipped step."""
         for side in self._sides.values():
             side.seen = []
             side.optimizer.zero_grad(set_to_none=True)

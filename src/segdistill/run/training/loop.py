@@ -38,7 +38,7 @@ class Interrupted(Exception):
 
 
 class NonFiniteLoss(ValueError):
-    """A term, a gradient or a weight became infinite or not a number."""
+    """A term, a gradient or a weight is infinite or NaN."""
 
 
 @dataclass
@@ -87,7 +87,7 @@ def build_optimizer(distiller: Distiller, config: TrainConfig) -> torch.optim.Op
 
 @contextmanager
 def _signals(at_once: Callable[[], bool], step: Callable[[], int]) -> Iterator[list[int]]:
-    """Collect SIGINT and SIGTERM instead of dying of them; a second one interrupts at once.
+    """Collect SIGINT and SIGTERM; a second signal interrupts at once.
 
     Args:
         at_once: Whether the state is on disk and nothing is being changed, so that a signal may interrupt.
@@ -135,9 +135,9 @@ class Loop:
 
     Attributes:
         step: Number of steps done.
-        seconds: Time that they took.
-        skipped: Number of batches that were left out as not finite.
-        stopped: The step at which an answer stopped the training, and the answer; None otherwise.
+        seconds: Time spent on them.
+        skipped: Number of skipped batches with non-finite values.
+        stopped: Step and fields of the request that stopped the training; None otherwise.
     """
 
     def __init__(
@@ -182,7 +182,7 @@ class Loop:
         self.adversaries.load_state_dict(state.get("adversaries", {}))
         self.fabric.strategy.precision.load_state_dict(state["precision"])
         self.step, self.best, self.seconds = state["step"], state["best"], state["seconds"]
-        # A state written by an older version has none of these, and came after the validation of its step.
+        # States of older versions have none of these, and were saved after the validation of their step.
         self.stopped, self.validated = state.get("stopped"), state.get("validated", self.step)
         self.skipped = state.get("skipped", 0)
         self._window.load_state_dict(state.get("window", {}))
@@ -192,13 +192,13 @@ class Loop:
         return True
 
     def _is_past(self, row: Mapping[str, Any]) -> bool:
-        """Whether a row belongs to the state; a validation that came after it is done again."""
+        """Whether a row belongs to the state; a later validation is repeated."""
         if row["step"] == self.step and row.get("kind") == "val":
             return self.validated == self.step
         return bool(row["step"] <= self.step)
 
     def save(self) -> None:
-        """Write the state to resume from.
+        """Save the state to resume from.
 
         Raises:
             NonFiniteLoss: A weight or running statistic is not finite; the state before stays.
@@ -239,7 +239,7 @@ class Loop:
             doing("training", self.label),
         ):
             self.module.train()
-            if self.step > 0:  # a state that was saved before the validation of its step
+            if self.step > 0:  # the state was saved before the validation of its step
                 self._validate(bar, save=False)
             batches = self.loader(self.step)
             self._heed(received)
@@ -293,11 +293,11 @@ class Loop:
     def _attempt(
         self, batch: Mapping[str, Any], with_shares: bool
     ) -> tuple[dict[str, Tensor], dict[str, float]]:
-        """A training step; one that is not finite is left out, as often as `train.skip_nonfinite` says."""
+        """A training step; up to `train.skip_nonfinite` steps with non-finite values are skipped."""
         get_on(f"step {self.step + 1} of {self.config.steps}")
         if self.skipped >= self.config.skip_nonfinite:
             return self._train_step(batch, with_shares)
-        # Running statistics have seen the batch by the time that its loss is known.
+        # Running statistics have already been updated when the loss is known.
         before = [(buffer, buffer.clone()) for buffer in self.distiller.buffers()]
         try:
             return self._train_step(batch, with_shares)
@@ -308,7 +308,7 @@ class Loop:
             self.optimizer.zero_grad(set_to_none=True)
             self.adversaries.forget()
             _log.warning(
-                "left out, %d of at most %d batches: %s",
+                "skipped a batch, %d of at most %d: %s",
                 self.skipped,
                 self.config.skip_nonfinite,
                 error,
@@ -316,7 +316,7 @@ class Loop:
             return {}, {}
 
     def _check_state(self) -> None:
-        """Refuse to save weights or running statistics that are not finite."""
+        """Refuse to save non-finite weights or running statistics."""
         state = {
             name: value
             for name, value in self.distiller.state_dict().items()
@@ -326,8 +326,8 @@ class Loop:
             return
         bad = [name for name, value in state.items() if not bool(torch.isfinite(value).all())]
         raise NonFiniteLoss(
-            f"step {self.step}: {', '.join(bad[:3])}{' and more' * (len(bad) > 3)} not finite, so nothing "
-            "was saved; the last checkpoint is kept. Lower train.lr or set train.clip"
+            f"step {self.step}: {', '.join(bad[:3])}{' and more' * (len(bad) > 3)} not finite. Lower "
+            "train.lr or set train.clip; the last checkpoint is kept"
         )
 
     def _train_step(
@@ -385,12 +385,12 @@ class Loop:
         raise NonFiniteLoss(
             f"step {self.step + 1}: {', '.join(bad) or 'a term of another process'} on "
             f"{', '.join(batch['name'])}{self._first_nonfinite(batch)}. Lower train.lr or the term's weight, "
-            "set train.clip or train.skip_nonfinite, or look at these files; the last checkpoint is kept"
+            "set train.clip or train.skip_nonfinite, or inspect these files; the last checkpoint is kept"
         )
 
     @torch.no_grad()
     def _first_nonfinite(self, batch: Mapping[str, Any]) -> str:
-        """Which layer of student or teacher first gives a non-finite output, ready to follow the files."""
+        """Name the first layer of student or teacher with a non-finite output, to append to the message."""
         images = self.fabric.to_device(batch["image"])
         if not bool(torch.isfinite(images).all()):
             return "; the images themselves are not finite"
@@ -421,7 +421,7 @@ class Loop:
             raise NonFiniteLoss(
                 f"step {self.step + 1}: the gradient {where} is not finite on "
                 f"{', '.join(batch['name'])}. Lower train.lr, set train.clip or train.skip_nonfinite, or "
-                "look at these files; the last checkpoint is kept"
+                "inspect these files; the last checkpoint is kept"
             )
 
     # Records -----------------------------------------------------------------------------------
@@ -459,7 +459,7 @@ class Loop:
         return means
 
     def _validate(self, bar: TrainingProgress, save: bool = True) -> bool:
-        """Evaluate where it is due. The state is on disk before: whatever happens here loses no step."""
+        """Evaluate if due. The state is saved first, so that a failure here loses no step."""
         validation = self.validation
         due = validation is not None and validation.every > 0 and self.step % validation.every == 0
         if validation is None or self.validated == self.step or not (due or not self._goes_on()):
@@ -486,7 +486,7 @@ class Loop:
 
 
 def _nonfinite_layer(model: nn.Module, images: Tensor) -> str | None:
-    """Path of the first module whose output is not finite, in the order of the computation."""
+    """Path of the first module with a non-finite output, in order of computation."""
     found: list[str] = []
 
     def look(path: str) -> Callable[..., None]:
@@ -537,17 +537,17 @@ class _Window:
         for name, value in values.items():
             before = self.sums.get(name)
             self.sums[name] = value if before is None else before.to(value.device) + value
-        # A batch that was left out took its time, but has no values.
+        # A skipped batch took time, but has no values.
         self.steps, self.counted = self.steps + 1, self.counted + bool(values)
         self.seconds += seconds
         self.waiting += waiting
 
     def state_dict(self) -> dict[str, Any]:
-        """What a resumed training goes on with, so that its rows are those of an unbroken one."""
+        """The state for resuming, so that later rows equal those of an uninterrupted training."""
         return {**vars(self), "sums": {name: value.cpu() for name, value in self.sums.items()}}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Take over what `state_dict` gave; nothing of an empty one."""
+        """Restore the values of `state_dict`; an empty state changes nothing."""
         vars(self).update(state)
 
     def means(self) -> dict[str, float]:

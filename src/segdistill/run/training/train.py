@@ -157,7 +157,7 @@ def handed_back(job: Job, but: Collection[str] = ()) -> RunFolder | None:
     if not run.finished:
         return None
     run.check_weights()
-    drop_checkpoints(run.path)  # which a kill at the very end leaves
+    drop_checkpoints(run.path)  # left by a kill at the very end
     return run
 
 
@@ -209,7 +209,7 @@ def execute(job: Job, progress: bool = True) -> RunFolder:
         audit_teacher(job, fabric, write=first)
     if first:
         record_identity(job)
-        # Whole or not at all: half a recipe would pass for another run's.
+        # Atomic: half a recipe would be mistaken for that of another run.
         write_atomically(job.out / "config.yaml", recipe_text(job.recipe))
         record_environment(job.out, fabric)
     fabric.barrier()
@@ -249,7 +249,7 @@ def execute(job: Job, progress: bool = True) -> RunFolder:
 
 
 def _dry_pass(distiller: Distiller, probe: Batch) -> list[TapRow]:
-    """The tap table; what a network raises on its first images becomes one line."""
+    """Run the dry pass; an error that a network raises on its first images becomes one line."""
     images = probe["image"]
     try:
         with doing("showing the networks their first images"):
