@@ -1,12 +1,15 @@
 """The `segdistill` command: a table of commands. Torch is imported only inside a command, not for `--help`."""
 
 import re
+import signal
 import sys
 import tempfile
 import traceback
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from inspect import signature
 from pathlib import Path
+from types import FrameType
 from typing import Any, Literal, get_args, get_origin
 
 from docstring_parser import parse_from_object
@@ -350,12 +353,15 @@ def main(argv: list[str] | None = None) -> None:
     argv = [a for a in argv if a != "--debug"]
     if not argv:
         argv = ["--help"]
+    stopped: list[int] = []
     try:
-        with doing(f"running {argv[0]}", " ".join(argv[1:2])):
+        with _signals_heard(stopped), doing(f"running {argv[0]}", " ".join(argv[1:2])):
             _dispatch(argv, debug)
     except KeyboardInterrupt:
-        print("segdistill: interrupted", file=sys.stderr)
-        sys.exit(130)
+        number = stopped[-1] if stopped else signal.SIGINT
+        while_ = f" while {last_activity()}" if last_activity() else ""
+        print(f"segdistill: stopped by {signal.Signals(number).name}{while_}", file=sys.stderr)
+        sys.exit(128 + number)
     except Exception as error:
         if type(error).__name__ == "Interrupted":
             print(f"segdistill: {error}", file=sys.stderr)
@@ -365,6 +371,25 @@ def main(argv: list[str] | None = None) -> None:
         line, code = _refusal(error)
         print(f"segdistill: {line}", file=sys.stderr)
         sys.exit(code)
+
+
+@contextmanager
+def _signals_heard(stopped: list[int]) -> Iterator[None]:
+    """Answer SIGTERM as Ctrl-C is answered, between any two operations, and note it."""
+
+    def stop(number: int, _frame: FrameType | None) -> None:
+        stopped.append(number)
+        raise KeyboardInterrupt
+
+    try:
+        before = signal.signal(signal.SIGTERM, stop)
+    except ValueError:  # not in the main thread: whoever calls has handlers of their own
+        yield
+        return
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 def _refusal(error: Exception) -> tuple[str, int]:

@@ -168,6 +168,8 @@ class TrainConfig:
     """steps between rows of metrics.jsonl"""
     workers: int = 0
     """processes that load data; 0: in the main process"""
+    hang_after: float = 600.0
+    """seconds without getting on after which a job that hangs is ended; 0: never"""
     device: Literal["auto", "cpu", "cuda"] = "auto"
     """where to train"""
     deterministic: bool = False
@@ -340,6 +342,7 @@ _RANGES: dict[str, tuple[float, float, str]] = {
     "train.save_every": (1, 10**9, "a positive integer"),
     "train.log_every": (1, 10**9, "a positive integer"),
     "train.workers": (0, 256, "a number of processes, 0 to 256"),
+    "train.hang_after": (0, 1e9, "seconds, 0 or above"),
     "evaluate.window": (16, _LARGEST_SIDE, f"pixels, 16 to {_LARGEST_SIDE} each"),
     "evaluate.overlap": (0, 0.95, "a fraction in [0, 0.95]"),
     "evaluate.scales": (1 / 64, 64, "factors above 0, 1/64 to 64"),

@@ -7,15 +7,18 @@ filled up from the next one, and several processes share each batch without an e
 """
 
 import builtins
+import signal
+import time
 import traceback
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, TypedDict
+from weakref import WeakSet
 
 import torch
 from jaxtyping import Float, Int64, Num
 from torch import Tensor
-from torch.utils.data import DataLoader, Dataset
+from torch.utils.data import DataLoader, Dataset, get_worker_info
 
 from segdistill.data.channels import in_unit_range
 from segdistill.data.dataset import SegmentationDataset
@@ -196,17 +199,31 @@ class _Samples(Dataset[Any]):
         self.length: int = length()
         known = num_classes or getattr(dataset, "num_classes", None)
         self.num_classes = known if isinstance(known, int) else None
+        self.reading: Tensor | None = None
 
     def __len__(self) -> int:
         return self.length
+
+    def note(self, name: str) -> None:
+        """Leave word of what this worker reads, where the main process can see it."""
+        worker = get_worker_info()
+        if self.reading is None or worker is None:
+            return
+        text = f"{time.time():.3f} {name}".encode()[: self.reading.shape[1]]
+        row = self.reading[worker.id]
+        row.zero_()
+        row[: len(text)] = torch.frombuffer(bytearray(text), dtype=torch.uint8)
 
     def __getitems__(self, keys: Sequence[Key]) -> "Batch | _Failure":
         try:
             return _stacked([self._sample(epoch, index) for epoch, index in keys])
         except Exception as error:
             return _Failure.of(error)
+        finally:
+            self.note("")
 
     def _sample(self, epoch: int, index: int) -> tuple[Tensor, Tensor, str]:
+        self.note(_name_of(self.dataset, index))
         image, label, name = read_sample(self.dataset, index)
         ours = isinstance(self.dataset, SegmentationDataset)
         # Ids of ours were mapped when they were read: only a smaller number asked for is news.
@@ -224,15 +241,46 @@ def _stacked(samples: Sequence[tuple[Tensor, Tensor, str]]) -> Batch:
 def _batches(samples: _Samples, order: Any, workers: int) -> Iterator[Batch]:
     if workers < 0:
         raise ValueError(f"workers is {workers}; expected 0 or more")
+    if workers:
+        reading: Any = torch.zeros((workers, 256), dtype=torch.uint8)
+        samples.reading = reading.share_memory_()
+        _watched.add(samples)
     loader = DataLoader(
         samples,
         batch_sampler=order,
         num_workers=workers,
         collate_fn=_as_is,
+        worker_init_fn=_leave_signals_to_the_main_process,
         # Without a generator of its own a DataLoader draws its workers' seed from the global one.
         generator=generator_for("workers", samples.seed),
     )
     return _unwrapped(loader)
+
+
+_watched: "WeakSet[_Samples]" = WeakSet()
+
+
+def busy_workers() -> list[tuple[int, str, float]]:
+    """Each worker of this process's loaders that is reading: its number, the sample, and for how many seconds."""
+    busy = []
+    for samples in list(_watched):
+        rows = [] if samples.reading is None else samples.reading.tolist()
+        for worker, row in enumerate(rows):
+            began, _, name = bytes(row).rstrip(b"\0").decode(errors="replace").partition(" ")
+            if name:
+                busy.append((worker, name, time.time() - float(began)))
+    return busy
+
+
+def _name_of(dataset: Any, index: int) -> str:
+    names = getattr(dataset, "names", None)
+    return str(names[index]) if isinstance(names, list) else f"sample {index}"
+
+
+def _leave_signals_to_the_main_process(_worker: int) -> None:
+    """Ctrl-C reaches a whole group of processes: the main one stops its workers, in silence."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
 
 
 def _unwrapped(loader: "DataLoader[Any]") -> Iterator[Batch]:

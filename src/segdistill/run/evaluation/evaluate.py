@@ -9,6 +9,7 @@ from jaxtyping import Int, Int64
 from torch import Tensor, nn
 from torch.utils.data import Dataset
 
+from segdistill.activity import get_on
 from segdistill.data.dataset import require_labels
 from segdistill.data.label_map import IGNORED
 from segdistill.data.loader import evaluation_loader
@@ -241,6 +242,7 @@ def measure(
             predictions = segment(model, sample, protocol, len(classes)).to(device)
             sums[:-1] += confusion_matrix(labels.to(device), predictions, len(classes)).flatten()
             sums[-1] += 1
+            get_on(f"image {done} of {todo}")
             if progress is not None:
                 progress(done, todo)
     if all_reduce is not None:

@@ -245,6 +245,7 @@ class Loop:
             self._heed(received)
             clock = time.perf_counter()
             while self._goes_on():
+                get_on(f"waiting for the images of step {self.step + 1}")
                 batch = next(batches)
                 loaded = time.perf_counter()
                 logs = (self.step + 1) % config.log_every == 0 or self.step + 1 == config.steps

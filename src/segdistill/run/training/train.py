@@ -2,15 +2,15 @@
 
 import logging
 import os
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
 from lightning_fabric import Fabric
-from torch import nn
+from torch import Tensor, nn
 
-from segdistill.activity import doing
+from segdistill.activity import doing, get_on
 from segdistill.config import Recipe, recipe_text, to_dict
 from segdistill.data.dataset import list_names
 from segdistill.data.loader import Batch, training_loader
@@ -38,9 +38,10 @@ from segdistill.run.training.records import (
     show_taps,
 )
 from segdistill.run.training.teacher_audit import audit_teacher
+from segdistill.run.training.watching import watching
 
 _log = logging.getLogger(__name__)
-_FREE = {"workers", "log_every", "save_every", "device"}
+_FREE = {"hang_after", "workers", "log_every", "save_every", "device"}
 _PREPARATION_BYTES = 2**28
 
 
@@ -171,6 +172,15 @@ def _changed_keys(old: Any, new: Any, path: str = "") -> Iterator[str]:
 
 def execute(job: Job, progress: bool = True) -> RunFolder:
     """Run a job: dry pass, teacher audit, preparation, training, final evaluation."""
+    rank, world = int(os.environ.get("RANK", "0")), int(os.environ.get("WORLD_SIZE", "1"))
+    with (
+        watching(job.out, rank, world, job.recipe.train.hang_after),
+        doing("starting", job.out.name),
+    ):
+        return _execute(job, progress)
+
+
+def _execute(job: Job, progress: bool) -> RunFolder:
     config = job.recipe.train
     _ = job.identity  # computed before anything changes the student
     torch.use_deterministic_algorithms(config.deterministic)
@@ -206,7 +216,8 @@ def execute(job: Job, progress: bool = True) -> RunFolder:
                 list_names(shared),
             )
     if job.teacher is not None:
-        audit_teacher(job, fabric, write=first)
+        with doing("measuring the teacher"):
+            audit_teacher(job, fabric, write=first)
     if first:
         record_identity(job)
         # Atomic: half a recipe would be mistaken for that of another run.
@@ -234,12 +245,14 @@ def execute(job: Job, progress: bool = True) -> RunFolder:
     if resumed:
         _log.info("%s resumes after step %d of %d", job.out, loop.step, config.steps)
     else:
-        _prepare(job, distiller, loop, fabric)
+        with doing("preparing the losses on the frozen teacher"):
+            _prepare(job, distiller, loop, fabric)
         if not job.val_labelled:
             record_start(loop, evaluation(0), write=first)
     loop.run(progress)
     distiller.close()
-    result = evaluation(loop.step)
+    with doing("evaluating the student", f"step {loop.step}"):
+        result = evaluation(loop.step)
     if first:
         record_network(job, result, loop)
     fabric.barrier()
@@ -295,9 +308,7 @@ def _prepare(job: Job, distiller: Distiller, loop: Loop, fabric: Fabric) -> None
         steps=min(64, max(4, len(job.train_set) // config.batch)),
         num_classes=len(job.classes),
     )
-    figures = distiller.prepare(
-        (fabric.to_device(batch["image"]) for batch in loader), memory=_PREPARATION_BYTES
-    )
+    figures = distiller.prepare(_on_device(loader, fabric), memory=_PREPARATION_BYTES)
     share_state(fabric, distiller.losses)
     if fabric.is_global_zero:
         write_json(job.out / "preparation.json", figures)
@@ -305,6 +316,12 @@ def _prepare(job: Job, distiller: Distiller, loop: Loop, fabric: Fabric) -> None
             text = "  ".join(f"{key} {value:.3g}" for key, value in values.items())
             _log.info("%s: %s", name, text)
             loop.record({"kind": "preparation", "step": 0, "term": name, **values})
+
+
+def _on_device(loader: Iterable[Batch], fabric: Fabric) -> Iterator[Tensor]:
+    for number, batch in enumerate(loader, 1):
+        get_on(f"batch {number}")
+        yield fabric.to_device(batch["image"])
 
 
 def _evaluator(job: Job, fabric: Fabric) -> Callable[[int], Evaluation]:
