@@ -35,6 +35,7 @@ from segdistill.run.training.records import (
     record_identity,
     record_network,
     record_start,
+    show_parts,
     show_taps,
 )
 from segdistill.run.training.teacher_audit import audit_teacher
@@ -197,6 +198,7 @@ def execute(job: Job, progress: bool = True) -> RunFolder:
     fabric.to_device(distiller)
     if first:
         show_taps(rows)
+        show_parts(distiller, config, fabric.world_size)
         shared = shared_files(job.train_set, job.val_set)
         if shared:
             _log.warning(
