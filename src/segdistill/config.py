@@ -139,7 +139,7 @@ class TrainConfig:
     lr: float = 0.01
     """base learning rate"""
     head_lr_factor: float = 1.0
-    """learning rate of everything outside the pretrained encoder, relative to lr"""
+    """learning rate of everything outside the network's pretrained encoder, relative to lr"""
     momentum: float = 0.9
     """momentum of sgd"""
     weight_decay: float = 5e-4

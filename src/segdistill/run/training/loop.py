@@ -21,6 +21,7 @@ from segdistill.config import TrainConfig
 from segdistill.distillation.distiller import Distiller, shares_of
 from segdistill.distillation.fractions import fractions, weighed
 from segdistill.distillation.taps import first_tensor
+from segdistill.models import encoders
 from segdistill.run.folder import read_metrics, write_metrics
 from segdistill.run.progress import TrainingProgress
 from segdistill.run.training.adversaries import Adversaries
@@ -66,14 +67,18 @@ def learning_rate_factor(step: int, config: TrainConfig) -> float:
 
 
 def parameter_groups(distiller: Distiller, config: TrainConfig) -> list[dict[str, Any]]:
-    """Parameters with their learning rates: the student's `encoder` at `lr`, all others at
+    """Parameters with their learning rates: the student's encoder at `lr`, all others at
     `lr * head_lr_factor`. Frozen parameters are left out."""
-    groups: dict[float, list[nn.Parameter]] = defaultdict(list)
-    for name, parameter in distiller.named_parameters():
+    if config.head_lr_factor == 1:
+        trained = [parameter for parameter in distiller.parameters() if parameter.requires_grad]
+        return [{"params": trained, "factor": 1.0, "name": "all"}]
+    inside = {id(p) for part in encoders(distiller.student) for p in part.parameters()}
+    groups: dict[str, list[nn.Parameter]] = defaultdict(list)
+    for parameter in distiller.parameters():
         if parameter.requires_grad:
-            inside = name.startswith(("student.encoder.", "student.backbone."))
-            groups[1.0 if inside else config.head_lr_factor].append(parameter)
-    return [{"params": group, "factor": factor} for factor, group in groups.items()]
+            groups["encoder" if id(parameter) in inside else "all others"].append(parameter)
+    factors = {"encoder": 1.0, "all others": config.head_lr_factor}
+    return [{"params": g, "factor": factors[name], "name": name} for name, g in groups.items()]
 
 
 def build_optimizer(distiller: Distiller, config: TrainConfig) -> torch.optim.Optimizer:

@@ -1,7 +1,9 @@
 """What a training shows and writes besides the rows of its steps."""
 
 import logging
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 from lightning_fabric import Fabric
 from rich.table import Table
@@ -29,6 +31,16 @@ def show_taps(rows: list[TapRow]) -> None:
     for row in rows:
         shapes = ("x".join(map(str, s[1:])) if s else "-" for s in (row.student, row.teacher))
         table.add_row(row.term, row.tap, *shapes, row.alignment)
+    log_table(_log, table)
+
+
+def show_groups(groups: Sequence[Mapping[str, Any]], lr: float) -> None:
+    """Log what is trained at which base learning rate."""
+    table = Table("group", "tensors", "parameters", "learning rate", title="What is trained")
+    for group in groups:
+        numbers = [parameter.numel() for parameter in group["params"]]
+        rate = lr * group["factor"]
+        table.add_row(group["name"], str(len(numbers)), f"{sum(numbers):,}", f"{rate:g}")
     log_table(_log, table)
 
 
