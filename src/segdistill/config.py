@@ -125,7 +125,7 @@ class TrainConfig:
     steps: int = 1000
     """optimiser steps"""
     batch: int = 8
-    """images per step, over all processes"""
+    """images per step, over all processes, each of which is a part of it: see accumulate"""
     crop: tuple[int, int] = (96, 128)
     """height and width of a training crop, in pixels"""
     scale: tuple[float, float] = (0.75, 1.5)
@@ -153,7 +153,8 @@ class TrainConfig:
     skip_nonfinite: int = 0
     """number of batches with a non-finite loss or gradient to skip before the training stops"""
     accumulate: int = 1
-    """parts that each batch is split into, to save memory"""
+    """parts that each batch is split into, to save memory; a part has its own batch norm, ohem's threshold,
+    inter_class's mean edge, dist's columns, image_relation's pairs, position's moments and critic"""
     precision: Literal["32", "bf16", "fp16"] = "32"
     """bf16 and fp16 are mixed precision; fp16 needs a GPU"""
     channels_last: bool = False

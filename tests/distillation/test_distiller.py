@@ -344,3 +344,43 @@ def test_labels_of_the_teacher_need_one_with_logits() -> None:
         ValueError, match=r"method\.labels is teacher: the teacher has no tap named 'logits'"
     ):
         Distiller(Tiny(6), method, teacher, "teacher")
+
+
+class Unlisted(nn.Module):
+    """A custom loss with nothing but its value."""
+
+    def forward(self, student: Tensor) -> Tensor:
+        return student.square().mean()
+
+
+def test_a_custom_loss_is_a_mean_over_images_and_has_no_statistic() -> None:
+    distiller = Distiller(Tiny(6), Method("own", {"own": Term(Unlisted(), 1.0)}))
+    images, labels = batch(images=3)
+    distiller.dry_pass(images)
+    assert distiller.denominators(images, labels) == {"own": torch.tensor(3.0)}
+    assert distiller.statistics() == {}
+
+
+def test_statistics_are_listed_by_term() -> None:
+    assert _distiller("idd").statistics() == {
+        "inter_class": "mean edge",
+        "position": "moments of the map",
+    }
+    assert Distiller(Tiny(6), build_method("dist", 3), Tiny(9)).statistics() == {"dist": "columns"}
+
+
+def test_denominators_of_another_size_than_the_dry_pass_are_refused() -> None:
+    distiller = _distiller("ifvd")
+    with pytest.raises(ValueError, match=r"images are 16x24; expected 32x40\. Call dry_pass"):
+        distiller.denominators(*batch((16, 24)))
+
+
+def test_the_teachers_labels_are_counted_where_they_are_used() -> None:
+    """The data has no label at all."""
+    student, teacher = Tiny(6), Tiny(9)
+    distiller = Distiller(student, build_method("ifvd", 3), teacher, labels="teacher")
+    images, labels = batch()
+    distiller.dry_pass(images)
+    counted = distiller.denominators(images, torch.full_like(labels, 255))
+    assert counted["cross_entropy"] == labels.numel()
+    assert counted["intra_class"] == labels.numel() / 16

@@ -120,6 +120,40 @@ def test_value_and_gradient_are_finite_at_any_size(name, options, shape) -> None
     assert torch.isfinite(student.grad).all()
 
 
+STATISTICS = [("cross_entropy", {"ohem": True, "min_kept": 0}), ("inter_class", {})]
+STATISTICS += [("inter_class", {"ordered": True, "min_pixels": 1}), ("position", {})]
+STATISTICS += [("position", {"target": "ramp"})]
+
+
+@pytest.mark.parametrize(("name", "options"), CASES)
+def test_a_loss_that_depends_on_a_statistic_of_its_batch_says_so(name, options) -> None:
+    whole = name in ("dist", "image_relation") or (name, options) in STATISTICS
+    assert bool(ready(name, options, 3).statistic) == whole
+
+
+@pytest.mark.parametrize(
+    ("name", "options"), [case for case in CASES if not ready(*case, 3).statistic]
+)
+def test_parts_of_a_batch_weighed_by_their_denominators_add_up_to_it(name, options) -> None:
+    loss = ready(name, options, 5, torch.float64)
+    student, teacher, labels = inputs(6, 5, 6, 7, dtype=torch.float64)
+    labels[1, :7] = labels[4:] = IGNORED
+    labels[2] = 3
+    whole = called(loss, student, teacher, labels)
+    whole_count = loss.denominator(labels, student.shape, teacher.shape)
+    total, counted = torch.zeros(()), 0.0
+    for part in (slice(0, 2), slice(2, 5), slice(5, 6)):
+        own = student[part], teacher[part], labels[part]
+        count = loss.denominator(own[2], own[0].shape, own[1].shape)
+        fraction = 1.0 if count is None else float(count) / float(whole_count)
+        total = total + fraction * called(loss, *own)
+        counted += float(0 if count is None else count)
+    assert counted == pytest.approx(float(0 if whole_count is None else whole_count))
+    torch.testing.assert_close(total, whole, rtol=1e-12, atol=1e-14)
+    gradients = [torch.autograd.grad(value, student)[0] for value in (total, whole)]
+    torch.testing.assert_close(*gradients, rtol=1e-10, atol=1e-14)
+
+
 @pytest.mark.parametrize(("name", "options"), CASES)
 @settings(max_examples=8, deadline=None, derandomize=True)
 @given(

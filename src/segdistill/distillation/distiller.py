@@ -11,9 +11,10 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from segdistill.distillation.alignment import Alignment
+from segdistill.distillation.fractions import weighed
 from segdistill.distillation.method import Method, Term
 from segdistill.distillation.taps import Taps, tap_paths, uncompiled
-from segdistill.losses.base import Loss
+from segdistill.losses.base import Loss, raised
 from segdistill.names import unknown
 
 _log = logging.getLogger(__name__)
@@ -82,6 +83,8 @@ class Distiller(nn.Module):
         self.alignments = nn.ModuleDict()
         self._hidden: list[nn.Module] = []
         self._values: dict[str, Tensor] = {}
+        self._size = torch.Size()
+        self._shapes: dict[str, tuple[torch.Size, torch.Size | None]] = {}
         for term in self.method.terms.values():
             if getattr(term.loss, "align_corners", False) is None:
                 corners = bool(getattr(student, "align_corners", False))
@@ -128,13 +131,16 @@ class Distiller(nn.Module):
         return self
 
     def _run(self, images: Tensor) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
-        teacher: dict[str, Tensor] = {}
-        if self._teacher_taps is not None:
-            with torch.no_grad():
-                self._hidden[0](images)
-            teacher = self._teacher_taps.collect()
+        teacher = self._run_teacher(images)
         self.student(images)
         return self._student_taps.collect(), teacher
+
+    def _run_teacher(self, images: Tensor) -> dict[str, Tensor]:
+        if self._teacher_taps is None:
+            return {}
+        with torch.no_grad():
+            self._hidden[0](images)
+        return self._teacher_taps.collect()
 
     def forward(
         self, images: Tensor, labels: Tensor, only: Collection[str] | None = None
@@ -160,6 +166,45 @@ class Distiller(nn.Module):
         # these.
         self._values = values
         return {name: value.clone() for name, value in values.items()}
+
+    @torch.no_grad()
+    def denominators(self, images: Tensor, labels: Tensor) -> dict[str, Tensor | None]:
+        """What the value of each term will be divided by, from labels and shapes alone.
+
+        The parts of a batch are weighed by these (`fractions`). Where the teacher's labels are used, it
+        is run for them.
+
+        Args:
+            images: As for `forward`, at the size of the dry pass.
+            labels: As for `forward`.
+
+        Returns:
+            Term name -> `Loss.denominator`; the number of images for a loss without that method.
+
+        Raises:
+            ValueError: The images' size is not that of the dry pass, whose shapes are used.
+        """
+        if images.shape[-2:] != self._size:
+            height, width = images.shape[-2:]
+            expected = "x".join(map(str, self._size)) or "that of a dry pass"
+            raise ValueError(
+                f"the images are {height}x{width}; expected {expected}. Call dry_pass with images of this size"
+            )
+        if self._teacher_labels:
+            labels = self._classes(self._run_teacher(images)["logits"], images)
+        counted: dict[str, Tensor | None] = {}
+        for name, term in self.method.terms.items():
+            denominator = getattr(term.loss, "denominator", None)
+            if denominator is None:
+                counted[name] = torch.full((), float(len(images)), device=labels.device)
+            else:
+                counted[name] = denominator(labels, *self._shapes[name])
+        return counted
+
+    def statistics(self) -> dict[str, str]:
+        """The terms whose value depends on a statistic of their batch, and that statistic."""
+        found = {n: getattr(t.loss, "statistic", "") for n, t in self.method.terms.items()}
+        return {name: statistic for name, statistic in found.items() if statistic}
 
     def _classes(self, logits: Tensor, images: Tensor) -> Tensor:
         """The teacher's class of each pixel of the images, `b h w`."""
@@ -194,6 +239,7 @@ class Distiller(nn.Module):
             ValueError: The networks' logits have different numbers of classes.
         """
         was_training = self.student.training
+        self._size = images.shape[-2:]
         self.student.eval()
         with torch.no_grad():
             student, teacher = self._run(images)
@@ -206,10 +252,10 @@ class Distiller(nn.Module):
             what = "none"
             if other is not None and _reads_teacher(term):
                 what = self._align(name, term, own, other)
+            self._shapes[name] = self._aligned_shapes(name, own, other)
             build = getattr(term.loss, "build", None)
             if build is not None:
-                grids = self._aligned_shapes(name, own, other)
-                build(*grids)
+                build(*self._shapes[name])
             rows.append(TapRow(name, tap, own, other if _reads_teacher(term) else None, what))
         return rows
 
@@ -338,24 +384,24 @@ class Distiller(nn.Module):
                 last = parameter if parameter.ndim >= 2 else last
         return last
 
-    def gradient_shares(self, task: str = "cross_entropy", scale: float = 1.0) -> dict[str, float]:
-        """Each weighted term's gradient norm relative to the task term's, at the anchor weight.
+    def anchor_gradients(
+        self, scale: float = 1.0, fraction: Mapping[str, Tensor] | None = None
+    ) -> dict[str, Tensor]:
+        """Each weighted term's gradient at the anchor weight, in float32 or more.
 
-        Follows GradNorm's convention of the last shared weight (Chen et al., 2018,
-        https://arxiv.org/abs/1711.02257). A term whose gradient does not pass through the anchor (an
-        auxiliary head) is left out, or 0 where the student is compiled.
+        The terms are those of the last `forward`, whose graph must still exist. A term whose gradient
+        does not pass through the anchor (an auxiliary head) is left out, or 0 where the student is
+        compiled.
 
         Args:
-            task: The term that the others are compared with.
-            scale: Factor on all gradients against underflow in half precision; it cancels.
-
-        The terms are those of the last `forward`, whose graph must still exist.
+            scale: Factor on all gradients against underflow in half precision.
+            fraction: What the values count in those of a larger batch; they are left whole without it.
         """
-        values = self._values
         anchor = self.anchor()
-        if anchor is None or task not in values or not anchor.requires_grad:
+        if anchor is None or not anchor.requires_grad:
             return {}
-        norms = {}
+        values = weighed(self._values, fraction or {})
+        gradients = {}
         for name, term in self.method.terms.items():
             if name not in values or not values[name].requires_grad:
                 continue
@@ -363,9 +409,30 @@ class Distiller(nn.Module):
                 scale * term.weight * values[name], anchor, retain_graph=True, allow_unused=True
             )
             if grad is not None:
-                norms[name] = float(grad.float().norm())
-        base = norms.get(task, 0.0)
-        return {name: norm / base for name, norm in norms.items()} if base > 0 else {}
+                gradients[name] = raised(grad)
+        return gradients
+
+    def gradient_shares(self, task: str = "cross_entropy", scale: float = 1.0) -> dict[str, float]:
+        """Each weighted term's gradient norm relative to the task term's, at the anchor weight.
+
+        Args:
+            task: The term that the others are compared with.
+            scale: Factor on all gradients against underflow in half precision; it cancels.
+
+        The terms are those of the last `forward`: see `anchor_gradients`.
+        """
+        return shares_of(self.anchor_gradients(scale), task)
+
+
+def shares_of(gradients: Mapping[str, Tensor], task: str = "cross_entropy") -> dict[str, float]:
+    """The norm of each term's gradient relative to the task term's; empty where that is 0 or missing.
+
+    Follows GradNorm's convention of the last shared weight (Chen et al., 2018,
+    https://arxiv.org/abs/1711.02257).
+    """
+    norms = {name: float(gradient.norm()) for name, gradient in gradients.items()}
+    base = norms.get(task, 0.0)
+    return {name: norm / base for name, norm in norms.items()} if base > 0 else {}
 
 
 def _reads_teacher(term: Term) -> bool:

@@ -4,7 +4,7 @@ from collections.abc import Iterable, Sequence
 from typing import Any, ClassVar
 
 import torch
-from jaxtyping import Float, Shaped
+from jaxtyping import Float, Int64, Shaped
 from torch import Tensor, nn
 
 
@@ -22,7 +22,9 @@ class Loss(nn.Module):
       is kept);
     - where nothing is valid (all pixels ignored, no class present) it is a finite zero with a zero
       gradient, not NaN;
-    - no gradient reaches the teacher.
+    - no gradient reaches the teacher;
+    - the value of a batch that is split is that of the whole, weighed by `denominator`, unless
+      `statistic` names what is taken over a part.
 
     Attributes:
         matches_channels: the loss compares channel with channel; a student of another width is
@@ -84,6 +86,36 @@ class Loss(nn.Module):
             Metrics to record, by name; none by default.
         """
         return {}
+
+    @property
+    def statistic(self) -> str:
+        """The statistic of its batch that the value depends on; empty where parts of a batch add up.
+
+        The value of a batch that is split (`train.accumulate`, several processes) is the parts'
+        values, weighed by `denominator`. That is exact but for a loss with such a statistic, which
+        is then of each part.
+        """
+        return ""
+
+    def denominator(
+        self,
+        labels: Int64[Tensor, "b hl wl"],
+        student_shape: torch.Size,
+        teacher_shape: torch.Size | None,
+    ) -> Tensor | None:
+        """What the value of a batch is divided by; the number of images, unless a loss says otherwise.
+
+        It is asked before the networks run, so it follows from labels and shapes.
+
+        Args:
+            labels: ids as `forward` is given them, 255 ignored.
+            student_shape: `b c h w` of the student's tensor, after any alignment.
+            teacher_shape: the same for the teacher; None where there is no teacher.
+
+        Returns:
+            A number; None for a sum over images that is divided by nothing that grows with them.
+        """
+        return torch.full((), float(len(labels)), device=labels.device)
 
 
 def raised(tensor: Tensor) -> Tensor:

@@ -55,6 +55,11 @@ class ChannelwiseKD(Loss):
         self.projects = form in ("torchdistiller", "cirkd")
         self.projection: nn.Module = nn.Identity()
 
+    @property
+    def statistic(self) -> str:
+        normalised = isinstance(self.projection, nn.Sequential)
+        return "batch norm of the projection" if normalised else ""
+
     def build(self, student_shape: torch.Size, teacher_shape: torch.Size | None) -> None:
         if not self.projects or teacher_shape is None or student_shape[1] == teacher_shape[1]:
             return

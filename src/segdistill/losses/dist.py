@@ -21,7 +21,8 @@ class CorrelationKD(Loss):
     - *inter-class*: each row, the K probabilities of one position, is correlated with the
       teacher's; mean over the rows;
     - *intra-class*: each column, the probabilities of one class at all positions of the whole batch
-      (not of one image), is correlated with the teacher's; mean over the columns.
+      (not of one image) is correlated with the teacher's; mean over the columns. Where a batch is
+      split (`train.accumulate`, several processes), a column is that of a part.
 
     The loss is T² · (beta · (1 - inter) + gamma · (1 - intra)), each bracket in 0..2. Every
     position counts, labelled or not. Correlations are means already: the value depends on neither
@@ -63,6 +64,10 @@ class CorrelationKD(Loss):
         self.beta = _not_negative("beta", beta)
         self.gamma = _not_negative("gamma", gamma)
         self.temperature = positive("dist", "temperature", temperature)
+
+    @property
+    def statistic(self) -> str:
+        return "columns"
 
     def forward(
         self, student: Float[Tensor, "b k h w"], teacher: Float[Tensor, "bt kt ht wt"]

@@ -61,6 +61,9 @@ class HolisticKD(Loss):
     (Adam); poly is (1 - step/steps)^0.9. The released weights of the student's term are 0.1 (SKD) and
     0.001 (IFVD, CIRKD).
 
+    A critic's normalisation is that of what it is shown at a time: of a part, where a batch is split
+    (`train.accumulate`, several processes).
+
     What we do differently: `default` takes no penalty, and with it no second derivative, since
     spectral normalisation bounds the slope already. Its critic reads softmax(logits): a constant
     added to a pixel's logits does not change it, and no image's score depends on the others of its
@@ -114,6 +117,10 @@ class HolisticKD(Loss):
         self.lr = positive("holistic", "lr", lr)
         self.conditional, self.seed = conditional, seed
         self.adversary: CriticObjective | None = None
+
+    @property
+    def statistic(self) -> str:
+        return "critic"
 
     def build(self, student_shape: torch.Size, teacher_shape: torch.Size | None) -> None:
         channels, height, width = student_shape[1:]

@@ -19,7 +19,8 @@ class ImageRelation(Loss):
     cosines of M positions each; a row of softmax(S / T) says which positions of image j one of
     image i resembles. The loss is the mean over the B² pairs and M rows of KL(teacher ‖ student),
     without T². Relations are compared, so the networks' widths may differ. A single image is
-    compared with itself; over several processes a batch is that of one process, as released.
+    compared with itself. Where a batch is split (`train.accumulate`, several processes), the images of
+    a part are compared, as released.
 
     | form | positions |
     | --- | --- |
@@ -49,6 +50,10 @@ class ImageRelation(Loss):
         super().__init__(form)
         self.temperature = positive("image_relation", "temperature", temperature)
         self.nodes = int(positive("image_relation", "nodes", nodes))
+
+    @property
+    def statistic(self) -> str:
+        return "relations between images"
 
     def forward(
         self, student: Float[Tensor, "b c h w"], teacher: Float[Tensor, "bt ct ht wt"]

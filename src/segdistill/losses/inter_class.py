@@ -7,7 +7,7 @@ from jaxtyping import Bool, Float, Int64
 from torch import Tensor
 
 from segdistill.losses.base import Loss, check_labels, check_pair, one_of
-from segdistill.losses.classwise import class_tokens, present_classes, sample_labels
+from segdistill.losses.classwise import class_tokens, one_hot, present_classes, sample_labels
 
 logger = logging.getLogger(__name__)
 
@@ -40,7 +40,8 @@ class InterClassDistance(Loss):
     does not change when the student's features are scaled. The mean is of the *batch*: a mean per
     image would make the one edge of a two-class image 1 by definition and its gradient zero. Tokens
     of one to three positions carry most of the gradient and of the noise, hence the weights and the
-    minimum. With several processes, each uses its own batch.
+    minimum. Where a batch is split (`train.accumulate`, several processes), each part has its own mean
+    edge.
 
     Args:
         form: `default` or `paper`; sets the four options below, each of which can be set
@@ -95,6 +96,25 @@ class InterClassDistance(Loss):
                 "Use distance=euclidean to teach the distance itself"
             )
 
+    @property
+    def statistic(self) -> str:
+        return "mean edge" if self.distance == "relative" else ""
+
+    def denominator(
+        self,
+        labels: Int64[Tensor, "b hl wl"],
+        student_shape: torch.Size,
+        teacher_shape: torch.Size | None,
+    ) -> Tensor:
+        """The number of images with an edge."""
+        grids = [
+            _sampled(labels, shape) for shape in (student_shape, teacher_shape or student_shape)
+        ]
+        classes = present_classes(grids[0])
+        counts, their_counts = (one_hot(grid, classes).sum(2) for grid in grids)
+        shown = torch.minimum(counts, their_counts) >= self.min_pixels
+        return (shown.sum(1) > 1).sum()
+
     def forward(
         self,
         student: Float[Tensor, "b cs hs ws"],
@@ -103,7 +123,7 @@ class InterClassDistance(Loss):
     ) -> Float[Tensor, ""]:
         check_pair("inter_class", student, teacher)
         check_labels("inter_class", student, labels)
-        here, there = _sampled(labels, student), _sampled(labels, teacher)
+        here, there = _sampled(labels, student.shape), _sampled(labels, teacher.shape)
         classes = present_classes(here)
         ours, counts = class_tokens(student, here, classes)
         theirs, their_counts = class_tokens(teacher.detach(), there, classes)
@@ -140,10 +160,8 @@ def edge_difference(
     return per_image.sum() / (total > 0).sum().clamp_min(1)
 
 
-def _sampled(
-    labels: Int64[Tensor, "b hl wl"], features: Float[Tensor, "b c h w"]
-) -> Int64[Tensor, "b h w"]:
-    return sample_labels(labels, (features.shape[2], features.shape[3]))
+def _sampled(labels: Int64[Tensor, "b hl wl"], shape: torch.Size) -> Int64[Tensor, "b h w"]:
+    return sample_labels(labels, (shape[2], shape[3]))
 
 
 def _pairs(shown: Bool[Tensor, "b k"]) -> Bool[Tensor, "b k k"]:

@@ -1,5 +1,6 @@
 """Intra-class feature variation (IFV): pixels resemble their class as the teacher's do."""
 
+import torch
 from jaxtyping import Bool, Float, Int64
 from torch import Tensor
 
@@ -41,6 +42,16 @@ class IntraClassVariation(Loss):
     def __init__(self, form: str = "default") -> None:
         super().__init__(form)
 
+    def denominator(
+        self,
+        labels: Int64[Tensor, "b hl wl"],
+        student_shape: torch.Size,
+        teacher_shape: torch.Size | None,
+    ) -> Tensor | None:
+        if self.form != "default":
+            return super().denominator(labels, student_shape, teacher_shape)
+        return (self._sampled(labels, student_shape) != IGNORED).sum()
+
     def forward(
         self,
         student: Float[Tensor, "b c h w"],
@@ -49,9 +60,8 @@ class IntraClassVariation(Loss):
     ) -> Float[Tensor, ""]:
         check_pair("intra_class", student, teacher, grid=True)
         check_labels("intra_class", student, labels)
+        labels = self._sampled(labels, student.shape)
         published = self.form != "default"
-        size = (student.shape[2], student.shape[3])
-        labels = sample_labels(labels, size, "legacy" if published else "stride")
         members = one_hot(labels, present_classes(labels))
         extra = 1e-6 if published else 0.0
         ours = variation(student, members, extra)
@@ -59,6 +69,12 @@ class IntraClassVariation(Loss):
         # Positions without a class are 0 in both maps.
         wrong = (ours - theirs).square().sum()
         return wrong / (labels.numel() if published else (labels != IGNORED).sum().clamp_min(1))
+
+    def _sampled(
+        self, labels: Int64[Tensor, "b hl wl"], shape: torch.Size
+    ) -> Int64[Tensor, "b h w"]:
+        index = "stride" if self.form == "default" else "legacy"
+        return sample_labels(labels, (shape[2], shape[3]), index)
 
 
 def variation(

@@ -2,7 +2,8 @@
 
 from collections.abc import Callable
 
-from jaxtyping import Float
+import torch
+from jaxtyping import Float, Int64
 from torch import Tensor
 from torch.nn import functional as F
 
@@ -27,7 +28,8 @@ class PixelwiseKD(Loss):
     | `skd` | cross-entropy -Σ p_teacher log p_student, summed over all, over H·W; T = 1 |
     | `ifvd` | mean over B·K·H·W of the terms of the divergence; no T² |
 
-    So `skd` = B · (mean cross-entropy), which grows with the batch and, in value but not in
+    So `skd` = B · (mean cross-entropy), which grows with the batch (B is that of all parts and
+    processes together) and, in value but not in
     gradient, contains the teacher's entropy, and `ifvd` = `cirkd` / K at T = 1. A published
     weight of 10 in SKD's form at batch 8 is a weight of 80 in ours; 10 in IFVD's form at 19 classes
     is 0.53.
@@ -53,6 +55,17 @@ class PixelwiseKD(Loss):
                 f"pixelwise: temperature is {temperature}; expected 1, as form='skd' has none. "
                 "Leave the temperature out, or use form='default'"
             )
+
+    def denominator(
+        self,
+        labels: Int64[Tensor, "b hl wl"],
+        student_shape: torch.Size,
+        teacher_shape: torch.Size | None,
+    ) -> Tensor | None:
+        # SKD's form is a sum over the images.
+        if self.form == "skd":
+            return None
+        return super().denominator(labels, student_shape, teacher_shape)
 
     def forward(
         self, student: Float[Tensor, "b k h w"], teacher: Float[Tensor, "bt kt ht wt"]

@@ -49,7 +49,8 @@ class PositionInformation(Loss):
     the ridge regression of teacher on student features from running second moments E[s sᵀ], E[t
     sᵀ], solved in closed form at each step, before that step's features enter the moments. Gradient
     reaches only the student's features. The moments are buffers, so a resumed run goes on from the
-    same map, and processes whose buffers are synchronised share it.
+    same map, and processes whose buffers are synchronised share it. Where a batch is split
+    (`train.accumulate`), each part renews them; over several processes they are the first one's.
 
     `target="ramp"` is the control: no teacher; a readout trained with the student regresses the
     ramps themselves. A gain of the distilled term over this one is due to the teacher.
@@ -99,6 +100,12 @@ class PositionInformation(Loss):
     def wants_preparation(self) -> bool:
         """Whether there is a readout to fit before the first step: not where it is trained with the student."""
         return self.target == "teacher"
+
+    @property
+    def statistic(self) -> str:
+        if self.target == "ramp":
+            return "batch norm of the readout"
+        return "moments of the map" if self.align == "fit" else ""
 
     def build(self, student_shape: torch.Size, teacher_shape: torch.Size | None) -> None:
         width = student_shape[1]

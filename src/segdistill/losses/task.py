@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 
 import torch
-from jaxtyping import Bool, Float, Int64
+from jaxtyping import Bool, Float, Int64, Shaped
 from torch import Tensor
 from torch.nn import functional as F
 
@@ -25,7 +25,8 @@ class CrossEntropy(Loss):
     `ohem=True` keeps the hard pixels only, as the released code of that paper can do (none of its
     scripts does): those whose probability of the right class is at most a threshold, which is
     raised above `threshold` where fewer than `min_kept` pixels would remain. It is found on
-    probabilities downsampled to 1/8 (so among `min_kept // 64` pixels) over the whole batch. What
+    probabilities downsampled to 1/8 (so among `min_kept // 64` pixels) over the whole batch, or over
+    each part of one that is split (`train.accumulate`, several processes). What
     we do differently: the released code leaves torch for NumPy and SciPy at each step; here it
     stays in torch and on the device, at the same sampling points, so that only rounding differs.
 
@@ -34,7 +35,8 @@ class CrossEntropy(Loss):
         ohem: keep the hard pixels only.
         threshold: probability (0..1) of the right class up to which a pixel is hard; read by
             `ohem`.
-        min_kept: approximate minimum of full-size pixels to keep in the batch; read by `ohem`.
+        min_kept: approximate minimum of full-size pixels to keep in the batch, or in each part of
+            one that is split; read by `ohem`.
         align_corners: how logits are resized; it should match the network. None: as the student
             declares, or False where it declares nothing.
     """
@@ -57,6 +59,18 @@ class CrossEntropy(Loss):
         self.threshold = positive("cross_entropy", "threshold", threshold)
         self.min_kept = min_kept
         self.align_corners = align_corners
+
+    @property
+    def statistic(self) -> str:
+        return "threshold of ohem" if self.ohem else ""
+
+    def denominator(
+        self,
+        labels: Int64[Tensor, "b hl wl"],
+        student_shape: torch.Size,
+        teacher_shape: torch.Size | None,
+    ) -> Tensor:
+        return counted_weights(labels, self.weight).sum()
 
     def forward(
         self, student: Float[Tensor, "b k h w"], labels: Int64[Tensor, "..."]
@@ -81,9 +95,16 @@ def mean_cross_entropy(
     """The (weighted) mean cross-entropy over pixels that are not 255; zero where all are."""
     weight = None if weight is None else weight.to(logits)
     total = F.cross_entropy(logits, labels, weight, ignore_index=IGNORED, reduction="sum")
+    counted = counted_weights(labels, weight).sum()
+    return total / counted.to(logits).clamp_min(torch.finfo(logits.dtype).tiny)
+
+
+def counted_weights(
+    labels: Int64[Tensor, "b h w"], weight: Float[Tensor, " k"] | None
+) -> Shaped[Tensor, "b h w"]:
+    """How much each pixel counts in the mean: its class's weight, or 1; an ignored pixel 0."""
     valid = labels != IGNORED
-    counted = valid if weight is None else weight[labels.masked_fill(~valid, 0)] * valid
-    return total / counted.sum().to(logits).clamp_min(torch.finfo(logits.dtype).tiny)
+    return valid if weight is None else weight[labels.masked_fill(~valid, 0)] * valid
 
 
 @torch.no_grad()

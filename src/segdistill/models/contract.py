@@ -63,6 +63,23 @@ def network(model: nn.Module) -> nn.Module:
     return _uncompiled(model.shipped) if isinstance(model, SegmentationModel) else model
 
 
+def encoders(model: nn.Module) -> list[nn.Module]:
+    """The parts of a network that weights from elsewhere usually fill; empty where none can be told.
+
+    They are told by name, in what `wrap` and `torch.compile` were given: `encoder`, `backbone`, or what a
+    network of transformers names as its base. A module that holds a single one with parameters, and so
+    only wraps it, is looked into.
+    """
+    model = network(model)
+    # dict, not set: always in the same order.
+    names = dict.fromkeys(("encoder", "backbone", getattr(model, "base_model_prefix", "")))
+    found = [part for name in names if isinstance(part := getattr(model, name, None), nn.Module)]
+    inside = [child for child in model.children() if any(True for _ in child.parameters())]
+    if found or len(inside) != 1:
+        return found
+    return encoders(inside[0])
+
+
 def _uncompiled(model: nn.Module) -> nn.Module:
     """The module that `torch.compile` was given."""
     original: nn.Module = getattr(model, "_orig_mod", model)

@@ -57,20 +57,23 @@ class Adversaries:
         return {name: side.adversary.weight for name, side in self._sides.items()}
 
     def backward(self) -> dict[str, Tensor]:
-        """Accumulate the gradients of one step; return the unweighted values by name."""
+        """Accumulate the gradients of one step; return this process's part of the unweighted values."""
         return {name: self._backward(side) for name, side in self._sides.items()}
 
     def _backward(self, side: _Side) -> Tensor:
         parts, side.seen = side.seen, []
+        images = sum(len(inputs["student"]) for inputs in parts)
         side.adversary.requires_grad_(True)
         total = parts[0]["student"].new_zeros(())
         for index, inputs in enumerate(parts, start=1):
+            fraction = len(inputs["student"]) / images
             with self.fabric.no_backward_sync(side.module, enabled=index < len(parts)):
                 value = side.module(**inputs)
-                self.fabric.backward(side.adversary.weight * value / len(parts))
-            total = total + value.detach() / len(parts)
+                self.fabric.backward(side.adversary.weight * value * fraction)
+            total = total + value.detach() * fraction
         side.adversary.requires_grad_(False)
-        return total
+        # All processes have as many images, and each shows its part of the value.
+        return total / self.fabric.world_size
 
     def forget(self) -> None:
         """Drop the inputs and gradients of a skipped step."""

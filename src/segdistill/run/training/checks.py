@@ -5,6 +5,8 @@ import os
 from segdistill.config import Recipe, check_ranges
 from segdistill.data.dataset import require_labels
 from segdistill.distillation.method import Method
+from segdistill.models import encoders
+from segdistill.models import network as shipped
 from segdistill.run.auditing import missing_labels
 from segdistill.run.opening import resolve_device
 from segdistill.run.training.job import Job
@@ -44,6 +46,16 @@ def check_classes(job: Job) -> None:
         listed = ", ".join(f"{owner} {count}" for owner, count in counts.items())
         raise ValueError(
             f"the numbers of classes differ ({listed}); expected the same number everywhere"
+        )
+
+
+def check_encoder(job: Job) -> None:
+    """Refuse a learning rate for all but the encoder where no encoder can be found."""
+    factor = job.recipe.train.head_lr_factor
+    if factor != 1 and not encoders(job.student):
+        raise ValueError(
+            f"train.head_lr_factor is {factor:g}; expected 1, as {type(shipped(job.student)).__name__} has no "
+            "submodule named encoder or backbone. Name the pretrained part so, or leave the factor out"
         )
 
 

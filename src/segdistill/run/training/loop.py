@@ -5,7 +5,7 @@ import math
 import signal
 import time
 from collections import defaultdict
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,8 +18,10 @@ from torch import Tensor, nn
 
 from segdistill.activity import doing, get_on
 from segdistill.config import TrainConfig
-from segdistill.distillation.distiller import Distiller
+from segdistill.distillation.distiller import Distiller, shares_of
+from segdistill.distillation.fractions import fractions, weighed
 from segdistill.distillation.taps import first_tensor
+from segdistill.models import encoders
 from segdistill.run.folder import read_metrics, write_metrics
 from segdistill.run.progress import TrainingProgress
 from segdistill.run.training.adversaries import Adversaries
@@ -65,14 +67,18 @@ def learning_rate_factor(step: int, config: TrainConfig) -> float:
 
 
 def parameter_groups(distiller: Distiller, config: TrainConfig) -> list[dict[str, Any]]:
-    """Group parameters by learning rate: the student's `encoder` at `lr`, all others at
+    """Group parameters by learning rate: the student's encoder at `lr`, all others at
     `lr * head_lr_factor`. Frozen parameters are left out."""
-    groups: dict[float, list[nn.Parameter]] = defaultdict(list)
-    for name, parameter in distiller.named_parameters():
+    if config.head_lr_factor == 1:
+        trained = [parameter for parameter in distiller.parameters() if parameter.requires_grad]
+        return [{"params": trained, "factor": 1.0, "name": "all"}]
+    inside = {id(p) for part in encoders(distiller.student) for p in part.parameters()}
+    groups: dict[str, list[nn.Parameter]] = defaultdict(list)
+    for parameter in distiller.parameters():
         if parameter.requires_grad:
-            inside = name.startswith(("student.encoder.", "student.backbone."))
-            groups[1.0 if inside else config.head_lr_factor].append(parameter)
-    return [{"params": group, "factor": factor} for factor, group in groups.items()]
+            groups["encoder" if id(parameter) in inside else "all others"].append(parameter)
+    factors = {"encoder": 1.0, "all others": config.head_lr_factor}
+    return [{"params": g, "factor": factors[name], "name": name} for name, g in groups.items()]
 
 
 def build_optimizer(distiller: Distiller, config: TrainConfig) -> torch.optim.Optimizer:
@@ -293,7 +299,7 @@ class Loop:
 
     def _attempt(
         self, batch: Mapping[str, Any], with_shares: bool
-    ) -> tuple[dict[str, Tensor], dict[str, float]]:
+    ) -> tuple[Mapping[str, Tensor], dict[str, float]]:
         """A training step; up to `train.skip_nonfinite` steps with non-finite values are skipped."""
         get_on(f"step {self.step + 1} of {self.config.steps}")
         if self.skipped >= self.config.skip_nonfinite:
@@ -333,7 +339,7 @@ class Loop:
 
     def _train_step(
         self, batch: Mapping[str, Any], with_shares: bool
-    ) -> tuple[dict[str, Tensor], dict[str, float]]:
+    ) -> tuple[Mapping[str, Tensor], dict[str, float]]:
         config, method = self.config, self.distiller.method
         torch.manual_seed(_mix(config.seed, self.step, self.fabric.global_rank))
         for group in self.optimizer.param_groups:
@@ -346,17 +352,19 @@ class Loop:
             zip(images.chunk(config.accumulate), labels.chunk(config.accumulate), strict=True)
         )
         sums: dict[str, Tensor] = {}
-        shares: dict[str, float] = {}
-        for index, (some_images, some_labels) in enumerate(parts):
+        gradients: dict[str, Tensor] = {}
+        for index, (part, fraction) in enumerate(zip(parts, self._fractions(parts), strict=True)):
             last = index == len(parts) - 1
             with self.fabric.no_backward_sync(self.module, enabled=not last):
-                values = self.module(some_images, some_labels)
+                values = self.module(*part)
                 self._check_finite(values, batch)
-                if with_shares and last:
-                    shares = self.distiller.gradient_shares(scale=self._scale())
-                self.fabric.backward(method.total(values) / len(parts))
-            for name, value in values.items():
-                sums[name] = sums.get(name, 0.0) + value.detach() / len(parts)
+                if with_shares:
+                    some = self.distiller.anchor_gradients(self._scale(), fraction)
+                    gradients = _summed(gradients, some)
+                values = weighed(values, fraction)
+                # Fabric averages gradients over the processes; a batch is the sum of its parts.
+                self.fabric.backward(method.total(values) * self.fabric.world_size)
+            sums = _summed(sums, {name: value.detach() for name, value in values.items()})
         if config.clip is not None:
             self.fabric.clip_gradients(
                 self.module, self.optimizer, max_norm=config.clip, error_if_nonfinite=False
@@ -366,7 +374,31 @@ class Loop:
         self.optimizer.zero_grad(set_to_none=True)
         if self.adversaries:
             sums |= self._train_adversaries(batch)
-        return sums, shares
+        gradients = {name: self._sum(gradient) for name, gradient in gradients.items()}
+        return self._over_processes(sums), shares_of(gradients)
+
+    def _fractions(self, parts: Sequence[tuple[Tensor, Tensor]]) -> Sequence[Mapping[str, Tensor]]:
+        """What each part counts in the batch of all processes; nothing to weigh where it is the whole."""
+        if len(parts) == self.fabric.world_size == 1:
+            return [{}]
+        counted = [self.distiller.denominators(*part) for part in parts]
+        return fractions(counted, self._sum)
+
+    def _sum(self, tensor: Tensor) -> Tensor:
+        return tensor if self.fabric.world_size == 1 else sum_over_processes(self.fabric, tensor)
+
+    def _over_processes(self, values: Mapping[str, Tensor]) -> Mapping[str, Tensor]:
+        """The terms' values of the whole batch, of which each process has its part."""
+        if self.fabric.world_size == 1:
+            return values
+        total = self._sum(torch.stack(list(values.values())))
+        return dict(zip(values, total, strict=True))
+
+    def _mean_seconds(self, window: "_Window") -> tuple[float, float]:
+        """Seconds since the last row, and of them those of waiting for data: means over processes."""
+        own = torch.tensor([window.seconds, window.waiting], dtype=torch.float64)
+        seconds, waiting = (self._sum(own) / self.fabric.world_size).tolist()
+        return seconds, waiting
 
     def _train_adversaries(self, batch: Mapping[str, Any]) -> dict[str, Tensor]:
         values = self.adversaries.backward()
@@ -440,6 +472,7 @@ class Loop:
 
     def _log(self, window: "_Window", shares: Mapping[str, float]) -> dict[str, float]:
         means = window.means()
+        seconds, waiting = self._mean_seconds(window)
         if means and self.fabric.is_global_zero:
             weights = {name: term.weight for name, term in self.distiller.method.terms.items()}
             terms = {
@@ -453,8 +486,8 @@ class Loop:
                 "total": sum(means[name] * weight for name, weight in weights.items()),
                 "terms": terms,
                 **({"skipped": self.skipped} if self.skipped else {}),
-                "seconds_per_step": window.seconds / window.steps,
-                "data_seconds": window.waiting / window.steps,
+                "seconds_per_step": seconds / window.steps,
+                "data_seconds": waiting / window.steps,
             }
             self.record(row)
         return means
@@ -525,6 +558,10 @@ def _mix(*numbers: int) -> int:
         value = (value ^ (number & 0xFFFFFFFFFFFFFFFF)) * 0xBF58476D1CE4E5B9 & 0xFFFFFFFFFFFFFFFF
         value ^= value >> 31
     return value & 0x7FFFFFFFFFFFFFFF
+
+
+def _summed(sums: Mapping[str, Tensor], more: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    return {name: sums[name] + value if name in sums else value for name, value in more.items()}
 
 
 class _Window:

@@ -1,14 +1,16 @@
 """What a training logs and writes besides metrics.jsonl."""
 
 import logging
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 from lightning_fabric import Fabric
 from rich.table import Table
 
-from segdistill.config import to_dict
+from segdistill.config import TrainConfig, to_dict
 from segdistill.data.samples import read_sample
-from segdistill.distillation.distiller import TapRow
+from segdistill.distillation.distiller import Distiller, TapRow
 from segdistill.run.console import log_table
 from segdistill.run.environment import describe_environment, differences
 from segdistill.run.evaluation import Evaluation
@@ -30,6 +32,28 @@ def show_taps(rows: list[TapRow]) -> None:
         shapes = ("x".join(map(str, s[1:])) if s else "-" for s in (row.student, row.teacher))
         table.add_row(row.term, row.tap, *shapes, row.alignment)
     log_table(_log, table)
+
+
+def show_groups(groups: Sequence[Mapping[str, Any]], lr: float) -> None:
+    """Log what is trained at which base learning rate."""
+    table = Table("group", "tensors", "parameters", "learning rate", title="What is trained")
+    for group in groups:
+        numbers = [parameter.numel() for parameter in group["params"]]
+        rate = lr * group["factor"]
+        table.add_row(group["name"], str(len(numbers)), f"{sum(numbers):,}", f"{rate:g}")
+    log_table(_log, table)
+
+
+def show_parts(distiller: Distiller, config: TrainConfig, processes: int) -> None:
+    """Log which terms depend on how a batch is split, where it is split."""
+    parts, statistics = config.accumulate * processes, distiller.statistics()
+    if parts > 1 and statistics:
+        _log.info(
+            "a batch is computed in %d parts of %d images; statistics of a part and not of the batch: %s",
+            parts,
+            config.batch // parts,
+            ", ".join(f"{name} ({statistic})" for name, statistic in statistics.items()),
+        )
 
 
 def record_environment(out: Path, fabric: Fabric) -> None:

@@ -26,7 +26,13 @@ from segdistill.run.networks import build_student, load_teacher, save_network
 from segdistill.run.opening import open_split, resolve_device, with_teacher_classes
 from segdistill.run.training.batches import augmentation, make_loader, probe_batch
 from segdistill.run.training.checkpoint import drop_checkpoints, has_checkpoint
-from segdistill.run.training.checks import check_channels, check_classes, check_labels, check_recipe
+from segdistill.run.training.checks import (
+    check_channels,
+    check_classes,
+    check_encoder,
+    check_labels,
+    check_recipe,
+)
 from segdistill.run.training.job import Job, evaluate_with, make_fabric, share_state
 from segdistill.run.training.loop import Loop, Validation
 from segdistill.run.training.observing import Observers, build_observers
@@ -35,6 +41,8 @@ from segdistill.run.training.records import (
     record_identity,
     record_network,
     record_start,
+    show_groups,
+    show_parts,
     show_taps,
 )
 from segdistill.run.training.teacher_audit import audit_teacher
@@ -186,6 +194,7 @@ def _execute(job: Job, progress: bool) -> RunFolder:
     torch.use_deterministic_algorithms(config.deterministic)
     classes = job.classes
     check_classes(job)
+    check_encoder(job)
     refuse_unclear_orientation(job.train_set, job.val_set)
     if int(os.environ.get("WORLD_SIZE", "1")) > 1 and resolve_device(config.device) == "cuda":
         # Before taps are opened, since the conversion replaces modules.
@@ -207,6 +216,7 @@ def _execute(job: Job, progress: bool) -> RunFolder:
     fabric.to_device(distiller)
     if first:
         show_taps(rows)
+        show_parts(distiller, config, fabric.world_size)
         shared = shared_files(job.train_set, job.val_set)
         if shared:
             _log.warning(
@@ -240,6 +250,8 @@ def _execute(job: Job, progress: bool) -> RunFolder:
         label=job.out.name,
         observe=observers.row,
     )
+    if first:
+        show_groups(loop.optimizer.param_groups, config.lr)
     resumed = loop.restore()
     observers.started(RunFolder(job.out))
     if resumed:
