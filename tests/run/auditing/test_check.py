@@ -140,8 +140,8 @@ def test_a_mapping_is_proposed_that_works(
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"classes": None}, "folder needs `classes`"),
-        ({"mapping": {0: 7}}, "sends id 0 to class 7"),
+        ({"classes": None}, "folder: `classes` is missing"),
+        ({"mapping": {0: 7}}, "assigns id 0 to class 7"),
         ({"mapping": [0, 1]}, "mapping is [0, 1]; expected {raw id: class}"),
         ({"classes": 256}, "256 classes declared"),
     ],
@@ -178,7 +178,7 @@ def _spoil(tree: Path, fault: str) -> str:
         return "in colour where ids are expected"
     if fault == "jpeg":
         Image.fromarray(ids(3)).save(mask, format="JPEG")
-        return "masks/3.png: a JPEG mask is lossy"
+        return "masks/3.png: the mask is a JPEG"
     if fault == "leak":
         shutil.copy(image, tree / "val/images/1.png")
         return "1 images of val are in train, too, pixel for pixel: 1 = 3"

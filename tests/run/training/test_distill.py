@@ -250,9 +250,9 @@ class Headless(nn.Module):
         ),
         ({"teacher": Headless()}, "Headless has no Conv2d with 3 outputs"),
         ({"classes": ["a", "b"]}, "has no Conv2d with 2 outputs"),
-        ({"val_set": Tuples(3, bad={0: 7})}, r"sample 0: label id 7; expected 0..2"),
-        ({"val_set": Tuples(3, bad={2: 7})}, r"sample 2: label id 7; expected 0..2"),
-        ({"train_set": Tuples(6, bad={4: 9})}, r"sample 4: label id 9; expected 0..2"),
+        ({"val_set": Tuples(3, bad={0: 7})}, r"sample 0: label id is 7; expected 0..2"),
+        ({"val_set": Tuples(3, bad={2: 7})}, r"sample 2: label id is 7; expected 0..2"),
+        ({"train_set": Tuples(6, bad={4: 9})}, r"sample 4: label id is 9; expected 0..2"),
     ],
 )
 def test_what_does_not_fit_is_refused(
@@ -275,7 +275,7 @@ def test_a_data_set_named_in_a_recipe_has_its_ids_checked_while_training(tmp_pat
     recipe = small.recipe(
         data={"name": "tests.run.training.test_distill.Mislabelled"}, out=str(tmp_path / "run")
     )
-    with pytest.raises(ValueError, match=r"sample 2: label id 9; expected 0\.\.2, and 255"):
+    with pytest.raises(ValueError, match=r"sample 2: label id is 9; expected 0\.\.2, or 255"):
         train(recipe, progress=False)
 
 

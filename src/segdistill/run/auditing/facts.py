@@ -8,8 +8,8 @@ import numpy as np
 from PIL import Image
 
 from segdistill.data.dataset import Pair
-from segdistill.data.files import DEEP_MODES, ID_MODES, colour_codes, open_mask, read_seen
-from segdistill.data.orientation import Orientation, Seen
+from segdistill.data.files import DEEP_MODES, ID_MODES, colour_codes, open_mask, read_with_geometry
+from segdistill.data.orientation import ImageGeometry, Orientation
 from segdistill.data.samples import read_sample
 
 Size = tuple[int, int]
@@ -57,9 +57,9 @@ def pair_facts(
     """
     facts = Facts(pair.name, str(pair.mask or pair.name))
     faults = []
-    seen: Seen | None = None
+    geometry: ImageGeometry | None = None
     try:
-        image, seen = read_seen(pair.image, pair.channels)
+        image, geometry = read_with_geometry(pair.image, pair.channels)
         facts.image_size = (image.shape[2], image.shape[1])
         facts.digest = _digest(image.permute(1, 2, 0).numpy())
     except (ValueError, OSError) as error:
@@ -68,7 +68,7 @@ def pair_facts(
         facts.fault = "; ".join(faults)
         return facts
     try:
-        with open_mask(pair.mask, seen, orientation) as mask:
+        with open_mask(pair.mask, geometry, orientation) as mask:
             faults += _mask_faults(pair, mask, facts, by_colour)
     except (ValueError, OSError) as error:
         faults.append(str(error))
