@@ -243,7 +243,7 @@ class Headless(nn.Module):
         ({"method": "ide"}, r"did you mean 'idd'"),
         ({"preset": "papr"}, r"method.preset is 'papr'; expected 'default' or 'paper'"),
         ({"teacher": None}, "needs a teacher, but none is given"),
-        ({"min_miou": 100}, r"mIoU, under teacher.min_miou 100"),
+        ({"min_miou": 100}, r"expected at least 100.* \(teacher\.min_miou\)"),
         (
             {"student_taps": {"features": "module.9"}},
             r"tap 'features' is 'module\.9'.*did you mean",
