@@ -7,9 +7,9 @@ from torch import Tensor
 from segdistill.data.label_map import IGNORED
 from segdistill.data.synthetic.dice import Dice
 from segdistill.data.synthetic.light import lit
+from segdistill.data.synthetic.objects import draw_bonnet, draw_objects
 from segdistill.data.synthetic.paints import CLASSES
 from segdistill.data.synthetic.surroundings import draw_frontage, draw_ground, draw_sky
-from segdistill.data.synthetic.things import draw_bonnet, draw_objects
 from segdistill.data.synthetic.view import View
 
 __all__ = ["CLASSES", "draw_street"]

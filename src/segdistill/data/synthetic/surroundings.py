@@ -3,6 +3,7 @@
 from collections.abc import Callable
 
 from segdistill.data.synthetic.dice import Dice
+from segdistill.data.synthetic.objects import draw_tree
 from segdistill.data.synthetic.paints import (
     BUILDING,
     FENCE,
@@ -18,7 +19,6 @@ from segdistill.data.synthetic.paints import (
     mixed,
     paint,
 )
-from segdistill.data.synthetic.things import draw_tree
 from segdistill.data.synthetic.view import Point, View, nearness
 
 STOREY = 3.2
