@@ -250,9 +250,9 @@ def answer(name: str) -> str:
             sys.path[:] = path
             logger.handlers.clear()
     lines = [line for line in text.splitlines() if line.strip()]
-    wrong = [line for line in lines if line.startswith("wrong:")]
+    problems = [line for line in lines if line.startswith("problem:")]
     final = [line for line in lines if line.startswith("segdistill:")]
-    return " ".join((wrong or final or lines)[-1].split())
+    return " ".join((problems or final or lines)[-1].split())
 
 
 _QUOTE = re.compile(r"(<!-- message: (\w+) -->\n```text\n)(.*?)(\n```)", re.DOTALL)

@@ -135,7 +135,7 @@ def test_messages_on_the_page_are_those_of_the_program(name: str) -> None:
     if name == "memory":  # which allocation fails first depends on the machine
         now, quoted[name] = _without_numbers(now), _without_numbers(quoted[name])
     assert now == quoted[name], "python docs/messages.py renews the page"
-    assert name == "memory" or now.startswith(("segdistill: ", "wrong: "))
+    assert name == "memory" or now.startswith(("segdistill: ", "problem: "))
 
 
 def test_every_mistake_is_on_the_page() -> None:

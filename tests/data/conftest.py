@@ -22,7 +22,7 @@ def camvid_tree(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def segnet_tree(tmp_path: Path) -> Path:
-    """`CamVid/train`, `CamVid/trainannot`, and a list with somebody else's absolute paths."""
+    """`CamVid/train`, `CamVid/trainannot`, and a list with absolute paths of another machine."""
     root = tmp_path / "segnet"
     for split in ("train", "val", "test"):
         names = [drive.format(i) for drive in DRIVES for i in range(3)]

@@ -37,7 +37,7 @@ def test_an_id_above_150_is_refused(root):
     path = root / "ADEChallengeData2016/annotations/training/ADE_train_00000001.png"
     save_mask(path, np.full((20, 36), 151, np.uint8))
     with pytest.raises(
-        ValueError, match=rf"{path}: label id 151 .* is none of this data set.s ids, 0\.\.150;"
+        ValueError, match=rf"{path}: label id 151 .* is not in this data set; expected 0\.\.150\."
     ):
         ADE20K(root).read(0)
 

@@ -29,7 +29,7 @@ def test_void_is_ignored(camvid_tree):
     assert label[label != 255].unique().tolist() == list(range(11))
 
 
-def test_without_a_list_all_frames_are_taken(camvid_tree):
+def test_without_a_list_all_frames_are_used(camvid_tree):
     (camvid_tree / "train.txt").unlink()
     assert len(CamVid(camvid_tree)) == 6
 
@@ -49,22 +49,22 @@ def test_a_missing_mask_is_named(camvid_tree):
 def test_a_wrong_root_says_what_was_expected_and_what_is_there(tmp_path):
     for name in ("pictures", "truth"):
         (tmp_path / name).mkdir()
-    with pytest.raises(FileNotFoundError, match=r"expected train/images.*trainannot; it holds pic"):
+    with pytest.raises(
+        FileNotFoundError, match=r"expected train/images.*trainannot\. It holds pic"
+    ):
         CamVid(tmp_path)
-    with pytest.raises(FileNotFoundError, match="there is no such folder"):
+    with pytest.raises(FileNotFoundError, match="There is no such folder"):
         CamVid(tmp_path / "none")
-    with pytest.raises(FileNotFoundError, match="it is empty"):
+    with pytest.raises(FileNotFoundError, match="It is empty"):
         CamVid(tmp_path / "truth")
-    with pytest.raises(ValueError, match="camvid needs `root`"):
+    with pytest.raises(ValueError, match="camvid: `root` is missing"):
         CamVid()
 
 
 def test_an_id_outside_the_classes_is_named(camvid_tree):
     path = save_mask(camvid_tree / "train" / "labels" / "0001TP_0001.png", ids(12) + 1)
     dataset = CamVid(camvid_tree)
-    message = (
-        rf"{path}: label id 12 .* is none of this data set.s ids, 0\.\.11; .* own as data `folder`"
-    )
+    message = rf"{path}: label id 12 .* is not in this data set; expected 0\.\.11\. .* own as data `folder`"
     with pytest.raises(ValueError, match=message):
         dataset.read(dataset.names.index("0001TP_0001"))
 

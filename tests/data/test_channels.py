@@ -1,4 +1,4 @@
-"""Folders of images of other channels than RGB."""
+"""Folders of images that are not RGB."""
 
 import numpy as np
 import pytest
@@ -19,7 +19,7 @@ def _ramp(channels, dtype=np.uint8, height=4, width=6):
 
 
 @pytest.mark.parametrize(("mode", "channels"), [("L", 1), ("LA", 2), ("RGBA", 4), ("CMYK", 4)])
-def test_pictures_are_read_as_they_are_stored(tmp_path, mode, channels):
+def test_pictures_are_read_as_stored(tmp_path, mode, channels):
     path = tmp_path / "x.tif"
     Image.fromarray(_ramp(channels), mode).save(path)
     image = read_image(path, channels)
@@ -39,7 +39,7 @@ def test_sixteen_bits_are_scaled(tmp_path, ending):
     assert np.array_equal(image[0].numpy(), (pixels / 65535).astype(np.float32))
 
 
-def test_arrays_hold_any_number_of_channels(tmp_path):
+def test_arrays_may_have_any_number_of_channels(tmp_path):
     for pixels in (_ramp(7), _ramp(3), (_ramp(5) / 255).astype(np.float64)):
         np.save(tmp_path / "x.npy", pixels)
         image = read_image(tmp_path / "x.npy", pixels.shape[-1])
@@ -50,31 +50,36 @@ def test_arrays_hold_any_number_of_channels(tmp_path):
 @pytest.mark.parametrize(
     ("pixels", "message"),
     [
-        (_ramp(5), r"x\.npy: an array, 4x6x5; expected height x width x 4: set `channels`"),
-        (_ramp(1), r"an array, 4x6; expected height x width x 4"),
+        (_ramp(5), r"x\.npy: the array is 4x6x5; expected height x width x 4\. Set `channels`"),
+        (_ramp(1), r"the array is 4x6; expected height x width x 4"),
         (
             _ramp(4).astype(np.float32),
             r"float32 from 0 to 95; expected .* floating point in 0\.\.1",
         ),
         (np.full((4, 6, 4), np.nan), r"float64 from nan to nan; expected"),
         (_ramp(4).astype(np.int16) - 1, r"int16 from -1 to 94; expected"),
-        (np.full((4, 6, 4), "a"), r"cannot read this array \(values of <U1\); expected numbers"),
-        (np.full((4, 6, 4), None), r"cannot read this array \(.*; expected numbers"),
+        (
+            np.full((4, 6, 4), "a"),
+            r"cannot read this array \(values of <U1\); expected a numeric array",
+        ),
+        (np.full((4, 6, 4), None), r"cannot read this array \(.*; expected a numeric array"),
     ],
 )
-def test_other_arrays_are_refused_in_one_line(tmp_path, pixels, message):
+def test_unsuitable_arrays_are_refused_in_one_line(tmp_path, pixels, message):
     np.save(tmp_path / "x.npy", pixels)
     with pytest.raises(ValueError, match=message) as error:
         read_image(tmp_path / "x.npy", 4)
     assert "\n" not in str(error.value)
 
 
-def test_pictures_of_other_channels_are_refused(tmp_path):
+def test_pictures_with_other_channels_are_refused(tmp_path):
     path = save_image(tmp_path / "x.png")
-    with pytest.raises(ValueError, match=r"x\.png: an image of mode RGB, 12x16x3; expected .* x 4"):
+    with pytest.raises(
+        ValueError, match=r"x\.png: the image \(mode RGB\) is 12x16x3; expected .* x 4"
+    ):
         read_image(path, 4)
     Image.open(path).convert("P").save(path)
-    with pytest.raises(ValueError, match="a palette image; expected 1 channels as they are stored"):
+    with pytest.raises(ValueError, match="the image has a palette; expected 1 stored channels"):
         read_image(path, 1)
     with pytest.raises(FileNotFoundError, match="no such image file"):
         read_image(tmp_path / "none.npy", 1)
@@ -97,5 +102,5 @@ def test_a_folder_of_five_channels_is_loaded_and_audited(tmp_path):
     assert not any(one.fault for one in facts) and len({one.digest for one in facts}) == 4
     wrong = Folder(tmp_path, "all", classes=3)
     assert "expected height x width x 3" in pair_facts(wrong.pairs[0]).fault
-    with pytest.raises(ValueError, match="channels is 0; expected the number of channels"):
+    with pytest.raises(ValueError, match="channels is 0; expected a positive integer"):
         Folder(tmp_path, "all", classes=3, channels=0)

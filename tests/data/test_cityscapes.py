@@ -8,7 +8,7 @@ from segdistill.data.published.cityscapes import CLASSES, LABEL_IDS, Cityscapes
 from tests.data import trees
 from tests.data.files import save_mask
 
-# The published table, id: train id; the other ids of 0..33 are ignored.
+# The published table {id: train id}; all other ids in 0..33 are ignored.
 TRAIN_IDS = {7: 0, 8: 1, 11: 2, 12: 3, 13: 4, 17: 5, 19: 6, 20: 7, 21: 8, 22: 9, 23: 10, 24: 11}
 TRAIN_IDS |= {25: 12, 26: 13, 27: 14, 28: 15, 31: 16, 32: 17, 33: 18}
 
@@ -42,11 +42,11 @@ def test_masks_of_train_ids_are_read_when_asked_for(root):
         save_mask(_truth(root, "labelTrainIds", name), np.resize(wanted, (12, 16)))
     dataset = Cityscapes(root, masks="labelTrainIds", limit=1)
     assert dataset.read(0)[1].unique().tolist() == [*range(19), 255]
-    # The server takes label ids, whatever was read.
+    # The server expects label ids, whichever masks were read.
     assert dataset.server_ids == LABEL_IDS
 
 
-def test_train_ids_that_were_not_written_are_missed_at_once(root):
+def test_missing_train_id_masks_are_reported_at_once(root):
     with pytest.raises(FileNotFoundError, match=r"no file named \*_gtFine_labelTrainIds\.png"):
         Cityscapes(root, masks="labelTrainIds")
     with pytest.raises(ValueError, match="'labelIDs'; did you mean 'labelIds'"):
@@ -60,13 +60,13 @@ def test_the_test_split_has_no_labels_although_it_has_masks(root):
     assert Cityscapes(root).labelled
 
 
-def test_a_map_of_instances_is_recognised(root):
+def test_an_instance_map_is_recognised(root):
     path = save_mask(_truth(root), np.full((12, 16), 26001, np.uint16))
     with pytest.raises(ValueError) as error:
         Cityscapes(root).read(0)
     assert str(error.value) == (
-        f"{path}: label id 26001, where the mapping declares 0..33: more than 8 bits, so "
-        "perhaps a map of instances; expected the map of classes"
+        f"{path}: label id is 26001; expected 0..33. "
+        "Ids above 8 bits suggest an instance map: use the class map"
     )
 
 
@@ -80,7 +80,7 @@ def test_a_wrong_root_says_what_was_expected_and_what_is_there(root):
     with pytest.raises(FileNotFoundError) as error:
         Cityscapes(root / "gtFine")
     assert str(error.value) == (
-        f"cityscapes: expected the folder leftImg8bit/train in {root}/gtFine; "
+        f"cityscapes: no folder leftImg8bit/train in {root}/gtFine; "
         f"{root}/gtFine holds test, train, val"
     )
     with pytest.raises(FileNotFoundError, match=r"leftImg8bit holds test, train$"):
@@ -88,7 +88,7 @@ def test_a_wrong_root_says_what_was_expected_and_what_is_there(root):
         Cityscapes(root, "val")
     with pytest.raises(FileNotFoundError, match=r"there is no folder .*none$"):
         Cityscapes(root / "none")
-    with pytest.raises(ValueError, match="cityscapes needs `root`"):
+    with pytest.raises(ValueError, match="cityscapes: `root` is missing"):
         Cityscapes()
 
 

@@ -7,7 +7,7 @@ from segdistill.data.published.cocostuff import COCOStuff
 from tests.data import trees
 from tests.data.files import save_mask
 
-# Numbers 1..182 that the makers' labels.md marks as removed from COCO.
+# Numbers 1..182 that the official labels.md marks as removed from COCO.
 REMOVED = (12, 26, 29, 30, 45, 66, 68, 69, 71, 83, 91)
 
 
@@ -16,7 +16,7 @@ def root(tmp_path):
     return trees.cocostuff(tmp_path)
 
 
-def test_the_171_numbers_that_occur_are_counted_through(root):
+def test_the_171_numbers_that_occur_become_consecutive_classes(root):
     dataset = COCOStuff(root)
     expected = np.full(256, 255)
     expected[[n - 1 for n in range(1, 183) if n not in REMOVED]] = np.arange(171)

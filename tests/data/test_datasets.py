@@ -1,4 +1,4 @@
-"""What every data set of the table must do."""
+"""Requirements on every data set in the table."""
 
 import inspect
 
@@ -12,7 +12,7 @@ from tests.data import trees
 
 @pytest.fixture(params=sorted(DATASETS))
 def built(request, tmp_path):
-    """A function that builds the data set with more options."""
+    """A function that builds the data set with further options."""
     root, options = {
         "camvid": lambda: (request.getfixturevalue("camvid_tree"), {}),
         "folder": lambda: (request.getfixturevalue("folder_tree"), {"classes": ["a", "b", "c"]}),
@@ -80,7 +80,7 @@ def test_limit_keeps_the_first_samples(built):
 
 
 def test_an_index_beyond_the_end_is_refused(built):
-    with pytest.raises(IndexError, match="sample 9999 of a data set of"):
+    with pytest.raises(IndexError, match=r"sample index is 9999; expected -\d+\.\.\d+"):
         built()[9999]
 
 
@@ -102,8 +102,8 @@ def test_unknown_data_sets_name_the_nearest():
         build_dataset("camvit", "x")
 
 
-class Own(torch.utils.data.Dataset):
-    """What a user might write: takes a root and a size, has no split."""
+class Custom(torch.utils.data.Dataset):
+    """A user's data set: it takes a root and a size, and has no split."""
 
     def __init__(self, root, size=4):
         self.root, self.size = root, size
@@ -116,23 +116,23 @@ class Own(torch.utils.data.Dataset):
 
 
 def test_a_dotted_path_builds_the_users_own_class():
-    path = f"{Own.__module__}.Own"
+    path = f"{Custom.__module__}.Custom"
     dataset = build_dataset(path, "somewhere", "val", size=8)
     assert dataset.root == "somewhere" and dataset[0][0].shape == (3, 8, 8)
     with pytest.raises(ValueError, match="'sise'; did you mean 'size'"):
         build_dataset(path, "somewhere", sise=8)
-    with pytest.raises(ValueError, match="'Owm'; did you mean 'Own'"):
-        build_dataset(path.replace(".Own", ".Owm"))
+    with pytest.raises(ValueError, match="'Costum'; did you mean 'Custom'"):
+        build_dataset(path.replace(".Custom", ".Costum"))
     with pytest.raises(ValueError, match=r"no module named 'no_such_package'; check"):
         build_dataset("no_such_package.Thing")
 
 
-def test_what_is_no_data_set_is_refused():
-    with pytest.raises(ValueError, match="made a object; expected a data set with __len__"):
+def test_classes_that_are_not_data_sets_are_refused():
+    with pytest.raises(ValueError, match="is of type object; expected a data set with __len__"):
         build_dataset("builtins.object")
 
 
-def test_grouped_data_sets_are_picked_by_group(camvid_tree):
+def test_samples_are_selected_by_group(camvid_tree):
     dataset = build_dataset("camvid", camvid_tree, groups=["Seq05VD"])
     assert set(dataset.groups) == {"Seq05VD"} and len(dataset) == 3
     assert isinstance(dataset, SegmentationDataset)

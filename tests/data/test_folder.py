@@ -1,4 +1,4 @@
-"""Pairing of the user's own files, and the splits."""
+"""Pairing the user's files, and the splits."""
 
 import shutil
 
@@ -35,15 +35,15 @@ def test_adding_files_moves_no_sample_to_another_split(folder_tree):
     assert set(Folder(folder_tree, "val", classes=CLASSES, seed=1).names) != after
 
 
-def test_a_split_that_catches_no_sample_is_refused(folder_tree):
-    with pytest.raises(ValueError, match=r"none of the 40 samples .* 'val' with val_fraction 0"):
+def test_an_empty_held_out_split_is_refused(folder_tree):
+    with pytest.raises(ValueError, match=r"'val' has none of the 40 samples .* val_fraction 0"):
         Folder(folder_tree, "val", classes=CLASSES, val_fraction=0.0)
     with pytest.raises(ValueError, match=r"val_fraction is 1\.5"):
         Folder(folder_tree, "val", classes=CLASSES, val_fraction=1.5)
 
 
 @pytest.mark.parametrize("layout", ["{kind}/{split}", "{split}/{kind}"])
-def test_split_folders_decide_where_there_are_any(tmp_path, layout):
+def test_split_folders_take_precedence(tmp_path, layout):
     for split, count in (("train", 3), ("val", 2), ("extra", 1)):
         for i in range(count):
             images = tmp_path / layout.format(kind="images", split=split)
@@ -90,7 +90,7 @@ def test_a_list_gives_samples_and_order(folder_tree):
     [
         ("007\n999\n", FileNotFoundError, r"list\.txt names '999', which has no image file"),
         ("images/001.png masks/999.png\n", FileNotFoundError, r"entry 1: no such file .*999\.png"),
-        ("a b c\n", ValueError, "entry 1: expected `image mask`, got 'a b c'"),
+        ("a b c\n", ValueError, "entry 1 is 'a b c'; expected `image mask`"),
         ("\n", ValueError, "is empty"),
     ],
 )
@@ -123,32 +123,32 @@ def test_two_images_of_one_name_are_refused(folder_tree):
 
 def test_missing_folders_say_what_is_there(folder_tree):
     with pytest.raises(
-        FileNotFoundError, match=r"truth: no such folder.*images, masks: set `mask_"
+        FileNotFoundError, match=r"truth: no such folder.*images, masks: set `mask_dir`"
     ):
         Folder(folder_tree, classes=3, mask_dir="truth")
-    with pytest.raises(FileNotFoundError, match="no such folder; `root` must hold"):
+    with pytest.raises(FileNotFoundError, match=r"no such folder\. Set `root` to the folder"):
         Folder(folder_tree / "none", classes=3)
     shutil.rmtree(folder_tree / "images")
     (folder_tree / "images").mkdir()
-    with pytest.raises(FileNotFoundError, match=r"holds no image file; expected one of \.jpg"):
+    with pytest.raises(FileNotFoundError, match=r"holds no image files; expected one of \.jpg"):
         Folder(folder_tree, classes=3)
 
 
 def test_root_and_classes_must_be_given(folder_tree):
-    with pytest.raises(ValueError, match="folder needs `classes`"):
+    with pytest.raises(ValueError, match="folder: `classes` is missing"):
         Folder(folder_tree)
-    with pytest.raises(ValueError, match="folder needs `root`"):
+    with pytest.raises(ValueError, match="folder: `root` is missing"):
         Folder(classes=3)
 
 
-def test_files_that_are_no_images_are_passed_over(folder_tree):
+def test_files_that_are_not_images_are_skipped(folder_tree):
     (folder_tree / "images" / "Thumbs.db").write_text("x")
     (folder_tree / "images" / "._001.png").write_text("x")
     assert len(Folder(folder_tree, "all", classes=3)) == 40
 
 
 def _layouts(root, move):
-    """The forty pictures and masks of a tree, laid out in each of the four ways."""
+    """The forty pictures and masks of a tree, in each of the four layouts."""
     yield "val", {}
     (root / "names.txt").write_text("003\n001\n")
     yield "val", {"list_file": "names.txt"}
@@ -166,7 +166,7 @@ def _layouts(root, move):
     yield "val", {}
 
 
-def test_images_alone_are_found_in_every_layout(folder_tree):
+def test_images_without_masks_are_found_in_every_layout(folder_tree):
     def move(source, target):
         target.parent.mkdir(parents=True, exist_ok=True)
         source.rename(target)
@@ -174,17 +174,17 @@ def test_images_alone_are_found_in_every_layout(folder_tree):
     seen = 0
     for split, options in _layouts(folder_tree, move):
         paired = Folder(folder_tree, split, classes=CLASSES, **options)
-        alone = Folder(folder_tree, split, classes=CLASSES, mask_dir=None, **options)
-        assert paired.labelled and not alone.labelled
-        assert [pair.image for pair in alone.pairs] == [pair.image for pair in paired.pairs]
-        assert sorted(alone[0]) == ["image", "name"]
-        assert (alone.read(0)[1] == 255).all()
+        unlabelled = Folder(folder_tree, split, classes=CLASSES, mask_dir=None, **options)
+        assert paired.labelled and not unlabelled.labelled
+        assert [pair.image for pair in unlabelled.pairs] == [pair.image for pair in paired.pairs]
+        assert sorted(unlabelled[0]) == ["image", "name"]
+        assert (unlabelled.read(0)[1] == 255).all()
         seen += 1
     assert seen == 5
 
 
-def test_images_alone_need_no_folder_of_masks(folder_tree):
+def test_without_masks_no_mask_folder_is_required(folder_tree):
     shutil.rmtree(folder_tree / "masks")
     assert len(Folder(folder_tree, "all", classes=3, mask_dir=None)) == 40
-    alone = Folder(folder_tree / "images", "all", classes=3, image_dir=".", mask_dir=None)
-    assert len(alone) == 40
+    images = Folder(folder_tree / "images", "all", classes=3, image_dir=".", mask_dir=None)
+    assert len(images) == 40

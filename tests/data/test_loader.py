@@ -1,4 +1,4 @@
-"""The order of training: a function of the seed, whoever asks and from wherever."""
+"""The order of training: it depends only on the seed, not on processes or the first step."""
 
 import random
 
@@ -30,7 +30,7 @@ def assert_equal(some, others):
 
 
 def joined(parts):
-    """Batches of all processes, put together step by step."""
+    """Batches of all processes, joined step by step."""
     return [
         {
             "image": torch.cat([p["image"] for p in step]),
@@ -41,7 +41,7 @@ def joined(parts):
     ]
 
 
-def test_batches_have_the_promised_form(scenes):
+def test_batches_have_the_documented_form(scenes):
     batch = batches(scenes)[0]
     assert batch["image"].shape == (4, 3, 32, 32) and batch["image"].dtype == torch.float32
     assert batch["label"].shape == (4, 32, 32) and batch["label"].dtype == torch.int64
@@ -59,7 +59,7 @@ def test_a_late_start_sees_the_tail(scenes):
     assert batches(scenes, start_step=7) == []
 
 
-def test_a_start_a_million_epochs_on_costs_one_permutation(scenes):
+def test_starting_after_a_million_epochs_costs_one_permutation(scenes):
     start = 2_500_000
     batch = next(training_loader(scenes, AUGMENT, 4, 1, start, start + 1))
     # Step 2,500,000 of batch 4 begins at sample 10,000,000: the first of epoch 1,000,000.
@@ -85,7 +85,7 @@ def test_seed_and_epoch_change_the_augmentation(scenes):
     assert all(not torch.equal(a, b) for i, a in enumerate(images) for b in images[:i])
 
 
-def test_global_generators_are_left_alone(scenes):
+def test_global_generators_are_not_advanced(scenes):
     torch.manual_seed(0), random.seed(0), np.random.seed(0)
     before = torch.get_rng_state(), random.getstate(), np.random.get_state()[1].tolist()
     batches(scenes)
@@ -96,7 +96,7 @@ def test_global_generators_are_left_alone(scenes):
     assert np.random.get_state()[1].tolist() == before[2]
 
 
-def test_and_nothing_hangs_on_them(scenes):
+def test_batches_do_not_depend_on_global_generators(scenes):
     torch.manual_seed(0)
     first = batches(scenes)
     torch.manual_seed(1)
@@ -106,21 +106,21 @@ def test_and_nothing_hangs_on_them(scenes):
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"batch": 6, "world": 4}, "batch of 6 cannot be shared by 4 processes; .* such as 4"),
-        ({"batch": 0}, "batch of 0"),
-        ({"rank": 2, "world": 2}, r"process 2 of 2; expected 0\.\.1"),
+        ({"batch": 6, "world": 4}, "batch is 6; expected a positive multiple of 4, .* such as 4"),
+        ({"batch": 0}, "batch is 0"),
+        ({"rank": 2, "world": 2}, r"rank is 2; expected 0\.\.1 for 2 processes"),
         ({"start_step": 8}, r"start_step is 8; expected 0\.\.7"),
         ({"workers": -1}, "workers is -1"),
     ],
 )
-def test_numbers_that_do_not_fit_are_refused_at_once(scenes, options, message):
+def test_inconsistent_numbers_are_refused_at_once(scenes, options, message):
     settings = {"batch": 4, "seed": 1, "start_step": 0, "steps": 7, **options}
     with pytest.raises(ValueError, match=message):
         training_loader(scenes, AUGMENT, **settings)
 
 
 @pytest.mark.parametrize("workers", [0, 2])
-def test_a_bad_file_is_told_in_one_line(camvid_tree, workers):
+def test_a_bad_file_is_reported_in_one_line(camvid_tree, workers):
     path = camvid_tree / "train" / "labels" / "0001TP_0001.png"
     path.write_bytes(path.read_bytes()[:50])
     dataset = build_dataset("camvid", camvid_tree)
@@ -128,12 +128,12 @@ def test_a_bad_file_is_told_in_one_line(camvid_tree, workers):
         batches(dataset, batch=2, workers=workers)
     text = str(error.value)
     assert text.startswith(f"{path}: cannot read this mask") and "\n" not in text
-    # The trace is kept for those who ask for it.
+    # The trace is kept for --debug.
     assert "Traceback" in error.value.__notes__[0]
 
 
-class Own(torch.utils.data.Dataset):
-    """A user's own data set of the given items."""
+class Custom(torch.utils.data.Dataset):
+    """A user's data set of the given items."""
 
     def __init__(self, *items):
         self.items = items
@@ -154,13 +154,13 @@ def pair(label=0, image=None):
 
 
 @pytest.mark.parametrize("workers", [0, 1])
-def test_an_error_of_foreign_code_keeps_its_text(workers):
+def test_an_error_in_user_code_keeps_its_message(workers):
     for error, kind in ((KeyError("no such thing"), RuntimeError), (OSError("disk"), OSError)):
         with pytest.raises(kind, match=r"no such thing|disk"):
-            batches(Own(pair(), error), batch=2, workers=workers)
+            batches(Custom(pair(), error), batch=2, workers=workers)
 
 
-def test_own_data_sets_may_give_pairs_or_dicts():
+def test_custom_data_sets_may_return_pairs_or_dicts():
     image, label = pair(1)
     for item in (
         (image, label),
@@ -168,7 +168,7 @@ def test_own_data_sets_may_give_pairs_or_dicts():
         {"image": (image * 255).byte(), "label": label.byte(), "name": "x"},
         (image.double().numpy(), label.numpy().astype(np.uint16)),
     ):
-        batch = batches(Own(item), batch=1, steps=1)[0]
+        batch = batches(Custom(item), batch=1, steps=1)[0]
         assert batch["image"].dtype == torch.float32 and batch["image"].max() <= 1
         assert set(batch["label"].unique().tolist()) <= {1, 255}
         assert batch["name"] == (["x"] if isinstance(item, dict) and "name" in item else ["0"])
@@ -177,20 +177,20 @@ def test_own_data_sets_may_give_pairs_or_dicts():
 @pytest.mark.parametrize(
     ("item", "message"),
     [
-        (pair(7), r"sample 0: label id 7; expected 0\.\.4, and 255"),
-        (pair(-1), r"sample 0: label id -1; expected 0\.\.4"),
-        (pair(image=torch.rand(3, 32, 32) * 255), r"values up to 25.*divide it by 255"),
-        (pair(image=torch.zeros(3, 30, 32)), "image 3x30x32 and label 32x32"),
-        (pair(image=torch.zeros(3, 32, 32, dtype=torch.int64)), "image of torch.int64"),
-        ((torch.rand(3, 32, 32), torch.zeros(32, 32)), "labels are torch.float32"),
-        ({"image": torch.rand(3, 32, 32), "mask": 0}, "no 'label' but image, mask"),
+        (pair(7), r"sample 0: label id is 7; expected 0\.\.4, or 255"),
+        (pair(-1), r"sample 0: label id is -1; expected 0\.\.4"),
+        (pair(image=torch.rand(3, 32, 32) * 255), r"values up to 25.*Divide it by 255"),
+        (pair(image=torch.zeros(3, 30, 32)), "image is 3x30x32 and label 32x32"),
+        (pair(image=torch.zeros(3, 32, 32, dtype=torch.int64)), "image is torch.int64"),
+        ((torch.rand(3, 32, 32), torch.zeros(32, 32)), "label is torch.float32"),
+        ({"image": torch.rand(3, 32, 32), "mask": 0}, "no 'label' among image, mask"),
         (torch.rand(3, 32, 32), "sample 0 is a Tensor; expected {'image', 'label'}"),
         (("path.png", torch.zeros(32, 32).long()), "image is a str; expected a tensor"),
     ],
 )
 def test_bad_samples_are_named(item, message):
     with pytest.raises(ValueError, match=message):
-        batches(Own(item), batch=1, steps=1, num_classes=5)
+        batches(Custom(item), batch=1, steps=1, num_classes=5)
 
 
 def test_data_sets_without_length_or_samples_are_refused():
@@ -201,7 +201,7 @@ def test_data_sets_without_length_or_samples_are_refused():
     with pytest.raises(ValueError, match="Stream has no length"):
         batches(Stream())
     with pytest.raises(ValueError, match="empty"):
-        batches(Own())
+        batches(Custom())
 
 
 @pytest.mark.parametrize("workers", [0, 1])
@@ -214,7 +214,7 @@ def test_evaluation_sees_every_image_once(scenes, workers):
     assert parts[1] == scenes.names[1::3]
 
 
-def test_evaluation_gives_images_and_labels_as_they_are(scenes):
+def test_evaluation_yields_images_and_labels_unchanged(scenes):
     native = next(evaluation_loader(scenes))
     assert torch.equal(native["image"][0], scenes[0]["image"])
     assert torch.equal(native["label"][0], scenes[0]["label"])
@@ -236,7 +236,7 @@ class _Photographs:
         return {"image": torch.full((3, 8, 8), index / 2)}
 
 
-def test_a_data_set_that_says_so_needs_no_labels():
+def test_an_unlabelled_data_set_may_leave_out_labels():
     (batch,) = training_loader(_Photographs(), Augment((8, 8)), 2, seed=0, start_step=0, steps=1)
     assert batch["label"].shape == (2, 8, 8) and (batch["label"] == 255).all()
     assert [one["name"] for one in evaluation_loader(_Photographs())] == [["0"], ["1"]]

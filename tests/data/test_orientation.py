@@ -7,7 +7,7 @@ import pytest
 import torch
 from PIL import Image, ImageOps
 
-from segdistill.data.files import read_image, read_mask, read_seen
+from segdistill.data.files import read_image, read_mask, read_with_geometry
 from segdistill.data.folder import Folder
 from segdistill.data.label_map import LabelMap
 from segdistill.run.auditing.check import check
@@ -26,7 +26,7 @@ def _exif(tag: object) -> Image.Exif:
 
 
 def _scene(height: int = 6, width: int = 10) -> tuple[np.ndarray, np.ndarray]:
-    """A picture without any symmetry, and its mask."""
+    """An asymmetric picture and its mask."""
     rows, columns = np.mgrid[:height, :width]
     ids = ((rows > 1).astype(np.uint8) + (columns > 6)).astype(np.uint8)
     picture = np.stack([rows * 20, columns * 20, ids * 90], -1).astype(np.uint8)
@@ -34,7 +34,7 @@ def _scene(height: int = 6, width: int = 10) -> tuple[np.ndarray, np.ndarray]:
 
 
 def _stored(pixels: np.ndarray, tag: int) -> Image.Image:
-    """The picture that a viewer turns back to `pixels` by this tag."""
+    """The picture that a viewer turns to `pixels` with this tag."""
     back = {1: 1, 2: 2, 3: 3, 4: 4, 5: 5, 6: 8, 7: 7, 8: 6}
     image = Image.fromarray(pixels)
     image.getexif()[TAG] = back[tag]
@@ -46,7 +46,7 @@ def _stored(pixels: np.ndarray, tag: int) -> Image.Image:
 def _pair(
     folder: Path, tag: int, mask_tag: int | None, mask_as: str, square: bool = False
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Write `images/x.png` under a tag and `masks/x.png`; gives both as they look upright."""
+    """Write `images/x.png` with a tag and `masks/x.png`; return both upright."""
     picture, ids = _scene(8, 8) if square else _scene()
     for name in ("images", "masks"):
         (folder / name).mkdir(parents=True, exist_ok=True)
@@ -72,26 +72,26 @@ def test_an_image_of_any_format_is_read_as_a_viewer_shows_it(
     lossless = {"webp": {"lossless": True}, "jpg": {"quality": 100, "subsampling": 0}}
     path = tmp_path / f"x.{suffix}"
     _stored(picture, tag).save(path, exif=_exif(tag), **lossless.get(suffix, {}))
-    found, seen = read_seen(path)
-    assert found.shape == (3, 6, 10) and seen.size == (10, 6) and seen.tag == tag
-    off = (found.permute(1, 2, 0).int() - torch.from_numpy(picture).int()).abs().max()
+    image, geometry = read_with_geometry(path)
+    assert image.shape == (3, 6, 10) and geometry.size == (10, 6) and geometry.tag == tag
+    off = (image.permute(1, 2, 0).int() - torch.from_numpy(picture).int()).abs().max()
     assert off <= (24 if suffix == "jpg" else 0)
 
 
 @pytest.mark.parametrize("mode", ["L", "LA", "CMYK"])
-def test_images_of_other_channels_are_upright_too(tmp_path: Path, mode: str) -> None:
+def test_images_with_other_channels_are_upright_too(tmp_path: Path, mode: str) -> None:
     grey = Image.fromarray(_scene()[0][..., 1]).convert(mode)
     stored = grey.transpose(Image.Transpose.ROTATE_180)
     suffix = "tif" if mode == "CMYK" else "png"
     stored.save(tmp_path / f"x.{suffix}", exif=_exif(3))
     channels = len(grey.getbands())
-    found = read_image(tmp_path / f"x.{suffix}", channels)
+    image = read_image(tmp_path / f"x.{suffix}", channels)
     expected = np.asarray(grey).reshape(6, 10, channels)
-    assert np.array_equal(found.permute(1, 2, 0).numpy(), expected)
+    assert np.array_equal(image.permute(1, 2, 0).numpy(), expected)
 
 
 @pytest.mark.parametrize("tag", [0, 9, 77])
-def test_a_tag_without_a_meaning_turns_nothing(tmp_path: Path, tag: int) -> None:
+def test_an_invalid_tag_is_ignored(tmp_path: Path, tag: int) -> None:
     picture, _ = _scene()
     Image.fromarray(picture).save(tmp_path / "x.png", exif=_exif(tag))
     assert np.array_equal(read_image(tmp_path / "x.png").permute(1, 2, 0).numpy(), picture)
@@ -117,7 +117,7 @@ def test_a_mask_without_a_tag_is_read_as_declared(tmp_path: Path, tag: int, decl
 
 @pytest.mark.parametrize("mask_as", ["upright", "stored"])
 @pytest.mark.parametrize("tag", [5, 6, 7, 8])
-def test_sizes_tell_where_an_image_is_turned_by_a_quarter(
+def test_sizes_settle_the_orientation_of_images_turned_by_90_degrees(
     tmp_path: Path, tag: int, mask_as: str
 ) -> None:
     _, ids = _pair(tmp_path, tag, None, mask_as)
@@ -128,7 +128,7 @@ def test_sizes_tell_where_an_image_is_turned_by_a_quarter(
 @pytest.mark.parametrize(
     ("tag", "square"), [(2, False), (3, False), (4, False), (6, True), (5, True)]
 )
-def test_a_pair_that_fits_either_way_is_refused_with_the_line_to_add(
+def test_an_ambiguous_pair_is_refused_with_the_line_to_add(
     tmp_path: Path, tag: int, square: bool
 ) -> None:
     _pair(tmp_path, tag, None, "upright", square)

@@ -1,4 +1,4 @@
-"""Generated scenes: repeatable, disjoint, balanced, and hard in the ways they claim."""
+"""Generated scenes: reproducible, disjoint, balanced, and hard in the documented ways."""
 
 import random
 
@@ -18,7 +18,7 @@ def scenes():
     return dataset, torch.stack(images), torch.stack(labels)
 
 
-def test_a_scene_depends_on_seed_split_and_index_alone():
+def test_a_scene_depends_only_on_seed_split_and_index():
     long, short = Synthetic(count=8), Synthetic(count=5)
     for index in (4, 0):
         for a, b in zip(long.read(index), short.read(index), strict=True):
@@ -29,7 +29,7 @@ def test_a_scene_depends_on_seed_split_and_index_alone():
     assert not torch.equal(short.read(3)[0], short.read(4)[0])
 
 
-def test_global_generators_are_left_alone():
+def test_global_generators_are_not_advanced():
     torch.manual_seed(0), random.seed(0), np.random.seed(0)
     before = torch.get_rng_state(), random.getstate(), np.random.get_state()[1].tolist()
     Synthetic(count=2, seed=9).read(1)
@@ -47,7 +47,7 @@ def test_every_class_occurs_in_most_scenes(scenes):
         assert 0.005 < share < 0.5, f"{name} covers {share:.1%}"
 
 
-def test_place_tells_classes_apart(scenes):
+def test_classes_differ_in_position(scenes):
     dataset, _, labels = scenes
     rows = torch.arange(labels.shape[1])[None, :, None].expand_as(labels).float()
     mean = {name: rows[labels == i].mean() for i, name in enumerate(dataset.classes)}
@@ -55,7 +55,7 @@ def test_place_tells_classes_apart(scenes):
     assert mean["sign"] < mean["car"] and mean["pole"] < mean["pavement"]
 
 
-def test_colour_alone_does_not_tell_road_from_pavement(scenes):
+def test_road_and_pavement_have_similar_colours(scenes):
     dataset, images, labels = scenes
     colours = images.permute(0, 2, 3, 1).float()
     road, pavement = (colours[labels == dataset.classes.index(n)] for n in ("road", "pavement"))
@@ -84,7 +84,7 @@ def test_a_larger_picture_shows_the_same_scene():
         assert (a == b).float().mean() > 0.9
 
 
-def test_impossible_options_are_refused():
+def test_invalid_options_are_refused():
     with pytest.raises(ValueError, match=r"size is \[16, 128\]; expected \[height, width\], 32"):
         Synthetic(size=(16, 128))
     with pytest.raises(ValueError, match="count is 0"):

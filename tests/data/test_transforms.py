@@ -1,4 +1,4 @@
-"""Image and label stay together, and every chance comes from the generator."""
+"""Image and label stay aligned, and all randomness comes from the generator."""
 
 import pytest
 import torch
@@ -55,7 +55,7 @@ def _near_padding(label: torch.Tensor) -> torch.Tensor:
     return torch.nn.functional.max_pool2d(padded, 5, 1, 2)[0, 0] > 0
 
 
-def test_a_box_at_its_own_size_is_a_plain_crop():
+def test_a_box_at_its_native_size_is_a_plain_crop():
     image, label = coordinates(60, 80)
     crop, crop_label = resize_box(image, label, Box(7, 11, 20, 30), (20, 30))
     torch.testing.assert_close(crop, image[:, 7:27, 11:41])
@@ -102,7 +102,7 @@ def test_a_small_image_is_wholly_inside_the_crop_wherever_it_lands():
 
 def test_base_is_the_size_that_scale_refers_to():
     image, label = coordinates(120, 160)
-    # Thought of as 60x80 and cropped at 30x40: half of the image each way.
+    # Resized to 60x80 and cropped at 30x40: half of the image each way.
     augment = Augment(crop=(30, 40), scale=(1.0, 1.0), flip=0.0, base=(60, 80))
     crop, _ = augment(image, label, generator())
     reach = (crop[:2].amax((1, 2)) - crop[:2].amin((1, 2))) * 255
@@ -121,7 +121,7 @@ def test_scale_is_drawn_over_its_whole_range():
     assert zoom.mean() == pytest.approx(1.25, abs=0.08)
 
 
-def test_the_same_generator_gives_the_same_crop_and_other_options_do_not_move_it():
+def test_the_same_generator_gives_the_same_crop_whatever_the_options():
     image = torch.randint(0, 256, (3, 40, 60), dtype=torch.uint8, generator=generator())
     label = torch.randint(0, 5, (40, 60), dtype=torch.uint8, generator=generator())
     plain = Augment(crop=(24, 24))(image, label, generator(4))
@@ -132,7 +132,7 @@ def test_the_same_generator_gives_the_same_crop_and_other_options_do_not_move_it
     assert not torch.equal(plain[0], Augment(crop=(24, 24))(image, label, generator(5))[0])
 
 
-def test_flips_come_with_their_probability():
+def test_flips_occur_with_their_probability():
     image, label = coordinates(24, 24)
     augment = Augment(crop=(24, 24), scale=(1.0, 1.0), flip=0.25)
     crops = [augment(image, label, generator(seed))[0] for seed in range(400)]
@@ -140,7 +140,7 @@ def test_flips_come_with_their_probability():
     assert flipped / 400 == pytest.approx(0.25, abs=0.07)
 
 
-def test_float_images_give_what_uint8_ones_give():
+def test_float_and_uint8_images_give_the_same_crop():
     image = torch.randint(0, 256, (3, 40, 60), dtype=torch.uint8, generator=generator())
     label = torch.zeros(40, 60, dtype=torch.uint8)
     augment = Augment(crop=(64, 64), scale=(0.5, 2.0))
@@ -196,13 +196,13 @@ def test_other_channels_keep_their_saturation():
     [
         ({"crop": (0, 4)}, r"crop is \[0, 4\]; expected \[height, width\]"),
         ({"crop": (4, 4, 4)}, r"crop is \[4, 4, 4\]"),
-        ({"crop": (4, 4), "scale": (2.0, 1.0)}, r"scale is \[2.0, 1.0\]; expected \[least"),
+        ({"crop": (4, 4), "scale": (2.0, 1.0)}, r"scale is \[2.0, 1.0\]; expected \[smallest"),
         ({"crop": (4, 4), "scale": (0.0, 1.0)}, r"scale is \[0.0, 1.0\]"),
         ({"crop": (4, 4), "flip": 1.5}, "flip is 1.5"),
         ({"crop": (4, 4), "photometric": 1.0}, "photometric is 1.0"),
         ({"crop": (4, 4), "base": (0, 1)}, r"base is \[0, 1\]"),
     ],
 )
-def test_impossible_options_are_refused(options, message):
+def test_invalid_options_are_refused(options, message):
     with pytest.raises(ValueError, match=message):
         Augment(**options)

@@ -26,9 +26,9 @@ def test_train_aug_has_its_own_masks_and_val_the_official_ones(root):
     assert val.read(0)[1].unique().tolist() == [*range(21), 255]
 
 
-def test_the_list_decides_on_samples_and_order(root):
+def test_the_list_sets_samples_and_order(root):
     lists = root / "VOCdevkit/VOC2012/ImageSets/Segmentation"
-    # As some lists have it: paths of image and mask.
+    # Some lists hold paths of image and mask.
     lines = [f"/JPEGImages/2007_{i:06d}.jpg /SegmentationClass/2007_{i:06d}.png" for i in (2, 0)]
     (lists / "train.txt").write_text("\n".join(lines))
     assert PascalVOC(root).names == ["2007_000002", "2007_000000"]
@@ -36,7 +36,7 @@ def test_the_list_decides_on_samples_and_order(root):
     with pytest.raises(FileNotFoundError) as error:
         PascalVOC(root)
     assert str(error.value) == (
-        f"{lists}/train.txt names 2 file(s) that {root}/VOCdevkit/VOC2012/JPEGImages lacks: "
+        f"{lists}/train.txt names 2 file(s) missing from {root}/VOCdevkit/VOC2012/JPEGImages: "
         "2007_999999.jpg, 2007_999998.jpg"
     )
     (lists / "train.txt").write_text("2010_000000\n")
@@ -69,7 +69,7 @@ def test_the_real_images(real_data):
     assert (val.read(0)[1] == 255).any()
 
 
-def test_the_lists_that_everybody_uses(real_data):
+def test_the_published_lists(real_data):
     train = listed_names(real_data / "lists" / "voc_train_aug.txt")
     val = listed_names(real_data / "lists" / "voc_val.txt")
     assert (len(set(train)), len(set(val))) == (10582, 1449)

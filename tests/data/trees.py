@@ -1,4 +1,4 @@
-"""Small trees in the layouts of the benchmarks: random pictures, masks with all the ids there are."""
+"""Small trees in the layouts of the benchmarks, with masks that hold every id."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -65,7 +65,7 @@ def ade20k(root: Path, count: int = 3, size: Size = (20, 36)) -> Path:
 
 
 def cocostuff(root: Path, count: int = 3, size: Size = (20, 36)) -> Path:
-    """The layout of the makers' README."""
+    """The layout of the official README."""
     ids = [*(int(row["id"]) for row in COCO_CLASSES), 255]
     for split in ("train2017", "val2017"):
         for i in range(count):

@@ -59,14 +59,14 @@ def build_dataset(
 
     Args:
         name: A key of `DATASETS`, or the dotted path of your own class (`package.module.Class`),
-            which is then called with `root`, `split` and the options as far as it takes them.
-        root: Folder of the files; needed by all but `synthetic`.
-        split: `train`, `val`, or what else the data set has.
+            which is then called with the options, and with `root` and `split` if it accepts them.
+        root: Folder of the files; required by all but `synthetic`.
+        split: `train`, `val`, or any other split of the data set.
         **options: Options of the data set; see its class.
 
     Raises:
-        ValueError: Unknown name or option (the nearest one named), or bad files.
-        FileNotFoundError: `root` does not hold what was expected.
+        ValueError: The name or an option is unknown (the nearest one is suggested), or a file is bad.
+        FileNotFoundError: `root` does not have the expected layout.
 
     Example:
         >>> len(build_dataset("synthetic", split="val", count=3))
@@ -87,7 +87,6 @@ def _called(builder: Any, name: str, options: dict[str, Any]) -> Dataset[Any]:
     dataset = made(f"the data set {name!r}", builder, **options)
     if not hasattr(dataset, "__getitem__") or not hasattr(dataset, "__len__"):
         raise ValueError(
-            f"{name} made a {type(dataset).__name__}; expected a data set with __len__ and "
-            "__getitem__"
+            f"{name} is of type {type(dataset).__name__}; expected a data set with __len__ and __getitem__"
         )
     return dataset  # type: ignore[no-any-return]

@@ -1,4 +1,4 @@
-"""Images of any number of channels: what is stored, as floats in 0..1, and what a picture shows of them."""
+"""Images with any number of channels: as stored, scaled to 0..1, and as a picture."""
 
 from pathlib import Path
 
@@ -15,7 +15,7 @@ def read_array(path: Path | str) -> np.ndarray:
 
     Raises:
         FileNotFoundError: There is no such file.
-        ValueError: It holds no plain array.
+        ValueError: It does not hold a plain array of numbers.
     """
     try:
         array: np.ndarray = np.load(path, allow_pickle=False)
@@ -26,28 +26,28 @@ def read_array(path: Path | str) -> np.ndarray:
     except (OSError, ValueError, EOFError) as error:
         raise ValueError(
             f"{path}: cannot read this array ({str(error).splitlines()[0]}); "
-            "expected numbers as numpy.save writes them"
+            "expected a numeric array. Write it with numpy.save"
         ) from None
     return array
 
 
 def stored(pixels: np.ndarray, channels: int, source: str) -> Num[Tensor, "c h w"]:
-    """Pixels as they were stored, without conversion: uint8, or float32 in 0..1 for more bits.
+    """Pixels as stored, without conversion: uint8, or float32 in 0..1 for more bits.
 
     Args:
         pixels: `h w` or `h w c` of bool, uint8, 16 bits (divided by 65535) or floating point in 0..1.
-        channels: How many are expected.
-        source: File and kind, as errors begin.
+        channels: The expected number of channels.
+        source: File and kind of file, at the start of error messages.
 
     Raises:
-        ValueError: Other channels, another type or range; found and expected are named.
+        ValueError: The number of channels, the type or the range is wrong.
     """
-    found = 1 if pixels.ndim == 2 else pixels.shape[-1] if pixels.ndim == 3 else 0
-    if found != channels:
+    stored_channels = 1 if pixels.ndim == 2 else pixels.shape[-1] if pixels.ndim == 3 else 0
+    if stored_channels != channels:
         shape = "x".join(map(str, pixels.shape))
         raise ValueError(
-            f"{source}, {shape}; expected height x width x {channels}: "
-            "set `channels` to what is stored, or convert the file"
+            f"{source} is {shape}; expected height x width x {channels}. "
+            "Set `channels` to the stored number, or convert the file"
         )
     tensor = torch.from_numpy(_in_range(pixels, source))
     return tensor[None] if tensor.ndim == 2 else tensor.permute(2, 0, 1)
@@ -61,11 +61,11 @@ def _in_range(pixels: np.ndarray, source: str) -> np.ndarray:
     # Pillow gives 16 bits as int32 in some formats (mode I).
     limit = 1 if pixels.dtype.kind == "f" else 65535
     least, greatest = pixels.min(initial=0), pixels.max(initial=0)
-    # Of values that are no numbers neither bound holds.
+    # NaN fails every comparison.
     if not 0 <= least <= greatest <= limit:
         raise ValueError(
-            f"{source}, {pixels.dtype} from {least:g} to {greatest:g}; expected uint8, 16 bits in "
-            "0..65535 or floating point in 0..1: scale it so"
+            f"{source} is {pixels.dtype} from {least:g} to {greatest:g}; expected uint8, 16 bits in "
+            "0..65535 or floating point in 0..1. Rescale it"
         )
     scaled: np.ndarray = np.divide(pixels, limit, dtype=np.float32)
     return scaled
@@ -78,5 +78,5 @@ def in_unit_range(image: Num[Tensor, "c h w"]) -> Float[Tensor, "c h w"]:
 
 
 def visible(image: Num[Tensor, "c h w"]) -> Num[Tensor, "3 h w"]:
-    """What a picture shows: the first three channels as RGB, of fewer the first as grey."""
+    """The image as a picture: its first three channels as RGB, or its first as grey if it has fewer."""
     return image[:3] if image.shape[0] >= 3 else image[:1].expand(3, -1, -1)

@@ -10,16 +10,16 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from segdistill.data.channels import in_unit_range
-from segdistill.data.files import read_mask, read_seen
+from segdistill.data.files import read_mask, read_with_geometry
 from segdistill.data.label_map import IGNORED, LabelMap
 from segdistill.data.orientation import check_orientation
 from segdistill.names import unknown
 
 
 class Sample(TypedDict):
-    """One item of a data set: `image` float32 in 0..1 (RGB, unless said otherwise), `label` int64 with 255 ignored.
+    """One item of a data set: `image` float32 in 0..1 (RGB by default), `label` int64 with 255 ignored.
 
-    A split without labels, such as the test split of a benchmark, gives no `label`.
+    Samples of a split without labels, such as the test split of a benchmark, have no `label`.
     """
 
     image: Float[Tensor, "c h w"]
@@ -28,7 +28,7 @@ class Sample(TypedDict):
 
 
 class Pair(NamedTuple):
-    """An image file, its mask file (None where there is no label), what they are called, and the image's channels."""
+    """An image file and its mask file (None if unlabelled), their name and group, and the image's channels."""
 
     name: str
     image: Path
@@ -40,20 +40,20 @@ class Pair(NamedTuple):
 class SegmentationDataset(Dataset[Sample]):
     """Images with labels, at their native size.
 
-    A subclass fills in `load`, and hands the names to this constructor.
+    A subclass implements `load`, and passes the names to this constructor.
 
     Attributes:
-        classes: Names of the classes, in order of their number.
-        palette: A colour (red, green, blue in 0..255) for each class.
+        classes: Names of the classes, by class number.
+        palette: One colour (red, green, blue in 0..255) per class.
         names: Name of each sample.
-        groups: Drive or sequence of each sample, "" where there is none; frames of one group look
-            alike, so honest folds keep a group together.
+        groups: Drive or sequence of each sample, "" if there is none. Frames of one group look
+            alike, so cross-validation folds must keep a group together.
         task: What the labels mean: always "semantic" so far.
-        labelled: Whether there are labels. Without them `read` gives 255 everywhere, and a sample
-            has no label at all.
-        server_ids: The id of each class in the masks that a benchmark's server takes; empty where
+        labelled: Whether there are labels. Without them `read` returns 255 everywhere, and samples
+            have no `label`.
+        server_ids: The id of each class in the masks that a benchmark's server accepts; empty if
             there is no server.
-        server_ending: What follows a sample's name in the names of those masks.
+        server_ending: What follows a sample's name in the file names of those masks.
 
     Args:
         names: Name of each sample.
@@ -61,9 +61,9 @@ class SegmentationDataset(Dataset[Sample]):
         palette: Colours of the classes; None for generated ones.
         sample_groups: Group of each sample.
         groups: Keep only the samples of these groups.
-        limit: Keep only this many samples, the first ones.
-        cache: Keep what was read in memory (RGB as uint8: 4 bytes a pixel). Loader processes have a
-            cache each.
+        limit: Keep only the first so many samples.
+        cache: Keep decoded samples in memory (RGB as uint8: 4 bytes per pixel). Each loader process
+            has its own cache.
     """
 
     task = "semantic"
@@ -85,9 +85,9 @@ class SegmentationDataset(Dataset[Sample]):
         self.classes = [str(name) for name in classes]
         self.palette = _checked_palette(palette, len(self.classes))
         all_groups = list(sample_groups) if sample_groups is not None else [""] * len(names)
-        self._places = _chosen(all_groups, groups, limit)
-        self.names = [names[i] for i in self._places]
-        self.groups = [all_groups[i] for i in self._places]
+        self._indices = _selected(all_groups, groups, limit)
+        self.names = [names[i] for i in self._indices]
+        self.groups = [all_groups[i] for i in self._indices]
         self._cache: dict[int, tuple[Tensor, Tensor]] | None = {} if cache else None
 
     @property
@@ -95,20 +95,20 @@ class SegmentationDataset(Dataset[Sample]):
         """Number of classes, without the ignored id."""
         return len(self.classes)
 
-    def load(self, place: int) -> tuple[Num[Tensor, "c h w"], UInt8[Tensor, "h w"]]:
-        """Image and label at a place counted before `groups` and `limit`; nothing is kept."""
+    def load(self, position: int) -> tuple[Num[Tensor, "c h w"], UInt8[Tensor, "h w"]]:
+        """Image and label at an index into all samples, before `groups` and `limit`; not cached."""
         raise NotImplementedError
 
     def read(self, index: int) -> tuple[Num[Tensor, "c h w"], UInt8[Tensor, "h w"]]:
-        """Image (as of `read_image`) and label (class numbers, 255 ignored) of a sample, not to be written to."""
+        """Image (as from `read_image`) and label (class numbers, 255 ignored) of a sample; read-only."""
         if not -len(self) <= index < len(self):
-            raise IndexError(f"sample {index} of a data set of {len(self)}")
-        place = self._places[index]
+            raise IndexError(f"sample index is {index}; expected {-len(self)}..{len(self) - 1}")
+        position = self._indices[index]
         if self._cache is None:
-            return self.load(place)
-        if place not in self._cache:
-            self._cache[place] = self.load(place)
-        return self._cache[place]
+            return self.load(position)
+        if position not in self._cache:
+            self._cache[position] = self.load(position)
+        return self._cache[position]
 
     def __len__(self) -> int:
         return len(self.names)
@@ -128,17 +128,17 @@ class PairDataset(SegmentationDataset):
     """Pairs of an image file and a mask file of the same size.
 
     Args:
-        pairs: The files; those without a mask have every pixel ignored.
-        label_map: From the ids in the masks to classes.
+        pairs: The files; without a mask, every pixel is ignored.
+        label_map: Maps the ids in the masks to classes.
         classes: Names of the classes.
         palette: Colours of the classes; None for generated ones.
         groups: Keep only the pairs of these groups.
-        limit: Keep only this many pairs, the first ones.
-        cache: Keep what was read in memory as uint8.
-        orientation: Where images carry an orientation tag (EXIF) and their masks carry none: `upright` for
-            masks that fit the picture as a viewer shows it, `stored` for masks that fit the pixels as
-            stored. None: such pairs are refused unless their sizes tell. Images and masks are always
-            given upright.
+        limit: Keep only the first so many pairs.
+        cache: Keep decoded files in memory as uint8.
+        orientation: For images with an orientation tag (EXIF) whose masks have none: `upright` if the
+            masks match the picture as a viewer shows it, `stored` if they match the stored pixels.
+            None: such pairs are refused unless their sizes settle it. Images and masks are always
+            returned upright.
     """
 
     def __init__(
@@ -162,45 +162,45 @@ class PairDataset(SegmentationDataset):
             limit=limit,
             cache=cache,
         )
-        self.pairs = [pairs[i] for i in self._places]
+        self.pairs = [pairs[i] for i in self._indices]
         self.label_map = label_map
         self.orientation = check_orientation(orientation)
         self.labelled = any(pair.mask is not None for pair in self.pairs)
         self._all_pairs = pairs
 
-    def load(self, place: int) -> tuple[Num[Tensor, "c h w"], UInt8[Tensor, "h w"]]:
+    def load(self, position: int) -> tuple[Num[Tensor, "c h w"], UInt8[Tensor, "h w"]]:
         """Image and label of a pair, upright."""
-        pair = self._all_pairs[place]
-        image, seen = read_seen(pair.image, pair.channels)
+        pair = self._all_pairs[position]
+        image, geometry = read_with_geometry(pair.image, pair.channels)
         if pair.mask is None:
             return image, torch.full(image.shape[-2:], IGNORED, dtype=torch.uint8)
-        label = read_mask(pair.mask, self.label_map, seen, self.orientation)
+        label = read_mask(pair.mask, self.label_map, geometry, self.orientation)
         if image.shape[-2:] != label.shape:
             (h, w), (label_h, label_w) = image.shape[-2:], label.shape
             raise ValueError(
-                f"{pair.image} is {w}x{h} but its mask {pair.mask} is {label_w}x{label_h}; "
-                "expected the same size: pair or export them again"
+                f"{pair.mask}: the mask is {label_w}x{label_h}; expected {w}x{h}, the size of "
+                f"{pair.image}. Check the pairing, or export the mask again"
             )
         return image, label
 
 
 def require_labels(dataset: object, name: str = "this data set") -> None:
-    """Refuse images without labels where something is to be learnt from them, or scored.
+    """Refuse a data set without labels where training or scoring requires them.
 
     Raises:
-        ValueError: The data set says that it has no labels.
+        ValueError: The data set declares `labelled = False`.
     """
     if not getattr(dataset, "labelled", True):
         raise ValueError(
-            f"{name} has no labels: there is nothing to learn from or to score without a teacher; "
-            "`segdistill predict RUN --server test` writes masks for a benchmark's server"
+            f"{name} has no labels; expected labels, or a teacher to learn from. "
+            "To write masks for a benchmark's server, use `segdistill predict RUN --server test`"
         )
 
 
 def generated_palette(num_classes: int) -> list[tuple[int, int, int]]:
-    """Well separated colours for classes that come without any, in the manner of Pascal VOC.
+    """Well separated colours for classes without a palette, generated as for Pascal VOC.
 
-    The bits of the class number are dealt out to red, green and blue, highest bit of colour first.
+    The bits of the class number are distributed over red, green and blue, highest colour bit first.
     """
     colours = []
     for number in range(1, num_classes + 1):
@@ -213,7 +213,7 @@ def generated_palette(num_classes: int) -> list[tuple[int, int, int]]:
 
 
 def list_names(paths: Sequence[object], shown: int = 5) -> str:
-    """`a, b, c and 7 more`: the first few of many for a message of one line."""
+    """`a, b, c and 7 more`: the first few names, for a one-line message."""
     more = f" and {len(paths) - shown} more" if len(paths) > shown else ""
     return ", ".join(str(path) for path in paths[:shown]) + more
 
@@ -228,25 +228,27 @@ def _checked_palette(
     if len(colours) != num_classes or not fitting:
         raise ValueError(
             f"the palette has {len(colours)} colours for {num_classes} classes; "
-            "expected one [red, green, blue] in 0..255 for each class"
+            "expected one [red, green, blue] in 0..255 per class"
         )
     return [(c[0], c[1], c[2]) for c in colours]
 
 
-def _chosen(
+def _selected(
     sample_groups: Sequence[str], groups: Iterable[str] | None, limit: int | None
 ) -> list[int]:
-    places = list(range(len(sample_groups)))
+    indices = list(range(len(sample_groups)))
     if groups is not None:
         wanted = {groups} if isinstance(groups, str) else {str(group) for group in groups}
         known = set(sample_groups)
         for name in sorted(wanted - known):
             raise ValueError(unknown("group of samples", name, known))
-        places = [i for i in places if sample_groups[i] in wanted]
+        indices = [i for i in indices if sample_groups[i] in wanted]
     if limit is not None:
         if limit < 1:
-            raise ValueError(f"limit is {limit}; expected at least 1, or null for all samples")
-        places = places[:limit]
-    if not places:
-        raise ValueError("the data set is empty: no sample is left; check `groups` and the split")
-    return places
+            raise ValueError(
+                f"limit is {limit}; expected a positive integer, or null for all samples"
+            )
+        indices = indices[:limit]
+    if not indices:
+        raise ValueError("the data set is empty. Check `groups` and the split")
+    return indices

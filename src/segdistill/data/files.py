@@ -10,23 +10,30 @@ from torch import Tensor
 
 from segdistill.data.channels import ARRAY_SUFFIX, read_array, stored
 from segdistill.data.label_map import LabelMap, colour_text
-from segdistill.data.orientation import Orientation, Seen, mask_turn, orientation_tag, turned
+from segdistill.data.orientation import (
+    ImageGeometry,
+    Orientation,
+    mask_turn,
+    orientation_tag,
+    turned,
+)
 
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff", ".webp")
 ID_MODES = ("L", "P", "1", "I;16", "I;16B", "I")
 DEEP_MODES = ("I", "I;16", "I;16B", "I;16L", "F")
-# What Pillow raises on damaged files: OSError for most, SyntaxError from the PNG reader,
-# ValueError and DecompressionBombError for absurd headers.
+# Raised by Pillow on damaged files: mostly OSError, SyntaxError by the PNG reader, ValueError and
+# DecompressionBombError for absurd headers.
 _UNREADABLE = (OSError, SyntaxError, ValueError, Image.DecompressionBombError)
 
 
 def read_image(path: Path | str, channels: int = 3) -> Num[Tensor, "c h w"]:
-    """An image file as RGB, uint8, upright; or with another number of channels, as it is stored.
+    """An upright image: as uint8 RGB, or as stored for any other number of channels.
 
-    Every picture with an orientation tag (EXIF) is turned as a viewer shows it. As RGB, grey, palette and
-    RGBA pictures are converted and more than 8 bits refused. Nothing is converted for any other number:
-    black and white and grey have 1 channel, grey with alpha 2, RGBA and CMYK 4; grey of 16 bits or in
-    floating point comes as float32 in 0..1. A `.npy` array, `h w` or `h w c`, is never converted.
+    A picture with an orientation tag (EXIF) is turned the way a viewer shows it. For RGB, grey, palette
+    and RGBA pictures are converted, and more than 8 bits are refused. For any other number of channels
+    nothing is converted: black and white and grey have 1 channel, grey with alpha 2, RGBA and CMYK 4.
+    Grey with 16 bits or floating point becomes float32 in 0..1. A `.npy` array, `h w` or `h w c`, is
+    never converted.
 
     Args:
         path: The file.
@@ -34,59 +41,61 @@ def read_image(path: Path | str, channels: int = 3) -> Num[Tensor, "c h w"]:
 
     Raises:
         FileNotFoundError: There is no such file.
-        ValueError: The file is damaged, no image, or not of these channels and bits.
+        ValueError: The file is damaged, not an image, or has other channels or bits.
     """
-    return read_seen(path, channels)[0]
+    return read_with_geometry(path, channels)[0]
 
 
-def read_seen(path: Path | str, channels: int = 3) -> tuple[Num[Tensor, "c h w"], Seen]:
-    """As `read_image`, with what the image's mask must know of it."""
+def read_with_geometry(
+    path: Path | str, channels: int = 3
+) -> tuple[Num[Tensor, "c h w"], ImageGeometry]:
+    """As `read_image`, with the geometry needed to read the image's mask."""
     if Path(path).suffix.lower() == ARRAY_SUFFIX:
-        pixels, tag = stored(read_array(path), channels, f"{path}: an array"), None
+        pixels, tag = stored(read_array(path), channels, f"{path}: the array"), None
     else:
         image, tag = _upright(path, "image")
         pixels = _pixels(image, path, channels)
-    return pixels, Seen(path, tag, (pixels.shape[2], pixels.shape[1]))
+    return pixels, ImageGeometry(path, tag, (pixels.shape[2], pixels.shape[1]))
 
 
 def _pixels(image: Image.Image, path: Path | str, channels: int) -> Num[Tensor, "c h w"]:
     if channels != 3:
         if image.mode in ("P", "PA"):
             raise ValueError(
-                f"{path}: a palette image; expected {channels} channels as they are stored: "
-                "save it as grey or in colour"
+                f"{path}: the image has a palette; expected {channels} stored channels. "
+                "Save it as grey or in colour"
             )
-        return stored(np.array(image), channels, f"{path}: an image of mode {image.mode}")
+        return stored(np.array(image), channels, f"{path}: the image (mode {image.mode})")
     if image.mode in DEEP_MODES:
         raise ValueError(
-            f"{path}: the image has more than 8 bits a channel (mode {image.mode}); "
-            "expected 8-bit RGB: convert it first"
+            f"{path}: the image has more than 8 bits per channel (mode {image.mode}); "
+            "expected 8-bit RGB. Convert it first"
         )
-    # Left in the order of the file (channels last in memory): no copy, and as fast to resize.
+    # Keeps the memory order of the file (channels last): no copy, and as fast to resize.
     return torch.from_numpy(np.array(image.convert("RGB"))).permute(2, 0, 1)
 
 
 def read_mask(
     path: Path | str,
     label_map: LabelMap,
-    image: Seen | None = None,
+    image: ImageGeometry | None = None,
     orientation: Orientation | None = None,
 ) -> UInt8[Tensor, "h w"]:
-    """A mask file as class numbers, 255 ignored, upright as `open_mask` has it.
+    """A mask file as class numbers, 255 ignored, turned upright by `open_mask`.
 
     Ids are the stored values: grey values, palette *indices* (not colours), or 16-bit values. With
-    a mapping of colours they are the colours, of palette images too.
+    a mapping of colours they are the colours, for palette images too.
 
     Args:
         path: The file.
-        label_map: From ids to classes.
-        image: The image that the mask belongs to.
-        orientation: What masks without an orientation tag fit; see `Orientation`.
+        label_map: Maps ids to classes.
+        image: Geometry of the image that the mask belongs to.
+        orientation: What masks without an orientation tag match; see `Orientation`.
 
     Raises:
         FileNotFoundError: There is no such file.
-        ValueError: The file is damaged, lossy (JPEG), in colour, holds an undeclared id, or fits its
-            image either way.
+        ValueError: The file is damaged, lossy (JPEG) or in colour, holds an undeclared id, or its
+            orientation is ambiguous.
     """
     with open_mask(path, image, orientation) as mask:
         if label_map.by_colour and mask.mode not in DEEP_MODES:
@@ -99,20 +108,20 @@ def read_mask(
 
 
 def open_mask(
-    path: Path | str, image: Seen | None = None, orientation: Orientation | None = None
+    path: Path | str, image: ImageGeometry | None = None, orientation: Orientation | None = None
 ) -> Image.Image:
-    """A mask file, decoded and upright, in whatever mode it is stored.
+    """A mask file, decoded and upright, in its stored mode.
 
-    It is turned by its own orientation tag; without one as `mask_turn` says.
+    It is turned by its own orientation tag; without one, `mask_turn` decides.
 
     Args:
         path: The file.
-        image: The image that the mask belongs to; None: the mask's own tag is all there is.
-        orientation: What masks without a tag fit.
+        image: Geometry of the image that the mask belongs to; None: only the mask's tag counts.
+        orientation: What masks without a tag match.
 
     Raises:
         FileNotFoundError: There is no such file.
-        ValueError: The file is damaged or lossy (JPEG), or fits its image either way.
+        ValueError: The file is damaged or lossy (JPEG), or its orientation is ambiguous.
     """
     mask, tag = _upright(path, "mask")
     if tag is None and image is not None:
@@ -127,19 +136,19 @@ def _upright(path: Path | str, kind: str) -> tuple[Image.Image, int | None]:
             tag = orientation_tag(image)
             image.load()
             lossy = image.format in ("JPEG", "MPO")
-            # Pillow turns TIFF files while it loads them, and drops the tag.
+            # Pillow turns TIFF files while loading them, and drops the tag.
             upright = turned(image, orientation_tag(image))
     except FileNotFoundError:
         raise FileNotFoundError(f"{path}: no such {kind} file") from None
     except _UNREADABLE as error:
         raise ValueError(
-            f"{path}: cannot read this {kind} ({str(error).splitlines()[0]}); "
-            "the file is damaged or not an image: replace it or take it out"
+            f"{path}: cannot read this {kind} ({str(error).splitlines()[0]}). "
+            "The file is damaged or not an image: replace or remove it"
         ) from None
     if lossy and kind == "mask":
         raise ValueError(
-            f"{path}: a JPEG mask is lossy and its ids are not those that were drawn; "
-            "export the masks as PNG"
+            f"{path}: the mask is a JPEG; expected a lossless format, as compression changes ids. "
+            "Export the masks as PNG"
         )
     return upright, tag
 
@@ -147,17 +156,17 @@ def _upright(path: Path | str, kind: str) -> tuple[Image.Image, int | None]:
 def _colour_mask(path: Path | str, image: Image.Image) -> str:
     pixels = np.array(image.convert("RGB"))
     if (pixels == pixels[..., :1]).all():
-        remedy = "all its channels are equal: save it with one channel (mode L)"
+        remedy = "All its channels are equal: save it with one channel (mode L)"
     else:
         colours = np.unique(colour_codes(image)).tolist()
         first = ", ".join(f'"{colour_text(c)}": ..' for c in colours[:3])
         remedy = (
-            f"it holds {len(colours)} colours: declare them as mapping: {{{first}}} "
-            "(`segdistill check` writes it)"
+            f"It holds {len(colours)} colours: declare them as mapping: {{{first}}} "
+            "(`segdistill check` proposes it)"
         )
     return (
         f"{path}: the mask is a colour image (mode {image.mode}); expected one channel of ids "
-        f"(8-bit grey, palette, or 16-bit); {remedy}"
+        f"(8-bit grey, palette, or 16-bit). {remedy}"
     )
 
 

@@ -1,4 +1,4 @@
-"""From the ids stored in masks to class numbers: one declared mapping, and what is wrong with a mask."""
+"""The declared mapping from ids stored in masks to class numbers, and its error messages."""
 
 import re
 from collections.abc import Mapping
@@ -15,22 +15,22 @@ class LabelMap:
     """The one declared mapping from the ids stored in masks to class numbers.
 
     Args:
-        mapping: `{raw id: class}`; None or 255 as the class means ignored. Raw ids are 0..65535.
-            Without a mapping ids `0..num_classes-1` stand for themselves and 255 is ignored
-            (but black and white masks of two classes are refused). For masks in colour every key
-            is a colour as text, `"#804080"`; it is then the raw id 0x804080.
+        mapping: `{raw id: class}`; class None or 255 means ignored. Raw ids are 0..65535.
+            Without a mapping, ids `0..num_classes-1` are class numbers and 255 is ignored
+            (but black and white masks with two classes are refused). For masks in colour every key
+            is a colour as text, `"#804080"`, which is the raw id 0x804080.
         num_classes: Number of classes, 1..255.
-        official: Whether the mapping is that of a published data set, not the user's to change.
+        official: Whether the mapping belongs to a published data set, so the user cannot change it.
 
     Attributes:
-        assumed: Whether there is no mapping, so that ids stand for themselves.
-        by_colour: Whether the mapping is one of colours.
-        table: Class number of each raw id, uint8; 255 where ignored or not declared.
-        declared: Whether the mapping has each raw id.
+        assumed: Whether no mapping was declared, so that ids are class numbers.
+        by_colour: Whether the keys of the mapping are colours.
+        table: Class number of each raw id, uint8; 255 where ignored or undeclared.
+        declared: Whether each raw id is in the mapping.
 
     Raises:
-        ValueError: A class is outside `0..num_classes-1`, a raw id is outside 0..65535, or ids and
-            colours are mixed.
+        ValueError: A class is outside `0..num_classes-1`, a raw id is outside 0..65535, or the keys
+            mix ids and colours.
 
     Example:
         >>> LabelMap({7: 0, 8: 1, 0: None}, num_classes=2).apply(np.array([[7, 8, 0]])).tolist()
@@ -67,8 +67,8 @@ class LabelMap:
         """Class numbers (uint8, 255 ignored) of raw ids; `source` is the file named in errors."""
         if raw.size and (raw.min() < 0 or raw.max() >= self.table.size):
             raise ValueError(
-                f"{source}: label ids run {raw.min()}..{raw.max()}; "
-                f"expected 0..{self.table.size - 1} at most"
+                f"{source}: label ids range from {raw.min()} to {raw.max()}; "
+                f"expected 0..{self.table.size - 1}"
             )
         if not self.declared.take(raw).all():
             raise ValueError(self._complaint(raw, source))
@@ -78,12 +78,12 @@ class LabelMap:
         return classes
 
     def _refuse_black_and_white(self, classes: np.ndarray, source: str) -> None:
-        # Taken as it stands, such a set would train without a word on its background alone.
+        # Read literally, such a set would silently train on its background only.
         if not (classes == 1).any():
             raise ValueError(
-                f"{source}: 255 occurs but 1 does not, in a mask of 2 classes without a mapping; "
-                "declare {0: 0, 255: 1} for black and white masks, or {0: 0, 1: 1, 255: null} "
-                "if 255 is to be ignored"
+                f"{source}: 255 occurs but 1 does not, with 2 classes and no mapping; expected a "
+                "declared meaning of 255. Add mapping {0: 0, 255: 1} for black and white masks, or "
+                "{0: 0, 1: 1, 255: null} to ignore 255"
             )
 
     def _complaint(self, raw: np.ndarray, source: str) -> str:
@@ -94,33 +94,31 @@ class LabelMap:
             more = f" and {bad.size - 1} more" if bad.size > 1 else ""
             return (
                 f"{source}: colour {colour_text(int(bad[0]))}{more} (first at row {row}, column "
-                f"{column}) is not in the mapping, which declares {self.declared.sum()} colours; "
-                "add it to `mapping`, with null as the class to ignore it"
+                f"{column}) is not in the mapping; expected one of its {self.declared.sum()} colours. "
+                "Add it to `mapping`, with class null to ignore it"
             )
         known = np.flatnonzero(self.declared)
         if bad[-1] > IGNORED >= known.max(initial=0):
             return (
-                f"{source}: label id {bad[-1]}, where the mapping declares {_ranges(known)}: "
-                "more than 8 bits, so perhaps a map of instances; expected the map of classes"
+                f"{source}: label id is {bad[-1]}; expected {_ranges(known)}. "
+                "Ids above 8 bits suggest an instance map: use the class map"
             )
-        more = f" and {bad.size - 1} more id(s)" if bad.size > 1 else ""
+        more = f" and {bad.size - 1} more" if bad.size > 1 else ""
         if self.official:
             return (
-                f"{source}: label id {bad[0]}{more} (first at row {row}, column {column}) is none of "
-                f"this data set's ids, {_ranges(known)}; expected its masks as they were published, "
+                f"{source}: label id {bad[0]}{more} (first at row {row}, column {column}) is not in "
+                f"this data set; expected {_ranges(known)}. Use the masks as published, "
                 "or read your own as data `folder` with a mapping"
             )
         hint = ""
         if ids[0] >= 1 and bad[0] == known[known != IGNORED].max(initial=-1) + 1:
-            hint = (
-                " Ids in this file start at 1: if classes are counted from 1, map {1: 0, 2: 1, ..}."
-            )
+            hint = " Ids in this file start at 1. If classes are numbered from 1, map {1: 0, 2: 1, ..}."
         elif bad.tolist() == [self.num_classes]:
-            hint = " If 0 stands for unlabelled, map {0: null, 1: 0, 2: 1, ..}."
+            hint = " If 0 means unlabelled, map {0: null, 1: 0, 2: 1, ..}."
         return (
             f"{source}: label id {bad[0]}{more} (first at row {row}, column {column}) is not "
-            f"in the mapping, which declares {_ranges(known)}; "
-            f"add it to `mapping`, with null as the class to ignore it.{hint}"
+            f"in the mapping; expected {_ranges(known)}. "
+            f"Add it to `mapping`, with class null to ignore it.{hint}"
         )
 
 
@@ -129,8 +127,8 @@ def _checked_entry(
 ) -> tuple[int, int]:
     if by_colour and not re.fullmatch("#[0-9a-fA-F]{6}", str(raw)):
         raise ValueError(
-            f'mapping entry {raw!r} is not a colour; expected "#rrggbb", such as "#804080", for every '
-            "entry where one is a colour"
+            f'mapping entry {raw!r} is not a colour; expected "#rrggbb", such as "#804080", as other '
+            "entries are colours"
         )
     # A recipe's YAML may hold the keys of a mapping as text.
     try:
@@ -138,14 +136,14 @@ def _checked_entry(
         class_id = IGNORED if target is None else int(target)
     except (TypeError, ValueError):
         raise ValueError(
-            f"mapping entry {raw!r}: {target!r} is not `raw id: class`; "
-            "expected whole numbers, null as the class to ignore an id"
+            f"mapping entry is {raw!r}: {target!r}; "
+            "expected integers `raw id: class`, or class null to ignore the id"
         ) from None
     if not by_colour and not 0 <= raw_id <= 65535:
-        raise ValueError(f"mapping declares raw id {raw_id}; expected 0..65535")
+        raise ValueError(f"a raw id in mapping is {raw_id}; expected 0..65535")
     if class_id != IGNORED and not 0 <= class_id < num_classes:
         raise ValueError(
-            f"mapping sends id {raw} to class {class_id}; expected 0..{num_classes - 1}, "
+            f"mapping assigns id {raw} to class {class_id}; expected 0..{num_classes - 1}, "
             f"or null to ignore it"
         )
     return raw_id, class_id
@@ -161,5 +159,5 @@ def _ranges(ids: np.ndarray) -> str:
 
 
 def colour_text(code: int) -> str:
-    """`#804080`, as a mapping of colours writes it, for the raw id 0x804080."""
+    """`#804080`, as written in a mapping of colours, for the raw id 0x804080."""
     return f"#{code:06x}"

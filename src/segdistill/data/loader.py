@@ -1,9 +1,9 @@
-"""The order of training: which samples make up which step, wherever one starts.
+"""The order of training: which samples make up each step, whatever step a run starts at.
 
-The order is a pure function of the seed. Epoch after epoch the data set is permuted anew, and the
-permutations are read as one endless stream; step s of a run takes the s-th batch of it. So a run
-that starts at step s sees what an unbroken one would have seen, the last batch of an epoch is
-filled up from the next one, and several processes share each batch without an exchange.
+The order is a pure function of the seed. The data set is permuted again for each epoch, and the
+permutations form one endless stream; step s of a run uses its s-th batch. So a run that resumes
+at step s sees what an unbroken one would have seen, the last batch of an epoch is filled up from
+the next one, and several processes share each batch without communicating.
 """
 
 import builtins
@@ -28,7 +28,7 @@ from segdistill.data.transforms import Augment
 
 
 class Batch(TypedDict):
-    """What the loaders yield: RGB in 0..1, labels int64 with 255 ignored, names of the samples."""
+    """A batch from the loaders: images in 0..1, labels int64 with 255 ignored, names of the samples."""
 
     image: Float[Tensor, "b c h w"]
     label: Int64[Tensor, "b h w"]
@@ -36,7 +36,7 @@ class Batch(TypedDict):
 
 
 Key = tuple[int, int]
-"""`(epoch, index)`: a sample of the data set, seen for the epoch-th time."""
+"""`(epoch, index)`: a sample of the data set in an epoch."""
 
 
 def training_loader(
@@ -51,36 +51,36 @@ def training_loader(
     workers: int = 0,
     num_classes: int | None = None,
 ) -> Iterator[Batch]:
-    """Batches for the optimiser steps `start_step .. steps - 1` of this process.
+    """Batches for the optimizer steps `start_step .. steps - 1` of this process.
 
-    Augmentation is a function of (seed, epoch, index) alone; no global generator is touched, and
-    neither `workers` nor `world` changes a sample. Starting late costs one permutation.
+    Augmentation depends only on (seed, epoch, index). No global generator is touched, and neither
+    `workers` nor `world` changes a sample. Starting late costs one permutation.
 
     Args:
         dataset: A `SegmentationDataset`, or any data set of `{"image", "label"[, "name"]}` or
-            `(image, label)` with images uint8 or floating point `c h w`. One that says
-            `labelled = False` needs no "label": every pixel of its images is ignored.
+            `(image, label)` with images uint8 or floating point `c h w`. With `labelled = False`
+            it may leave out "label": every pixel of its images is ignored.
         augment: Makes a crop of fixed size from a sample.
-        batch: Samples in a step, over all processes together.
+        batch: Samples per step, over all processes.
         seed: Seed of order and augmentation.
         start_step: First step to yield, counted from 0.
-        steps: Steps of the whole run: the first one not to yield.
-        rank: Number of this process, which takes the rank-th part of every batch.
+        steps: Length of the whole run; step `steps` is no longer yielded.
+        rank: Number of this process, which reads the rank-th part of every batch.
         world: Number of processes; divides `batch`.
         workers: Processes that read ahead; 0 reads in this one.
-        num_classes: Refuse label ids from this number on; taken from the data set where it has one.
+        num_classes: Refuse label ids not below this number; by default the data set's `num_classes`.
 
     Raises:
-        ValueError: The numbers do not fit together, or a sample is bad (file and value named).
+        ValueError: The numbers do not fit together, or a sample is bad (file and value are named).
     """
     _check_share(rank, world)
     if batch < 1 or batch % world:
         raise ValueError(
-            f"a batch of {batch} cannot be shared by {world} processes; "
-            f"expected a multiple of {world}, such as {max(1, batch // world) * world}"
+            f"batch is {batch}; expected a positive multiple of {world}, the number of processes, "
+            f"such as {max(1, batch // world) * world}"
         )
     if not 0 <= start_step <= steps:
-        raise ValueError(f"start_step is {start_step}; expected 0..{steps}, the steps of the run")
+        raise ValueError(f"start_step is {start_step}; expected 0..{steps}, the length of the run")
     samples = _Samples(dataset, augment, seed, num_classes)
     share = batch // world
     order = _Order(len(samples), seed, range(start_step, steps), batch, rank * share, share)
@@ -94,14 +94,14 @@ def evaluation_loader(
     workers: int = 0,
     num_classes: int | None = None,
 ) -> Iterator[Batch]:
-    """Every image once, one at a time, at its own size.
+    """Every image once, one at a time, at its native size.
 
     Args:
         dataset: As for `training_loader`.
-        rank: Number of this process, which takes samples `rank, rank + world, ..`.
-        world: Number of processes. No image is counted twice and none is padded in.
+        rank: Number of this process, which reads samples `rank, rank + world, ..`.
+        world: Number of processes. No image is repeated or added as padding.
         workers: Processes that read ahead; 0 reads in this one.
-        num_classes: Refuse label ids from this number on; taken from the data set where it has one.
+        num_classes: Refuse label ids not below this number; by default the data set's `num_classes`.
     """
     _check_share(rank, world)
     samples = _Samples(dataset, _Whole(), 0, num_classes)
@@ -110,13 +110,13 @@ def evaluation_loader(
 
 
 def epoch_order(length: int, seed: int, epoch: int) -> list[int]:
-    """The order in which an epoch runs through a data set of this length."""
+    """The order in which an epoch visits a data set of this length."""
     return torch.randperm(length, generator=generator_for("order", seed, epoch)).tolist()
 
 
 @dataclass(frozen=True)
 class _Order:
-    """The keys of each step, for one process."""
+    """The keys of each step for one process."""
 
     length: int
     seed: int
@@ -142,7 +142,7 @@ class _Order:
 
 
 class _Whole:
-    """The whole image as it is, where `Augment` would take a crop."""
+    """The whole image unchanged, where `Augment` would cut a crop."""
 
     def __call__(
         self, image: Num[Tensor, "c h w"], label: Num[Tensor, "h w"], generator: torch.Generator
@@ -152,7 +152,7 @@ class _Whole:
 
 @dataclass(frozen=True)
 class _Failure:
-    """An error on its way from a reading process to the one that shows it."""
+    """An error passed from a worker process to the main one."""
 
     kind: str
     message: str
@@ -163,7 +163,7 @@ class _Failure:
         return cls(type(error).__name__, str(error), traceback.format_exc())
 
     def error(self) -> Exception:
-        """The error as it was raised, or a RuntimeError where its type takes more than a text."""
+        """The error as it was raised, or a RuntimeError if its type cannot be rebuilt from a message."""
         kind = getattr(builtins, self.kind, None)
         if kind in (ValueError, FileNotFoundError, PermissionError, OSError, TypeError):
             error: Exception = kind(self.message)
@@ -174,10 +174,10 @@ class _Failure:
 
 
 class _Samples(Dataset[Any]):
-    """Transformed samples by (epoch, index); what goes wrong is handed on, not raised.
+    """Transformed samples by (epoch, index); errors are returned, not raised.
 
-    A DataLoader wraps an error of its workers into many lines of trace; a `_Failure` keeps the
-    one line that was meant for the user.
+    A DataLoader wraps an error of its workers in many lines of trace; a `_Failure` keeps the
+    one line that is meant for the user.
     """
 
     def __init__(
@@ -194,7 +194,7 @@ class _Samples(Dataset[Any]):
                 "__getitem__ (iterable data sets have no order to resume from)"
             )
         if not length():
-            raise ValueError("the data set is empty; check its root and split")
+            raise ValueError("the data set is empty. Check its root and split")
         self.dataset, self.transform, self.seed = dataset, transform, seed
         self.length: int = length()
         known = num_classes or getattr(dataset, "num_classes", None)
@@ -226,7 +226,7 @@ class _Samples(Dataset[Any]):
         self.note(_name_of(self.dataset, index))
         image, label, name = read_sample(self.dataset, index)
         ours = isinstance(self.dataset, SegmentationDataset)
-        # Ids of ours were mapped when they were read: only a smaller number asked for is news.
+        # Our data sets checked ids on reading; check again only if `num_classes` differs.
         if not ours or getattr(self.dataset, "num_classes", None) != self.num_classes:
             check_label(label, self.num_classes, name)
         generator = generator_for("augment", self.seed, epoch, index)
@@ -240,7 +240,7 @@ def _stacked(samples: Sequence[tuple[Tensor, Tensor, str]]) -> Batch:
 
 def _batches(samples: _Samples, order: Any, workers: int) -> Iterator[Batch]:
     if workers < 0:
-        raise ValueError(f"workers is {workers}; expected 0 or more")
+        raise ValueError(f"workers is {workers}; expected 0 or above")
     if workers:
         reading: Any = torch.zeros((workers, 256), dtype=torch.uint8)
         samples.reading = reading.share_memory_()
@@ -251,7 +251,7 @@ def _batches(samples: _Samples, order: Any, workers: int) -> Iterator[Batch]:
         num_workers=workers,
         collate_fn=_as_is,
         worker_init_fn=_leave_signals_to_the_main_process,
-        # Without a generator of its own a DataLoader draws its workers' seed from the global one.
+        # Without a generator, a DataLoader draws its workers' seed from the global one.
         generator=generator_for("workers", samples.seed),
     )
     return _unwrapped(loader)
@@ -296,4 +296,4 @@ def _as_is(batch: Any) -> Any:
 
 def _check_share(rank: int, world: int) -> None:
     if not 0 <= rank < world:
-        raise ValueError(f"process {rank} of {world}; expected 0..{world - 1}")
+        raise ValueError(f"rank is {rank}; expected 0..{world - 1} for {world} processes")

@@ -1,4 +1,4 @@
-"""Orientation tags (EXIF): every picture is read upright, and its mask with it."""
+"""Orientation tags (EXIF): pictures and their masks are read upright."""
 
 from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
@@ -10,7 +10,7 @@ from PIL import Image
 from segdistill.names import unknown
 
 Orientation = Literal["upright", "stored"]
-"""What masks without a tag fit: the picture as a viewer shows it, or its pixels as stored."""
+"""What masks without a tag match: the picture as a viewer shows it, or the stored pixels."""
 
 _TAG = 0x0112
 _TURNS = {
@@ -24,8 +24,8 @@ _TURNS = {
 }
 
 
-class Seen(NamedTuple):
-    """What a mask must know of its image: the file, its orientation tag (None for none), and its upright size."""
+class ImageGeometry(NamedTuple):
+    """What reading a mask requires of its image: the file, its orientation tag, and its upright size."""
 
     path: Path | str
     tag: int | None
@@ -34,25 +34,25 @@ class Seen(NamedTuple):
 
 
 def orientation_tag(image: Image.Image) -> int | None:
-    """The orientation tag of an opened picture, 1 to 8; None where it has none that means anything.
+    """The orientation tag of an opened picture, 1 to 8; None without a valid one.
 
-    Ask before the picture is decoded: Pillow turns TIFF files by itself and then drops the tag.
+    Call it before the picture is decoded: Pillow turns TIFF files itself and then drops the tag.
     """
     tag = image.getexif().get(_TAG)
     return tag if tag in (1, *_TURNS) else None
 
 
 def turned(image: Image.Image, tag: int | None) -> Image.Image:
-    """A picture that was stored under this tag, as a viewer shows it."""
+    """A picture that was stored with this tag, as a viewer shows it."""
     return image.transpose(_TURNS[tag]) if tag in _TURNS else image
 
 
 def mask_turn(
-    mask: Path | str, size: tuple[int, int], image: Seen, declared: Orientation | None
+    mask: Path | str, size: tuple[int, int], image: ImageGeometry, declared: Orientation | None
 ) -> int | None:
-    """The tag by which a mask that has none of its own is to be turned.
+    """The tag to apply to a mask that has none itself.
 
-    Of images turned by 90° (tags 5 to 8) the sizes tell, unless they are square.
+    For images turned by 90° (tags 5 to 8) the sizes settle it, unless they are square.
 
     Args:
         mask: The mask's file.
@@ -61,7 +61,7 @@ def mask_turn(
         declared: What the data set declares; None: nothing.
 
     Raises:
-        ValueError: The image has a tag, nothing is declared, and the mask fits either way.
+        ValueError: The image has a tag, nothing is declared, and both orientations are possible.
     """
     if image.tag in (None, 1):
         return None
@@ -70,14 +70,14 @@ def mask_turn(
     if image.tag in (5, 6, 7, 8) and image.size[0] != image.size[1]:
         return image.tag if size == (image.size[1], image.size[0]) else None
     raise ValueError(
-        f"{mask}: the image has an orientation tag and the mask has none, so it fits either way; expected "
-        "orientation upright or stored. Lay one mask over its image in a viewer: if it fits, add "
-        "`orientation: upright` to data.options, if it is turned or mirrored, `orientation: stored`"
+        f"{mask}: the image has an orientation tag and the mask has none; expected "
+        "orientation upright or stored. Overlay one mask on its image in a viewer: if it matches, add "
+        "`orientation: upright` to data.options; if it is turned or mirrored, `orientation: stored`"
     )
 
 
 def check_orientation(orientation: str | None) -> Orientation | None:
-    """The option as declared.
+    """The declared option, checked.
 
     Raises:
         ValueError: It is neither `upright` nor `stored`.
@@ -86,18 +86,18 @@ def check_orientation(orientation: str | None) -> Orientation | None:
         return None
     for known in get_args(Orientation):
         if orientation == known:
-            chosen: Orientation = known
-            return chosen
+            checked: Orientation = known
+            return checked
     raise ValueError(unknown("orientation of masks", str(orientation), get_args(Orientation)))
 
 
 def unclear_orientations(
     files: Iterable[tuple[Path, Path]], declared: Orientation | None
 ) -> list[str]:
-    """One line for each pair of image and mask that fits either way; only headers are read.
+    """One line per pair of image and mask whose orientation is ambiguous; only headers are read.
 
     Args:
-        files: Image and mask of each pair. Files that cannot be read are passed over.
+        files: Image and mask of each pair. Files that cannot be read are skipped.
         declared: What the data set declares.
     """
     if declared is not None:
@@ -117,10 +117,10 @@ def _unclear(files: tuple[Path, Path]) -> str:
             if orientation_tag(mask) is not None:
                 return ""
             mask_size = mask.size
-    except Exception:  # whoever reads the file says what is wrong with it
+    except Exception:  # reading the file later reports what is wrong with it
         return ""
     try:
-        mask_turn(files[1], mask_size, Seen(files[0], tag, size), None)
+        mask_turn(files[1], mask_size, ImageGeometry(files[0], tag, size), None)
     except ValueError as error:
         return str(error)
     return ""

@@ -1,4 +1,4 @@
-"""Random numbers as a function of a key: each draw can be repeated from its place alone."""
+"""Random numbers as a function of a key, so that any draw can be repeated."""
 
 from hashlib import blake2b
 
@@ -6,14 +6,14 @@ import torch
 
 
 def key_number(*key: int | str) -> int:
-    """A whole number in 0..2**63-1 that depends on the key alone, not on process or platform."""
+    """An integer in 0..2**63-1 that depends only on the key, not on process or platform."""
     digest = blake2b(repr(key).encode(), digest_size=8).digest()
     return int.from_bytes(digest, "big") >> 1
 
 
 def generator_for(*key: int | str) -> torch.Generator:
-    """A CPU generator of its own for a key such as `(seed, epoch, index)`.
+    """A separate CPU generator for a key such as `(seed, epoch, index)`.
 
-    The global generators of torch, NumPy and Python are neither read nor moved.
+    The global generators of torch, NumPy and Python are neither read nor advanced.
     """
     return torch.Generator().manual_seed(key_number(*key))

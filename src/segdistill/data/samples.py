@@ -1,4 +1,4 @@
-"""Samples of any data set that the loaders take: ours, or somebody else's."""
+"""Samples of any data set that the loaders accept: ours or the user's."""
 
 from typing import Any
 
@@ -13,12 +13,12 @@ from segdistill.data.label_map import IGNORED
 
 
 def read_sample(dataset: Any, index: int) -> tuple[Num[Tensor, "c h w"], Num[Tensor, "h w"], str]:
-    """Image, label and name of a sample of any data set that the loaders take.
+    """Image, label and name of a sample of any data set that the loaders accept.
 
     Raises:
-        ValueError: The sample is bad, or no pair of image and label of one size.
+        ValueError: The sample is malformed, or its image and label differ in size.
     """
-    while isinstance(dataset, Subset):  # it hides whether its set has labels
+    while isinstance(dataset, Subset):  # a Subset hides `labelled`
         dataset, index = dataset.dataset, dataset.indices[index]
     if isinstance(dataset, SegmentationDataset):
         return *dataset.read(index), dataset.names[index]
@@ -26,7 +26,7 @@ def read_sample(dataset: Any, index: int) -> tuple[Num[Tensor, "c h w"], Num[Ten
 
 
 def _foreign_sample(item: Any, index: int, labelled: bool) -> tuple[Tensor, Tensor, str]:
-    """Image, label and name of a sample of somebody's own data set."""
+    """Image, label and name of a sample of the user's own data set."""
     if isinstance(item, dict) and "image" in item and not labelled:
         image = _as_tensor(item["image"], "image", str(index))
         item = {**item, "label": torch.full(image.shape[-2:], IGNORED)}
@@ -34,7 +34,7 @@ def _foreign_sample(item: Any, index: int, labelled: bool) -> tuple[Tensor, Tens
         missing = [key for key in ("image", "label") if key not in item]
         if missing:
             raise ValueError(
-                f"sample {index} has no {missing[0]!r} but {', '.join(map(str, item))}; "
+                f"sample {index} has no {missing[0]!r} among {', '.join(map(str, item))}; "
                 "expected {'image', 'label'} or (image, label)"
             )
         image, label, name = item["image"], item["label"], str(item.get("name", index))
@@ -48,11 +48,11 @@ def _foreign_sample(item: Any, index: int, labelled: bool) -> tuple[Tensor, Tens
     image, label = _as_tensor(image, "image", name), _as_tensor(label, "label", name)
     if image.ndim != 3 or label.ndim != 2 or image.shape[-2:] != label.shape:
         raise ValueError(
-            f"sample {name}: image {_shape(image)} and label {_shape(label)}; "
-            "expected channels x height x width, and height x width of the same size"
+            f"sample {name}: image is {_shape(image)} and label {_shape(label)}; "
+            "expected channels x height x width and height x width, of the same size"
         )
     if label.is_floating_point() or label.is_complex():
-        raise ValueError(f"sample {name}: labels are {label.dtype}; expected whole numbers")
+        raise ValueError(f"sample {name}: label is {label.dtype}; expected an integer type")
     return _checked_image(image, name), label.long(), name
 
 
@@ -60,12 +60,14 @@ def _checked_image(image: Tensor, name: str) -> Tensor:
     if image.dtype == torch.uint8:
         return image
     if not image.is_floating_point():
-        raise ValueError(f"sample {name}: image of {image.dtype}; expected uint8, or float in 0..1")
-    # No usual normalisation of 0..1 reaches 8, and no photograph in 0..255 stays below it.
+        raise ValueError(
+            f"sample {name}: image is {image.dtype}; expected uint8, or floating point in 0..1"
+        )
+    # Normalised images stay below 8, and photographs in 0..255 do not.
     if float(image.max()) > 8:
         raise ValueError(
-            f"sample {name}: a {image.dtype} image with values up to {float(image.max()):g}; "
-            "expected uint8, or floating point in 0..1: divide it by 255"
+            f"sample {name}: image is {image.dtype} with values up to {float(image.max()):g}; "
+            "expected uint8, or floating point in 0..1. Divide it by 255"
         )
     return image.float()
 
@@ -83,13 +85,13 @@ def _shape(tensor: Tensor) -> str:
 
 
 def check_label(label: Num[Tensor, "h w"], num_classes: int | None, name: str) -> None:
-    """Refuse labels that are no class numbers, naming the sample and the first bad id."""
+    """Refuse labels that are not class numbers, naming the sample and the first bad id."""
     limit = min(num_classes or IGNORED, IGNORED)
     if int(label.min()) >= 0 and int(label.max()) < limit:
         return
     bad = (label < 0) | ((label >= limit) & (label != IGNORED))
     if bad.any():
         raise ValueError(
-            f"sample {name}: label id {int(label[bad][0])}; expected 0..{limit - 1}, "
-            f"and {IGNORED} for ignored: map the ids, or declare more classes"
+            f"sample {name}: label id is {int(label[bad][0])}; expected 0..{limit - 1}, "
+            f"or {IGNORED} for ignored. Map the ids, or declare more classes"
         )

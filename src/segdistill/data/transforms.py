@@ -1,4 +1,4 @@
-"""Random scale, crop, flip and colour change of an image together with its label."""
+"""Random scale, crop, flip and colour jitter of an image together with its label."""
 
 from dataclasses import dataclass
 from typing import NamedTuple
@@ -12,13 +12,13 @@ from segdistill.data.channels import in_unit_range
 from segdistill.data.label_map import IGNORED
 
 PADDING_COLOUR = (124, 116, 104)
-"""Mean RGB of ImageNet: about zero once a network has normalised it."""
+"""Mean RGB of ImageNet: about zero after a network's normalisation."""
 
 _GREY = (0.299, 0.587, 0.114)
 
 
 class Box(NamedTuple):
-    """A box in whole pixels of the source; it may reach over the edges."""
+    """A box in integer pixels of the source; it may extend beyond the edges."""
 
     top: int
     left: int
@@ -30,24 +30,23 @@ class Box(NamedTuple):
 class Augment:
     """Cut a random box out of image and label and resize it to the size of the crop.
 
-    The image is thought of as resized to `base` times a random scale, and a crop of fixed size is
-    taken from that. What is really done is cheaper: the crop's box is worked out in pixels of the
-    source (whole pixels, the same for image and label), and only that box is resized, once:
-    bilinear with antialiasing for the image, nearest pixel centre for the label. Where the box is
-    larger than the source, the rest is `PADDING_COLOUR` with label 255.
+    The effect is that of resizing the image to `base` times a random scale and taking a crop of
+    fixed size. The implementation is cheaper: the crop's box is computed in source pixels
+    (integers, the same for image and label), and only that box is resized, once: bilinear with
+    antialiasing for the image, nearest pixel centre for the label. Where the box is larger than the
+    source, the rest is `PADDING_COLOUR` with label 255.
 
-    Every call takes the same seven numbers from its generator, whatever the options, so that
-    switching one kind of change on does not move the others.
+    Every call draws the same seven numbers from its generator, whatever the options, so that
+    enabling one augmentation does not change the others.
 
     Args:
-        crop: Height and width of what comes out, in pixels.
-        scale: Least and greatest zoom, drawn uniformly; 2 shows things twice as large.
+        crop: Height and width of the output, in pixels.
+        scale: Smallest and largest zoom, drawn uniformly; 2 shows objects twice as large.
         flip: Probability of a left-right flip, 0..1.
-        photometric: Greatest change of brightness, contrast and saturation, each by a factor from
-            `1 - photometric` to `1 + photometric`; 0 is off, below 1. Without saturation where the image is
-            not of three channels.
-        base: Height and width the source is thought of as resized to before `scale`; None for its
-            own size.
+        photometric: Largest change of brightness, contrast and saturation, each by a factor from
+            `1 - photometric` to `1 + photometric`; in [0, 1), 0 for off. Saturation changes only in
+            images of three channels.
+        base: Height and width of the image before `scale` is applied; None for its native size.
 
     Example:
         >>> augment = Augment(crop=(2, 4), scale=(1.0, 1.0))
@@ -65,18 +64,18 @@ class Augment:
     base: tuple[int, int] | None = None
 
     def __post_init__(self) -> None:
-        # Recipes and callers may hand lists over.
+        # Recipes and callers may pass lists.
         object.__setattr__(self, "crop", _size("crop", self.crop))
         if self.base is not None:
             object.__setattr__(self, "base", _size("base", self.base))
         scale = tuple(self.scale)
         if len(scale) != 2 or not 0 < scale[0] <= scale[1]:
-            raise ValueError(f"scale is {list(scale)}; expected [least, greatest], above 0")
+            raise ValueError(f"scale is {list(scale)}; expected [smallest, largest], both above 0")
         object.__setattr__(self, "scale", scale)
         if not 0 <= self.flip <= 1:
-            raise ValueError(f"flip is {self.flip}; expected a probability in 0..1")
+            raise ValueError(f"flip is {self.flip}; expected a probability in [0, 1]")
         if not 0 <= self.photometric < 1:
-            raise ValueError(f"photometric is {self.photometric}; expected 0 (off) up to below 1")
+            raise ValueError(f"photometric is {self.photometric}; expected a number in [0, 1)")
 
     def __call__(
         self, image: Num[Tensor, "c h w"], label: Num[Tensor, "h w"], generator: torch.Generator
@@ -86,7 +85,7 @@ class Augment:
         Args:
             image: uint8, or floating point in 0..1.
             label: Class numbers of any integer type, 255 ignored.
-            generator: Source of all chance.
+            generator: Source of randomness.
         """
         zoom, row, column, mirror, *colour = torch.rand(
             7, generator=generator, dtype=torch.float64
@@ -101,26 +100,26 @@ class Augment:
         return crop, crop_label
 
     def _box(self, height: int, width: int, zoom: float, row: float, column: float) -> Box:
-        """Box of the crop in a source of this size; the last three are chances in 0..1."""
+        """Box of the crop in a source of this size; the last three are random numbers in 0..1."""
         scale = self.scale[0] + zoom * (self.scale[1] - self.scale[0])
         base_height, base_width = self.base or (height, width)
         box_height = max(1, round(self.crop[0] * height / (base_height * scale)))
         box_width = max(1, round(self.crop[1] * width / (base_width * scale)))
-        top = _place(height - box_height, row)
-        left = _place(width - box_width, column)
+        top = _offset(height - box_height, row)
+        left = _offset(width - box_width, column)
         return Box(top, left, box_height, box_width)
 
 
-def _place(room: int, chance: float) -> int:
-    # A negative room means that the box is larger: then the image is placed inside the box.
-    low, high = min(room, 0), max(room, 0)
-    return low + min(int(chance * (high - low + 1)), high - low)
+def _offset(margin: int, draw: float) -> int:
+    # With a negative margin the box is larger than the image, which is then placed inside the box.
+    low, high = min(margin, 0), max(margin, 0)
+    return low + min(int(draw * (high - low + 1)), high - low)
 
 
 def _size(name: str, size: tuple[int, int]) -> tuple[int, int]:
     values = tuple(size)
     if len(values) != 2 or any(int(v) != v or v < 1 for v in values):
-        raise ValueError(f"{name} is {list(values)}; expected [height, width] in whole pixels")
+        raise ValueError(f"{name} is {list(values)}; expected [height, width] as positive integers")
     return int(values[0]), int(values[1])
 
 
@@ -149,16 +148,16 @@ def resize_box(
         image, label = _padded_image(image, around), pad(label, around, value=IGNORED)
     rows = nearest_index(box_height, size[0])
     columns = nearest_index(box_width, size[1])
-    # One gather out of the flat label takes half the time of rows, then columns.
-    places = (rows[:, None] * box_width + columns).flatten()
-    label = label.contiguous().flatten().index_select(0, places).view(size)
+    # One gather from the flat label takes half the time of indexing rows, then columns.
+    indices = (rows[:, None] * box_width + columns).flatten()
+    label = label.contiguous().flatten().index_select(0, indices).view(size)
     return resize_image(image, size), label.long()
 
 
 def resize_image(image: Num[Tensor, "c h w"], size: tuple[int, int]) -> Float[Tensor, "c oh ow"]:
     """A uint8 or floating-point image at another size, float32 in 0..1, bilinear and antialiased.
 
-    uint8 is resized as uint8 and rounded to whole steps: about twice as fast as float32.
+    uint8 is resized as uint8 and rounded to integers: about twice as fast as float32.
     """
     if tuple(image.shape[-2:]) != tuple(size):
         image = interpolate(image[None], size=size, mode="bilinear", antialias=True)[0]
@@ -166,7 +165,7 @@ def resize_image(image: Num[Tensor, "c h w"], size: tuple[int, int]) -> Float[Te
 
 
 def nearest_index(source: int, target: int) -> Int64[Tensor, " target"]:
-    """Index of the source pixel that holds the centre of each target pixel, in whole numbers."""
+    """Index of the source pixel that contains the centre of each target pixel."""
     return ((2 * torch.arange(target) + 1) * source).div(2 * target, rounding_mode="floor")
 
 
@@ -188,9 +187,9 @@ def change_colour(
 ) -> Float[Tensor, "c h w"]:
     """An image in 0..1 with brightness, contrast and saturation multiplied; 1 changes nothing.
 
-    Contrast stretches about the image's mean grey, saturation about each pixel's grey; the result
-    is clamped to 0..1 once, at the end. Only RGB has a grey: of other images each channel is stretched
-    about its own mean (an alpha channel, too), and saturation is left alone.
+    Contrast scales about the image's mean grey, saturation about each pixel's grey; the result is
+    clamped to 0..1 once, at the end. Only RGB has a grey: in other images each channel (alpha too)
+    is scaled about its mean, and saturation does not change.
     """
     if image.shape[0] != 3:
         rest = image.mean((1, 2), keepdim=True) * (brightness * (1 - contrast))

@@ -1,4 +1,4 @@
-"""The best one-to-one assignment, against trying them all."""
+"""The optimal one-to-one assignment, against exhaustive search."""
 
 from itertools import permutations
 
@@ -9,7 +9,7 @@ from segdistill.run.auditing.assignment import assignment
 
 
 @pytest.mark.parametrize("size", [1, 2, 3, 5, 6])
-def test_it_is_the_best_of_all(size: int) -> None:
+def test_no_permutation_scores_higher(size: int) -> None:
     generator = np.random.default_rng(size)
     for sparse in (False, True):
         score = generator.random((size, size))
@@ -21,8 +21,8 @@ def test_it_is_the_best_of_all(size: int) -> None:
         assert sum(score[r, c] for r, c in enumerate(found)) == pytest.approx(best, abs=1e-12)
 
 
-def test_greedy_would_be_worse() -> None:
-    # Taking 0.9 first leaves 0.1: 1.0 in all; the other way round it is 1.6.
+def test_it_beats_a_greedy_choice() -> None:
+    # Choosing 0.9 first leaves 0.1, 1.0 in total; the other way round gives 1.6.
     assert assignment(np.array([[0.9, 0.8], [0.8, 0.1]])) == [1, 0]
 
 

@@ -1,4 +1,4 @@
-"""`segdistill check` as a user meets it: each planted fault is found, and what is proposed works."""
+"""`segdistill check` end to end: every planted fault is found, and the proposals work."""
 
 import re
 import shutil
@@ -31,7 +31,7 @@ NAMES = ["grass", "road [/x]", "sky"]
 def check(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> Check:
-    """Check a recipe with these keys; gives exit code, standard output and standard error."""
+    """Check a recipe with these keys; returns exit code, standard output and standard error."""
     monkeypatch.setattr("segdistill.cli._set_up", lambda debug: None)
 
     def call(**values: Any) -> tuple[int, str, str]:
@@ -61,13 +61,13 @@ def _data(root: Path, **options: Any) -> dict[str, Any]:
     return {"name": "folder", "root": str(root), "options": {"classes": NAMES, **options}}
 
 
-def _wrong(result: tuple[int, str, str]) -> str:
-    """The complaints of a check that ended with code 2 and one line on standard error."""
+def _problems(result: tuple[int, str, str]) -> str:
+    """The problems of a check that ended with code 2 and one line on standard error."""
     code, out, error = result
     assert code == 2, out + error
     assert error.startswith("segdistill: ")
     assert error.count("\n") == 1
-    lines = [line for line in out.splitlines() if line.startswith("wrong: ")]
+    lines = [line for line in out.splitlines() if line.startswith("problem: ")]
     assert lines
     return "\n".join(lines)
 
@@ -83,11 +83,11 @@ def _repaint(tree: Path, function: Callable[[np.ndarray], np.ndarray]) -> None:
 
 def _proposed(out: str) -> list[dict[str, Any]]:
     """The YAML of each proposal."""
-    blocks = re.findall(r"data\.options \(.*\):\n((?:.+\n)+?)(?=\n|wrong|warning)", out)
+    blocks = re.findall(r"data\.options \(.*\):\n((?:.+\n)+?)(?=\n|problem|warning)", out)
     return [yaml.safe_load(block) for block in blocks]
 
 
-def test_sound_data_are_described_and_pass(tree: Path, check: Check) -> None:
+def test_sound_data_pass_with_a_summary(tree: Path, check: Check) -> None:
     code, out, error = check(data=_data(tree))
     assert (code, error) == (0, "")
     assert "train: 8 images with masks" in out
@@ -96,7 +96,7 @@ def test_sound_data_are_described_and_pass(tree: Path, check: Check) -> None:
     # 192 pixels, each id 64 times; every class in every image.
     row = next(line for line in out.splitlines() if "road [/x]" in line)
     assert row.split() == ["1", "road", "[/x]", "1", "33.33", "8", "33.33", "4"]
-    assert "nothing is wrong: segdistill train" in out
+    assert "no problems: segdistill train" in out
 
 
 def test_a_stray_id_is_found_with_file_and_value(tree: Path, check: Check) -> None:
@@ -104,7 +104,7 @@ def test_a_stray_id_is_found_with_file_and_value(tree: Path, check: Check) -> No
     raw[5, 7] = 37
     save_mask(tree / "train/masks/5.png", raw)
     result = check(data=_data(tree))
-    assert "train/masks/5.png: not in the mapping: label id 37 (1 pixels in 1 mask)" in _wrong(
+    assert "train/masks/5.png: the mapping lacks label id 37 (1 pixels in 1 mask)" in _problems(
         result
     )
     assert "5.png" in result[2]
@@ -124,14 +124,14 @@ def test_a_stray_id_is_found_with_file_and_value(tree: Path, check: Check) -> No
     ],
     ids=["black and white", "counted from 1", "spread", "cityscapes", "colours"],
 )
-def test_a_mapping_is_proposed_that_works(
+def test_the_proposed_mapping_works(
     paint: Callable[[np.ndarray], np.ndarray], classes: list[str], tree: Path, check: Check
 ) -> None:
     _repaint(tree, paint)
     # A wrong mapping, and none at all.
     for options in ({"mapping": {3: 1}, "classes": classes}, {"classes": classes}):
         result = check(data=_data(tree, **options))
-        _wrong(result)
+        _problems(result)
         proposal = _proposed(result[1])[0]
         code, out, error = check(data=_data(tree, **{**options, **proposal}))
         assert code == 0, out + error
@@ -140,24 +140,24 @@ def test_a_mapping_is_proposed_that_works(
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"classes": None}, "folder needs `classes`"),
-        ({"mapping": {0: 7}}, "sends id 0 to class 7"),
+        ({"classes": None}, "folder: `classes` is missing"),
+        ({"mapping": {0: 7}}, "assigns id 0 to class 7"),
         ({"mapping": [0, 1]}, "mapping is [0, 1]; expected {raw id: class}"),
         ({"classes": 256}, "256 classes declared"),
     ],
 )
-def test_ids_are_shown_where_no_mapping_can_be_used(
+def test_ids_are_listed_without_a_usable_mapping(
     options: dict[str, Any], message: str, tree: Path, check: Check
 ) -> None:
     result = check(data=_data(tree, **options))
-    assert message in _wrong(result)
+    assert message in _problems(result)
     assert "33.33" in result[1]
     if "mapping" not in options and options["classes"] is None:
         assert _proposed(result[1]) == [{"classes": 3}]
 
 
 def _spoil(tree: Path, fault: str) -> str:
-    """Plant a fault; gives what must be named."""
+    """Plant a fault; returns the expected message."""
     mask, image = tree / "train/masks/3.png", tree / "train/images/3.png"
     if fault == "mask cut":
         noise = np.random.default_rng(0).integers(0, 3, (64, 64), np.uint8)
@@ -169,19 +169,19 @@ def _spoil(tree: Path, fault: str) -> str:
         return "images/3.png: cannot read this image"
     if fault == "size":
         save_mask(mask, ids(3, 10, 16))
-        return "masks/3.png: the mask is 16x10, its image"
+        return "masks/3.png: the mask is 16x10; expected 16x12, the size of its image"
     if fault == "16 bits":
         save_mask(mask, np.full((12, 16), 26001, np.uint16))
-        return "masks/3.png: not in the mapping: label id 26001"
+        return "masks/3.png: the mapping lacks label id 26001"
     if fault == "colour":
         save_mask(mask, np.random.default_rng(0).integers(0, 9, (12, 16, 3), np.uint8))
-        return "in colour where ids are expected"
+        return "3.png); expected label ids"
     if fault == "jpeg":
         Image.fromarray(ids(3)).save(mask, format="JPEG")
-        return "masks/3.png: a JPEG mask is lossy"
+        return "masks/3.png: the mask is a JPEG"
     if fault == "leak":
         shutil.copy(image, tree / "val/images/1.png")
-        return "1 images of val are in train, too, pixel for pixel: 1 = 3"
+        return "1 images of val are also in train, pixel for pixel (1 = 3)"
     mask.unlink()
     return "1 of 8 images in"
 
@@ -189,48 +189,48 @@ def _spoil(tree: Path, fault: str) -> str:
 @pytest.mark.parametrize(
     "fault", ["mask cut", "image cut", "size", "16 bits", "colour", "jpeg", "leak", "unpaired"]
 )
-def test_a_planted_fault_is_found_by_name(fault: str, tree: Path, check: Check) -> None:
+def test_a_planted_fault_is_reported_with_its_file(fault: str, tree: Path, check: Check) -> None:
     expected = _spoil(tree, fault)
     # A second fault: one does not hide the other.
     raw = ids(3)
     raw[0, 0] = 99
     save_mask(tree / "val/masks/2.png", raw)
-    wrong = _wrong(check(data=_data(tree)))
-    assert expected in wrong
-    assert ("3.png" in wrong) or fault in ("leak", "unpaired")
-    assert "label id 99" in wrong
+    problems = _problems(check(data=_data(tree)))
+    assert expected in problems
+    assert ("3.png" in problems) or fault in ("leak", "unpaired")
+    assert "label id 99" in problems
 
 
-def test_many_files_with_one_fault_are_one_line(tree: Path, check: Check) -> None:
+def test_many_files_with_one_fault_share_a_line(tree: Path, check: Check) -> None:
     _repaint(tree, lambda raw: np.where(raw == 1, 255, 0).astype(np.uint8))
     result = check(data=_data(tree, classes=["no", "yes"]))
-    (line,) = _wrong(result).splitlines()
+    (line,) = _problems(result).splitlines()
     assert re.search(r"12 files \(.*0\.png, .*1\.png, .*2\.png and 9 more\): 255 occurs but", line)
     assert "1 problem to fix before training" in result[2]
     for number, path in enumerate(_masks(tree)):
         save_mask(path, ids(3) + 10 * number)
-    lines = _wrong(check(data=_data(tree))).splitlines()
+    lines = _problems(check(data=_data(tree))).splitlines()
     assert len(lines) == 2  # one for each split
     assert "and 17 more" in lines[0]
     for path in _masks(tree):
         path.write_text("no mask")
-    (line,) = _wrong(check(data=_data(tree))).splitlines()
+    (line,) = _problems(check(data=_data(tree))).splitlines()
     assert "12 files (" in line
     assert "cannot read this mask (cannot identify image file)" in line
 
 
-def test_what_is_odd_is_a_warning(tree: Path, check: Check) -> None:
+def test_unusual_data_give_warnings(tree: Path, check: Check) -> None:
     _repaint(tree, lambda raw: np.where(raw == 2, 0, raw).astype(np.uint8))
     save_mask(tree / "val/masks/0.png", np.full((12, 16), 255, np.uint8))
     code, out, _ = check(data=_data(tree))
     assert code == 0
     assert "warning: train: no pixel of sky" in out
-    assert "warning: val: 1 masks are ignored from edge to edge: 0" in out
+    assert "warning: val: 1 masks are entirely ignored: 0" in out
     code, out, _ = check(data=_data(tree, mapping={0: None, 1: 0, 255: None}))
     assert "warning: train: 67 % of the pixels are ignored" in out
 
 
-def test_palettes_that_differ_ask_for_a_mapping_of_colours(tree: Path, check: Check) -> None:
+def test_different_palettes_suggest_a_mapping_of_colours(tree: Path, check: Check) -> None:
     colours = np.array([[0, 0, 0], [128, 64, 128], [255, 255, 1]], np.uint8)
     for place, path in enumerate(_masks(tree)):
         flip = place % 2
@@ -247,9 +247,9 @@ def test_palettes_that_differ_ask_for_a_mapping_of_colours(tree: Path, check: Ch
 
 
 def test_a_wrong_root_is_one_line(tmp_path: Path, check: Check) -> None:
-    assert "nowhere: no such folder" in _wrong(check(data=_data(tmp_path / "nowhere")))
-    wrong = _wrong(check(data={"name": "camvid", "root": str(tmp_path)}))
-    assert "is not a CamVid folder with a train split" in wrong
+    assert "nowhere: no such folder" in _problems(check(data=_data(tmp_path / "nowhere")))
+    problems = _problems(check(data={"name": "camvid", "root": str(tmp_path)}))
+    assert "is not a CamVid folder with a train split" in problems
 
 
 def test_other_data_sets_are_counted_too(camvid_root: Path, check: Check) -> None:
@@ -258,15 +258,15 @@ def test_other_data_sets_are_counted_too(camvid_root: Path, check: Check) -> Non
     assert "train: 5 images with masks" in out
     assert "sky" in out
     code, out, _ = check(data={"name": "camvid", "root": str(camvid_root)})
-    assert "share 1 group(s) of frames that look alike (0001TP)" in out
-    code, out, _ = check(data={"name": "tests.run.auditing.test_check.Own"})
+    assert "share 1 group(s) of similar frames (0001TP)" in out
+    code, out, _ = check(data={"name": "tests.run.auditing.test_check.Custom"})
     assert code == 2
     assert "sample 1: this one is broken" in out
     assert "label id 9" in out
 
 
-class Own:
-    """Somebody's own data set: one sample cannot be read, one holds an id of no class."""
+class Custom:
+    """A user's data set: one sample cannot be read, one holds an undeclared id."""
 
     classes = ("a", "b")
 
@@ -302,7 +302,7 @@ def _data_of(scenes: Path) -> dict[str, Any]:
     return _data(scenes, mapping={10: 0, 20: 1, 30: 2})
 
 
-def test_a_teacher_that_fits_is_measured(scenes: Path, tmp_path: Path, check: Check) -> None:
+def test_a_sound_teacher_is_measured(scenes: Path, tmp_path: Path, check: Check) -> None:
     data = _data_of(scenes)
     code, out, error = check(data=data, teacher={**teacher_in(tmp_path), "min_miou": 90})
     assert code == 0, out + error
@@ -313,27 +313,27 @@ def test_a_teacher_that_fits_is_measured(scenes: Path, tmp_path: Path, check: Ch
 @pytest.mark.parametrize(
     ("made", "message"),
     [
-        ({"bgr": True}, "with its channels as BGR it measures 100.0 mIoU"),
-        ({"scale": 255.0}, "with values from 0 to 255 it measures 100.0 mIoU"),
+        ({"bgr": True}, "With its channels as BGR its mIoU is 100.0 instead of"),
+        ({"scale": 255.0}, "With values from 0 to 255 its mIoU is 100.0 instead of"),
         ({"order": (1, 0, 2)}, "its classes in another order (its 0 as road [/x], its 1 as grass)"),
-        ({"order": (1, 2, 0)}, "its class numbers moved up by one"),
-        ({"order": (2, 0, 1)}, "its class numbers moved down by one"),
+        ({"order": (1, 2, 0)}, "its class numbers shifted up by one"),
+        ({"order": (2, 0, 1)}, "its class numbers shifted down by one"),
     ],
 )
-def test_the_cause_of_a_poor_teacher_is_named_and_its_remedy_works(
+def test_the_cause_of_a_poor_teacher_is_reported_and_its_remedy_works(
     made: dict[str, Any], message: str, scenes: Path, tmp_path: Path, check: Check
 ) -> None:
     data = _data_of(scenes)
     teacher = teacher_in(tmp_path, **made)
-    wrong = _wrong(check(data=data, teacher=teacher))
-    assert message in wrong
-    key, remedy = re.findall(r"write teacher\.(labels|options) (\{.*\})", wrong)[0]
+    problems = _problems(check(data=data, teacher=teacher))
+    assert message in problems
+    key, remedy = re.findall(r"set teacher\.(labels|options) to (\{.*\})", problems)[0]
     code, out, error = check(data=data, teacher={**teacher, key: yaml.safe_load(remedy)})
     assert code == 0, out + error
     assert "mIoU 100.00" in out
 
 
-def test_a_poor_teacher_without_a_cause_says_what_to_look_at(
+def test_a_poor_teacher_without_a_known_cause_lists_what_to_check(
     scenes: Path, tmp_path: Path, check: Check
 ) -> None:
     network = ByColour()
@@ -341,23 +341,27 @@ def test_a_poor_teacher_without_a_cause_says_what_to_look_at(
     teacher = {**teacher_in(tmp_path), "min_miou": 50}
     save_file(network.state_dict(), tmp_path / "teacher.safetensors")
     data = _data_of(scenes)
-    wrong = _wrong(check(data=data, teacher=teacher))
-    assert "under teacher.min_miou 50.0: look at its weights, the order of its channels" in wrong
+    problems = _problems(check(data=data, teacher=teacher))
+    assert (
+        "at least 50.0 (teacher.min_miou). Check its weights, the order of its channels" in problems
+    )
 
 
-def test_the_teacher_waits_for_the_data(scenes: Path, tmp_path: Path, check: Check) -> None:
+def test_the_teacher_is_not_measured_on_faulty_data(
+    scenes: Path, tmp_path: Path, check: Check
+) -> None:
     result = check(data=_data(scenes), teacher=teacher_in(tmp_path))
-    _wrong(result)
+    _problems(result)
     assert "warning: the teacher was not measured. Fix the data first" in result[1]
     teacher = {**teacher_in(tmp_path), "weights": str(tmp_path / "none.safetensors")}
     data = _data_of(scenes)
-    assert "teacher: no weights file at" in _wrong(check(data=data, teacher=teacher))
+    assert "teacher: no weights file at" in _problems(check(data=data, teacher=teacher))
 
 
 # Training ----------------------------------------------------------------------------------------
 
 
-def test_training_names_images_that_both_splits_hold(
+def test_training_warns_about_images_in_both_splits(
     scenes: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     (scenes / "train.txt").write_text("val/images/0.png val/masks/0.png\n" * 2)

@@ -1,4 +1,4 @@
-"""The mapping that is proposed for what masks hold."""
+"""The mappings proposed for the ids and colours in masks."""
 
 import pytest
 import yaml
@@ -27,7 +27,7 @@ def _code(red: int, green: int, blue: int) -> int:
         ([10, 20, 255], 2, {10: 0, 20: 1, 255: None}),
     ],
 )
-def test_ids_ask_for_a_mapping(
+def test_a_mapping_is_proposed_for_ids(
     ids: list[int], classes: int | None, mapping: dict[int, int | None] | None
 ) -> None:
     (proposal,) = propose(ids, classes)
@@ -35,7 +35,7 @@ def test_ids_ask_for_a_mapping(
     LabelMap(proposal.mapping, proposal.classes)
 
 
-def test_one_id_more_than_classes_may_be_unlabelled_at_either_end() -> None:
+def test_with_one_id_too_many_the_first_or_the_last_may_be_unlabelled() -> None:
     first, last = propose([0, 1, 2, 3], 3)
     assert first.mapping == {0: None, 1: 0, 2: 1, 3: 2}
     assert last.mapping == {0: 0, 1: 1, 2: 2, 3: None}
@@ -49,11 +49,11 @@ def test_the_label_ids_of_cityscapes_are_recognised() -> None:
         assert len(proposal.mapping) == 34
         # cityscapesScripts: road 7 -> 0, car 26 -> 13, bicycle 33 -> 18; 0 unlabelled, 29 caravan.
         assert [proposal.mapping[i] for i in (7, 26, 33, 0, 29)] == [0, 13, 18, None, None]
-    # One stray id does not make train ids into label ids.
+    # One stray id does not turn train ids into label ids.
     assert propose([*range(19), 30], 19) == []
 
 
-def test_the_yaml_is_what_a_recipe_takes() -> None:
+def test_the_yaml_is_valid_in_a_recipe() -> None:
     (proposal,) = propose([0, 255], 3 - 1)
     assert yaml.safe_load(proposal.yaml(2)) == {"mapping": {0: 0, 255: 1}}
     (proposal,) = propose_colours([0, 0x800000, 0x804080], None)
@@ -62,7 +62,7 @@ def test_the_yaml_is_what_a_recipe_takes() -> None:
     assert LabelMap(pasted["mapping"], 3).by_colour
 
 
-def test_known_and_declared_tables_of_colours_give_their_order() -> None:
+def test_known_and_declared_palettes_set_the_order() -> None:
     codes = [_code(*colour) for colour in CAMVID.values()]
     (proposal,) = propose_colours([*codes[:8], 0], 11)
     assert proposal.mapping is not None
@@ -72,7 +72,7 @@ def test_known_and_declared_tables_of_colours_give_their_order() -> None:
     assert proposal.mapping == {"#000009": 0, "#000005": 1, "#000007": None}
 
 
-def test_unknown_colours_are_numbered_and_too_many_are_not() -> None:
+def test_unknown_colours_are_numbered_unless_there_are_too_many() -> None:
     (proposal,) = propose_colours([0, 0xFFFFFF], 2)
     assert proposal.mapping == {"#000000": 0, "#ffffff": 1}
     (proposal,) = propose_colours([0, 0x0A0000, 0x00000B], 2)

@@ -1,4 +1,4 @@
-"""Why a teacher measures too little."""
+"""Why a teacher's mIoU is too low."""
 
 from pathlib import Path
 from typing import Any
@@ -23,7 +23,7 @@ def test_the_best_order_undoes_a_permutation() -> None:
     assert best_order(torch.tensor([[5, 1, 0], [1, 5, 0], [0, 0, 0]])) == [0, 1, 2]
 
 
-def test_a_teacher_that_fits_is_not_suspected_and_its_input_is_put_back(tmp_path: Path) -> None:
+def test_a_sound_teacher_is_not_suspected_and_its_input_is_restored(tmp_path: Path) -> None:
     dataset = Folder(write_scenes(tmp_path), "val", **OPTIONS)
     for made, suspected in (({}, False), ({"bgr": True}, True)):
         model = wrap(ByColour(**made), 3)
@@ -40,8 +40,12 @@ def test_a_teacher_that_fits_is_not_suspected_and_its_input_is_put_back(tmp_path
 @pytest.mark.parametrize(
     ("made", "least", "message"),
     [
-        ({"bgr": True}, 90, "under teacher.min_miou 90.0; with its channels as BGR"),
-        ({"order": (1, 2, 0)}, None, "no better than chance; with its class numbers moved up"),
+        ({"bgr": True}, 90, "expected at least 90.0 (teacher.min_miou). With its channels as BGR"),
+        (
+            {"order": (1, 2, 0)},
+            None,
+            "expected better than chance. With its class numbers shifted up",
+        ),
     ],
 )
 def test_training_refuses_a_misread_teacher_with_its_cause(
@@ -58,5 +62,5 @@ def test_training_refuses_a_misread_teacher_with_its_cause(
     with pytest.raises(ValueError) as error:
         train(recipe, progress=False)
     assert message in str(error.value)
-    assert "it measures 100.0 mIoU" in str(error.value)
+    assert "its mIoU is 100.0 instead of" in str(error.value)
     assert "\n" not in str(error.value)

@@ -241,18 +241,18 @@ def test_a_key_newer_than_the_run_does_not_change_its_recipe(tmp_path: Path) -> 
     [
         (
             {"method": "idd"},
-            r"cross_entropy, inter_class of method 'idd' learn from labels, and folder, split "
-            r"'train', has none: method\.labels teacher gives them the teacher's classes, "
-            r"terms\.cross_entropy\.weight 0 takes one out",
+            r"folder, split 'train', has no labels; expected some for cross_entropy, inter_class of "
+            r"method 'idd'\. Set method\.labels to teacher .* terms\.cross_entropy\.weight to 0 to "
+            r"leave a term out",
         ),
         (
             {"method": "kd"},
-            "cross_entropy of method 'kd' learns from labels, .* gives it .* takes it out",
+            r"has no labels; expected some for cross_entropy of method 'kd'\. .* leave it out",
         ),
-        ({"teacher": None}, "folder, split 'train', has no labels: .* without a teacher"),
+        ({"teacher": None}, "folder, split 'train', has no labels; expected labels, or a teacher"),
         (
             {"teacher": {"min_miou": 50.0}},
-            r"teacher\.min_miou 50\.0 cannot be checked, as val has no labels: leave it out",
+            r"teacher\.min_miou is 50\.0, but val has no labels to check it on\. Leave it out",
         ),
     ],
 )
@@ -345,8 +345,8 @@ def test_check_says_what_cannot_be_known(frames: Path, tmp_path: Path, command: 
     assert "no pixel of" not in out
     code, out, _ = command("check", recipe, "--method.labels", "data", "--teacher.min_miou", "50")
     assert code == 2
-    assert "wrong: cross_entropy of method 'cwd' learns from labels, and train has none" in out
-    assert "wrong: teacher.min_miou 50.0 cannot be checked" in out
+    assert "problem: train has no labels; expected some for cross_entropy of method 'cwd'" in out
+    assert "problem: teacher.min_miou is 50.0, but val has no labels" in out
 
 
 def test_the_initial_agreement_is_logged_before_training(

@@ -1,1 +1,1 @@
-"""Data sets as they were published, one a file."""
+"""Data sets as published, one per file."""

@@ -9,35 +9,35 @@ from segdistill.data.published.layout import Files, Layout, paired
 from segdistill.names import unknown
 
 CLASSES = list(csv.DictReader(Path(__file__).with_suffix(".csv").read_text().splitlines()))
-"""Id in the masks, name and colour of each class, in their order.
+"""Id in the masks, name and colour of each class, in order.
 
-The first of the names that the challenge lists, and its colours; road and skyscraper share one.
+The name is the first that the challenge lists. Road and skyscraper have the same colour there.
 """
 
 SPLITS = {"train": "training", "val": "validation", "test": "testing"}
 
 
 class ADE20K(PairDataset):
-    """ADE20K in the form of the scene parsing challenge of 2016.
+    """ADE20K as released for the scene parsing challenge of 2016.
 
-    `root` is `ADEChallengeData2016` or the folder that holds it. In it lie
+    `root` is `ADEChallengeData2016` or the folder that holds it. It contains
     `images/training/*.jpg` and `annotations/training/*.png` (20,210), and the same for
-    `validation` (2000). The images of `test` are a download of its own: put them in
-    `images/testing`; they have no label.
+    `validation` (2000). The images of `test` are a separate download: put them in
+    `images/testing`. They have no label.
 
-    Masks hold 1..150, which become the classes 0..149; 0 (whatever is none of them) is ignored.
+    Masks hold 1..150, which become the classes 0..149; 0 (everything else) is ignored.
 
     Zhou et al., "Scene Parsing through ADE20K Dataset", CVPR 2017.
 
     Args:
         root: The folder described above.
         split: `train`, `val` or `test`.
-        limit: Keep only this many images, the first ones.
-        cache: Keep decoded images in memory (about 1.5 MB an image).
-        orientation: What masks without an orientation tag fit: `upright` or `stored`; see `PairDataset`.
+        limit: Keep only the first so many images.
+        cache: Keep decoded images in memory (about 1.5 MB per image).
+        orientation: What masks without an orientation tag match: `upright` or `stored`; see `PairDataset`.
 
     Raises:
-        FileNotFoundError: `root` is laid out otherwise, or a mask is missing.
+        FileNotFoundError: `root` has another layout, or a mask is missing.
         ValueError: There is no such split.
     """
 

@@ -1,4 +1,4 @@
-"""Cityscapes street scenes: 2048x1024 frames of 50 cities, 19 classes."""
+"""Cityscapes street scenes: 2048x1024 frames from 50 cities, 19 classes."""
 
 from collections.abc import Iterable
 from pathlib import Path
@@ -37,30 +37,30 @@ STORED = ("labelIds", "labelTrainIds")
 
 
 class Cityscapes(PairDataset):
-    """Cityscapes as its makers lay it out, with the fine annotations.
+    """Cityscapes in its official layout, with the fine annotations.
 
     `root` holds `leftImg8bit/<split>/<city>/<name>_leftImg8bit.png` and
     `gtFine/<split>/<city>/<name>_gtFine_labelIds.png`: 2975 frames in train, 500 in val, 1525 in
-    test. The 34 label ids become the 19 train ids; the 15 others are ignored, as the benchmark
-    ignores them. The groups are the cities.
+    test. Of the 34 label ids, 19 become the train ids and 15 are ignored, as in the benchmark.
+    The groups are the cities.
 
-    The masks of test hold no classes (the truth stays with the server), so they are not read: its
-    samples have no label.
+    The masks of test hold no classes (the ground truth is not published), so they are not read:
+    its samples have no label.
 
     Cordts et al., "The Cityscapes Dataset for Semantic Urban Scene Understanding", CVPR 2016.
 
     Args:
         root: The folder described above.
         split: `train`, `val` or `test`.
-        masks: Which masks to read: `labelIds`, or the `labelTrainIds` that the makers' scripts
+        masks: Which masks to read: `labelIds`, or the `labelTrainIds` that the official scripts
             write, with 0..18 and 255 for ignored.
         groups: Keep only these cities.
-        limit: Keep only this many frames, the first ones.
-        cache: Keep decoded frames in memory (8 MB a frame).
-        orientation: What masks without an orientation tag fit: `upright` or `stored`; see `PairDataset`.
+        limit: Keep only the first so many frames.
+        cache: Keep decoded frames in memory (8 MB per frame).
+        orientation: What masks without an orientation tag match: `upright` or `stored`; see `PairDataset`.
 
     Raises:
-        FileNotFoundError: `root` is laid out otherwise, or a mask is missing.
+        FileNotFoundError: `root` has another layout, or a mask is missing.
         ValueError: There is no such split, city or kind of mask.
     """
 

@@ -1,4 +1,4 @@
-"""COCO-Stuff 164k: the images of COCO 2017, 80 kinds of things and 91 of stuff."""
+"""COCO-Stuff 164k: the images of COCO 2017, 80 thing classes and 91 stuff classes."""
 
 import csv
 from pathlib import Path
@@ -9,7 +9,7 @@ from segdistill.data.published.layout import Files, Layout, paired
 from segdistill.names import unknown
 
 CLASSES = list(csv.DictReader(Path(__file__).with_suffix(".csv").read_text().splitlines()))
-"""Id in the masks and name of each class, in their order."""
+"""Id in the masks and name of each class, in order."""
 
 SPLITS = ("train", "val")
 
@@ -18,27 +18,27 @@ class COCOStuff(PairDataset):
     """COCO-Stuff 164k with its 171 classes.
 
     `root` holds the images in `images/train2017` (or `train2017`) and the pixel maps in
-    `annotations/train2017` (or `stuffthingmaps/train2017`), 118,287 of them, and the same for
+    `annotations/train2017` (or `stuffthingmaps/train2017`), 118,287 of each, and the same for
     `val2017` (5000).
 
-    COCO-Stuff numbers its labels 1..182, and the maps hold that number less one, 0..181, with 255
+    COCO-Stuff numbers its labels 1..182. The maps hold that number minus one, 0..181, and 255
     for unlabelled, which is ignored. Eleven of the numbers (12, 26, 29, 30, 45, 66, 68, 69, 71, 83
-    and 91: street sign, hat, shoe, ..) were taken out of COCO and occur nowhere; the other 171
-    become the classes 0..170 in their order. A map with one of the eleven is refused.
+    and 91: street sign, hat, shoe, ..) were removed from COCO and never occur; the other 171
+    become the classes 0..170 in order. A map with one of the eleven is refused.
 
-    The palette is generated: no colours were published for the things.
+    The palette is generated, since no colours were published for the thing classes.
 
     Caesar, Uijlings, Ferrari, "COCO-Stuff: Thing and Stuff Classes in Context", CVPR 2018.
 
     Args:
         root: The folder described above.
         split: `train` or `val`.
-        limit: Keep only this many images, the first ones.
-        cache: Keep decoded images in memory (about 1.2 MB an image).
-        orientation: What masks without an orientation tag fit: `upright` or `stored`; see `PairDataset`.
+        limit: Keep only the first so many images.
+        cache: Keep decoded images in memory (about 1.2 MB per image).
+        orientation: What masks without an orientation tag match: `upright` or `stored`; see `PairDataset`.
 
     Raises:
-        FileNotFoundError: `root` is laid out otherwise, or a map is missing.
+        FileNotFoundError: `root` has another layout, or a map is missing.
         ValueError: There is no such split.
     """
 

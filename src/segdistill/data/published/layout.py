@@ -1,4 +1,4 @@
-"""Files of data sets with a fixed layout: where they lie, which belong together, what is missing."""
+"""Files of data sets with a fixed layout: finding them, pairing them, reporting what is missing."""
 
 import os
 from collections.abc import Sequence
@@ -8,20 +8,22 @@ from segdistill.data.dataset import Pair, list_names
 
 
 class Layout:
-    """A root folder, and the folders that a data set is expected to have in it.
+    """A root folder, and the folders that a data set must have in it.
 
     Args:
         name: Name of the data set, for messages.
         root: The folder.
-        inside: Folders in it that stand for it where there is one, such as `VOCdevkit/VOC2012`.
+        inside: Subfolders to use as the root if they exist, such as `VOCdevkit/VOC2012`.
 
     Raises:
-        ValueError: There is no root.
+        ValueError: No root is given.
     """
 
     def __init__(self, name: str, root: str | Path | None, inside: Sequence[str] = ()) -> None:
         if root is None:
-            raise ValueError(f"{name} needs `root`, the folder that holds its images and masks")
+            raise ValueError(
+                f"{name}: `root` is missing; expected the folder that holds its images and masks"
+            )
         self.name = name
         places = [Path(root, place) for place in inside]
         self.root = next((place for place in places if place.is_dir()), Path(root))
@@ -30,23 +32,23 @@ class Layout:
         """The first of these folders that exists.
 
         Raises:
-            FileNotFoundError: None does; what was expected and what is there are named.
+            FileNotFoundError: None exists; the message names what is there.
         """
         for place in places:
             if (self.root / place).is_dir():
                 return self.root / place
         raise FileNotFoundError(
-            f"{self.name}: expected the folder {' or '.join(places)} in {self.root}; "
+            f"{self.name}: no folder {' or '.join(places)} in {self.root}; "
             f"{found_in(self.root, places[0])}"
         )
 
 
 class Files:
-    """The files of a folder, and of folders in it, whose names end alike.
+    """The files in a folder and its subfolders whose names have the same ending.
 
     Args:
         folder: Where to look.
-        ending: What the names end in, such as `_leftImg8bit.png`.
+        ending: The ending of the names, such as `_leftImg8bit.png`.
 
     Attributes:
         paths: The files by their names without the ending, in the order of their paths.
@@ -57,7 +59,7 @@ class Files:
 
     def __init__(self, folder: Path, ending: str) -> None:
         self.folder, self.ending = folder, ending
-        # Text, not Path, which takes fifteen times as long to list and sort the 118,287 files of COCO.
+        # Text, since Path takes fifteen times as long to list and sort the 118,287 files of COCO.
         self.paths: dict[str, str] = {}
         for parent, folders, names in os.walk(folder):
             folders.sort()
@@ -65,10 +67,10 @@ class Files:
                 if name.endswith(ending) and not name.startswith("."):
                     self.paths[name.removesuffix(ending)] = os.path.join(parent, name)
         if not self.paths:
-            raise FileNotFoundError(f"{folder} holds no file named *{ending}; {found_in(folder)}")
+            raise FileNotFoundError(f"no file named *{ending} in {folder}; {found_in(folder)}")
 
     def group(self, name: str) -> str:
-        """The folder that a file lies in, "" for the uppermost."""
+        """The name of a file's folder, "" for the top one."""
         parent = os.path.dirname(self.paths[name])
         return "" if parent == str(self.folder) else os.path.basename(parent)
 
@@ -79,23 +81,23 @@ def paired(images: Files, masks: Files | None, list_file: Path | None = None) ->
     Args:
         images: The images.
         masks: The masks; None: there are none.
-        list_file: Text file with the names to take, one a line; None: all.
+        list_file: Text file with the names to use, one per line; None: all.
 
     Raises:
-        FileNotFoundError: The list, or a file that it names, or a mask is missing.
+        FileNotFoundError: The list, a file that it names, or a mask is missing.
         ValueError: The list is empty.
     """
     names = list(images.paths) if list_file is None else listed_names(list_file)
     missing = [name for name in names if name not in images.paths]
     if missing:
         raise FileNotFoundError(
-            f"{list_file} names {len(missing)} file(s) that {images.folder} lacks: "
+            f"{list_file} names {len(missing)} file(s) missing from {images.folder}: "
             f"{list_names([name + images.ending for name in missing])}"
         )
     unlabelled = [] if masks is None else [name for name in names if name not in masks.paths]
     if masks is not None and unlabelled:
         raise FileNotFoundError(
-            f"{len(unlabelled)} of {len(names)} images have no mask in {masks.folder}: expected "
+            f"{len(unlabelled)} of {len(names)} images have no mask in {masks.folder}; expected "
             f"{list_names([name + masks.ending for name in unlabelled], 3)}"
         )
     return [
@@ -105,7 +107,7 @@ def paired(images: Files, masks: Files | None, list_file: Path | None = None) ->
 
 
 def listed_names(list_file: Path) -> list[str]:
-    """Names in a list file, one a line; of paths to image and mask the image's name is taken.
+    """Names in a list file, one per line; for lines with paths to image and mask, the image's name.
 
     Raises:
         FileNotFoundError: There is no such file.
@@ -113,16 +115,16 @@ def listed_names(list_file: Path) -> list[str]:
     """
     if not list_file.is_file():
         raise FileNotFoundError(f"{list_file}: no such list of names; {found_in(list_file.parent)}")
-    # Lists carry the paths of somebody else's machine: only the name is of use.
+    # Lists may hold paths of another machine: only the name is used.
     lines = list_file.read_text(encoding="utf-8-sig").splitlines()
     names = [Path(line.split()[0].replace("\\", "/")).stem for line in lines if line.strip()]
     if not names:
-        raise ValueError(f"{list_file} is empty; expected the name of an image on each line")
+        raise ValueError(f"{list_file} is empty; expected one image name per line")
     return names
 
 
 def found_in(root: Path, place: str = "") -> str:
-    """What lies where `place` was expected, or in the nearest folder above it, in a few words."""
+    """A short list of what is in `place`, or in the nearest parent folder that exists."""
     wanted = [root, *(root.joinpath(*Path(place).parts[:n]) for n in range(1, 9))]
     there = [folder for folder in wanted if folder.is_dir()]
     if not there:

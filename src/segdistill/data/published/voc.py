@@ -1,4 +1,4 @@
-"""Pascal VOC 2012: photographs from Flickr, 20 kinds of objects and background."""
+"""Pascal VOC 2012: photographs from Flickr, 20 object classes and background."""
 
 from pathlib import Path
 
@@ -42,28 +42,28 @@ MASKS = {
 class PascalVOC(PairDataset):
     """Pascal VOC 2012, segmentation, with the train_aug split that most papers train on.
 
-    `root` is `VOC2012`, or a folder that holds `VOC2012` or `VOCdevkit/VOC2012`. In it lie
+    `root` is `VOC2012`, or a folder that holds `VOC2012` or `VOCdevkit/VOC2012`. It contains
     `JPEGImages/<name>.jpg`, `SegmentationClass/<name>.png` and the lists
     `ImageSets/Segmentation/<split>.txt`: 1464 names in train, 1449 in val, 1456 in test.
 
     `train_aug` (10,582 names) reads `SegmentationClassAug/<name>.png`, where the masks of SBD
-    (Hariharan et al., "Semantic contours from inverse detectors", ICCV 2011) join those of train
-    without the images of val. Folder and list are not part of the official download.
+    (Hariharan et al., "Semantic contours from inverse detectors", ICCV 2011) are added to those of
+    train, without the images of val. Folder and list are not part of the official download.
 
-    Masks hold palette indices: 0 background, 1..20 objects, 255 the border that is ignored. The
-    masks of test stay with the server: its samples have no label.
+    Masks hold palette indices: 0 background, 1..20 objects, 255 the object border, which is
+    ignored. The masks of test are not published: its samples have no label.
 
     Everingham et al., "The Pascal Visual Object Classes Challenge: A Retrospective", IJCV 2015.
 
     Args:
         root: The folder described above.
         split: `train`, `train_aug`, `val` or `test`.
-        limit: Keep only this many images, the first ones.
-        cache: Keep decoded images in memory (0.7 MB an image).
-        orientation: What masks without an orientation tag fit: `upright` or `stored`; see `PairDataset`.
+        limit: Keep only the first so many images.
+        cache: Keep decoded images in memory (0.7 MB per image).
+        orientation: What masks without an orientation tag match: `upright` or `stored`; see `PairDataset`.
 
     Raises:
-        FileNotFoundError: `root` is laid out otherwise, or a listed file is missing.
+        FileNotFoundError: `root` has another layout, or a listed file is missing.
         ValueError: There is no such split.
     """
 

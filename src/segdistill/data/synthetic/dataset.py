@@ -1,4 +1,4 @@
-"""Street scenes made on the fly: the default data set, with nothing to download."""
+"""Street scenes generated on the fly: the default data set, with nothing to download."""
 
 from jaxtyping import UInt8
 from torch import Tensor
@@ -14,29 +14,28 @@ MOST_SCENES = 1_000_000
 
 
 class Synthetic(SegmentationDataset):
-    """Generated street scenes of 11 classes, any number, any size.
+    """Generated street scenes of 11 classes, in any number and size.
 
-    The scenes were designed to reward knowledge of class and position, so figures on them say that
-    the machinery works, not how good a method is on photographs. One set of paints serves all
-    classes: road and pavement share their greys and differ by place; walls come in the colours of
+    The scenes are designed to reward knowledge of class and position. Metrics on them show that
+    the code works, not how good a method is on photographs. All classes share one set of colours:
+    road and pavement have the same greys and differ by position; walls have the colours of
     sky, road and cars; posters, drainpipes and doors on walls look like signs, poles and persons
-    and are building; hedges (fence), trees and grass share their greens; puddles mirror the sky.
-    Objects hide each other, are few pixels wide in the distance, and every scene has its own
-    camera, colours, haze, shadows, uneven light, texture and noise. A camera's own bonnet, in three
-    scenes of ten, is ignored.
+    but are labelled building; hedges (fence), trees and grass share their greens; puddles reflect
+    the sky. Objects hide each other and are a few pixels wide in the distance, and every scene has
+    its own camera, colours, haze, shadows, uneven light, texture and noise. The bonnet of the
+    camera's car, in three of ten scenes, is ignored.
 
-    A scene is a function of (seed, split, index) alone, so the splits share no scene, and a
-    longer set begins with the shorter one. Seeds used to tune anything should not be the seeds
-    reported.
+    A scene depends only on (seed, split, index), so splits share no scene, and a longer set begins
+    with the shorter one. Do not report results on the seeds used for tuning.
 
     Args:
-        root: Not used: there are no files.
+        root: Unused: there are no files.
         split: `train` (400 scenes unless `count` says otherwise), `val` or `test` (100).
         size: Height and width in pixels, at least 32 each.
         count: Number of scenes.
-        seed: The world; another one shares no scene with it.
-        limit: Keep only this many scenes, the first ones.
-        cache: Keep scenes in memory once drawn (4 bytes a pixel).
+        seed: Another seed gives other scenes.
+        limit: Keep only the first so many scenes.
+        cache: Keep scenes in memory once drawn (4 bytes per pixel).
 
     Raises:
         ValueError: There is no such split, or a number is out of range.
@@ -72,6 +71,6 @@ class Synthetic(SegmentationDataset):
         self.size = (int(size[0]), int(size[1]))
         self.seed, self.split = seed, split
 
-    def load(self, place: int) -> tuple[UInt8[Tensor, "3 h w"], UInt8[Tensor, "h w"]]:
-        """Draw the scene at a place."""
-        return draw_street(self.size, generator_for("scene", self.seed, self.split, place))
+    def load(self, position: int) -> tuple[UInt8[Tensor, "3 h w"], UInt8[Tensor, "h w"]]:
+        """Draw the scene at an index into all scenes."""
+        return draw_street(self.size, generator_for("scene", self.seed, self.split, position))

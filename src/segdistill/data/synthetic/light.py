@@ -1,4 +1,4 @@
-"""How a drawn scene is lit: shadow, texture, uneven light, soft edges and noise."""
+"""Lighting of a drawn scene: shadow, texture, uneven light, soft edges and noise."""
 
 import torch
 from jaxtyping import Float, UInt8
@@ -8,7 +8,7 @@ from torch.nn.functional import interpolate
 from segdistill.data.synthetic.dice import Dice
 from segdistill.data.synthetic.paints import CLASSES, FENCE, GRASS, PAVEMENT, ROAD, SKY, TREE
 
-# Standard deviation of the coarse and of the fine texture of a surface, as a part of its light.
+# Standard deviation of the coarse and the fine texture of a surface, as a fraction of its light.
 _ROUGHNESS = {SKY: (0.02, 0.0), TREE: (0.10, 0.14), GRASS: (0.05, 0.08), FENCE: (0.03, 0.05)}
 _SMOOTH = (0.03, 0.02)
 
@@ -19,13 +19,13 @@ def lit(
     shade: UInt8[Tensor, "h w"],
     dice: Dice,
 ) -> UInt8[Tensor, "3 h w"]:
-    """Colours as the camera takes them.
+    """Colours as the camera records them.
 
     Args:
-        image: Colours as they were painted.
-        label: Class numbers, which decide texture and whether shadows fall.
+        image: Colours as painted.
+        label: Class numbers, which decide the texture and whether shadows fall.
         shade: Light on the ground, 255 where there is no shadow.
-        dice: Source of all chance.
+        dice: Source of randomness.
     """
     height, width = size = (label.shape[0], label.shape[1])
     rough, grainy, shady = _SURFACE.index_select(1, label.flatten().int()).view(3, *size)
@@ -52,7 +52,7 @@ def softened(image: Float[Tensor, "*c h w"]) -> Float[Tensor, "*c h w"]:
 
 
 def _noise(size: tuple[int, int], lump: int, generator: torch.Generator) -> Float[Tensor, "h w"]:
-    """Smooth noise of about unit variance with lumps of that many pixels."""
+    """Smooth noise of about unit variance with lumps of `lump` pixels."""
     grid = (1, 1, size[0] // lump + 2, size[1] // lump + 2)
     noise = torch.randn(grid, generator=generator)
     return interpolate(noise, size=size, mode="bilinear", align_corners=True)[0, 0] * 1.5

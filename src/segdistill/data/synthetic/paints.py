@@ -1,4 +1,4 @@
-"""The classes of a street, their colours on label pictures, and the paints of the town."""
+"""The classes of a street, their colours in label pictures, and the colours objects are painted in."""
 
 from collections.abc import Sequence
 
@@ -36,8 +36,8 @@ PAINTS: dict[str, Colour] = {
     "brown": (98, 72, 50),
 }
 
-# Typical paints and the others. Hardly any belongs to one class alone, not even of the typical
-# ones, so that colour has to be read together with shape and place.
+# Typical paints of each class, and the others. Hardly any belongs to only one class, not even the
+# typical ones, so colour must be read together with shape and position.
 _PALETTES = {
     SKY: (("pale blue",), ("white", "grey", "blue", "beige")),
     BUILDING: (("beige", "brick", "grey"), ("white", "pale blue", "brown", "dark", "yellow")),
@@ -67,7 +67,7 @@ def paint(dice: Dice, label: int) -> Colour:
 
 
 def mixed(colour: Sequence[float], other: Sequence[float], part: float) -> Colour:
-    """A colour with a part, 0..1, of another one."""
+    """A colour mixed with a fraction, 0..1, of another."""
     red, green, blue = colour
     return clamped(
         red + (other[0] - red) * part,
@@ -83,7 +83,7 @@ def darker(colour: Sequence[float], light: float) -> Colour:
 
 
 def clamped(red: float, green: float, blue: float) -> Colour:
-    """Whole numbers in 0..255."""
+    """A colour rounded down to integers in 0..255."""
     return (
         min(255, max(0, int(red))),
         min(255, max(0, int(green))),

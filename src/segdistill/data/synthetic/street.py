@@ -1,4 +1,4 @@
-"""Draws a street and its labels from dice alone; `synthetic` makes a data set of it."""
+"""Draws a random street and its labels; `Synthetic` makes a data set of it."""
 
 import torch
 from jaxtyping import UInt8
@@ -7,9 +7,9 @@ from torch import Tensor
 from segdistill.data.label_map import IGNORED
 from segdistill.data.synthetic.dice import Dice
 from segdistill.data.synthetic.light import lit
+from segdistill.data.synthetic.objects import draw_bonnet, draw_objects
 from segdistill.data.synthetic.paints import CLASSES
 from segdistill.data.synthetic.surroundings import draw_frontage, draw_ground, draw_sky
-from segdistill.data.synthetic.things import draw_bonnet, draw_things
 from segdistill.data.synthetic.view import View
 
 __all__ = ["CLASSES", "draw_street"]
@@ -18,11 +18,11 @@ __all__ = ["CLASSES", "draw_street"]
 def draw_street(
     size: tuple[int, int], generator: torch.Generator
 ) -> tuple[UInt8[Tensor, "3 h w"], UInt8[Tensor, "h w"]]:
-    """A street scene and its labels: class numbers, and 255 where the camera's own car shows.
+    """A street scene and its labels: class numbers, and 255 where the camera's car is visible.
 
     Args:
         size: Height and width in pixels.
-        generator: Source of all chance; the scene is a function of it and of the size.
+        generator: Source of randomness; the scene depends only on it and the size.
     """
     dice = Dice(generator)
     view = View(size, dice)
@@ -30,7 +30,7 @@ def draw_street(
     draw_ground(view, dice)
     for side in (-1, 1):
         draw_frontage(view, dice, side)
-    draw_things(view, dice)
+    draw_objects(view, dice)
     if dice.chance(0.3):
         draw_bonnet(view, dice, IGNORED)
     image, label, shade = view.pixels()

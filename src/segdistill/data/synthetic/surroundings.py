@@ -1,8 +1,9 @@
-"""What a street runs through: sky, ground, houses and fences."""
+"""The surroundings of a street: sky, ground, houses and fences."""
 
 from collections.abc import Callable
 
 from segdistill.data.synthetic.dice import Dice
+from segdistill.data.synthetic.objects import draw_tree
 from segdistill.data.synthetic.paints import (
     BUILDING,
     FENCE,
@@ -18,7 +19,6 @@ from segdistill.data.synthetic.paints import (
     mixed,
     paint,
 )
-from segdistill.data.synthetic.things import draw_tree
 from segdistill.data.synthetic.view import Point, View, nearness
 
 STOREY = 3.2
@@ -26,7 +26,7 @@ STOREY = 3.2
 
 
 def draw_sky(view: View, dice: Dice) -> None:
-    """Bands of sky that pale towards the horizon, clouds, and what stands far off."""
+    """Bands of sky that fade towards the horizon, clouds, and a distant skyline."""
     sky = paint(dice, SKY)
     view.air = mixed(sky, (214, 214, 212), 0.6)
     for band in range(8):
@@ -53,7 +53,7 @@ def _draw_skyline(view: View, dice: Dice) -> None:
 
 
 def draw_ground(view: View, dice: Dice) -> None:
-    """Road, pavements and verges; one road in three is laid with the pavement's own stones."""
+    """Road, pavements and verges; one road in three has the surface of the pavement."""
     paving = paint(dice, PAVEMENT)
     surface = paving if dice.chance(0.35) else paint(dice, ROAD)
     lawn = paint(dice, GRASS)
@@ -80,7 +80,7 @@ def draw_ground(view: View, dice: Dice) -> None:
 
 
 def _draw_markings(view: View, dice: Dice, surface: Colour) -> None:
-    """Lines, a crossing, stains and puddles: all of them road."""
+    """Lines, a crossing, stains and puddles, all labelled road."""
     white = mixed(surface, (225, 225, 215), dice.uniform(0.3, 0.9))
     if dice.chance(0.75):
         lane, start = dice.uniform(-0.4, 0.4) * view.road, dice.uniform(1.0, 4.0)
@@ -131,7 +131,7 @@ def _draw_house(view: View, dice: Dice, side: int, line: float, far: float, near
     front = mixed(wall, (20, 20, 30), 0.15)
     view.polygon([(x, y), (x, top), (away, top), (away, y)], front, BUILDING)
     view.polygon(_panel(at, 0.0, 1.0, 0.0, tall), wall, BUILDING)
-    # Windows of a pixel or less are left out.
+    # Windows of a pixel or less are not drawn.
     if STOREY * view.metre * near >= 3:
         glass = view.hazy(dice.choice(((46, 50, 60), (150, 184, 214), (226, 214, 160))), near)
         columns = dice.number(2, 5)
@@ -146,7 +146,7 @@ def _draw_house(view: View, dice: Dice, side: int, line: float, far: float, near
 
 
 def _draw_decoy(view: View, dice: Dice, at: Callable[[float, float], Point]) -> None:
-    """Things on a wall that look like a sign, a pole or a person, and are building."""
+    """An object on a wall that looks like a sign, a pole or a person but is labelled building."""
     kind, start = dice.choice((SIGN, POLE, PERSON)), dice.uniform(0.1, 0.8)
     low = dice.uniform(1.5, 3.0) if kind == SIGN else 0.0
     span = {SIGN: dice.uniform(0.5, 1.4), POLE: dice.uniform(3.0, 6.0), PERSON: 2.0}[kind]
@@ -166,7 +166,7 @@ def _draw_fence(view: View, dice: Dice, line: float, far: float, near: float) ->
         # A hedge or a wall.
         view.polygon(_panel(at, 0.0, 1.0, 0.0, tall), colour, FENCE)
         return
-    # Bars: the picture shows what is behind, the label does not.
+    # Bars: the picture shows what is behind them, the label does not.
     view.polygon(_panel(at, 0.0, 1.0, 0.0, tall), None, FENCE)
     bars = dice.number(6, 14)
     for bar in range(bars):

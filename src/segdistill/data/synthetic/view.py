@@ -1,9 +1,9 @@
-"""The pictures being drawn, and the camera that they are seen through.
+"""The pictures being drawn, and the camera that views the scene.
 
 A pinhole camera stands a few metres above a flat street and looks along it. A point on the ground
-is given by its nearness, 1 at the lower edge of the picture and 0 at the horizon, and by how far
-across it is, in metres to the right of the middle of the road. A metre at nearness n measures
-`metre * n` pixels, across as well as upwards. All lengths scale with the picture, so that a scene
+is given by its nearness, 1 at the lower edge of the picture and 0 at the horizon, and by its
+distance across, in metres to the right of the middle of the road. A metre at nearness n spans
+`metre * n` pixels, across as well as upwards. All lengths scale with the picture, so a scene
 looks the same at any size.
 """
 
@@ -58,11 +58,11 @@ class View:
         return at
 
     def hazy(self, colour: Sequence[float], near: float) -> Colour:
-        """A colour seen through the air that lies in front of it."""
+        """A colour seen through haze."""
         return mixed(colour, self.air, self.haze * max(0.0, 1.0 - 2.5 * near))
 
     def polygon(self, points: Sequence[Point], colour: Colour | None, label: int | None) -> None:
-        """A filled polygon; without a label it only paints, without a colour it only labels."""
+        """A filled polygon; label None leaves the labels unchanged, colour None the picture."""
         if colour is not None:
             self._colour.polygon(points, fill=colour)
         if label is not None:
@@ -104,7 +104,7 @@ class View:
             self._colour.polygon(points, fill=colour)
 
     def shadow(self, x: float, y: float, half: float) -> None:
-        """The flat shadow of a thing that stands on the ground at (x, y)."""
+        """The flat shadow of an object that stands on the ground at (x, y)."""
         self._shade.ellipse((x - half, y - half / 4, x + half, y + half / 4), fill=120)
 
     def pixels(self) -> tuple[UInt8[Tensor, "h w 3"], UInt8[Tensor, "h w"], UInt8[Tensor, "h w"]]:
@@ -118,5 +118,5 @@ class View:
 
 
 def nearness(distance: float) -> float:
-    """Nearness of what stands this many metres (or so) beyond the lower edge of the picture."""
+    """Nearness of an object about this many metres beyond the lower edge of the picture."""
     return 1 / (1 + 0.4 * distance)

@@ -1,4 +1,4 @@
-"""Looking at data and teacher before any long work."""
+"""Checks of data and teacher before any long work."""
 
 from segdistill.run.auditing.data_audit import (
     missing_labels,

@@ -1,13 +1,13 @@
-"""Which of the teacher's classes is which of the data's: the best one-to-one assignment, exactly."""
+"""The optimal one-to-one assignment of the teacher's classes to the data's."""
 
 import numpy as np
 
 
 def assignment(score: np.ndarray) -> list[int]:
-    """The column of each row, no column twice, for which the scores add up to the most.
+    """The column of each row, no column twice, that maximises the sum of the scores.
 
-    Shortest augmenting paths with potentials (Jonker and Volgenant, Computing 38, 1987), the inner
-    step over all columns at once: k² such steps at most, a quarter of a second for 150 classes.
+    Shortest augmenting paths with potentials (Jonker and Volgenant, Computing 38, 1987). The inner
+    step handles all columns at once: at most k² such steps, a quarter of a second for 150 classes.
 
     Args:
         score: Square and finite.

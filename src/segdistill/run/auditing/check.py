@@ -1,4 +1,4 @@
-"""`segdistill check`: the data and the teacher of a recipe, audited before any long work."""
+"""`segdistill check`: audits the data and the teacher of a recipe before any long work."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -32,61 +32,61 @@ _ROWS = 32
 
 
 def check(recipe: Recipe, name: str = "RECIPE") -> None:
-    """Audit a recipe's data and teacher, and print what was found.
+    """Audit a recipe's data and teacher, and print the findings.
 
-    Every image and mask of both splits is read once. The declared mapping need not fit: what the
-    masks hold is counted without it, and a mapping that would fit is printed.
+    Every image and mask of both splits is read once. The declared mapping may be wrong: the ids in
+    the masks are counted without it, and a mapping that would fit is printed.
 
     Args:
-        recipe: What is to be trained.
+        recipe: The recipe to check.
         name: The recipe's file, for the last line.
 
     Raises:
-        ValueError: Something must be mended before training; one line, after all was printed.
+        ValueError: There are problems to fix before training; one line, raised after printing.
     """
-    found = Findings()
+    findings = Findings()
     recipe = with_teacher_classes(recipe)
     labelled = recipe.teacher is None
-    opened = [open_for_audit(recipe.data, w, found, labelled) for w in ("train", "val")]
+    opened = [open_for_audit(recipe.data, w, findings, labelled) for w in ("train", "val")]
     splits = [split for split in opened if split.dataset is not None]
     surveys = []
     for split in splits:
         with counting(f"reading {split.name}") as progress:
             surveys.append(survey(split.dataset, split.label_map, progress, split.orientation))
-        _say_split(split, surveys[-1])
+        _print_split(split, surveys[-1])
     masked = [pair for pair in zip(splits, surveys, strict=True) if pair[0].labelled]
     if len({tuple(split.classes) for split, _ in masked}) == 1:
-        _say_classes([split for split, _ in masked], [one for _, one in masked])
+        _print_classes([split for split, _ in masked], [one for _, one in masked])
     else:
         for split, one in masked:
-            _say_classes([split], [one])
-    judge(splits, surveys, found)
+            _print_classes([split], [one])
+    judge(splits, surveys, findings)
     for split in splits[:1]:
-        _check_method(recipe, split, found)
+        _check_method(recipe, split, findings)
     proposed = _propose(recipe.data, splits, surveys)
     if recipe.teacher is not None:
         if all(split.opened for split in opened) and not any(one.unusable for one in surveys):
-            _check_teacher(recipe, opened[1], found)
+            _check_teacher(recipe, opened[1], findings)
         else:
-            found.warnings.append("the teacher was not measured. Fix the data first")
-    _verdict(found, name, proposed)
+            findings.warnings.append("the teacher was not measured. Fix the data first")
+    _verdict(findings, name, proposed)
 
 
-def _say_split(split: Split, found: Survey) -> None:
-    sizes = [f"{w}x{h} ({count})" for (w, h), count in found.sizes.most_common()]
+def _print_split(split: Split, one: Survey) -> None:
+    sizes = [f"{w}x{h} ({count})" for (w, h), count in one.sizes.most_common()]
     modes = [
-        f"{mode} ({seen.images}{'' if seen.images == found.samples else f', first {seen.file}'})"
-        for mode, seen in sorted(found.modes.items(), key=lambda item: -item[1].images)
+        f"{mode} ({seen.images}{'' if seen.images == one.samples else f', first {seen.file}'})"
+        for mode, seen in sorted(one.modes.items(), key=lambda item: -item[1].images)
     ]
     masks = "with masks" if split.labelled else "without labels"
-    _say(f"{split.name}: {found.samples} images {masks}")
-    _say(f"  images: {list_names(sizes) or 'none could be read'}")
+    _print(f"{split.name}: {one.samples} images {masks}")
+    _print(f"  images: {list_names(sizes) or 'none could be read'}")
     if split.labelled:
-        _say(f"  masks: mode {list_names(modes) or 'none could be read'}")
+        _print(f"  masks: mode {list_names(modes) or 'none could be read'}")
 
 
-def _say_classes(splits: Sequence[Split], surveys: Sequence[Survey]) -> None:
-    """One row a class, or a raw id where no mapping can be used: its ids, pixels and images."""
+def _print_classes(splits: Sequence[Split], surveys: Sequence[Survey]) -> None:
+    """One row per class, or per raw id without a usable mapping: its ids, pixels and images."""
     columns = [f"{split.name} {unit}" for split in splits for unit in ("%", "images")]
     table = Table("class", "ids", *columns, box=None, pad_edge=False, header_style="bold")
     mapped = surveys[0].label_map is not None
@@ -98,18 +98,18 @@ def _say_classes(splits: Sequence[Split], surveys: Sequence[Survey]) -> None:
             table.add_row(title, ids[number], *_cells(counts, surveys))
     by_colour = surveys[0].by_colour or not (mapped or any(s.ids for s in surveys))
     seen = [s.undeclared if mapped else s.colours if by_colour else s.ids for s in surveys]
-    loose = sorted({raw for one in seen for raw in one})
-    for raw in loose[:_ROWS]:
+    undeclared = sorted({raw for one in seen for raw in one})
+    for raw in undeclared[:_ROWS]:
         counts = [(one[raw].pixels, one[raw].images) if raw in one else (0, 0) for one in seen]
         text = colour_text(raw) if by_colour else str(raw)
-        table.add_row("(not declared)", text, *_cells(counts, surveys))
-    _say(render(table))
-    if loose[_ROWS:]:
-        _say(f"and {len(loose) - _ROWS} more ids")
+        table.add_row("(undeclared)", text, *_cells(counts, surveys))
+    _print(render(table))
+    if undeclared[_ROWS:]:
+        _print(f"and {len(undeclared) - _ROWS} more ids")
 
 
 def _ids_of_classes(surveys: Sequence[Survey]) -> list[str]:
-    """Which raw ids stand for each class, then which are ignored, as far as they occur."""
+    """The raw ids of each class, then the ignored ones, among those that occur."""
     ids: list[set[int]] = [set() for _ in surveys[0].class_pixels]
     for one in surveys:
         assert one.label_map is not None
@@ -121,83 +121,87 @@ def _ids_of_classes(surveys: Sequence[Survey]) -> list[str]:
 
 def _cells(counts: Sequence[tuple[Any, Any]], surveys: Sequence[Survey]) -> list[str]:
     cells = []
-    for (pixels, images), found in zip(counts, surveys, strict=True):
-        total = sum(o.pixels for o in found.modes.values())
+    for (pixels, images), one in zip(counts, surveys, strict=True):
+        total = sum(o.pixels for o in one.modes.values())
         cells += [f"{100 * pixels / max(total, 1):.2f}", str(images)]
     return cells
 
 
 def _propose(config: DataConfig, splits: Sequence[Split], surveys: Sequence[Survey]) -> bool:
-    """Print mappings that would fit; whether there are any."""
+    """Print mappings that would fit; returns whether there are any."""
     if config.name != "folder" or not splits:
         return False
     count = len(splits[0].classes) or None
     fitting = proposals(surveys, count, config.options.get("palette"))
     for proposal in fitting:
-        _say(f"\nA mapping to paste under data.options ({proposal.reason}):")
-        _say(proposal.yaml(count) or "none: take `mapping` out")
+        _print(f"\nA mapping to paste under data.options ({proposal.reason}):")
+        _print(proposal.yaml(count) or "none: remove `mapping`")
     return bool(fitting)
 
 
-def _check_method(recipe: Recipe, train: Split, found: Findings) -> None:
+def _check_method(recipe: Recipe, train: Split, findings: Findings) -> None:
     """Whether the method can learn from a split without labels."""
     if train.labelled:
         return
-    chosen, terms = recipe.chosen_method(), to_dict(recipe)["terms"]
+    settings, terms = recipe.chosen_method(), to_dict(recipe)["terms"]
     try:
-        method = build_method(chosen.name, len(train.classes), chosen.preset, terms)
-        # An optional term may be left out, by a student without its tap.
+        method = build_method(settings.name, len(train.classes), settings.preset, terms)
+        # An optional term is left out for a student without its tap.
         method = method.without(name for name, term in method.terms.items() if term.optional)
     except ValueError as error:
-        found.wrong.append(str(error))
+        findings.problems.append(str(error))
         return
-    if refused := missing_labels(method, chosen.labels, train.name):
-        found.wrong.append(refused)
+    if refused := missing_labels(method, settings.labels, train.name):
+        findings.problems.append(refused)
 
 
-def _check_teacher(recipe: Recipe, val: Split, found: Findings) -> None:
+def _check_teacher(recipe: Recipe, val: Split, findings: Findings) -> None:
     assert recipe.teacher is not None
     protocol, absent = Protocol.of(recipe), recipe.evaluate.absent
     device = resolve_device(recipe.train.device)
     try:
         model, origin = load_teacher(recipe.teacher, val.classes)
-        _say(f"\nteacher: {origin.get('run') or origin.get('model')}; {origin.get('load', '')}")
+        _print(f"\nteacher: {origin.get('run') or origin.get('model')}; {origin.get('load', '')}")
         if not val.labelled:
-            found.warnings.append(f"the teacher was not measured: {val.name} has no labels")
-            found.blame(list(filter(None, [unmeasurable(recipe.teacher.min_miou, val.name)])))
+            findings.warnings.append(f"the teacher was not measured: {val.name} has no labels")
+            findings.add_problems(
+                list(filter(None, [unmeasurable(recipe.teacher.min_miou, val.name)]))
+            )
             return
         with counting("measuring the teacher") as progress:
             evaluation = measure(
                 model, val.dataset, protocol, absent=absent, device=device, progress=progress
             )
-        _say(evaluation.table())
+        _print(evaluation.table())
         cause = suspect(model, val.dataset, protocol, absent=absent, device=device)
     except (ValueError, OSError) as error:
-        found.wrong.append(f"teacher: {error}")
+        findings.problems.append(f"teacher: {error}")
         return
     percent = 100 * evaluation.miou
     refused = refusal(percent, recipe.teacher.min_miou, len(val.classes))
     if refused or cause is not None:
-        found.wrong.append(f"the teacher measures {percent:.2f} mIoU, {explained(refused, cause)}")
-
-
-def _verdict(found: Findings, name: str, proposed: bool) -> None:
-    for title, lines in (("wrong", found.wrong), ("warning", found.warnings)):
-        for line in lines:
-            _say(f"{title}: {line}")
-    if found.wrong:
-        raise ValueError(
-            f"{name}: {_counted(len(found.wrong), 'problem')} to fix before training"
-            f"{' (a mapping to paste stands above)' if proposed else ''}; the first: {found.wrong[0]}"
+        findings.problems.append(
+            f"the teacher's mIoU is {percent:.2f}; {explained(refused, cause)}"
         )
-    warnings = f", {_counted(len(found.warnings), 'warning')}" if found.warnings else ""
-    _say(f"\nnothing is wrong{warnings}: segdistill train {name}")
+
+
+def _verdict(findings: Findings, name: str, proposed: bool) -> None:
+    for title, lines in (("problem", findings.problems), ("warning", findings.warnings)):
+        for line in lines:
+            _print(f"{title}: {line}")
+    if findings.problems:
+        raise ValueError(
+            f"{name}: {_counted(len(findings.problems), 'problem')} to fix before training"
+            f"{' (see the mapping to paste above)' if proposed else ''}. The first: {findings.problems[0]}"
+        )
+    warnings = f", {_counted(len(findings.warnings), 'warning')}" if findings.warnings else ""
+    _print(f"\nno problems{warnings}: segdistill train {name}")
 
 
 def _counted(count: int, noun: str) -> str:
     return f"{count} {noun}{'s' * (count != 1)}"
 
 
-def _say(text: str) -> None:
-    # Lines stay lines: paths must not be broken, nor brackets in them read as markup.
+def _print(text: str) -> None:
+    # No wrapping and no markup: paths stay whole, and brackets in them are printed as they are.
     Console().print(text, markup=False, highlight=False, soft_wrap=True)

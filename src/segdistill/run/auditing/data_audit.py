@@ -1,4 +1,4 @@
-"""What is wrong with the files of a recipe's splits, and what is odd about them."""
+"""Problems with the files of a recipe's splits, and warnings about them."""
 
 from collections.abc import Sequence
 from contextlib import suppress
@@ -16,30 +16,30 @@ from segdistill.run.auditing.survey import Survey, shared_images, undeclared_lin
 from segdistill.run.opening import open_split, split_options
 
 _SHOWN = 8
-"""Complaints of one kind that are kept before `and n more`."""
+"""Problems of one kind that are kept before `n more problems of this kind`."""
 
 
 @dataclass
 class Findings:
-    """What was found: problems to fix, and warnings."""
+    """Problems to fix, and warnings."""
 
-    wrong: list[str] = field(default_factory=list)
+    problems: list[str] = field(default_factory=list)
     warnings: list[str] = field(default_factory=list)
 
-    def blame(self, lines: Sequence[str]) -> None:
-        """Note what is wrong: one line a cause, but not twice, and of many causes the first."""
-        new = _by_cause([line for line in dict.fromkeys(lines) if line not in self.wrong])
-        self.wrong += new[:_SHOWN]
+    def add_problems(self, lines: Sequence[str]) -> None:
+        """Add problems: one line per cause, without repeats, and only the first of many causes."""
+        new = _by_cause([line for line in dict.fromkeys(lines) if line not in self.problems])
+        self.problems += new[:_SHOWN]
         if new[_SHOWN:]:
-            self.wrong.append(f"{len(new) - _SHOWN} more of the same kind")
+            self.problems.append(f"{len(new) - _SHOWN} more problems of this kind")
 
 
 def _by_cause(lines: Sequence[str]) -> list[str]:
-    """Lines `FILE: CAUSE` as one for each cause, with the number of its files and the first three."""
+    """Lines `FILE: CAUSE` as one line per cause, with the number of its files and the first three."""
     files: dict[str, list[str]] = {}
     for line in lines:
         file, colon, cause = line.partition(": ")
-        # Pillow repeats the file in its message, which would make every cause another.
+        # Pillow repeats the file in its message, which would make every cause different.
         cause = cause.replace(f" {file!r}", "")
         files.setdefault(f"{colon}{cause}" or line, []).append(file if colon else "")
     return [
@@ -53,13 +53,13 @@ class Split:
     """One split of a recipe's data.
 
     Attributes:
-        name: What the data set calls it.
-        dataset: The data set, the pairs of files where it cannot be opened as declared, or None.
-        opened: Whether it could be.
-        classes: Names of the classes; empty where none are declared.
-        label_map: The declared mapping, where one can be used.
+        name: Its name in the data set.
+        dataset: The data set; if it cannot be opened as declared, its pairs of files or None.
+        opened: Whether it could be opened as declared.
+        classes: Names of the classes; empty if none are declared.
+        label_map: The declared mapping, if it is usable.
         labelled: Whether there are labels.
-        orientation: What masks without an orientation tag fit, as declared.
+        orientation: What masks without an orientation tag match, as declared.
     """
 
     name: str
@@ -71,14 +71,16 @@ class Split:
     orientation: Orientation | None = None
 
 
-def open_for_audit(config: DataConfig, which: str, found: Findings, labelled: bool = True) -> Split:
-    """A split as training would open it, or as much of it as there is; see `open_split`."""
+def open_for_audit(
+    config: DataConfig, which: str, findings: Findings, labelled: bool = True
+) -> Split:
+    """A split as training would open it, or as much of it as can be opened; see `open_split`."""
     name = config.train_split if which == "train" else config.val_split
     try:
         dataset = open_split(config, which, labelled)
     except (ValueError, OSError) as error:
-        found.blame([str(error)])
-        return _open_leniently(config, which, name, found)
+        findings.add_problems([str(error)])
+        return _open_leniently(config, which, name, findings)
     classes = [str(c) for c in getattr(dataset, "classes", [])]
     label_map = getattr(dataset, "label_map", None)
     if label_map is None and 0 < len(classes) <= MAX_CLASSES:
@@ -94,7 +96,7 @@ def open_for_audit(config: DataConfig, which: str, found: Findings, labelled: bo
     )
 
 
-def _open_leniently(config: DataConfig, which: str, name: str, found: Findings) -> Split:
+def _open_leniently(config: DataConfig, which: str, name: str, findings: Findings) -> Split:
     options = split_options(config, which)
     if config.name != "folder":
         return Split(name, None, False, [], None)
@@ -110,83 +112,83 @@ def _open_leniently(config: DataConfig, which: str, name: str, found: Findings) 
     try:
         pairs = folder_pairs(config.root, name, unpaired=unpaired, **layout)
     except (ValueError, OSError) as error:
-        found.blame([str(error)])
+        findings.add_problems([str(error)])
         return Split(name, None, False, classes, label_map)
-    found.blame(unpaired)
+    findings.add_problems(unpaired)
     orientation: Orientation | None = None
-    with suppress(ValueError):  # noted already
+    with suppress(ValueError):  # already reported
         orientation = check_orientation(options.get("orientation"))
     return Split(name, pairs, False, [str(c) for c in classes], label_map, orientation=orientation)
 
 
-def judge(splits: Sequence[Split], surveys: Sequence[Survey], found: Findings) -> None:
-    """Note what is wrong with the files, and what is odd about them.
+def judge(splits: Sequence[Split], surveys: Sequence[Survey], findings: Findings) -> None:
+    """Add problems with the files, and warnings.
 
     Args:
-        splits: Those that could be read.
+        splits: The splits that could be read.
         surveys: What each of them holds.
-        found: Where to note it.
+        findings: Where to add them.
     """
-    found.blame([fault for one in surveys for fault in one.faults])
+    findings.add_problems([fault for one in surveys for fault in one.faults])
     for split, one in zip(splits, surveys, strict=True):
-        found.blame(list(filter(None, [undeclared_line(one)])))
+        findings.add_problems(list(filter(None, [undeclared_line(one)])))
         if one.in_colour:
-            found.wrong.append(
-                f"{split.name}: {len(one.in_colour)} masks are in colour where ids are expected: "
-                f"{list_names(one.in_colour, 3)}"
+            findings.problems.append(
+                f"{split.name}: {len(one.in_colour)} masks are in colour "
+                f"({list_names(one.in_colour, 3)}); expected label ids"
             )
         if one.palettes_differ and (one.label_map is None or not one.label_map.by_colour):
-            found.warnings.append(
-                f"{split.name}: the palettes of the masks differ ({one.palettes_differ}): if colours "
-                "tell the classes, declare a mapping of colours"
+            findings.warnings.append(
+                f"{split.name}: the palettes of the masks differ ({one.palettes_differ}). If colours "
+                "identify the classes, declare a mapping of colours"
             )
         if split.labelled:
-            _judge_classes(split, one, found)
+            _judge_classes(split, one, findings)
     if len({tuple(split.classes) for split in splits}) > 1:
-        found.wrong.append("train and val declare different classes: they must be the same")
+        findings.problems.append("train and val declare different classes; expected the same")
     most = max((len(split.classes) for split in splits), default=0)
     if most > MAX_CLASSES:
-        found.wrong.append(
-            f"{most} classes, so that {IGNORED}, the ignored id, is one of them: "
-            f"map the ids to at most {MAX_CLASSES}"
+        findings.problems.append(
+            f"there are {most} classes; expected at most {MAX_CLASSES}, as {IGNORED} is the ignored "
+            "id. Map the ids to fewer classes"
         )
     if len(surveys) == 2:
-        _judge_both(splits, surveys, found)
+        _judge_both(splits, surveys, findings)
 
 
-def _judge_classes(split: Split, one: Survey, found: Findings) -> None:
+def _judge_classes(split: Split, one: Survey, findings: Findings) -> None:
     absent = [c for c, n in zip(split.classes, one.class_images, strict=False) if not n]
     if absent:
-        found.warnings.append(f"{split.name}: no pixel of {list_names(absent)}")
+        findings.warnings.append(f"{split.name}: no pixel of {list_names(absent)}")
     if one.unlabelled:
-        found.warnings.append(
-            f"{split.name}: {len(one.unlabelled)} masks are ignored from edge to edge: "
+        findings.warnings.append(
+            f"{split.name}: {len(one.unlabelled)} masks are entirely ignored: "
             f"{list_names(one.unlabelled, 3)}"
         )
     total = int(one.class_pixels.sum())
     if total and one.class_pixels[-1] > total / 2:
-        found.warnings.append(
+        findings.warnings.append(
             f"{split.name}: {100 * one.class_pixels[-1] / total:.0f} % of the pixels are ignored"
         )
 
 
-def _judge_both(splits: Sequence[Split], surveys: Sequence[Survey], found: Findings) -> None:
+def _judge_both(splits: Sequence[Split], surveys: Sequence[Survey], findings: Findings) -> None:
     shared = shared_images(surveys[0], surveys[1])
     if shared:
-        found.wrong.append(
-            f"{len(shared)} images of {splits[1].name} are in {splits[0].name}, too, pixel for pixel: "
-            f"{list_names(shared)}; metrics on them are meaningless. Remove them from one split"
+        findings.problems.append(
+            f"{len(shared)} images of {splits[1].name} are also in {splits[0].name}, pixel for pixel "
+            f"({list_names(shared)}); metrics on them are meaningless. Remove them from one split"
         )
     groups = [set(getattr(split.dataset, "groups", [])) - {""} for split in splits]
     if both := sorted(groups[0] & groups[1]):
-        found.warnings.append(
-            f"{splits[1].name} and {splits[0].name} share {len(both)} group(s) of frames that look "
-            f"alike ({list_names(both)}): figures read above those of unseen ones"
+        findings.warnings.append(
+            f"{splits[1].name} and {splits[0].name} share {len(both)} group(s) of similar frames "
+            f"({list_names(both)}); metrics are higher than on unseen groups"
         )
 
 
 def shared_files(train_set: Any, val_set: Any) -> list[str]:
-    """Names of the evaluation samples whose image file is trained on, too; no file is opened.
+    """Names of the evaluation samples whose image file is also trained on; no file is opened.
 
     `segdistill check` compares the pixels.
     """
@@ -196,11 +198,11 @@ def shared_files(train_set: Any, val_set: Any) -> list[str]:
 
 
 def refuse_unclear_orientation(*datasets: Any) -> None:
-    """Refuse pairs of image and mask that fit each other either way; only headers are read.
+    """Refuse pairs of image and mask whose orientation is ambiguous; only headers are read.
 
     Raises:
-        ValueError: Images carry an orientation tag, their masks carry none, the sizes do not tell, and
-            nothing is declared. One line names the files and what to declare.
+        ValueError: Images have an orientation tag, their masks have none, the sizes do not settle it,
+            and nothing is declared. One line names the files and what to declare.
     """
     lines = []
     for dataset in datasets:
@@ -212,19 +214,18 @@ def refuse_unclear_orientation(*datasets: Any) -> None:
 
 
 def missing_labels(method: Method, labels: str, where: str) -> str:
-    """Why a method cannot learn from images without labels, and what to do; "" where it can.
+    """Why a method cannot learn from images without labels, and what to do; "" if it can.
 
     Args:
         method: The method.
         labels: `method.labels`.
         where: The images.
     """
-    needing = [name for name, term in method.terms.items() if term.needs_labels]
-    if not needing or labels == "teacher":
+    supervised = [name for name, term in method.terms.items() if term.needs_labels]
+    if not supervised or labels == "teacher":
         return ""
-    plural = len(needing) > 1
     return (
-        f"{', '.join(needing)} of method {method.name!r} learn{'' if plural else 's'} from labels, and "
-        f"{where} has none: method.labels teacher gives {'them' if plural else 'it'} the teacher's "
-        f"classes, terms.{needing[0]}.weight 0 takes {'one' if plural else 'it'} out"
+        f"{where} has no labels; expected some for {', '.join(supervised)} of method {method.name!r}. "
+        "Set method.labels to teacher to use the teacher's classes, or "
+        f"terms.{supervised[0]}.weight to 0 to leave {'a term' if supervised[1:] else 'it'} out"
     )

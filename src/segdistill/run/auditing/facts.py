@@ -1,4 +1,4 @@
-"""What one pair of image and mask holds, read without trusting any mapping."""
+"""What one pair of image and mask holds, read without applying a mapping."""
 
 from dataclasses import dataclass, field
 from hashlib import blake2b
@@ -8,14 +8,14 @@ import numpy as np
 from PIL import Image
 
 from segdistill.data.dataset import Pair
-from segdistill.data.files import DEEP_MODES, ID_MODES, colour_codes, open_mask, read_seen
-from segdistill.data.orientation import Orientation, Seen
+from segdistill.data.files import DEEP_MODES, ID_MODES, colour_codes, open_mask, read_with_geometry
+from segdistill.data.orientation import ImageGeometry, Orientation
 from segdistill.data.samples import read_sample
 
 Size = tuple[int, int]
 
 MOST_COLOURS = 1024
-"""A mask with more colours was blended or compressed: they are not those of classes."""
+"""A mask with more colours was anti-aliased or compressed, so its colours are not classes."""
 
 
 @dataclass
@@ -24,14 +24,14 @@ class Facts:
 
     Attributes:
         name: Its name in the data set.
-        mask: The mask's file, or the sample's name where there is none.
-        image_size: Width and height; None where the image cannot be read.
-        mode: Mode of the mask as Pillow calls it; "" where it cannot be read.
+        mask: The mask's file, or the sample's name if there is none.
+        image_size: Width and height; None if the image cannot be read.
+        mode: Pillow mode of the mask; "" if it cannot be read.
         ids: Raw ids in the mask; empty for a mask in colour.
-        pixels: How many pixels each id has, or each colour where there are no ids.
+        pixels: Number of pixels of each id, or of each colour without ids.
         colours: Colour of each raw id, for a palette image; the raw ids of a mask in colour.
         digest: Hash of the image's pixels.
-        fault: What is wrong with the pair, "" for nothing.
+        fault: What is wrong with the pair; "" if nothing is.
     """
 
     name: str
@@ -48,18 +48,18 @@ class Facts:
 def pair_facts(
     pair: Pair, by_colour: bool = False, orientation: Orientation | None = None
 ) -> Facts:
-    """Look at one pair of files.
+    """Read one pair of files.
 
     Args:
         pair: The files.
-        by_colour: Whether masks in colour are what is expected.
-        orientation: What masks without an orientation tag fit, as declared.
+        by_colour: Whether masks in colour are expected.
+        orientation: What masks without an orientation tag match, as declared.
     """
     facts = Facts(pair.name, str(pair.mask or pair.name))
     faults = []
-    seen: Seen | None = None
+    geometry: ImageGeometry | None = None
     try:
-        image, seen = read_seen(pair.image, pair.channels)
+        image, geometry = read_with_geometry(pair.image, pair.channels)
         facts.image_size = (image.shape[2], image.shape[1])
         facts.digest = _digest(image.permute(1, 2, 0).numpy())
     except (ValueError, OSError) as error:
@@ -68,7 +68,7 @@ def pair_facts(
         facts.fault = "; ".join(faults)
         return facts
     try:
-        with open_mask(pair.mask, seen, orientation) as mask:
+        with open_mask(pair.mask, geometry, orientation) as mask:
             faults += _mask_faults(pair, mask, facts, by_colour)
     except (ValueError, OSError) as error:
         faults.append(str(error))
@@ -77,33 +77,35 @@ def pair_facts(
 
 
 def _mask_faults(pair: Pair, mask: Image.Image, facts: Facts, by_colour: bool) -> list[str]:
-    """Count the ids of a mask; gives what is wrong with it."""
+    """Count the ids of a mask; returns what is wrong with it."""
     facts.mode = mask.mode
     faults = []
     if facts.image_size not in (None, mask.size):
-        sizes = "{}x{}, its image {}x{}".format(*mask.size, *facts.image_size)
-        faults.append(f"{pair.mask}: the mask is {sizes}; expected the same size")
+        sizes = "{}x{}; expected {}x{}".format(*mask.size, *facts.image_size)
+        faults.append(f"{pair.mask}: the mask is {sizes}, the size of its image")
     if mask.mode in ID_MODES:
         raw = np.asarray(mask).astype(np.uint8 if mask.mode == "1" else np.int64).ravel()
         if raw.size and (raw.min() < 0 or raw.max() > 65535):
-            return [*faults, f"{pair.mask}: ids {raw.min()}..{raw.max()}; expected 0..65535"]
+            span = f"{raw.min()} to {raw.max()}"
+            return [*faults, f"{pair.mask}: label ids range from {span}; expected 0..65535"]
         counts = np.bincount(raw)
         facts.ids = np.flatnonzero(counts)
         facts.pixels = counts[facts.ids]
         if mask.mode == "P":
             facts.colours = _palette_colours(mask, facts.ids)
         elif by_colour and mask.mode in DEEP_MODES:
-            faults.append(f"{pair.mask}: a mask of mode {mask.mode}, expected colours")
+            faults.append(f"{pair.mask}: the mask has mode {mask.mode}; expected colours")
         elif by_colour:
             facts.colours = facts.ids * (0xFFFFFF if mask.mode == "1" else 0x010101)
         return faults
     if mask.mode in DEEP_MODES:
-        return [*faults, f"{pair.mask}: mode {mask.mode} holds no whole ids; expected 8 or 16 bits"]
+        expected = "expected integer ids of 8 or 16 bits"
+        return [*faults, f"{pair.mask}: the mask has mode {mask.mode}; {expected}"]
     facts.colours, facts.pixels = np.unique(colour_codes(mask), return_counts=True)
     if facts.colours.size > MOST_COLOURS:
         faults.append(
-            f"{pair.mask}: {facts.colours.size} colours; a mask drawn with smooth edges or "
-            "compressed has colours of no class: export it without"
+            f"{pair.mask}: the mask has {facts.colours.size} colours; expected at most "
+            f"{MOST_COLOURS}. Export it without anti-aliasing and lossy compression"
         )
         facts.colours, facts.pixels = facts.ids, facts.ids
     return faults
@@ -118,10 +120,10 @@ def _palette_colours(mask: Image.Image, ids: np.ndarray) -> np.ndarray:
 
 
 def sample_facts(dataset: Any, index: int) -> Facts:
-    """Look at a sample that is not made of two files: its label holds class numbers."""
+    """Read a sample that is not a pair of files: its label holds class numbers."""
     try:
         image, label, name = read_sample(dataset, index)
-    except Exception as error:  # whatever somebody's own data set raises
+    except Exception as error:  # a user's data set may raise anything
         return Facts(str(index), str(index), fault=f"sample {index}: {_first_line(error)}")
     ids, pixels = np.unique(label.numpy(), return_counts=True)
     size = (image.shape[-1], image.shape[-2])

@@ -1,4 +1,4 @@
-"""What lies in the files of a data set, whatever mapping the recipe declares for it."""
+"""What the files of a data set hold, whatever mapping the recipe declares."""
 
 import os
 from collections import Counter
@@ -19,14 +19,14 @@ _AHEAD = 256
 
 @dataclass
 class Occurrence:
-    """How often a raw id occurs, and in which file first."""
+    """How often a raw id occurs, and the first file it occurs in."""
 
     pixels: int = 0
     images: int = 0
     file: str = ""
 
     def add(self, pixels: int, file: str) -> None:
-        """Count a file that holds it."""
+        """Count a file that contains the id."""
         self.pixels += pixels
         self.images += 1
         self.file = self.file or file
@@ -34,23 +34,23 @@ class Occurrence:
 
 @dataclass
 class Survey:
-    """What a split holds; it grows with the number of ids and names, not with the pixels.
+    """What a split holds; memory grows with the number of ids and names, not with the pixels.
 
     Attributes:
-        label_map: The declared mapping; None where there is none that can be used.
-        samples: How many were looked at.
+        label_map: The declared mapping; None if there is no usable one.
+        samples: How many samples were read.
         faults: Files that cannot be used, one line each.
         sizes: Sizes of the images, width and height.
         modes: Modes of the masks, as Pillow calls them.
         in_colour: Masks in colour where ids are expected.
         ids: Raw ids that occur.
-        colours: Colours that occur, of masks in colour and of palette images.
-        palette: The colour that a palette image gives to an id, where it was first seen.
-        palettes_differ: Two files whose palettes give an id two colours; "" where there are none.
-        class_pixels: Pixels of each class, then those ignored.
-        class_images: Images with each class, then those with an ignored pixel.
-        unlabelled: Samples with nothing but ignored pixels.
-        names: Name of the first image with these pixels, by their hash.
+        colours: Colours that occur in masks in colour and in palette images.
+        palette: The colour of an id in palette images, and the first file with it.
+        palettes_differ: Two files whose palettes give one id different colours; "" if there are none.
+        class_pixels: Pixels of each class, then ignored pixels.
+        class_images: Images with each class, then images with ignored pixels.
+        unlabelled: Samples with only ignored pixels.
+        names: Name of the first image by the hash of its pixels.
     """
 
     label_map: LabelMap | None
@@ -73,12 +73,12 @@ class Survey:
 
     @property
     def by_colour(self) -> bool:
-        """Whether the mapping is one of colours."""
+        """Whether the keys of the mapping are colours."""
         return self.label_map is not None and self.label_map.by_colour
 
     @property
     def raw(self) -> dict[int, Occurrence]:
-        """Raw ids as the mapping would read them: colours for a mapping of colours."""
+        """Raw ids as the mapping reads them: colours for a mapping of colours."""
         return self.colours if self.by_colour else self.ids
 
     @property
@@ -91,7 +91,7 @@ class Survey:
 
     @property
     def unusable(self) -> bool:
-        """Whether training would stumble over some file."""
+        """Whether some file would stop training."""
         return bool(self.faults or self.undeclared or self.in_colour)
 
     def add(self, facts: Facts) -> None:
@@ -107,9 +107,9 @@ class Survey:
         self.modes.setdefault(facts.mode, Occurrence()).add(int(facts.pixels.sum()), facts.mask)
         if facts.colours.size and not facts.ids.size and not self.by_colour:
             self.in_colour.append(facts.mask)
-        for values, found in ((facts.ids, self.ids), (facts.colours, self.colours)):
+        for values, occurrences in ((facts.ids, self.ids), (facts.colours, self.colours)):
             for value, pixels in zip(values.tolist(), facts.pixels.tolist(), strict=False):
-                found.setdefault(value, Occurrence()).add(pixels, facts.mask)
+                occurrences.setdefault(value, Occurrence()).add(pixels, facts.mask)
         if facts.ids.size and facts.colours.size:
             self._compare_palette(facts)
         self._count_classes(facts)
@@ -150,26 +150,26 @@ def survey(
     progress: Callable[[int, int], None] | None = None,
     orientation: Orientation | None = None,
 ) -> Survey:
-    """Read every image and mask once, on several threads, and keep nothing but counts.
+    """Read every image and mask once, on several threads, and keep only counts.
 
     Args:
-        dataset: Pairs of files, a data set made of such, or any other that the loaders take; the
-            ids of the last are counted after its own mapping.
+        dataset: Pairs of files, a data set of such pairs, or any other that the loaders accept,
+            whose ids are counted after its mapping.
         label_map: The declared mapping.
-        progress: Called with (done, to do) after each.
-        orientation: What masks without an orientation tag fit, as declared.
+        progress: Called with (done, total) after each sample.
+        orientation: What masks without an orientation tag match, as declared.
     """
-    found = Survey(label_map)
+    result = Survey(label_map)
     pairs = dataset.pairs if isinstance(dataset, PairDataset) else dataset
     if isinstance(pairs, list):
         facts: Iterable[Facts] = _read_pairs(pairs, label_map, orientation)
     else:
         facts = (sample_facts(dataset, index) for index in range(len(dataset)))
     for one in facts:
-        found.add(one)
+        result.add(one)
         if progress is not None:
-            progress(found.samples, len(pairs))
-    return found
+            progress(result.samples, len(pairs))
+    return result
 
 
 def _read_pairs(
@@ -177,14 +177,14 @@ def _read_pairs(
 ) -> Iterator[Facts]:
     by_colour = label_map is not None and label_map.by_colour
     with ThreadPoolExecutor(min(8, os.cpu_count() or 1)) as pool:
-        # In parts, as `map` takes all its work at once.
+        # In chunks, since `map` submits all its work at once.
         for start in range(0, len(pairs), _AHEAD):
             part = pairs[start : start + _AHEAD]
             yield from pool.map(lambda p: pair_facts(p, by_colour, orientation), part)
 
 
 def shared_images(train: Survey, val: Survey) -> list[str]:
-    """Images of the evaluation split whose very pixels are in the training split, too."""
+    """Images of the evaluation split whose exact pixels are also in the training split."""
     both = [key for key in val.names if key in train.names]
     return [
         val.names[k] if val.names[k] == train.names[k] else f"{val.names[k]} = {train.names[k]}"
@@ -192,16 +192,16 @@ def shared_images(train: Survey, val: Survey) -> list[str]:
     ]
 
 
-def undeclared_line(found: Survey) -> str:
-    """The ids that the mapping lacks, and the files in which they were seen first; "" for none."""
-    if not found.undeclared:
+def undeclared_line(one: Survey) -> str:
+    """The ids that the mapping lacks, and the first files that hold them; "" for none."""
+    if not one.undeclared:
         return ""
-    by_colour = found.by_colour
-    files = list(dict.fromkeys(seen.file for seen in found.undeclared.values()))
+    by_colour = one.by_colour
+    files = list(dict.fromkeys(seen.file for seen in one.undeclared.values()))
     texts = [
         f"{colour_text(value) if by_colour else value} "
         f"({seen.pixels} pixels in {seen.images} mask{'s' * (seen.images > 1)})"
-        for value, seen in found.undeclared.items()
+        for value, seen in one.undeclared.items()
     ]
     kind = "colour" if by_colour else "label id"
-    return f"{list_names(files, 3)}: not in the mapping: {kind} {list_names(texts, 4)}"
+    return f"{list_names(files, 3)}: the mapping lacks {kind} {list_names(texts, 4)}"

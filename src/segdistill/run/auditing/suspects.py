@@ -1,4 +1,4 @@
-"""What may be wrong with a teacher that measures too little: its classes or its input."""
+"""Why a teacher's mIoU is too low: its classes or its input may be misread."""
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -18,23 +18,23 @@ from segdistill.run.auditing.assignment import assignment
 from segdistill.run.evaluation import Evaluation, Protocol, measure
 
 IMAGES = 16
-"""Images, evenly spread over the split, on which suspicions are tried."""
+"""Images, evenly spread over the split, on which other readings are tried."""
 CLEAR = 0.05
-"""What another reading must add to the mIoU (5 points) to be named as the cause."""
+"""What another reading must add to the mIoU (5 points) to be reported as the cause."""
 
 
 class Cause(NamedTuple):
-    """A reading of the teacher that measures clearly more than the declared one, on the same images.
+    """A reading of the teacher with clearly more mIoU than the declared one, on the same images.
 
     Attributes:
-        what: The reading, in words that follow "with".
-        declared: mIoU as declared, 0 to 1.
-        miou: mIoU so read.
+        reading: The reading, in words that follow "with".
+        declared: mIoU of the declared reading, 0 to 1.
+        miou: mIoU of this reading, 0 to 1.
         images: How many images both were measured on.
-        remedy: What to write in the recipe.
+        remedy: What to set in the recipe.
     """
 
-    what: str
+    reading: str
     declared: float
     miou: float
     images: int
@@ -42,7 +42,7 @@ class Cause(NamedTuple):
 
     def __str__(self) -> str:
         return (
-            f"with {self.what} it measures {100 * self.miou:.1f} mIoU, as declared "
+            f"With {self.reading} its mIoU is {100 * self.miou:.1f} instead of "
             f"{100 * self.declared:.1f} (on {self.images} images): {self.remedy}"
         )
 
@@ -50,16 +50,16 @@ class Cause(NamedTuple):
 def suspect(
     model: nn.Module, dataset: Dataset[Any], protocol: Protocol | None = None, **options: Any
 ) -> Cause | None:
-    """The simplest reading under which a network measures clearly more; None where there is none.
+    """The simplest reading that clearly raises a network's mIoU; None if there is none.
 
-    Tried are: class numbers shifted by one, and the best one-to-one assignment of its classes to the
-    data's (both out of one confusion matrix); the channels as BGR, and the usual normalisations.
+    The readings are: class numbers shifted by one, and the best one-to-one assignment of its classes
+    to the data's (both from one confusion matrix); channels as BGR, and the usual normalisations.
 
     Args:
-        model: The network; what it declares as its input is put back.
+        model: The network; its declared input is restored.
         dataset: Labelled images, of which at most `IMAGES` are used.
-        protocol: How the network is shown an image; None: the image as it is.
-        **options: Further ones of `measure`.
+        protocol: How images are presented to the network; None: unchanged.
+        **options: Further options of `measure`.
     """
 
     def measured(network: nn.Module, images: Dataset[Any]) -> Evaluation:
@@ -74,7 +74,7 @@ def suspect(
         return None
     readings = [*_relabelled(model, declared), *_renormalised(model, some, declared, measured)]
     clear = [cause for cause in readings if cause.miou >= declared.miou + CLEAR]
-    # Of readings that are as good as equal the first one is the simplest.
+    # Of readings that are practically equal, the first one is the simplest.
     best = max((cause.miou for cause in clear), default=0.0)
     return next((cause for cause in clear if cause.miou >= best - 0.01), None)
 
@@ -84,9 +84,8 @@ def _relabelled(model: nn.Module, declared: Evaluation) -> Iterator[Cause]:
     shifts = {"up": [(j + 1) % count for j in range(count)]}
     shifts["down"] = [(j - 1) % count for j in range(count)]
     for direction, order in shifts.items():
-        what = f"its class numbers moved {direction} by one"
         yield Cause(
-            what,
+            f"its class numbers shifted {direction} by one",
             declared.miou,
             _miou_as(confusion, order),
             declared.images,
@@ -108,14 +107,14 @@ def _relabelled(model: nn.Module, declared: Evaluation) -> Iterator[Cause]:
 
 
 def best_order(confusion: Int64[Tensor, "k k"]) -> list[int]:
-    """The class that each prediction should stand for, so that the mIoU is greatest.
+    """The class that each prediction should stand for, to maximise the mIoU.
 
     The IoU of class i with prediction j depends on no other pair, so the best order is an
     assignment.
     """
     hits = confusion.double()
     unions = hits.sum(1, keepdim=True) + hits.sum(0, keepdim=True) - hits
-    # What decides nothing stays in its place.
+    # Classes without evidence keep their number.
     score = hits / unions.clamp(min=1) + 1e-9 * torch.eye(len(hits), dtype=torch.float64)
     return assignment(score.T.numpy())
 
@@ -125,10 +124,10 @@ def _miou_as(confusion: Tensor, order: list[int]) -> float:
 
 
 def _renumber(model: nn.Module, order: list[int], classes: list[str]) -> str:
-    """What each of the teacher's classes should count as, to write in the recipe."""
+    """The recipe setting that maps each of the teacher's classes to the right one."""
     declared = model.assigned if isinstance(model, Relabelled) else range(len(order))
     labels = {j: None if i is None else classes[order[i]] for j, i in enumerate(declared)}
-    return f"write teacher.labels {_flow(labels)}"
+    return f"set teacher.labels to {_flow(labels)}"
 
 
 def _renormalised(
@@ -143,16 +142,16 @@ def _renormalised(
     current = getattr(owner, "input", None)
     if not isinstance(current, InputNormalisation):
         return
-    for what, settings in _readings(current).items():
+    for reading, settings in _readings(current).items():
         with _reading(owner, settings):
             result = measured(model, some)
         text = _flow({"input": _plain(settings)})
-        remedy = f"write teacher.options {text} (where it is a run: the student.options of that)"
-        yield Cause(what, declared.miou, result.miou, result.images, remedy)
+        remedy = f"set teacher.options to {text} (for a run, set its recipe's student.options)"
+        yield Cause(reading, declared.miou, result.miou, result.images, remedy)
 
 
 def _readings(current: InputNormalisation) -> dict[str, dict[str, Any]]:
-    """Other settings of an input of RGB, the likeliest first."""
+    """Other settings of an RGB input, the likeliest first."""
     spec = current.spec
     if len(spec["mean"]) != 3:
         return {}
@@ -168,21 +167,21 @@ def _readings(current: InputNormalisation) -> dict[str, dict[str, Any]]:
         "no normalisation (0..1)": {"mean": zero, "std": one},
         "values from -1 to 1": {"mean": half, "std": half},
         "values from 0 to 255": {"mean": zero, "std": one, "scale": 255.0},
-        "BGR from 0 to 255 less its mean (caffe)": INPUTS["caffe_bgr"],
+        "BGR from 0 to 255 minus its mean (caffe)": INPUTS["caffe_bgr"],
     }
     known = [spec]
     distinct = {}
-    for what, values in settings.items():
+    for reading, values in settings.items():
         full = make_input(values).spec
         if full not in known:
             known.append(full)
-            distinct[what] = full
+            distinct[reading] = full
     return distinct
 
 
 @contextmanager
 def _reading(model: nn.Module, settings: dict[str, Any]) -> Iterator[None]:
-    """The network with another first operation, for a while."""
+    """The network with another input normalisation, restored on exit."""
     current: Any = model.input
     model.input = make_input(settings).to(current.mean.device)
     try:
@@ -192,7 +191,7 @@ def _reading(model: nn.Module, settings: dict[str, Any]) -> Iterator[None]:
 
 
 def _plain(settings: dict[str, Any]) -> Any:
-    """The name of these settings, or what of them is no default."""
+    """The name of these settings, or those that differ from the defaults."""
     for name, values in INPUTS.items():
         if make_input(values).spec == settings:
             return name

@@ -54,7 +54,7 @@ def audit_teacher(job: Job, fabric: Fabric, write: bool = True) -> dict[str, Any
             device=str(fabric.device),
             absent=job.recipe.evaluate.absent,
         )
-        raise ValueError(f"the teacher measures {percent:.2f} mIoU, {explained(refused, cause)}")
+        raise ValueError(f"the teacher's mIoU is {percent:.2f}; {explained(refused, cause)}")
     return record
 
 

@@ -1,4 +1,4 @@
-"""What stands on a street: poles, signs, trees, cars, people."""
+"""The objects on a street: poles, signs, trees, cars, people."""
 
 from collections.abc import Callable
 
@@ -17,15 +17,15 @@ from segdistill.data.synthetic.paints import (
 from segdistill.data.synthetic.view import Point, View, nearness
 
 Draw = Callable[[View, Dice, float, float], None]
-"""Draws a thing that far across the street and at that nearness."""
+"""Draws an object at a distance across the street and a nearness."""
 
 _SKIN = ((226, 184, 156), (150, 104, 78), (92, 62, 48))
 _GLASS = ((40, 44, 52), (140, 170, 196))
 _LAMPS = ((224, 60, 50), (230, 180, 60), (70, 200, 110))
 
 
-def draw_things(view: View, dice: Dice) -> None:
-    """Everything that stands alone, from far to near, so that the near hides the far."""
+def draw_objects(view: View, dice: Dice) -> None:
+    """All free-standing objects, from far to near, so that near ones hide far ones."""
 
     def on_pavement() -> float:
         side = dice.side()
@@ -38,7 +38,7 @@ def draw_things(view: View, dice: Dice) -> None:
     def on_road() -> float:
         return dice.uniform(-0.85, 0.85) * (view.road - 0.9)
 
-    # How many at least and at most, nearest and farthest distance.
+    # Smallest and largest number, nearest and farthest distance.
     plan: tuple[tuple[Draw, Callable[[], float], tuple[int, int], tuple[float, float]], ...] = (
         (_draw_pole, on_kerb, (2, 4), (1.8, 8.0)),
         (_draw_signpost, on_kerb, (1, 4), (1.6, 6.0)),
@@ -47,11 +47,11 @@ def draw_things(view: View, dice: Dice) -> None:
         (_draw_person, on_pavement, (1, 4), (1.0, 5.5)),
         (_draw_person, on_road, (0, 2), (1.2, 6.0)),
     )
-    things: list[tuple[float, float, Draw]] = []
+    objects: list[tuple[float, float, Draw]] = []
     for draw, where, count, reach in plan:
         for _ in range(dice.number(*count)):
-            things.append((nearness(dice.uniform(*reach)), where(), draw))
-    for near, across, draw in sorted(things, key=lambda thing: thing[0]):
+            objects.append((nearness(dice.uniform(*reach)), where(), draw))
+    for near, across, draw in sorted(objects, key=lambda item: item[0]):
         draw(view, dice, across, near)
 
 
@@ -103,14 +103,14 @@ def _draw_board(
 def _draw_lights(
     view: View, dice: Dice, x: float, y: float, half: float, face: Colour, inner: Colour
 ) -> None:
-    """Traffic lights, one of three lamps burning."""
+    """Traffic lights with one of three lamps lit."""
     view.box(x, y + 1.3 * half, 1.4 * half, 2.8 * half, (38, 40, 42), SIGN)
     lamp = dice.number(0, 2)
     view.oval(x, y + (lamp - 1) * 0.85 * half, half * 0.35, half * 0.35, _LAMPS[lamp], None)
 
 
 def draw_tree(view: View, dice: Dice, across: float, near: float) -> None:
-    """A tree; its trunk is a tree, too, though it looks like a pole."""
+    """A tree; its trunk is labelled tree too, though it looks like a pole."""
     (x, y), metre = view.ground(across, near), view.metre * near
     trunk, crown = dice.uniform(1.6, 3.2) * metre, dice.uniform(1.0, 2.2) * metre
     leaves = paint(dice, TREE)
@@ -129,7 +129,7 @@ def draw_tree(view: View, dice: Dice, across: float, near: float) -> None:
 
 
 def _draw_car(view: View, dice: Dice, across: float, near: float) -> None:
-    """A car or van from behind, with the sides and the top that the camera sees."""
+    """A car or van from behind, with the visible sides and roof."""
     van = dice.chance(0.25)
     half = dice.uniform(0.8, 1.0)
     waist, roof = (dice.uniform(1.9, 2.6),) * 2 if van else (1.0, 1.5)
@@ -146,7 +146,7 @@ def _draw_car(view: View, dice: Dice, across: float, near: float) -> None:
         return middle + aside * scale, foot - up * scale
 
     def panel(a: Point, b: Point, colour: Colour) -> None:
-        """A surface that joins an edge of the rear to the same edge of the front."""
+        """A surface from an edge of the rear to the same edge of the front."""
         view.polygon([at(*a, 0), at(*b, 0), at(*b, 1), at(*a, 1)], colour, CAR)
 
     view.shadow(x, y, half * metre * 1.2)
@@ -183,7 +183,7 @@ def _draw_person(view: View, dice: Dice, across: float, near: float) -> None:
 
 
 def draw_bonnet(view: View, dice: Dice, label: int) -> None:
-    """The camera's own car, along the lower edge of the picture."""
+    """The bonnet of the camera's car, along the lower edge of the picture."""
     down = dice.uniform(0.06, 0.16) * view.height
     shift = dice.uniform(-0.1, 0.1) * view.width
     middle = view.width / 2 + shift
