@@ -79,7 +79,8 @@ class MethodConfig:
     name: str = "supervised"
     """supervised, kd, cwd, skd, idd: see `segdistill list methods`"""
     preset: Literal["default", "paper"] = "default"
-    """default: weights that transfer between data sets; paper: as published or released"""
+    """default: weights that transfer between data sets, except that cwd's share grows and dist's falls with the
+    number of classes; paper: as published or released"""
     labels: Literal["data", "teacher"] = "data"
     """labels that terms learn from: those of the data, or the teacher's class of every pixel"""
 

@@ -90,7 +90,7 @@ def test_compiled_modules_are_distilled_from_python(tmp_path: Path) -> None:
     fresh = Plain(4)
     fresh.load_state_dict(load_file(run.weights_path()), strict=True)
     again = torch.compile(Plain(4), backend="eager")
-    assert _distill(tmp_path, again, teacher=teacher, steps=2).finished
+    assert _distill(tmp_path, again, teacher=teacher, steps=2, same_start=False).finished
     image = torch.rand(1, 3, 32, 48)
     with torch.no_grad():
         torch.testing.assert_close(again(image), fresh(image))

@@ -2,9 +2,10 @@
 
 `default` weights come from one procedure (`docs/weights.md`): gradient shares measured at the last weight
 that all terms share, then a search over a few multiples on scenes that no reported figure uses. They
-carry over between networks and data sets because the default forms do not depend on batch size,
-resolution, channels or number of classes. A weight marked `assumed` has not been through it: check its
-share in the report. A `paper` weight belongs only to the released form beside it.
+carry over between networks and data sets as far as a term's share stays put: `docs/weights.md` has it
+measured. It does not for channel-wise distillation, whose share grows about as the square root of the
+number of channels, nor for DIST, whose share falls with the number of classes. A weight marked `assumed`
+has not been through it: check its share in the report. A `paper` weight belongs only to the released form beside it.
 """
 
 from collections.abc import Callable, Mapping

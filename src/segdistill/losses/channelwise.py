@@ -29,11 +29,12 @@ class ChannelwiseKD(Loss):
     the two activations leaky ReLU and ReLU, which make a ReLU, and leaves this layer's learning
     rate constant; ours falls with the others).
 
-    What we do differently: the published mean over channels makes the gradient at a pixel fall as
-    1/C. That halves the term's share of the task's gradient from 19 to 40 classes and all but
-    removes it at 150. The default sums over channels and divides by a constant, the 19 classes of
-    Cityscapes, for which the published weights (3 in the authors' code, 5 in mmrazor) were chosen;
-    at 19 channels all forms are equal, so those weights carry over. Both sides are taken by
+    What we do differently: the default sums over channels and divides by a constant, the 19 classes
+    of Cityscapes, for which the published weights (3 in the authors' code, 5 in mmrazor) were
+    chosen; at 19 channels all forms are equal, so those weights carry over. Neither form is
+    independent of C: the term's share of the task's gradient grows about as √C in the default and
+    falls about as 1/√C under the published mean (`benchmarks/shares.py`), so with many classes or
+    wide features the default asks for a lower weight, w · √(19 / C). Both sides are taken by
     `log_softmax`: the released `softmax().log()` gives -inf where a peaked map underflows.
 
     Args:

@@ -17,10 +17,11 @@ from segdistill.run.identity.digests import file_digests, state_digest
 _log = logging.getLogger(__name__)
 
 FILE = "identity.json"
-TRAINING_SEMANTICS = 1
+TRAINING_SEMANTICS = 2
 """Raised by hand whenever a change of the code alters what a training results in.
 
-1: everything up to and with the first digests.
+1: everything before a part of a batch was weighed by what each term counts.
+2: parts of a batch and processes add up to the whole batch's loss.
 """
 TITLES = {
     "student_start": "the student's start weights",
