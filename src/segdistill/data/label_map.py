@@ -95,7 +95,7 @@ class LabelMap:
             return (
                 f"{source}: colour {colour_text(int(bad[0]))}{more} (first at row {row}, column "
                 f"{column}) is not in the mapping; expected one of its {self.declared.sum()} colours. "
-                "Add it to `mapping`, with class null to ignore it"
+                "Add it to `mapping` with its class number, or null to ignore it"
             )
         known = np.flatnonzero(self.declared)
         if bad[-1] > IGNORED >= known.max(initial=0):
@@ -118,7 +118,7 @@ class LabelMap:
         return (
             f"{source}: label id {bad[0]}{more} (first at row {row}, column {column}) is not "
             f"in the mapping; expected {_ranges(known)}. "
-            f"Add it to `mapping`, with class null to ignore it.{hint}"
+            f"Add it to `mapping` with its class number, or null to ignore it.{hint}"
         )
 
 

@@ -113,13 +113,46 @@ def test_a_stray_id_is_found_with_file_and_value(tree: Path, check: Check) -> No
     assert check(data=_data(tree, **proposal))[0] == 0
 
 
+def test_the_class_left_over_gets_the_id_left_over(tree: Path, check: Check) -> None:
+    _repaint(tree, lambda raw: np.where(np.arange(16) == 0, 255, raw * 100).astype(np.uint8))
+    result = check(data=_data(tree, mapping={100: 0, 0: 1}))
+    assert (
+        "mapping has no id for class 2 (sky); expected at least one for each class; not declared: 200, "
+        "255. Add `200: 2`" in _problems(result)
+    )
+    (proposal,) = _proposed(result[1])
+    assert proposal == {"mapping": {0: 1, 100: 0, 200: 2, 255: None}}
+    assert "  200: 2  # sky\n" in result[1]
+    assert check(data=_data(tree, **proposal))[0] == 0
+
+
+@pytest.mark.parametrize("mapping", [{100: 0, 0: 1}, {100: 0, 0: 1, 50: None, 200: None}])
+def test_no_mapping_is_proposed_that_drops_a_class(
+    mapping: dict[int, int | None], tree: Path, check: Check
+) -> None:
+    _repaint(tree, lambda raw: np.where(np.arange(16) == 0, 50, raw * 100).astype(np.uint8))
+    result = check(data=_data(tree, mapping=mapping))
+    assert "Add `ID: 2`, or remove the class from `classes`" in _problems(result)
+    assert _proposed(result[1]) == []
+
+
+def test_a_guessed_order_names_each_class(tree: Path, check: Check) -> None:
+    _repaint(tree, lambda raw: raw * 100)
+    _, out, _ = check(data=_data(tree))
+    assert "(the order is a guess: check that each id is that class):" in out
+    assert "  0: 0  # grass\n  100: 1  # road [/x]\n  200: 2  # sky\n" in out
+
+
 @pytest.mark.parametrize(
     ("paint", "classes"),
     [
         (lambda raw: np.where(raw == 1, 255, 0).astype(np.uint8), ["no", "yes"]),
         (lambda raw: raw + 1, NAMES),
         (lambda raw: raw * 100, NAMES),
-        (lambda raw: np.array(LABEL_IDS, np.uint8)[raw * 7], [f"c{i}" for i in range(19)]),
+        (
+            lambda raw: np.array(LABEL_IDS, np.uint8)[raw + np.arange(16)],
+            [f"c{i}" for i in range(19)],
+        ),
         (lambda raw: np.array([[0, 0, 0], [9, 8, 7], [200, 0, 0]], np.uint8)[raw], NAMES),
     ],
     ids=["black and white", "counted from 1", "spread", "cityscapes", "colours"],
@@ -142,7 +175,7 @@ def test_the_proposed_mapping_works(
     [
         ({"classes": None}, "folder: `classes` is missing"),
         ({"mapping": {0: 7}}, "assigns id 0 to class 7"),
-        ({"mapping": [0, 1]}, "mapping is [0, 1]; expected {raw id: class}"),
+        ({"mapping": [0, 1]}, "mapping is [0, 1]; expected"),
         ({"classes": 256}, "256 classes declared"),
     ],
 )
@@ -226,7 +259,9 @@ def test_unusual_data_give_warnings(tree: Path, check: Check) -> None:
     assert code == 0
     assert "warning: train: no pixel of sky" in out
     assert "warning: val: 1 masks are entirely ignored: 0" in out
-    code, out, _ = check(data=_data(tree, mapping={0: None, 1: 0, 255: None}))
+    options = {"classes": ["road"], "mapping": {0: None, 1: 0, 255: None}}
+    code, out, _ = check(data=_data(tree, **options))
+    assert code == 0
     assert "warning: train: 67 % of the pixels are ignored" in out
 
 

@@ -131,11 +131,11 @@ def _propose(config: DataConfig, splits: Sequence[Split], surveys: Sequence[Surv
     """Print mappings that would fit; returns whether there are any."""
     if config.name != "folder" or not splits:
         return False
-    count = len(splits[0].classes) or None
-    fitting = proposals(surveys, count, config.options.get("palette"))
+    classes = splits[0].classes
+    fitting = proposals(surveys, len(classes) or None, config.options.get("palette"))
     for proposal in fitting:
         _print(f"\nA mapping to paste under data.options ({proposal.reason}):")
-        _print(proposal.yaml(count) or "none: remove `mapping`")
+        _print(proposal.yaml(classes) or "none: remove `mapping`")
     return bool(fitting)
 
 

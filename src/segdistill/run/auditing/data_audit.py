@@ -9,9 +9,10 @@ from typing import Any
 from segdistill.config import DataConfig
 from segdistill.data.dataset import list_names
 from segdistill.data.folder import folder_pairs
-from segdistill.data.label_map import IGNORED, MAX_CLASSES, LabelMap
+from segdistill.data.label_map import IGNORED, MAX_CLASSES, LabelMap, colour_text
 from segdistill.data.orientation import Orientation, check_orientation, unclear_orientations
 from segdistill.distillation.method import Method
+from segdistill.run.auditing.proposal import without_id
 from segdistill.run.auditing.survey import Survey, shared_images, undeclared_line
 from segdistill.run.opening import open_split, split_options
 
@@ -130,6 +131,7 @@ def judge(splits: Sequence[Split], surveys: Sequence[Survey], findings: Findings
         findings: Where to add them.
     """
     findings.add_problems([fault for one in surveys for fault in one.faults])
+    findings.add_problems(list(filter(None, [_classes_without_id(splits, surveys)])))
     for split, one in zip(splits, surveys, strict=True):
         findings.add_problems(list(filter(None, [undeclared_line(one)])))
         if one.in_colour:
@@ -154,6 +156,27 @@ def judge(splits: Sequence[Split], surveys: Sequence[Survey], findings: Findings
         )
     if len(surveys) == 2:
         _judge_both(splits, surveys, findings)
+
+
+def _classes_without_id(splits: Sequence[Split], surveys: Sequence[Survey]) -> str:
+    """The declared classes that the mapping gives no id, and the ids in question; "" for none."""
+    for split, one in zip(splits, surveys, strict=True):
+        missing = without_id(one.label_map) if split.labelled and one.label_map else []
+        if not missing:
+            continue
+        text = colour_text if one.by_colour else str
+        undeclared = sorted({raw for each in surveys for raw in each.undeclared})
+        names = [f"{number} ({split.classes[number]})" for number in missing]
+        ids = (
+            f"; not declared: {list_names([text(raw) for raw in undeclared])}" if undeclared else ""
+        )
+        plain = [raw for raw in undeclared if raw != IGNORED]
+        sure = len(missing) == len(plain) == 1
+        return (
+            f"mapping has no id for class {list_names(names)}; expected at least one for each class{ids}. "
+            f"Add `{text(plain[0]) if sure else 'ID'}: {missing[0]}`, or remove the class from `classes`"
+        )
+    return ""
 
 
 def _judge_classes(split: Split, one: Survey, findings: Findings) -> None:

@@ -1,5 +1,6 @@
 """Proposes a mapping for the ids or colours in a set of masks."""
 
+from collections import Counter
 from collections.abc import Iterable, Sequence
 from typing import Any, NamedTuple
 
@@ -20,6 +21,7 @@ _TABLES: dict[str, list[Colour]] = {
     "Cityscapes": [colour for _, colour in CITYSCAPES.values()],
     "Pascal VOC": [(0, 0, 0), *generated_palette(20)],
 }
+_GUESS = "the order is a guess: check that each id is that class"
 _MOST = 64
 """More colours than this are not a hand-made table."""
 
@@ -38,12 +40,25 @@ class Proposal(NamedTuple):
     mapping: dict[Any, int | None] | None
     classes: int
 
-    def yaml(self, declared: int | None) -> str:
-        """The lines to paste below `data: {options: ..}`, with `classes` if the declared number differs."""
-        options: dict[str, Any] = {"classes": self.classes} if declared != self.classes else {}
+    def yaml(self, declared: Sequence[str] = ()) -> str:
+        """The lines to paste below `data: {options: ..}`, each id with the name of its class.
+
+        Args:
+            declared: Names of the declared classes; `classes` is among the lines where their number differs.
+        """
+        lines = [f"classes: {self.classes}"] if len(declared) != self.classes else []
         if self.mapping is not None:
-            options["mapping"] = self.mapping
-        return yaml.safe_dump(options, sort_keys=False, default_flow_style=None, width=100).rstrip()
+            lines.append("mapping:")
+            names = declared if not lines[:-1] else ()
+            lines += [_entry(raw, number, names) for raw, number in self.mapping.items()]
+        return "\n".join(lines)
+
+
+def _entry(raw: Any, number: int | None, names: Sequence[str]) -> str:
+    """`50: 1  # building`, as a line below `mapping:`."""
+    entry = yaml.safe_dump({raw: number}).strip()
+    name = "ignored" if number is None else names[number] if names else ""
+    return f"  {entry}" + (f"  # {' '.join(name.split())}" if name else "")
 
 
 def proposals(
@@ -59,7 +74,9 @@ def proposals(
     label_map = surveys[0].label_map
     ids = {i for found in surveys for i in found.ids}
     colours = {c for found in surveys for c in found.colours}
-    undeclared = {i: o for found in surveys for i, o in found.undeclared.items()}
+    undeclared = Counter[int]()  # with the number of images that hold each
+    for found in surveys:
+        undeclared.update({i: seen.images for i, seen in found.undeclared.items()})
     by_colour = label_map is not None and label_map.by_colour
     if not by_colour and (not ids or any(found.palettes_differ for found in surveys)):
         return propose_colours(colours, classes, palette)
@@ -70,7 +87,12 @@ def proposals(
         return []
     few = max(1, sum(found.samples for found in surveys) // 10)
     recognised = propose_colours(colours, classes, palette) if by_colour else propose(ids, classes)
-    stray = all(seen.images <= few for seen in undeclared.values())
+    if without_id(label_map):
+        added = _with_missing_class(label_map, undeclared)
+        occurring = colours if by_colour else ids
+        sound = [p for p in recognised if p.reason != _GUESS or _agrees(p, label_map, occurring)]
+        return [added] if added else sound
+    stray = all(images <= few for images in undeclared.values())
     if undeclared and (not recognised or (stray and not label_map.assumed)):
         # Ids beyond 8 bits number instances: ignoring them would ignore the objects.
         ignorable = len(undeclared) <= _MOST and (by_colour or max(undeclared) <= IGNORED)
@@ -111,7 +133,7 @@ def propose(ids: Iterable[int], classes: int | None) -> list[Proposal]:
         ]
     for values, rest in ((everything, {}), (plain, void)):
         if len(values) == count or (not known and len(values) < IGNORED):
-            return [Proposal("in the order of the ids", {**_numbered(values), **rest}, len(values))]
+            return [Proposal(_GUESS, {**_numbered(values), **rest}, len(values))]
     return []
 
 
@@ -141,7 +163,7 @@ def propose_colours(
     texts = [colour_text(c) for c in occurring]
     if classes in (None, len(occurring)):
         black_and_white = occurring == [0, 0xFFFFFF]
-        reason = "black and white masks" if black_and_white else "reorder them like your classes"
+        reason = "black and white masks" if black_and_white else _GUESS.replace("id", "colour")
         return [Proposal(reason, _numbered(texts), len(occurring))]
     if occurring[0] == 0 and classes == len(occurring) - 1:
         return [
@@ -154,18 +176,49 @@ def propose_colours(
     return []
 
 
+def without_id(label_map: LabelMap) -> list[int]:
+    """The classes that have no id in a mapping, and so can never be learnt."""
+    known = set(label_map.table[label_map.declared].tolist())
+    return [number for number in range(label_map.num_classes) if number not in known]
+
+
 def _declare_rest(label_map: LabelMap, undeclared: Iterable[int]) -> Proposal:
     """The declared mapping, extended to ignore the ids it lacks."""
+    rest: dict[Any, int | None] = {_key(i, label_map): None for i in sorted(undeclared)}
+    reason = "as declared, with the missing ids ignored"
+    return Proposal(reason, {**_declared(label_map), **rest}, label_map.num_classes)
 
-    def key(raw: int) -> Any:
-        return colour_text(raw) if label_map.by_colour else raw
 
+def _with_missing_class(label_map: LabelMap, undeclared: Iterable[int]) -> Proposal | None:
+    """The declared mapping, extended by the only undeclared id for the only class without one; else None."""
+    missing, rest = without_id(label_map), sorted(undeclared)
+    ignored = [i for i in rest if i == IGNORED and not label_map.by_colour]
+    others = [i for i in rest if i not in ignored]
+    if len(missing) != 1 or len(others) != 1:
+        return None
+    added: dict[Any, int | None] = {_key(others[0], label_map): missing[0]}
+    mapping = {**_declared(label_map), **added, **dict.fromkeys(ignored)}
+    reason = "as declared, with the only undeclared id for the only class without one"
+    return Proposal(reason, mapping, label_map.num_classes)
+
+
+def _agrees(proposal: Proposal, label_map: LabelMap, found: Iterable[int]) -> bool:
+    """Whether a proposal keeps the declared class of every id that occurs."""
+    mapping, declared = proposal.mapping or {}, _declared(label_map)
+    keys = {_key(i, label_map) for i in found} & declared.keys()
+    return all(mapping.get(key, key) == declared[key] for key in keys)
+
+
+def _declared(label_map: LabelMap) -> dict[Any, int | None]:
     raw = np.flatnonzero(label_map.declared).tolist()
     classes = label_map.table[raw].tolist()
-    declared = {key(i): None if c == IGNORED else c for i, c in zip(raw, classes, strict=True)}
-    rest = {key(i): None for i in sorted(undeclared)}
-    reason = "as declared, with the missing ids ignored"
-    return Proposal(reason, {**declared, **rest}, label_map.num_classes)
+    return {
+        _key(i, label_map): None if c == IGNORED else c for i, c in zip(raw, classes, strict=True)
+    }
+
+
+def _key(raw: int, label_map: LabelMap) -> Any:
+    return colour_text(raw) if label_map.by_colour else raw
 
 
 def _numbered(values: Iterable[Any]) -> dict[Any, int | None]:
