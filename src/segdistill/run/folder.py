@@ -234,6 +234,12 @@ class RunFolder:
             )
 
 
+def recorded_miou(path: str | Path | None) -> float | None:
+    """The mIoU, 0 to 100, that a run recorded of its last weights; None where it recorded none."""
+    figures = None if path is None else RunFolder(path).evaluation()
+    return None if figures is None or figures.get("miou") is None else 100 * figures["miou"]
+
+
 def read_metrics(path: Path) -> list[dict[str, Any]]:
     """Rows of a JSON-lines file, without damaged ones; warns if others than the last are damaged.
 

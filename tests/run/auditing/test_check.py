@@ -175,7 +175,7 @@ def test_the_proposed_mapping_works(
     [
         ({"classes": None}, "folder: `classes` is missing"),
         ({"mapping": {0: 7}}, "assigns id 0 to class 7"),
-        ({"mapping": [0, 1]}, "mapping is [0, 1]; expected"),
+        ({"mapping": [0, 1]}, "option mapping is [0, 1]; expected a mapping or null"),
         ({"classes": 256}, "256 classes declared"),
     ],
 )

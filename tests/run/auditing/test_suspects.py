@@ -44,7 +44,7 @@ def test_a_sound_teacher_is_not_suspected_and_its_input_is_restored(tmp_path: Pa
         (
             {"order": (1, 2, 0)},
             None,
-            "expected better than chance. With its class numbers shifted up",
+            "the commonest class everywhere). With its class numbers shifted up",
         ),
     ],
 )

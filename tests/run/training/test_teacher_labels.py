@@ -63,7 +63,7 @@ def test_the_names_of_a_run_are_known(tmp_path: Path) -> None:
     wrong = {"raod" if name == "road" else name: n for n, name in enumerate(known)}
     with pytest.raises(ValueError, match="no class of the teacher named 'raod'"):
         load_teacher(TeacherConfig(run=str(run.path), labels=wrong), names)
-    with pytest.raises(ValueError, match=r"has 11 classes and the data 2: .*teacher\.labels"):
+    with pytest.raises(ValueError, match=r"has 11 classes; expected 2, .*teacher\.labels"):
         load_teacher(TeacherConfig(run=str(run.path)), ["a", "b"])
 
 
@@ -71,7 +71,7 @@ def test_a_file_of_other_classes_is_mended_in_the_recipe(tmp_path: Path) -> None
     weights = str(tmp_path / "three.safetensors")
     save_file(build_model("compact", 3).state_dict(), weights)
     config = TeacherConfig(model="compact", weights=weights, labels={0: "a", 1: "b"})
-    with pytest.raises(ValueError, match=r"^teacher.labels names 2 classes, .*has 3: name each"):
+    with pytest.raises(ValueError, match=r"^teacher.labels maps 2 classes; expected 3, as in"):
         load_teacher(config, ["a", "b"])
     config.labels = None
     with pytest.raises(ValueError, match=r"has 3 classes; expected 2, .*teacher\.labels"):
@@ -85,7 +85,7 @@ def test_a_file_of_other_classes_is_mended_in_the_recipe(tmp_path: Path) -> None
 def test_a_declared_map_that_is_wrong_is_mended_in_the_teachers_own_classes(tmp_path: Path) -> None:
     labels = {"orange": "sky", "grey": "sky", "blue": "ground"}
     recipe = _recipe(tmp_path, teacher={**teacher_in(tmp_path), "labels": labels, "min_miou": 99})
-    with pytest.raises(ValueError, match=r"write teacher.labels \{0: ground, 1: ground, 2: sky\}"):
+    with pytest.raises(ValueError, match=r"set teacher.labels to \{0: ground, 1: ground, 2: sky\}"):
         train(recipe, progress=False)
 
 

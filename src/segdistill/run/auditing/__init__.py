@@ -5,13 +5,15 @@ from segdistill.run.auditing.data_audit import (
     refuse_unclear_orientation,
     shared_files,
 )
-from segdistill.run.auditing.suspects import suspect
-from segdistill.run.auditing.teacher import explained, refusal, unmeasurable
+from segdistill.run.auditing.masks import check_masks
+from segdistill.run.auditing.suspects import Cause, suspect
+from segdistill.run.auditing.teacher import judged, unmeasurable
 
 __all__ = [
-    "explained",
+    "Cause",
+    "check_masks",
+    "judged",
     "missing_labels",
-    "refusal",
     "refuse_unclear_orientation",
     "shared_files",
     "suspect",

@@ -20,9 +20,10 @@ from segdistill.run.auditing.data_audit import (
 from segdistill.run.auditing.proposal import proposals
 from segdistill.run.auditing.survey import Survey, survey
 from segdistill.run.auditing.suspects import suspect
-from segdistill.run.auditing.teacher import explained, refusal, unmeasurable
+from segdistill.run.auditing.teacher import judged, unmeasurable
 from segdistill.run.console import render
 from segdistill.run.evaluation import Protocol, measure
+from segdistill.run.folder import recorded_miou
 from segdistill.run.networks import load_teacher
 from segdistill.run.opening import resolve_device, with_teacher_classes
 from segdistill.run.progress import counting
@@ -173,16 +174,19 @@ def _check_teacher(recipe: Recipe, val: Split, findings: Findings) -> None:
                 model, val.dataset, protocol, absent=absent, device=device, progress=progress
             )
         _print(evaluation.table())
-        cause = suspect(model, val.dataset, protocol, absent=absent, device=device)
+        refused, warning = judged(
+            100 * evaluation.miou,
+            recipe.teacher.min_miou,
+            evaluation.confusion,
+            recorded_miou(recipe.teacher.run),
+            lambda: suspect(model, val.dataset, protocol, absent=absent, device=device),
+            thorough=True,
+        )
     except (ValueError, OSError) as error:
         findings.problems.append(f"teacher: {error}")
         return
-    percent = 100 * evaluation.miou
-    refused = refusal(percent, recipe.teacher.min_miou, len(val.classes))
-    if refused or cause is not None:
-        findings.problems.append(
-            f"the teacher's mIoU is {percent:.2f}; {explained(refused, cause)}"
-        )
+    findings.problems += [refused] * bool(refused)
+    findings.warnings += [warning] * bool(warning)
 
 
 def _verdict(findings: Findings, name: str, proposed: bool) -> None:

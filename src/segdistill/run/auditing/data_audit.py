@@ -29,13 +29,13 @@ class Findings:
 
     def add_problems(self, lines: Sequence[str]) -> None:
         """Add problems: one line per cause, without repeats, and only the first of many causes."""
-        new = _by_cause([line for line in dict.fromkeys(lines) if line not in self.problems])
+        new = by_cause([line for line in dict.fromkeys(lines) if line not in self.problems])
         self.problems += new[:_SHOWN]
         if new[_SHOWN:]:
             self.problems.append(f"{len(new) - _SHOWN} more problems of this kind")
 
 
-def _by_cause(lines: Sequence[str]) -> list[str]:
+def by_cause(lines: Sequence[str]) -> list[str]:
     """Lines `FILE: CAUSE` as one line per cause, with the number of its files and the first three."""
     files: dict[str, list[str]] = {}
     for line in lines:
@@ -233,7 +233,7 @@ def refuse_unclear_orientation(*datasets: Any) -> None:
         files = [(pair.image, pair.mask) for pair in pairs if pair.mask is not None]
         lines += unclear_orientations(files, getattr(dataset, "orientation", None))
     if lines:
-        raise ValueError("; ".join(_by_cause(list(dict.fromkeys(lines)))))
+        raise ValueError("; ".join(by_cause(list(dict.fromkeys(lines)))))
 
 
 def missing_labels(method: Method, labels: str, where: str) -> str:

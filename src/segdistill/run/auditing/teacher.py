@@ -1,22 +1,86 @@
 """When a teacher is too poor to learn from, and how that is reported."""
 
+from collections.abc import Callable
+
+from jaxtyping import Int64
+from torch import Tensor
+
 from segdistill.run.auditing.suspects import Cause
 
-CHANCE = 5.0
-"""A teacher below this mIoU in per cent, and below 100 / number of classes, is no better than chance."""
+LOW = 50.0
+"""Below this mIoU in per cent a teacher without a record of its own is asked whether it is misread."""
+_LOSS = 2.0
+"""Points below its own record from which on a teacher is asked the same."""
+_MUCH = 0.8
+"""Fraction of its own record below which a teacher is warned about."""
 
 
-def refusal(percent: float, least: float | None, classes: int) -> str:
+def chance(confusion: Int64[Tensor, "k k"]) -> float:
+    """mIoU in per cent of the best constant answer on these labels: the commonest class everywhere.
+
+    Example:
+        >>> chance(torch.tensor([[3, 0], [1, 0]]))
+        37.5
+    """
+    labelled = confusion.sum(1)
+    defined = int((labelled > 0).sum())
+    return float(100 * labelled.max() / labelled.sum() / max(defined, 1))
+
+
+def refusal(percent: float, least: float | None, confusion: Int64[Tensor, "k k"] | None) -> str:
     """Why a teacher of this mIoU (0 to 100) is refused; "" if it is accepted.
 
     Args:
         percent: Its mIoU.
         least: `teacher.min_miou`.
-        classes: Number of classes.
+        confusion: Its confusion matrix on this data; None: not known.
     """
     if least is not None:
         return f"expected at least {least} (teacher.min_miou)" if percent < least else ""
-    return "expected better than chance" if percent < min(100 / classes, CHANCE) else ""
+    if confusion is None:
+        return ""
+    predicted = int((confusion.sum(0) > 0).sum())
+    if predicted == 1 and int((confusion.sum(1) > 0).sum()) > 1:
+        return "it predicts one class everywhere"
+    level = chance(confusion)
+    if percent <= level:
+        return f"expected better than chance ({level:.1f}, the commonest class everywhere)"
+    return ""
+
+
+def judged(
+    percent: float,
+    least: float | None,
+    confusion: Int64[Tensor, "k k"] | None,
+    record: float | None,
+    search: Callable[[], Cause | None],
+    thorough: bool = False,
+) -> tuple[str, str]:
+    """What is wrong with a teacher, as `segdistill check` and a training find it alike.
+
+    The cause is looked for where the teacher is poor: refused, clearly below the mIoU that its own run
+    recorded, or, without a record, below `LOW`. `teacher.min_miou: 0` accepts any teacher.
+
+    Args:
+        percent: Its mIoU on this data, 0 to 100.
+        least: `teacher.min_miou`.
+        confusion: Its confusion matrix; None: not known.
+        record: The mIoU that its own run recorded, 0 to 100; None: it has none.
+        search: Looks for the reading that measures clearly more.
+        thorough: Look for it whatever the teacher measures.
+
+    Returns:
+        Why it is refused and what to do, and a warning; "" for each that there is not.
+    """
+    refused = refusal(percent, least, confusion)
+    poor = percent < LOW if record is None else percent < record - _LOSS
+    cause = search() if thorough or (least != 0 and (refused or poor)) else None
+    start = f"the teacher's mIoU is {percent:.2f}; "
+    if refused or cause is not None:
+        return f"{start}{explained(refused, cause)}", ""
+    if record is not None and percent < _MUCH * record:
+        return "", f"{start}its own run recorded {record:.2f}. Check that data and size suit it"
+    return "", ""
 
 
 def explained(refused: str, cause: Cause | None) -> str:

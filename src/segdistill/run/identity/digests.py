@@ -53,6 +53,7 @@ def _memory() -> sqlite3.Connection:
     connection.execute(
         "CREATE TABLE IF NOT EXISTS digests (path TEXT PRIMARY KEY, stamp TEXT, digest TEXT)"
     )
+    connection.execute("CREATE TABLE IF NOT EXISTS facts (fact TEXT PRIMARY KEY)")
     return connection
 
 
@@ -89,6 +90,25 @@ def _remember(entries: Iterable[tuple[Path, str, str]]) -> None:
     try:
         with closing(_memory()) as memory, memory:
             memory.executemany("INSERT OR REPLACE INTO digests VALUES (?, ?, ?)", settled)
+    except (sqlite3.Error, OSError, RuntimeError):
+        return
+
+
+def known_fact(fact: str) -> bool:
+    """Whether `remember_fact` was told this, in this process or an earlier one."""
+    try:
+        with closing(_memory()) as memory:
+            row = memory.execute("SELECT 1 FROM facts WHERE fact = ?", (fact,)).fetchone()
+    except (sqlite3.Error, OSError, RuntimeError):
+        return False
+    return row is not None
+
+
+def remember_fact(fact: str) -> None:
+    """Keep what was found out about a content, named by its digest."""
+    try:
+        with closing(_memory()) as memory, memory:
+            memory.execute("INSERT OR REPLACE INTO facts VALUES (?)", (fact,))
     except (sqlite3.Error, OSError, RuntimeError):
         return
 

@@ -3,13 +3,15 @@
 import logging
 from typing import Any
 
+import torch
 from lightning_fabric import Fabric
 
-from segdistill.run.auditing import explained, refusal, suspect, unmeasurable
+from segdistill.run.auditing import Cause, judged, suspect, unmeasurable
 from segdistill.run.evaluation import Protocol
-from segdistill.run.folder import RunFolder, write_json
+from segdistill.run.folder import RunFolder, recorded_miou, write_json
 from segdistill.run.training.job import Job, evaluate_with
 
+_FIGURES = ("miou", "iou", "pixel_accuracy", "confusion")
 _log = logging.getLogger(__name__)
 
 
@@ -36,6 +38,7 @@ def audit_teacher(job: Job, fabric: Fabric, write: bool = True) -> dict[str, Any
     if not job.val_labelled:
         return _unmeasured(job, write)
     figures = _measured(job) or _measure(job, fabric)
+    confusion = figures.pop("confusion", None)
     record = {**job.origin, **figures}
     percent = 100 * figures["miou"]
     if write:
@@ -43,19 +46,29 @@ def audit_teacher(job: Job, fabric: Fabric, write: bool = True) -> dict[str, Any
         _log.info(
             "teacher: %.2f mIoU on %s (%s)", percent, job.recipe.data.val_split, _where(job.origin)
         )
-    least = config.min_miou if config is not None else None
-    refused = refusal(percent, least, len(job.classes))
+    refused, warning = judged(
+        percent,
+        config.min_miou if config is not None else None,
+        None if confusion is None else torch.tensor(confusion),
+        recorded_miou(job.origin.get("run")),
+        lambda: _suspected(job, fabric),
+    )
     if refused:
-        assert job.teacher is not None
-        cause = suspect(
-            job.teacher,
-            job.val_set,
-            Protocol.of(job.recipe),
-            device=str(fabric.device),
-            absent=job.recipe.evaluate.absent,
-        )
-        raise ValueError(f"the teacher's mIoU is {percent:.2f}; {explained(refused, cause)}")
+        raise ValueError(refused)
+    if warning and write:
+        _log.warning("%s", warning)
     return record
+
+
+def _suspected(job: Job, fabric: Fabric) -> Cause | None:
+    assert job.teacher is not None
+    return suspect(
+        job.teacher,
+        job.val_set,
+        Protocol.of(job.recipe),
+        device=str(fabric.device),
+        absent=job.recipe.evaluate.absent,
+    )
 
 
 def _unmeasured(job: Job, write: bool) -> dict[str, Any]:
@@ -76,7 +89,8 @@ def _where(origin: dict[str, Any]) -> str:
 def _measure(job: Job, fabric: Fabric) -> dict[str, Any]:
     assert job.teacher is not None
     result = evaluate_with(job, job.teacher, fabric)
-    return {"miou": result.miou, "iou": result.iou, "pixel_accuracy": result.pixel_accuracy}
+    values = result.to_json()
+    return {key: values.get(key) for key in _FIGURES}
 
 
 def _measured(job: Job) -> dict[str, Any] | None:
@@ -92,4 +106,4 @@ def _measured(job: Job) -> dict[str, Any] | None:
     same_view = theirs.data.size == asked.data.size and theirs.evaluate == asked.evaluate
     if not (same_data and same_view and figures.get("weights_sha256")):
         return None
-    return {k: figures[k] for k in ("miou", "iou", "pixel_accuracy")}
+    return {key: figures.get(key) for key in _FIGURES}

@@ -12,11 +12,11 @@ from torch import Tensor, nn
 
 from segdistill.activity import doing, get_on
 from segdistill.config import Recipe, recipe_text, to_dict
-from segdistill.data.dataset import list_names
+from segdistill.data.dataset import PairDataset, list_names
 from segdistill.data.loader import Batch, training_loader
 from segdistill.distillation.catalogue import build_method
 from segdistill.distillation.distiller import Distiller, TapRow
-from segdistill.run.auditing import refuse_unclear_orientation, shared_files
+from segdistill.run.auditing import check_masks, refuse_unclear_orientation, shared_files
 from segdistill.run.console import spoken
 from segdistill.run.evaluation import Agreement, Evaluation
 from segdistill.run.folder import WEIGHTS, RunFolder, output_folder, write_atomically, write_json
@@ -24,6 +24,7 @@ from segdistill.run.identity import check_resumable
 from segdistill.run.lock import writing
 from segdistill.run.networks import build_student, load_teacher, save_network
 from segdistill.run.opening import open_split, resolve_device, with_teacher_classes
+from segdistill.run.progress import counting
 from segdistill.run.training.batches import augmentation, make_loader, probe_batch
 from segdistill.run.training.checkpoint import drop_checkpoints, has_checkpoint
 from segdistill.run.training.checks import (
@@ -196,6 +197,8 @@ def _execute(job: Job, progress: bool) -> RunFolder:
     check_classes(job)
     check_encoder(job)
     refuse_unclear_orientation(job.train_set, job.val_set)
+    if os.environ.get("RANK", "0") == "0":
+        _check_masks(job)
     if int(os.environ.get("WORLD_SIZE", "1")) > 1 and resolve_device(config.device) == "cuda":
         # Before taps are opened, since the conversion replaces modules.
         job.student = nn.SyncBatchNorm.convert_sync_batchnorm(job.student)  # type: ignore[no-untyped-call]
@@ -271,6 +274,18 @@ def _execute(job: Job, progress: bool) -> RunFolder:
     run = RunFolder(job.out)
     observers.finished(run)
     return run
+
+
+def _check_masks(job: Job) -> None:
+    """Read the masks of both splits; of somebody's own data set only those that are measured on."""
+    digests = {"train": job.identity.train_data, "val": job.identity.val_data}
+    for split, dataset in (("train", job.train_set), ("val", job.val_set)):
+        files = isinstance(dataset, PairDataset)
+        if not getattr(dataset, "labelled", True) or not (files or split == "val"):
+            continue
+        with doing(f"reading the masks of {split}"), counting(f"masks of {split}") as progress:
+            # A set of somebody's own was told apart by three samples only.
+            check_masks(dataset, digests[split] if files else None, progress)
 
 
 def _dry_pass(distiller: Distiller, probe: Batch) -> list[TapRow]:

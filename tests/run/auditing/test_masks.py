@@ -1,0 +1,102 @@
+"""Every mask is read before step 1."""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from segdistill.data import build_dataset
+from segdistill.run.auditing import masks
+from segdistill.run.auditing.masks import check_masks
+from segdistill.run.auditing.teacher import chance, judged
+from segdistill.run.identity.data import data_digest
+from segdistill.run.training.train import train
+from tests.run import small
+from tests.run.identity.folders import write_pairs
+
+
+def _folder(root: Path, split: str = "train") -> Any:
+    return build_dataset("folder", root, split, classes=["ground", "sky"])
+
+
+def _wrong_id(path: Path) -> None:
+    pixels = np.array(Image.open(path))
+    pixels[0, 0] = 7
+    Image.fromarray(pixels).save(path)
+
+
+def _wrong_size(path: Path) -> None:
+    Image.open(path).resize((10, 10)).save(path)
+
+
+def _cut_off(path: Path) -> None:
+    path.write_bytes(path.read_bytes()[:60])
+
+
+@pytest.mark.parametrize(
+    ("spoil", "message"),
+    [
+        (_wrong_id, "label id 7"),
+        (_wrong_size, "the mask is 10x10; expected 48x32"),
+        (_cut_off, "cannot read this mask"),
+    ],
+)
+@pytest.mark.parametrize("split", ["train", "val"])
+def test_a_bad_mask_of_either_split_is_named_before_anything_is_trained(
+    spoil: Any, message: str, split: str, tmp_path: Path
+) -> None:
+    root = write_pairs(tmp_path / "data", count=20)
+    data = _folder(root, split)
+    bad = data.pairs[-1].mask
+    spoil(bad)
+    recipe = small.recipe(
+        data={"name": "folder", "root": str(root), "options": {"classes": ["ground", "sky"]}},
+        out=str(tmp_path / "run"),
+    )
+    with pytest.raises(ValueError, match=message) as caught:
+        train(recipe, progress=False)
+    assert str(bad) in str(caught.value)
+    assert not (tmp_path / "run" / "metrics.jsonl").exists()
+
+
+def test_masks_that_passed_are_not_read_again_until_a_byte_changes(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    root = write_pairs(tmp_path / "data")
+    read: list[Path] = []
+    real = masks.read_mask
+    monkeypatch.setattr(masks, "read_mask", lambda path, *a: read.append(path) or real(path, *a))
+    data = _folder(root)
+    for _ in range(2):
+        check_masks(data, data_digest(data))
+    assert len(read) == len(data)
+    _wrong_id(data.pairs[0].mask)
+    with pytest.raises(ValueError, match="label id 7"):
+        check_masks(data, data_digest(data))
+
+
+def test_a_teacher_is_held_against_the_commonest_class() -> None:
+    confusion = torch.tensor([[90, 0, 0], [5, 0, 0], [5, 0, 0]])
+    assert chance(confusion) == pytest.approx(30)
+    refused, _ = judged(30.0, None, confusion, None, lambda: None)
+    assert "it predicts one class everywhere" in refused
+    mixed = torch.tensor([[80, 10, 0], [4, 1, 0], [5, 0, 0]])
+    refused, _ = judged(29.0, None, mixed, None, lambda: None)
+    assert "expected better than chance (30.0, the commonest class everywhere)" in refused
+    assert judged(29.0, 0, mixed, None, lambda: None) == ("", "")
+
+
+def test_a_teacher_clearly_below_its_record_is_searched_and_warned_about() -> None:
+    asked: list[int] = []
+    good = torch.tensor([[50, 10], [10, 50]])
+    assert judged(52.0, None, good, 53.0, lambda: asked.append(1)) == ("", "")
+    assert not asked
+    refused, warning = judged(40.0, None, good, 52.6, lambda: asked.append(1))
+    assert asked and not refused
+    assert "its own run recorded 52.60" in warning
+    # Without a record, a low figure is reason enough to look.
+    judged(45.0, None, good, None, lambda: asked.append(2))
+    assert asked == [1, 2]
