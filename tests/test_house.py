@@ -19,6 +19,7 @@ MAY_IMPORT = {
     "names": set(),
     "labels": set(),
     "config": set(),
+    "escaping": set(),
     "dotted": {"trust"},
     "trust": {"module_files"},
     "module_files": set(),
@@ -26,11 +27,12 @@ MAY_IMPORT = {
     "models": {"extras"},
     "data": set(),
     "distillation": {"losses"},
-    "run": {"config", "losses", "models", "data", "distillation", "extras", "activity", "trust"},
+    "run": {"config", "losses", "models", "data", "distillation", "extras"}
+    | {"activity", "trust", "escaping"},
     "arguments": set(),
     "extras": set(),
     "activity": set(),
-    "cli": {"run", "arguments", "activity", "trust"},
+    "cli": {"run", "arguments", "activity", "trust", "escaping"},
     "observers": {"run", "extras"},
     "__main__": {"cli"},
     # What type checkers are told to look at; nothing of it is imported when the package is.

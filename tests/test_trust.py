@@ -9,6 +9,7 @@ import sys
 from collections.abc import Callable, Iterator
 from copy import deepcopy
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -26,6 +27,7 @@ from segdistill.module_files import code_files, digest
 from segdistill.run.folder import RunFolder
 from segdistill.run.networks import load_run_model
 from segdistill.run.recipe import parse_recipe
+from segdistill.run.shipping.server import predict_for_server
 from segdistill.run.training.observing import build_observers
 from segdistill.run.training.train import train
 from segdistill.trust import FromRun, remember, require_trust, store, trusting
@@ -34,6 +36,7 @@ from tests.run import small
 
 NETS = """
 from pathlib import Path
+from types import SimpleNamespace
 
 from torch import nn
 
@@ -433,3 +436,16 @@ def test_yaml_makes_no_objects(tmp_path: Path) -> None:
 def test_a_recipe_is_written_back_as_plain_text() -> None:
     recipe = map_code_names(small.recipe(), lambda name: FromRun(name, "runs/theirs"))
     assert yaml.safe_load(recipe_text(recipe))["student"]["model"] == small.MODEL
+
+
+@pytest.mark.parametrize("name", ["../../outside", "/tmp/segdistill-outside", "a/../../outside"])
+def test_masks_for_a_server_stay_in_their_folder(name: str, tmp_path: Path) -> None:
+    data: Any = SimpleNamespace(
+        server_ids=[0, 1, 2],
+        server_ending=".png",
+        names=[name],
+        read=lambda index: [torch.zeros(3, 8, 8)],
+    )
+    with pytest.raises(ValueError, match="leads out of"):
+        predict_for_server(Tiny(4), data, tmp_path / "masks")
+    assert [file.name for file in tmp_path.rglob("*.png")] == []

@@ -19,6 +19,7 @@ from segdistill import __version__
 from segdistill.activity import doing, last_activity
 from segdistill.arguments import BOOL, Parser, in_words
 from segdistill.dotted import search_in
+from segdistill.escaping import terminal_line
 from segdistill.names import unknown
 
 
@@ -39,9 +40,11 @@ def train(argv: list[str]) -> None:
     """Train the network that a recipe describes; the same command resumes an interrupted run."""
     from segdistill.run.recipe import load_recipe, recipe_name
     from segdistill.run.training.train import train as run_train
+    from segdistill.trust import trusting
 
     trust, words = _trust_in(argv)
-    run_train(load_recipe(words[0], words[1:]), recipe_name(words[0]), trust=trust)
+    with trusting(trust):
+        run_train(load_recipe(words[0], words[1:]), recipe_name(words[0]))
 
 
 def check(argv: list[str]) -> None:
@@ -59,6 +62,7 @@ def compare(argv: list[str]) -> None:
     """Train a recipe with several methods and seeds from the same start, and print a verdict."""
     from segdistill.run.compare import compare as run_compare
     from segdistill.run.recipe import load_recipe, recipe_name, split_options
+    from segdistill.trust import trusting
 
     trust, argv = _trust_in(argv)
     parser = ArgumentParser(exit_on_error=False)
@@ -72,14 +76,9 @@ def compare(argv: list[str]) -> None:
         kinds = {"methods": str, "seeds": int, "first_seed": int}
         raise ValueError(f"compare: {in_words(error, kinds)}") from None
     recipe = load_recipe(argv[0], list(options.values()))
-    run_compare(
-        recipe,
-        known.methods.split(",") if known.methods else None,
-        known.seeds,
-        known.first_seed,
-        recipe_name(argv[0]),
-        trust=trust,
-    )
+    methods = known.methods.split(",") if known.methods else None
+    with trusting(trust):
+        run_compare(recipe, methods, known.seeds, known.first_seed, recipe_name(argv[0]))
 
 
 def evaluate(
@@ -127,8 +126,10 @@ def report(runs: list[str], out: str | None = None, trust: bool = False) -> None
         trust: Import modules of somebody's code that the runs name, and remember them as trusted.
     """
     from segdistill.run.reporting.report import report as run_report
+    from segdistill.trust import trusting
 
-    run_report(runs, out, trust=trust)
+    with trusting(trust):
+        run_report(runs, out)
 
 
 def predict(
@@ -190,20 +191,21 @@ def export(
         trust: Import modules of somebody's code that the run names, and remember them as trusted.
     """
     from segdistill.run.shipping.export import export as run_export
+    from segdistill.trust import trusting
 
-    run_export(
-        run,
-        out,
-        resize=resize,
-        argmax=argmax,
-        size=size,
-        opset=opset,
-        int8=int8,
-        calibration=calibration,
-        max_drop=max_drop,
-        max_class_drop=max_class_drop,
-        trust=trust,
-    )
+    with trusting(trust):
+        run_export(
+            run,
+            out,
+            resize=resize,
+            argmax=argmax,
+            size=size,
+            opset=opset,
+            int8=int8,
+            calibration=calibration,
+            max_drop=max_drop,
+            max_class_drop=max_class_drop,
+        )
 
 
 def profile(
@@ -410,12 +412,12 @@ def main(argv: list[str] | None = None) -> None:
         sys.exit(128 + number)
     except Exception as error:
         if type(error).__name__ == "Interrupted":
-            print(f"segdistill: {error}", file=sys.stderr)
+            print(f"segdistill: {terminal_line(error)}", file=sys.stderr)
             sys.exit(error.exit_code)  # type: ignore[attr-defined]
         if debug:
             raise
         line, code = _refusal(error)
-        print(f"segdistill: {line}", file=sys.stderr)
+        print(f"segdistill: {terminal_line(line)}", file=sys.stderr)
         sys.exit(code)
 
 

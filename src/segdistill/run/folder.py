@@ -99,6 +99,18 @@ def read_json(path: Path) -> dict[str, Any] | None:
         raise ValueError(f"{path} is damaged ({error}). Evaluate or retrain that run") from None
 
 
+def inside(folder: Path, name: str) -> Path:
+    """The path of a file to write, its name taken from somebody's file.
+
+    Raises:
+        ValueError: The name leads out of the folder, as `../name` and `/name` do.
+    """
+    path = folder / name
+    if not path.resolve().is_relative_to(folder.resolve()):
+        raise ValueError(f"{name!r} leads out of {folder}; expected the name of a file inside it")
+    return path
+
+
 class RunFolder:
     """Reads the files of a run.
 

@@ -3,13 +3,13 @@
 from collections.abc import Sequence
 from typing import Any
 
-from rich.console import Console
 from rich.table import Table
 
 from segdistill.config import DataConfig, Recipe, to_dict
 from segdistill.data.dataset import list_names
 from segdistill.data.label_map import colour_text
 from segdistill.distillation.catalogue import build_method
+from segdistill.escaping import terminal_line
 from segdistill.run.auditing.data_audit import (
     Findings,
     Split,
@@ -21,7 +21,7 @@ from segdistill.run.auditing.proposal import proposals
 from segdistill.run.auditing.survey import Survey, survey
 from segdistill.run.auditing.suspects import suspect
 from segdistill.run.auditing.teacher import explained, refusal, unmeasurable
-from segdistill.run.console import render
+from segdistill.run.console import render, say
 from segdistill.run.evaluation import Protocol, measure
 from segdistill.run.networks import load_teacher
 from segdistill.run.opening import resolve_device, with_teacher_classes
@@ -103,7 +103,7 @@ def _print_classes(splits: Sequence[Split], surveys: Sequence[Survey]) -> None:
         counts = [(one[raw].pixels, one[raw].images) if raw in one else (0, 0) for one in seen]
         text = colour_text(raw) if by_colour else str(raw)
         table.add_row("(undeclared)", text, *_cells(counts, surveys))
-    _print(render(table))
+    say(render(table))
     if undeclared[_ROWS:]:
         _print(f"and {len(undeclared) - _ROWS} more ids")
 
@@ -134,8 +134,8 @@ def _propose(config: DataConfig, splits: Sequence[Split], surveys: Sequence[Surv
     count = len(splits[0].classes) or None
     fitting = proposals(surveys, count, config.options.get("palette"))
     for proposal in fitting:
-        _print(f"\nA mapping to paste under data.options ({proposal.reason}):")
-        _print(proposal.yaml(count) or "none: remove `mapping`")
+        say(f"\nA mapping to paste under data.options ({proposal.reason}):")
+        say(proposal.yaml(count) or "none: remove `mapping`")
     return bool(fitting)
 
 
@@ -161,7 +161,8 @@ def _check_teacher(recipe: Recipe, val: Split, findings: Findings) -> None:
     device = resolve_device(recipe.train.device)
     try:
         model, origin = load_teacher(recipe.teacher, val.classes)
-        _print(f"\nteacher: {origin.get('run') or origin.get('model')}; {origin.get('load', '')}")
+        source = origin.get("run") or origin.get("model")
+        say("\n" + terminal_line(f"teacher: {source}; {origin.get('load', '')}"))
         if not val.labelled:
             findings.warnings.append(f"the teacher was not measured: {val.name} has no labels")
             findings.add_problems(
@@ -172,7 +173,7 @@ def _check_teacher(recipe: Recipe, val: Split, findings: Findings) -> None:
             evaluation = measure(
                 model, val.dataset, protocol, absent=absent, device=device, progress=progress
             )
-        _print(evaluation.table())
+        say(evaluation.table())
         cause = suspect(model, val.dataset, protocol, absent=absent, device=device)
     except (ValueError, OSError) as error:
         findings.problems.append(f"teacher: {error}")
@@ -195,13 +196,12 @@ def _verdict(findings: Findings, name: str, proposed: bool) -> None:
             f"{' (see the mapping to paste above)' if proposed else ''}. The first: {findings.problems[0]}"
         )
     warnings = f", {_counted(len(findings.warnings), 'warning')}" if findings.warnings else ""
-    _print(f"\nno problems{warnings}: segdistill train {name}")
+    say("\n" + terminal_line(f"no problems{warnings}: segdistill train {name}"))
 
 
 def _counted(count: int, noun: str) -> str:
     return f"{count} {noun}{'s' * (count != 1)}"
 
 
-def _print(text: str) -> None:
-    # No wrapping and no markup: paths stay whole, and brackets in them are printed as they are.
-    Console().print(text, markup=False, highlight=False, soft_wrap=True)
+def _print(line: str) -> None:
+    say(terminal_line(line))
