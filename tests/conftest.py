@@ -13,6 +13,8 @@ install_import_hook("segdistill.losses", "beartype.beartype")
 torch.set_num_threads(1)
 # Keep cached values, such as digests of files, out of the user's cache.
 os.environ["XDG_CACHE_HOME"] = tempfile.mkdtemp(prefix="segdistill-cache-")
+# And which modules are trusted stays out of the user's settings.
+os.environ["XDG_CONFIG_HOME"] = tempfile.mkdtemp(prefix="segdistill-config-")
 
 
 @pytest.fixture(scope="session")

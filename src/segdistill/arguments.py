@@ -9,7 +9,7 @@ from jsonargparse import ArgumentError, ArgumentParser
 
 from segdistill.names import unknown
 
-_BOOL = ("true", "false", "yes", "no")
+BOOL = ("true", "false", "yes", "no")
 
 
 class Parser(ArgumentParser):
@@ -35,7 +35,7 @@ class Parser(ArgumentParser):
             if action.nargs in ("*", "+"):
                 count = next((i for i, w in enumerate(left) if w.startswith("--")), len(left))
             elif takes_bool(action) and not equals:
-                given = left.pop(0) if left and left[0].lower() in _BOOL else "true"
+                given = left.pop(0) if left and left[0].lower() in BOOL else "true"
                 word = f"{name}={given}"
             elif action.nargs is None and not equals:
                 count = 1

@@ -17,7 +17,9 @@ from jsonargparse import ArgumentError, ArgumentParser
 
 from segdistill import __version__
 from segdistill.activity import doing, last_activity
-from segdistill.arguments import Parser, in_words
+from segdistill.arguments import BOOL, Parser, in_words
+from segdistill.dotted import search_in
+from segdistill.escaping import terminal_line
 from segdistill.names import unknown
 
 
@@ -38,23 +40,31 @@ def train(argv: list[str]) -> None:
     """Train the network that a recipe describes; the same command resumes an interrupted run."""
     from segdistill.run.recipe import load_recipe, recipe_name
     from segdistill.run.training.train import train as run_train
+    from segdistill.trust import trusting
 
-    run_train(load_recipe(argv[0], argv[1:]), recipe_name(argv[0]))
+    trust, words = _trust_in(argv)
+    with trusting(trust):
+        run_train(load_recipe(words[0], words[1:]), recipe_name(words[0]))
 
 
 def check(argv: list[str]) -> None:
     """Check a recipe's data and teacher before a long training, and propose fixes."""
     from segdistill.run.auditing.check import check as run_check
     from segdistill.run.recipe import load_recipe
+    from segdistill.trust import trusting
 
-    run_check(load_recipe(argv[0], argv[1:]), argv[0])
+    trust, words = _trust_in(argv)
+    with trusting(trust):
+        run_check(load_recipe(words[0], words[1:]), words[0])
 
 
 def compare(argv: list[str]) -> None:
     """Train a recipe with several methods and seeds from the same start, and print a verdict."""
     from segdistill.run.compare import compare as run_compare
     from segdistill.run.recipe import load_recipe, recipe_name, split_options
+    from segdistill.trust import trusting
 
+    trust, argv = _trust_in(argv)
     parser = ArgumentParser(exit_on_error=False)
     _compare_options(parser)
     options = {name: f"--{name}={text}" for name, text in split_options(argv[1:]).items()}
@@ -66,13 +76,9 @@ def compare(argv: list[str]) -> None:
         kinds = {"methods": str, "seeds": int, "first_seed": int}
         raise ValueError(f"compare: {in_words(error, kinds)}") from None
     recipe = load_recipe(argv[0], list(options.values()))
-    run_compare(
-        recipe,
-        known.methods.split(",") if known.methods else None,
-        known.seeds,
-        known.first_seed,
-        recipe_name(argv[0]),
-    )
+    methods = known.methods.split(",") if known.methods else None
+    with trusting(trust):
+        run_compare(recipe, methods, known.seeds, known.first_seed, recipe_name(argv[0]))
 
 
 def evaluate(
@@ -85,6 +91,7 @@ def evaluate(
     scales: tuple[float, ...] | None = None,
     absent: Literal["undefined", "zero"] | None = None,
     device: Literal["auto", "cpu", "cuda"] = "auto",
+    trust: bool = False,
 ) -> None:
     """Measure a run's network: mIoU, per-class IoU, pixel accuracy and cost.
 
@@ -100,23 +107,29 @@ def evaluate(
         scales: Scales of the image to average over.
         absent: A class in neither labels nor predictions: undefined leaves it out of the mean, zero counts it as 0.
         device: Device to run on; auto uses a GPU if one is available.
+        trust: Import modules of somebody's code that the run names, and remember them as trusted.
     """
     from segdistill.run.commands import evaluate_run
+    from segdistill.trust import trusting
 
     protocol = {"window": window, "overlap": overlap, "flip": flip, "scales": scales}
-    evaluate_run(run, weights, split, device, absent=absent, **protocol)
+    with trusting(trust):
+        evaluate_run(run, weights, split, device, absent=absent, **protocol)
 
 
-def report(runs: list[str], out: str | None = None) -> None:
+def report(runs: list[str], out: str | None = None, trust: bool = False) -> None:
     """Write a self-contained HTML report on runs: tables, curves and pictures.
 
     Args:
         runs: Run folders, or folders that hold runs.
         out: File to write; report.html beside the runs by default.
+        trust: Import modules of somebody's code that the runs name, and remember them as trusted.
     """
     from segdistill.run.reporting.report import report as run_report
+    from segdistill.trust import trusting
 
-    run_report(runs, out)
+    with trusting(trust):
+        run_report(runs, out)
 
 
 def predict(
@@ -126,6 +139,7 @@ def predict(
     weights: Literal["model", "best"] = "model",
     device: Literal["auto", "cpu", "cuda"] = "auto",
     server: str | None = None,
+    trust: bool = False,
 ) -> None:
     """Segment images with a run's network or an exported one; write label masks and colour overlays.
 
@@ -139,10 +153,13 @@ def predict(
         device: Device to run on; auto uses a GPU if one is available.
         server: Split of the run's data, such as test, in place of images. Writes only masks, with the label ids
             and file names of the benchmark's test server.
+        trust: Import modules of somebody's code that the run names, and remember them as trusted.
     """
     from segdistill.run.commands import predict_run
+    from segdistill.trust import trusting
 
-    predict_run(run, images, out, weights, device, server)
+    with trusting(trust):
+        predict_run(run, images, out, weights, device, server)
 
 
 def export(
@@ -156,6 +173,7 @@ def export(
     calibration: int = 64,
     max_drop: float = 1.0,
     max_class_drop: float = 5.0,
+    trust: bool = False,
 ) -> None:
     """Export a run as an ONNX file, checked against PyTorch, with everything needed to deploy it.
 
@@ -170,21 +188,24 @@ def export(
         calibration: Number of training images that calibrate the ranges of int8.
         max_drop: Largest loss of mIoU allowed for int8, in points.
         max_class_drop: Largest loss of IoU allowed for int8 in any class, in points.
+        trust: Import modules of somebody's code that the run names, and remember them as trusted.
     """
     from segdistill.run.shipping.export import export as run_export
+    from segdistill.trust import trusting
 
-    run_export(
-        run,
-        out,
-        resize=resize,
-        argmax=argmax,
-        size=size,
-        opset=opset,
-        int8=int8,
-        calibration=calibration,
-        max_drop=max_drop,
-        max_class_drop=max_class_drop,
-    )
+    with trusting(trust):
+        run_export(
+            run,
+            out,
+            resize=resize,
+            argmax=argmax,
+            size=size,
+            opset=opset,
+            int8=int8,
+            calibration=calibration,
+            max_drop=max_drop,
+            max_class_drop=max_class_drop,
+        )
 
 
 def profile(
@@ -194,6 +215,7 @@ def profile(
     count: Literal["flops", "paper"] = "flops",
     latency: bool = True,
     table: Literal["paper"] | None = None,
+    trust: bool = False,
 ) -> None:
     """Measure parameters, multiply-adds and latency of runs or networks, side by side.
 
@@ -204,10 +226,13 @@ def profile(
         count: What is counted as multiply-adds: flops for all operations, paper for convolutions as in the papers.
         latency: Measure latency, too.
         table: paper prints the paper's networks beside the published numbers, in place of networks.
+        trust: Import modules of somebody's code that the runs name, and remember them as trusted.
     """
     from segdistill.run.commands import profile_networks
+    from segdistill.trust import trusting
 
-    profile_networks(networks, size, classes, count, latency, table == "paper")
+    with trusting(trust):
+        profile_networks(networks, size, classes, count, latency, table == "paper")
 
 
 def reproduce(
@@ -259,6 +284,23 @@ _COMMANDS: dict[str, Callable[..., Any]] = {
     "reproduce": reproduce,
     "list": list_names,
 }
+
+
+def _trust_in(argv: Sequence[str]) -> tuple[bool, list[str]]:
+    """Whether `--trust` is among the words, and the others. A recipe cannot say it: it is the user's word."""
+    words, given = [], "false"
+    left = list(argv)
+    while left:
+        name, equals, text = (word := left.pop(0)).partition("=")
+        if name != "--trust":
+            words.append(word)
+        elif equals:
+            given = text
+        else:
+            given = left.pop(0) if left and left[0].lower() in BOOL else "true"
+    if given.lower() not in BOOL:
+        raise ValueError(f"--trust is {given}; expected true or false")
+    return given.lower() in ("true", "yes"), words
 
 
 def _compare_options(parser: ArgumentParser) -> None:
@@ -320,6 +362,13 @@ def _command_parser(name: str, function: Callable[..., Any]) -> ArgumentParser:
         parser = recipe_parser()
         parser.description = _first_line(function)
         parser.add_argument("recipe", help="YAML file; every option below overrides a key of it")
+        parser.add_argument(
+            "--trust",
+            type=bool,
+            default=False,
+            help="import modules of somebody's code that the run at teacher.run names, and remember "
+            "them as trusted",
+        )
         if name == "compare":
             _compare_options(parser)
         return parser
@@ -347,8 +396,7 @@ def _command_parser(name: str, function: Callable[..., Any]) -> ArgumentParser:
 def main(argv: list[str] | None = None) -> None:
     """Run a command and exit: 0 success, 2 user error, 130 or 143 interrupted."""
     argv = list(sys.argv[1:] if argv is None else argv)
-    # Dotted paths of custom classes are also looked up in the working folder.
-    sys.path.append(str(Path.cwd()))
+    search_in(str(Path.cwd()))
     debug = "--debug" in argv
     argv = [a for a in argv if a != "--debug"]
     if not argv:
@@ -364,12 +412,12 @@ def main(argv: list[str] | None = None) -> None:
         sys.exit(128 + number)
     except Exception as error:
         if type(error).__name__ == "Interrupted":
-            print(f"segdistill: {error}", file=sys.stderr)
+            print(f"segdistill: {terminal_line(error)}", file=sys.stderr)
             sys.exit(error.exit_code)  # type: ignore[attr-defined]
         if debug:
             raise
         line, code = _refusal(error)
-        print(f"segdistill: {line}", file=sys.stderr)
+        print(f"segdistill: {terminal_line(line)}", file=sys.stderr)
         sys.exit(code)
 
 

@@ -1,7 +1,7 @@
 """A recipe, the YAML file that makes a run, as dataclasses. Nothing here needs torch."""
 
-from collections.abc import Iterator
-from dataclasses import MISSING, asdict, dataclass, field, fields, is_dataclass
+from collections.abc import Callable, Iterator
+from dataclasses import MISSING, asdict, dataclass, field, fields, is_dataclass, replace
 from pathlib import Path
 from types import UnionType
 from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
@@ -40,6 +40,8 @@ class ModelConfig:
 
     model: str = "pspnet_r18"
     """name as in `segdistill list models`, or the dotted path of a custom module"""
+    factory: bool = False
+    """call model although it is a function that is not annotated to return a torch.nn.Module"""
     weights: str | None = None
     """file of initial weights; null: random, unless an option of the network loads pretrained ones"""
     options: dict[str, Any] = field(default_factory=dict)
@@ -56,6 +58,8 @@ class TeacherConfig:
     """folder of a finished run"""
     model: str | None = None
     """name of a network, if there is no run"""
+    factory: bool = False
+    """call model although it is a function that is not annotated to return a torch.nn.Module"""
     weights: str | None = None
     """file with the network's trained weights"""
     options: dict[str, Any] = field(default_factory=dict)
@@ -226,6 +230,43 @@ class Recipe:
             entry if isinstance(entry, ObserverConfig) else ObserverConfig(entry)
             for entry in self.observers or []
         ]
+
+
+def map_code_names(recipe: Recipe, change: Callable[[str], str]) -> Recipe:
+    """The recipe with `change` applied to each name that may be the dotted path of somebody's code."""
+
+    def terms(old: dict[str, TermConfig]) -> dict[str, TermConfig]:
+        # A term without a loss has that of its own name.
+        return {
+            change(name): replace(term, loss=term.loss and change(term.loss))
+            for name, term in old.items()
+        }
+
+    teacher = recipe.teacher
+    return replace(
+        recipe,
+        data=replace(recipe.data, name=change(recipe.data.name)),
+        student=replace(recipe.student, model=change(recipe.student.model)),
+        teacher=teacher and replace(teacher, model=teacher.model and change(teacher.model)),
+        terms=terms(recipe.terms or {}),
+        variants={
+            name: replace(variant, terms=terms(variant.terms or {}))
+            for name, variant in (recipe.variants or {}).items()
+        },
+        observers=[replace(one, path=change(one.path)) for one in recipe.chosen_observers()],
+    )
+
+
+def code_names(recipe: Recipe) -> list[str]:
+    """The names in a recipe that may be dotted paths of somebody's code, as they stand there."""
+    names: list[str] = []
+
+    def note(name: str) -> str:
+        names.append(name)
+        return name
+
+    map_code_names(recipe, note)
+    return names
 
 
 def to_dict(recipe: Recipe) -> dict[str, Any]:
@@ -438,7 +479,14 @@ def option_texts(kind: type = Recipe, prefix: str = "") -> dict[str, str]:
     return texts
 
 
+class _Dumper(yaml.SafeDumper):
+    """Writes texts of every kind as plain ones, those that were read from a run, too."""
+
+
+_Dumper.add_multi_representer(str, lambda dumper, text: dumper.represent_str(str(text)))
+
+
 def recipe_text(recipe: Recipe) -> str:
     """The recipe as YAML for `load_recipe`."""
-    text: str = yaml.safe_dump(to_dict(recipe), sort_keys=False, allow_unicode=True)
+    text: str = yaml.dump(to_dict(recipe), Dumper=_Dumper, sort_keys=False, allow_unicode=True)
     return text

@@ -265,3 +265,17 @@ def test_every_library_has_its_adapter():
     for adapter in adapters.ADAPTERS.values():
         assert adapter.make.__doc__
         assert adapter.conventions.__doc__
+
+
+@pytest.mark.parametrize("key", ["trust_remote_code", "auto_map"])
+def test_a_config_of_transformers_cannot_ask_for_its_own_code(key, tmp_path):
+    (tmp_path / "theirs.py").write_text(f"open({str(tmp_path / 'made')!r}, 'w')\n")
+    values = {
+        "model_type": "segformer",
+        "auto_map": {"AutoConfig": "theirs.Config"},
+        "trust_remote_code": True,
+    }
+    (tmp_path / "config.json").write_text(json.dumps(values))
+    with pytest.raises(ValueError, match="transformers"):
+        build_model(f"hf:{tmp_path}", 3, **{key: values[key]})
+    assert not (tmp_path / "made").exists()

@@ -51,8 +51,13 @@ def test_own_network_by_its_import_path(own_package):
             {"width": "4"},
             r"my_networks\.Small: option width is '4'; expected an integer",
         ),
-        ("my_networks.number", {}, r"number is <class 'int'>; expected something that makes an nn"),
-        ("my_networks.none", {}, r"none made a NoneType; expected an nn\.Module"),
+        (
+            "my_networks.number",
+            {},
+            r"'my_networks\.number' is the class builtins\.int; expected a sub",
+        ),
+        ("my_networks.none", {}, r"none' is a function; .* Annotate it, or set factory: true"),
+        ("my_networks.none", {"factory": True}, r"none made a NoneType; expected an nn\.Module"),
         ("my_networks.Small", {"note": torch.tensor(4)}, r"are not plain values .*wrap\(\) it"),
     ],
 )

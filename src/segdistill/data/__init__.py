@@ -18,7 +18,7 @@ from segdistill.data.published.cocostuff import COCOStuff
 from segdistill.data.published.voc import PascalVOC
 from segdistill.data.synthetic.dataset import Synthetic
 from segdistill.data.transforms import Augment
-from segdistill.dotted import import_dotted
+from segdistill.dotted import import_class
 from segdistill.names import check_options, made, unknown
 
 DATASETS: dict[str, type[SegmentationDataset]] = {
@@ -58,8 +58,9 @@ def build_dataset(
     """A data set by its name.
 
     Args:
-        name: A key of `DATASETS`, or the dotted path of your own class (`package.module.Class`),
-            which is then called with the options, and with `root` and `split` if it accepts them.
+        name: A key of `DATASETS`, or the dotted path of your own class (`package.module.Class`), a
+            subclass of `torch.utils.data.Dataset` or a class with `__len__`, `__getitem__` and
+            `classes`. It is called with the options, and with `root` and `split` if it accepts them.
         root: Folder of the files; required by all but `synthetic`.
         split: `train`, `val`, or any other split of the data set.
         **options: Options of the data set; see its class.
@@ -74,13 +75,21 @@ def build_dataset(
     """
     if name not in DATASETS and "." not in name:
         raise ValueError(unknown("data set", name, DATASETS))
-    builder: Callable[..., Any] = DATASETS.get(name) or import_dotted(name, "data set")
+    builder: Callable[..., Any] = DATASETS.get(name) or import_class(
+        name, "data set", "a subclass of torch.utils.data.Dataset", _is_dataset
+    )
     check_options(f"the data set {name!r}", options, builder, besides=("root", "split"))
     given = {"root": root, "split": split}
     parameters = inspect.signature(builder).parameters
     if not any(p.kind is p.VAR_KEYWORD for p in parameters.values()):
         given = {key: value for key, value in given.items() if key in parameters}
     return _called(builder, name, {**given, **options})
+
+
+def _is_dataset(kind: type) -> bool:
+    """Whether instances may be data; `classes` sets a data set apart from other containers."""
+    own = all(hasattr(kind, name) for name in ("__len__", "__getitem__", "classes"))
+    return own or issubclass(kind, Dataset)
 
 
 def _called(builder: Any, name: str, options: dict[str, Any]) -> Dataset[Any]:

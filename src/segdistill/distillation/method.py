@@ -7,8 +7,8 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from segdistill.dotted import import_dotted
-from segdistill.losses import LOSSES
+from segdistill.dotted import import_class
+from segdistill.losses import LOSSES, Loss
 from segdistill.names import check_options, made, unknown
 
 _SOURCES = ("student", "teacher", "labels", "images")
@@ -134,11 +134,15 @@ def build_loss(name: str, **options: Any) -> nn.Module:
     """
     if name not in LOSSES and "." not in name:
         raise ValueError(unknown("loss", name, LOSSES))
-    kind: Callable[..., Any] = LOSSES.get(name) or import_dotted(name, "loss")
+    return _built_loss(name, options, nn.Module, "torch.nn.Module")
+
+
+def _built_loss(name: str, options: Mapping[str, Any], base: type, base_name: str) -> nn.Module:
+    kind: Callable[..., Any] = LOSSES.get(name) or import_class(
+        name, "loss", f"a subclass of {base_name}", lambda found: issubclass(found, base)
+    )
     check_options(f"loss {name!r}", options, kind)
-    loss = made(f"loss {name!r}", kind, **options)
-    if not isinstance(loss, nn.Module):
-        raise ValueError(f"loss {name!r} should build a torch.nn.Module, not {type(loss).__name__}")
+    loss: nn.Module = made(f"loss {name!r}", kind, **options)
     return loss
 
 
@@ -153,7 +157,7 @@ def build_terms(specs: Mapping[str, TermSpec], num_classes: int) -> dict[str, Te
         if kind is not None and "num_classes" in inspect.signature(kind).parameters:
             options.setdefault("num_classes", num_classes)
         try:
-            loss = build_loss(spec.loss, **options)
+            loss = _built_loss(spec.loss, options, Loss, "segdistill.losses.Loss")
         except (ValueError, TypeError) as error:
             raise ValueError(f"terms.{name}: {error}") from None
         terms[name] = Term(loss, spec.weight, spec.on, spec.source, spec.optional)

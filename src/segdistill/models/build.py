@@ -2,12 +2,13 @@
 
 import inspect
 import json
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 from torch import nn
 
-from segdistill.dotted import import_dotted
+from segdistill.dotted import described, import_dotted, may_be_factory, returns
 from segdistill.models.contract import SegmentationModel
 from segdistill.models.files.weights import LoadReport, load_weights, read_weights
 from segdistill.models.foreign import adapters
@@ -19,15 +20,19 @@ from segdistill.names import check_options, made, unknown
 _WRAPPING = ("taps", "input", "align_corners", "multiple_of")
 
 
-def build_model(name: str, num_classes: int, **options: Any) -> SegmentationModel:
+def build_model(
+    name: str, num_classes: int, *, factory: bool = False, **options: Any
+) -> SegmentationModel:
     """Makes a network that keeps the contract of `SegmentationModel`.
 
     Args:
         name: A name of `MODELS`; "pspnet:ENCODER" or "deeplabv3plus:ENCODER" with an encoder of
             timm; "smp:Unet", "torchvision:deeplabv3_resnet50", "hf:segformer", "hf:FOLDER" or
             "hf:HUB/ID" (`segdistill.models.foreign.adapters`); or "package.module.Class" of an own
-            `nn.Module` (called with `num_classes` if it takes that, and wrapped).
+            `nn.Module`, or of a function annotated to return one (called with `num_classes` if it
+            takes that, and wrapped).
         num_classes: Channels of the logits.
+        factory: Call a function that has no such annotation, too.
         **options: Of that network; plain values, so that `spec` can be written to a file. `weights`
             names weights of the encoder; it is not kept in `spec`, since whoever rebuilds has the
             trained ones. For an own module or a library's also those of `wrap`: `taps`, `input`,
@@ -49,7 +54,7 @@ def build_model(name: str, num_classes: int, **options: Any) -> SegmentationMode
     elif family in adapters.LIBRARIES:
         name, model, options = _from_library(family, encoder, num_classes, options)
     elif "." in name and ":" not in name:
-        model = _from_path(name, num_classes, options)
+        model = _from_path(name, num_classes, options, factory)
     elif family == "timm":
         encoder = encoder or "ENCODER"
         raise ValueError(
@@ -59,11 +64,13 @@ def build_model(name: str, num_classes: int, **options: Any) -> SegmentationMode
     else:
         raise ValueError(unknown("model", family, [*MODELS, *adapters.LIBRARIES]))
     model.spec = {"name": name, "num_classes": num_classes, "options": _kept(name, model, options)}
+    if factory:
+        model.spec["factory"] = True
     return model
 
 
 def build_trained(
-    name: str, num_classes: int, weights: str | Path, **options: Any
+    name: str, num_classes: int, weights: str | Path, *, factory: bool = False, **options: Any
 ) -> tuple[SegmentationModel, LoadReport]:
     """A network with all of its weights from a file, loaded strictly.
 
@@ -74,6 +81,7 @@ def build_trained(
         name: As for `build_model`.
         num_classes: Classes of the data.
         weights: As for `read_weights`.
+        factory: As for `build_model`.
         **options: As for `build_model`.
 
     Raises:
@@ -81,7 +89,7 @@ def build_trained(
         ValueError: As for `build_model` and `load_weights`.
     """
     settled = RELEASED[name](read_weights(weights), num_classes) if name in RELEASED else {}
-    model = build_model(name, num_classes, **{**settled, **options})
+    model = build_model(name, num_classes, factory=factory, **{**settled, **options})
     return model, load_weights(model, weights)
 
 
@@ -129,10 +137,29 @@ def _from_library(
     return f"{library}:{made.name}", model, {**made.options, **wrapping}
 
 
-def _from_path(name: str, num_classes: int, options: dict[str, Any]) -> SegmentationModel:
+def _maker(name: str, factory: bool) -> Callable[..., Any]:
+    """The class or function at a dotted path, looked at before it is called."""
     maker = import_dotted(name, "model")
-    if inspect.isclass(maker) and not issubclass(maker, nn.Module):
-        raise ValueError(f"{name} is {maker!r}; expected something that makes an nn.Module")
+    if inspect.isclass(maker):
+        if not issubclass(maker, nn.Module):
+            raise ValueError(
+                f"model {name!r} is {described(maker)}; expected a subclass of torch.nn.Module"
+            )
+    elif not returns(maker, nn.Module):
+        allowed = may_be_factory(name, maker)
+        if not (factory and allowed):
+            remedy = ". Annotate it, or set factory: true beside model" if allowed else ""
+            raise ValueError(
+                f"model {name!r} is {described(maker)}; expected a subclass of torch.nn.Module, or a "
+                f"function annotated to return one{remedy}"
+            )
+    return maker
+
+
+def _from_path(
+    name: str, num_classes: int, options: dict[str, Any], factory: bool
+) -> SegmentationModel:
+    maker = _maker(name, factory)
     own = inspect.signature(maker).parameters
     wrapping = {key: options[key] for key in _WRAPPING if key in options and key not in own}
     settings = {key: value for key, value in options.items() if key not in wrapping}

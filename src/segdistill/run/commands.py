@@ -5,9 +5,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from rich.console import Console
-
-from segdistill.run.console import render
+from segdistill.run.console import render, say
 from segdistill.run.evaluation import Protocol, measure
 from segdistill.run.evaluation.agreement import agreement
 from segdistill.run.evaluation.profile import compare as compare_profiles
@@ -47,10 +45,10 @@ def evaluate_run(path: str, weights: str, split: str | None, device: str, **prot
     else:
         known, _ = load_teacher(teacher, dataset.classes)
         result = agreement(model, dataset, known, settings, absent=absent, device=device)
-    _print(result.table())
+    say(result.table())
     networks = {path: model, **_teacher_of(run)}
     size = data.size or tuple(dataset[0]["image"].shape[-2:])
-    _print(profile_table(compare_profiles(networks, size)))
+    say(profile_table(compare_profiles(networks, size)))
 
 
 def _teacher_of(run: RunFolder) -> dict[str, Any]:
@@ -132,23 +130,18 @@ def profile_networks(
     if bool(names) == paper:
         raise ValueError("profile: expected runs or networks, or --table paper, but not both")
     if paper:
-        _print(render(cost_table(), 160))
+        say(render(cost_table(), 160))
         return
 
     models = {
         name: load_run_model(name) if Path(name).is_dir() else build_model(name, classes)
         for name in names
     }
-    _print(profile_table(compare_profiles(models, size, count=count, latency=latency)))  # type: ignore[arg-type]
+    say(profile_table(compare_profiles(models, size, count=count, latency=latency)))  # type: ignore[arg-type]
 
 
 def reproduce_exhibit(what: str, runs: Sequence[str], out: str) -> None:
     """Print runs as a table or figure of the paper."""
     from segdistill.run.paper.reproduce import reproduce
 
-    _print(reproduce(what, runs, out))
-
-
-def _print(output: Any) -> None:
-    # Text is already laid out in lines, which a narrow terminal or a pipe must not wrap.
-    Console().print(output, markup=False, highlight=False, soft_wrap=isinstance(output, str))
+    say(reproduce(what, runs, out))

@@ -28,6 +28,7 @@ from segdistill.run.reporting import (
     verdicts,
 )
 from segdistill.run.training.train import train
+from segdistill.trust import trusting
 
 _log = logging.getLogger(__name__)
 RIVALS = ("kd", "cwd", "idd")
@@ -40,6 +41,7 @@ def compare(
     first_seed: int = 0,
     name: str = "compare",
     progress: bool = True,
+    trust: bool = False,
 ) -> list[RunSummary]:
     """Train the recipe's student with each method and seed; print and write the comparison.
 
@@ -55,6 +57,7 @@ def compare(
         first_seed: First of the seeds.
         name: Names the folder of the runs, `runs/<name>`, if the recipe has no `out`.
         progress: Show progress and the table, unless the application has set up logging.
+        trust: As for `train`.
 
     Returns:
         A summary of each run, including the teacher's. `comparison.json` in the folder holds the content
@@ -83,7 +86,7 @@ def compare(
         for seed in range(first_seed, first_seed + seeds)
         for text, method in selected.items()
     ]
-    with spoken(progress), writing(output_folder(base)):
+    with spoken(progress), trusting(trust), writing(output_folder(base)):
         _check_semantics(recipes)
         # Finished runs first: a mismatch is refused before anything is trained.
         order = sorted(range(len(recipes)), key=lambda place: _finished(recipes[place]) is None)

@@ -5,11 +5,15 @@ import os
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from copy import copy
 from io import StringIO
+from pathlib import Path
 
 from rich.console import Console
 from rich.logging import RichHandler
 from rich.table import Table
+
+from segdistill.escaping import terminal_line, terminal_text
 
 
 def set_up_logging(debug: bool = False) -> None:
@@ -23,15 +27,42 @@ def set_up_logging(debug: bool = False) -> None:
     logging.getLogger("lightning_fabric").setLevel(logging.WARNING)
 
 
+def terminal(stderr: bool = False) -> Console:
+    """A console that shows text as it is: brackets are no markup, colons no emoji."""
+    return Console(stderr=stderr, markup=False, emoji=False, highlight=False)
+
+
+def say(text: str) -> None:
+    """Print lines as they are: a narrow terminal or a pipe breaks none of them."""
+    terminal().print(terminal_text(text), soft_wrap=True)
+
+
+class _Formatter(logging.Formatter):
+    """Escapes what a message is filled with; only the message itself may have several lines."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        safe = copy(record)
+        if isinstance(record.args, tuple):
+            safe.args = tuple(
+                terminal_line(value) if isinstance(value, str | Path | BaseException) else value
+                for value in record.args
+            )
+        return terminal_text(super().format(safe))
+
+
 def _handler() -> logging.Handler:
-    console = Console(stderr=True)
+    console = terminal(stderr=True)
+    handler: logging.Handler
     # Not rich in a file or a pipe, where it would wrap paths and tables at 80 columns.
     if console.is_terminal:
-        return RichHandler(
+        handler = RichHandler(
             console=console, show_time=False, show_level=False, show_path=False, markup=False
         )
-    # Notebooks highlight standard error as if something had failed.
-    return logging.StreamHandler(sys.stdout if console.is_jupyter else None)
+    else:
+        # Notebooks highlight standard error as if something had failed.
+        handler = logging.StreamHandler(sys.stdout if console.is_jupyter else None)
+    handler.setFormatter(_Formatter("%(message)s"))
+    return handler
 
 
 @contextmanager
@@ -71,12 +102,16 @@ def quiet() -> Iterator[None]:
 
 def render(table: Table, width: int = 110) -> str:
     """A table as text."""
-    console = Console(width=width, file=StringIO(), record=True)
-    # Names of classes and files may contain brackets, which rich would read as markup.
-    console.print(table, markup=False)
+    console = Console(width=width, file=StringIO(), record=True, markup=False, emoji=False)
+    for column in table.columns:
+        column._cells[:] = [terminal_line(c) if isinstance(c, str) else c for c in column._cells]
+        if isinstance(column.header, str):
+            column.header = terminal_line(column.header)
+    console.print(table)
     return console.export_text().rstrip()
 
 
 def log_table(logger: logging.Logger, table: Table) -> None:
     """Log a table as one message."""
-    logger.info("%s", "\n" + render(table))
+    # Not as an argument: those are kept to one line.
+    logger.info("\n" + render(table))

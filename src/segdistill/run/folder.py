@@ -11,8 +11,9 @@ from copy import deepcopy
 from pathlib import Path
 from typing import Any
 
-from segdistill.config import Recipe, read_yaml
+from segdistill.config import Recipe, map_code_names, read_yaml
 from segdistill.run.recipe import parse_recipe
+from segdistill.trust import FromRun, from_run
 
 _log = logging.getLogger(__name__)
 WEIGHTS = {"model": "model.safetensors", "best": "best.safetensors"}
@@ -98,6 +99,18 @@ def read_json(path: Path) -> dict[str, Any] | None:
         raise ValueError(f"{path} is damaged ({error}). Evaluate or retrain that run") from None
 
 
+def inside(folder: Path, name: str) -> Path:
+    """The path of a file to write, its name taken from somebody's file.
+
+    Raises:
+        ValueError: The name leads out of the folder, as `../name` and `/name` do.
+    """
+    path = folder / name
+    if not path.resolve().is_relative_to(folder.resolve()):
+        raise ValueError(f"{name!r} leads out of {folder}; expected the name of a file inside it")
+    return path
+
+
 class RunFolder:
     """Reads the files of a run.
 
@@ -130,11 +143,15 @@ class RunFolder:
     def recipe(self) -> Recipe:
         """The recipe as resolved, parsed once; keys newer than the run have their defaults.
 
+        Names of code in it are marked as the run's (`segdistill.trust.FromRun`), and so is the
+        network's in `model_info`.
+
         Raises:
             ValueError: config.yaml is not a recipe.
         """
         if self._recipe is None:
-            self._recipe = parse_recipe(self.config(), name=str(self.path / "config.yaml"))
+            recipe = parse_recipe(self.config(), name=str(self.path / "config.yaml"))
+            self._recipe = map_code_names(recipe, lambda name: FromRun(name, str(self.path)))
         return deepcopy(self._recipe)
 
     def _json(self, name: str) -> dict[str, Any] | None:
@@ -159,7 +176,7 @@ class RunFolder:
             raise FileNotFoundError(
                 f"{self.path} is not finished. Resume it with `segdistill train`"
             )
-        return info
+        return {**info, "name": from_run(info.get("name"), str(self.path))}
 
     def preparation(self) -> dict[str, Any] | None:
         """Values that the losses recorded before step 1, such as the position readout's R²."""

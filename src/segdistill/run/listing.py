@@ -4,10 +4,10 @@ from importlib import import_module
 from inspect import signature
 from typing import Any
 
-from rich.console import Console
 from rich.table import Table
 
 from segdistill.config import option_texts
+from segdistill.run.console import terminal
 
 KINDS = {
     "losses": "functions that the terms of a method compute",
@@ -29,7 +29,7 @@ def list_kinds() -> None:
     table = Table("kind", "what it is", "command", title="What a recipe may use")
     for kind, text in KINDS.items():
         table.add_row(kind, text, f"segdistill list {kind}")
-    Console().print(table, markup=False)
+    terminal().print(table)
 
 
 def list_names(kind: str) -> None:
@@ -49,7 +49,7 @@ def list_names(kind: str) -> None:
     for name, text in _known(kind):
         columns = [_size(name)] if kind == "models" else [_forms(name)] if kind == "losses" else []
         table.add_row(name, *columns, text)
-    Console().print(table, markup=False, highlight=False)
+    terminal().print(table)
 
 
 def _known(kind: str) -> list[tuple[str, str]]:

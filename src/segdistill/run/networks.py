@@ -34,12 +34,16 @@ def build_student(config: ModelConfig, num_classes: int, seed: int) -> nn.Module
     """
     torch.manual_seed(seed)
     if config.weights is None:
-        model = build_model(config.model, num_classes, **config.options)
+        model = build_model(config.model, num_classes, factory=config.factory, **config.options)
         report = model.weights_report
     else:
         try:
             model, report = build_trained(
-                config.model, num_classes, config.weights, **config.options
+                config.model,
+                num_classes,
+                config.weights,
+                factory=config.factory,
+                **config.options,
             )
         except ClassesDiffer as error:
             raise ValueError(
@@ -84,7 +88,7 @@ def load_teacher(config: TeacherConfig, classes: Sequence[str]) -> tuple[nn.Modu
     elif config.model is not None:
         origin = {"model": config.model, "weights": config.weights}
         if config.weights is None:
-            model = build_model(config.model, num_classes, **config.options)
+            model = build_model(config.model, num_classes, factory=config.factory, **config.options)
             report = model.weights_report
             if report is None and "weights" not in config.options:
                 raise ValueError(
@@ -97,7 +101,11 @@ def load_teacher(config: TeacherConfig, classes: Sequence[str]) -> tuple[nn.Modu
         else:
             try:
                 model, report = build_trained(
-                    config.model, num_classes, config.weights, **config.options
+                    config.model,
+                    num_classes,
+                    config.weights,
+                    factory=config.factory,
+                    **config.options,
                 )
             except ClassesDiffer as error:
                 raise ValueError(_other_classes(config, error.file, num_classes)) from error
@@ -182,8 +190,8 @@ def load_run_model(
 
     Raises:
         FileNotFoundError: The run has no such weights.
-        ValueError: The network cannot be rebuilt by name and `model` is None, the weights do not fit
-            `model`, or the training did not write them.
+        ValueError: The network cannot be rebuilt by name and `model` is None, it is code that the user
+            does not trust, the weights do not fit `model`, or the training did not write them.
     """
     folder = run if isinstance(run, RunFolder) else RunFolder(run)
     info = folder.model_info()
@@ -193,8 +201,9 @@ def load_run_model(
                 f"{folder.path} trained a custom module ({info['name']}), which cannot be rebuilt by name. Pass "
                 "it as model="
             )
-        options = {k: v for k, v in info["options"].items() if k != "weights"}
-        model = build_model(info["name"], info["num_classes"], **options)
+        options = {k: v for k, v in info["options"].items() if k not in ("weights", "factory")}
+        factory = info.get("factory") is True
+        model = build_model(info["name"], info["num_classes"], factory=factory, **options)
     path = folder.weights_path(weights)
     folder.check_weights(weights)
     try:

@@ -12,6 +12,8 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Column
 
+from segdistill.escaping import terminal_line
+
 _log = logging.getLogger(__name__)
 
 
@@ -43,7 +45,8 @@ class TrainingProgress:
         console: Console | None = None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        self._console = console or Console(stderr=True)
+        self._console = console or Console(stderr=True, emoji=False)
+        label = terminal_line(label)
         self._label, self._steps, self._show, self._clock = label, steps, show, clock
         self._start, self._began, self._last_line = start, clock(), -math.inf
         self._bar: Progress | None = None
@@ -82,7 +85,7 @@ class TrainingProgress:
     def terms(self, done: int, values: Mapping[str, float]) -> None:
         """Show the terms' values."""
         if self._bar is not None:
-            text = fitted(values, self._room())
+            text = terminal_line(fitted(values, self._room()))
             self._bar.update(self._task, completed=done, terms=text)
         elif self._show and self._line_is_due(done):
             self._last_line = self._clock()
@@ -109,7 +112,7 @@ class TrainingProgress:
     def say(self, message: str) -> None:
         """Show one line above the bar."""
         if self._bar is not None:
-            self._bar.console.print(message, markup=False, highlight=False)
+            self._bar.console.print(terminal_line(message), markup=False, highlight=False)
         elif self._show:
             _log.info("%s", message)
 
@@ -172,7 +175,7 @@ def counting(label: str, console: Console | None = None) -> Iterator[Callable[[i
         >>> with counting("reading") as progress:
         ...     progress(1, 2)
     """
-    console = console or Console(stderr=True)
+    console = console or Console(stderr=True, emoji=False)
     columns = (
         TextColumn("{task.description}", markup=False),
         BarColumn(bar_width=24),
@@ -180,5 +183,5 @@ def counting(label: str, console: Console | None = None) -> Iterator[Callable[[i
         TimeRemainingColumn(),
     )
     with Progress(*columns, console=console, disable=not console.is_terminal) as bar:
-        task = bar.add_task(label, total=None)
+        task = bar.add_task(terminal_line(label), total=None)
         yield lambda done, total: bar.update(task, completed=done, total=total)

@@ -216,10 +216,13 @@ def test_a_finished_run_with_other_observers_is_the_same_run(tmp_path: Path) -> 
 @pytest.mark.parametrize(
     ("entry", "message"),
     [
-        (f"{HERE}.Kepes", r"no class of tests.*test_observing named 'Kepes'; .*'Keeps'"),
-        (f"{HERE}.small", r"no class of .* named 'small'"),
-        ("Keeps", r"no class at 'Keeps': expected a dotted path, such as segdistill.observers"),
-        ("nowhere.Keeps", r"no class at 'nowhere.Keeps': No module named 'nowhere'"),
+        (
+            f"{HERE}.Kepes",
+            r"no class or function in tests.*test_observing named 'Kepes'; .*'Keeps'",
+        ),
+        (f"{HERE}.small", r"observer '.*small' is of type module; expected a class"),
+        ("Keeps", r"observer is 'Keeps'; expected a dotted path such as 'package\.module\.Name'"),
+        ("nowhere.Keeps", r"observer 'nowhere\.Keeps': no module named 'nowhere'"),
         (f"{HERE}.NoObserver", r"has no method finished\(run\); expected row\(values\) and"),
         (
             {"path": f"{HERE}.StopsAt", "options": {"setp": 3}},

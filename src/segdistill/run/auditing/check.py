@@ -3,13 +3,13 @@
 from collections.abc import Sequence
 from typing import Any
 
-from rich.console import Console
 from rich.table import Table
 
 from segdistill.config import DataConfig, Recipe, to_dict
 from segdistill.data.dataset import list_names
 from segdistill.data.label_map import colour_text
 from segdistill.distillation.catalogue import build_method
+from segdistill.escaping import terminal_line
 from segdistill.run.auditing.data_audit import (
     Findings,
     Split,
@@ -21,7 +21,7 @@ from segdistill.run.auditing.proposal import proposals
 from segdistill.run.auditing.survey import Survey, survey
 from segdistill.run.auditing.suspects import suspect
 from segdistill.run.auditing.teacher import judged, unmeasurable
-from segdistill.run.console import render
+from segdistill.run.console import render, say
 from segdistill.run.evaluation import Protocol, measure
 from segdistill.run.folder import recorded_miou
 from segdistill.run.networks import load_teacher
@@ -104,7 +104,7 @@ def _print_classes(splits: Sequence[Split], surveys: Sequence[Survey]) -> None:
         counts = [(one[raw].pixels, one[raw].images) if raw in one else (0, 0) for one in seen]
         text = colour_text(raw) if by_colour else str(raw)
         table.add_row("(undeclared)", text, *_cells(counts, surveys))
-    _print(render(table))
+    say(render(table))
     if undeclared[_ROWS:]:
         _print(f"and {len(undeclared) - _ROWS} more ids")
 
@@ -135,8 +135,8 @@ def _propose(config: DataConfig, splits: Sequence[Split], surveys: Sequence[Surv
     classes = splits[0].classes
     fitting = proposals(surveys, len(classes) or None, config.options.get("palette"))
     for proposal in fitting:
-        _print(f"\nA mapping to paste under data.options ({proposal.reason}):")
-        _print(proposal.yaml(classes) or "none: remove `mapping`")
+        say(f"\nA mapping to paste under data.options ({proposal.reason}):")
+        say(proposal.yaml(classes) or "none: remove `mapping`")
     return bool(fitting)
 
 
@@ -162,7 +162,8 @@ def _check_teacher(recipe: Recipe, val: Split, findings: Findings) -> None:
     device = resolve_device(recipe.train.device)
     try:
         model, origin = load_teacher(recipe.teacher, val.classes)
-        _print(f"\nteacher: {origin.get('run') or origin.get('model')}; {origin.get('load', '')}")
+        source = origin.get("run") or origin.get("model")
+        say("\n" + terminal_line(f"teacher: {source}; {origin.get('load', '')}"))
         if not val.labelled:
             findings.warnings.append(f"the teacher was not measured: {val.name} has no labels")
             findings.add_problems(
@@ -173,7 +174,7 @@ def _check_teacher(recipe: Recipe, val: Split, findings: Findings) -> None:
             evaluation = measure(
                 model, val.dataset, protocol, absent=absent, device=device, progress=progress
             )
-        _print(evaluation.table())
+        say(evaluation.table())
         refused, warning = judged(
             100 * evaluation.miou,
             recipe.teacher.min_miou,
@@ -199,13 +200,12 @@ def _verdict(findings: Findings, name: str, proposed: bool) -> None:
             f"{' (see the mapping to paste above)' if proposed else ''}. The first: {findings.problems[0]}"
         )
     warnings = f", {_counted(len(findings.warnings), 'warning')}" if findings.warnings else ""
-    _print(f"\nno problems{warnings}: segdistill train {name}")
+    say("\n" + terminal_line(f"no problems{warnings}: segdistill train {name}"))
 
 
 def _counted(count: int, noun: str) -> str:
     return f"{count} {noun}{'s' * (count != 1)}"
 
 
-def _print(text: str) -> None:
-    # No wrapping and no markup: paths stay whole, and brackets in them are printed as they are.
-    Console().print(text, markup=False, highlight=False, soft_wrap=True)
+def _print(line: str) -> None:
+    say(terminal_line(line))

@@ -13,6 +13,7 @@ from segdistill.activity import get_on
 from segdistill.data.dataset import require_labels
 from segdistill.data.label_map import IGNORED
 from segdistill.data.loader import evaluation_loader
+from segdistill.escaping import terminal_line
 from segdistill.models.contract import device_of
 from segdistill.run.evaluation.protocol import Protocol, Size, evaluating
 from segdistill.run.evaluation.showing import segment
@@ -119,12 +120,11 @@ class Evaluation:
 
     def table(self) -> str:
         """The metrics in per cent as aligned plain text, one line per class."""
-        width = max(5, *(len(name) for name in self.classes))
+        names = [terminal_line(name) for name in self.classes]
+        width = max(5, *(len(name) for name in names))
         shares = (self.confusion.sum(1).double() / self.confusion.sum()).tolist()
         lines = [f"{'class':<{width}}  {'IoU':>6}  {'recall':>6}  {'pixels':>6}"]
-        for name, iou, recall, share in zip(
-            self.classes, self.iou, self.accuracy, shares, strict=True
-        ):
+        for name, iou, recall, share in zip(names, self.iou, self.accuracy, shares, strict=True):
             cells = "  ".join(_percent(value) for value in (iou, recall, share))
             lines.append(f"{name:<{width}}  {cells}")
         lines.append(

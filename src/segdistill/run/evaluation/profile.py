@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
+from segdistill.escaping import terminal_line
 from segdistill.models.contract import device_of
 from segdistill.run.evaluation.protocol import (
     Size,
@@ -127,6 +128,7 @@ def compare(
 
 def table(profiles: Mapping[str, Profile]) -> str:
     """Profiles as aligned plain text; the last column is the latency relative to the first network's."""
+    profiles = {terminal_line(name): entry for name, entry in profiles.items()}
     width = max(len("network"), *(len(name) for name in profiles))
     lines = [
         f"{'network':<{width}}  {'params':>9}  {'deployed':>9}  {'mult-adds':>9}  "

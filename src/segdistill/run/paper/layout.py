@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 from rich.table import Table
 
 from segdistill.config import Recipe, to_dict
+from segdistill.escaping import terminal_line
 from segdistill.run.console import render
 from segdistill.run.paper.charts import PUBLISHED, Chart, Dot, bars, dots
 from segdistill.run.paper.costs import counted, digits
@@ -79,7 +80,11 @@ def as_text(layout: Layout) -> str:
     parts.append("\n".join(f"[{place}] {note}" for place, note in enumerate(layout.notes, 1)))
     for heading, lines in (("Runs", layout.runs), ("Without a run", layout.missing)):
         if lines:
-            parts.append("\n".join([heading, *("  " + "  ".join(filter(None, x)) for x in lines)]))
+            parts.append(
+                "\n".join(
+                    [heading, *("  " + terminal_line("  ".join(filter(None, x))) for x in lines)]
+                )
+            )
     return "\n\n".join(filter(None, parts))
 
 

@@ -17,6 +17,7 @@ from markupsafe import escape
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from segdistill.escaping import html
 from segdistill.run.reporting.notation import shortened, signed
 from segdistill.run.reporting.statistics import mean
 from segdistill.run.reporting.summary import ClassChange, RunSummary, by_label, methods
@@ -93,7 +94,7 @@ def to_svg(figure: Figure, description: str) -> str:
     """
     buffer = io.StringIO()
     figure.savefig(buffer, format="svg", transparent=True)
-    drawing = buffer.getvalue()
+    drawing = html(buffer.getvalue())
     drawing = drawing[drawing.index("<svg") :]
     drawing = re.sub(r"<metadata>.*?</metadata>|<!--.*?-->", "", drawing, flags=re.DOTALL)
     drawing = re.sub(r' xmlns(:\w+)?="[^"]*"| version="1.1"', "", drawing).replace(
@@ -106,7 +107,7 @@ def to_svg(figure: Figure, description: str) -> str:
     for colour, variable in VARIABLES.items():
         drawing = drawing.replace(colour, f"var({variable})")
     width = re.search(r'viewBox="0 0 ([\d.]+)', drawing)
-    label = f'role="img" aria-label="{escape(description)}"'
+    label = f'role="img" aria-label="{escape(html(description))}"'
     head = f'<svg {label} style="max-width:{width.group(1) if width else 0}px"'
     return re.sub(r'^<svg width="[^"]*" height="[^"]*"', head, drawing.strip())
 

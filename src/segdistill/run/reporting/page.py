@@ -8,6 +8,7 @@ from typing import Any
 from jinja2 import Environment, StrictUndefined
 from markupsafe import Markup
 
+from segdistill.escaping import html
 from segdistill.run.reporting import charts
 from segdistill.run.reporting.findings import Findings
 from segdistill.run.reporting.sections import (
@@ -85,11 +86,20 @@ def render(report: Report) -> str:
     )
 
 
+def _shown(value: Any) -> Any:
+    """Text of a page without characters that control or cannot be seen; what is markup already stays."""
+    return value if isinstance(value, Markup) or not isinstance(value, str) else html(value)
+
+
 def fill(template: str, **values: Any) -> str:
     """Render a template, named by its path inside `run`, in the common style; values are escaped."""
     folder = importlib.resources.files("segdistill.run")
     jinja = Environment(
-        autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        finalize=_shown,
     )
     style = Markup(folder.joinpath("reporting/page.css").read_text().rstrip())
     source = folder.joinpath(template).read_text()

@@ -22,6 +22,7 @@ from segdistill.run.reporting.page import Report, render
 from segdistill.run.reporting.pictures import PictureOptions, measure
 from segdistill.run.reporting.summary import RunSummary, default_subject, with_profiles
 from segdistill.run.reporting.verdict import gist
+from segdistill.trust import trusting
 
 _log = logging.getLogger(__name__)
 
@@ -39,6 +40,7 @@ def report(
     dataset: Any = None,
     models: Mapping[str, nn.Module] | None = None,
     device: str = "cpu",
+    trust: bool = False,
 ) -> Path:
     """Write a self-contained HTML report on runs: verdict, tables, curves, images, distances.
 
@@ -60,6 +62,8 @@ def report(
         dataset: The validation set, if the runs were made in Python and do not name it.
         models: Run name -> network, for runs whose network cannot be rebuilt by name.
         device: Device to run networks on.
+        trust: Import modules of somebody's code that the runs name, now and from now on (SECURITY.md).
+            Without it, networks and data of such modules cannot be built again.
 
     Returns:
         The file.
@@ -77,7 +81,7 @@ def report(
     if file.is_dir():
         raise ValueError(f"{file} is a folder; expected a file, such as {file / 'report.html'}")
     options = PictureOptions(panels, images, latency, dataset, models or {}, device)
-    with writing(output_folder(file.parent), "report"):
+    with writing(output_folder(file.parent), "report"), trusting(trust):
         return _write(file, folders, notes, focus, title, remark, options)
 
 

@@ -5,10 +5,9 @@ from statistics import median
 from typing import Any
 
 import numpy as np
-import yaml
 from markupsafe import Markup
 
-from segdistill.config import Recipe, to_dict
+from segdistill.config import Recipe, recipe_text
 from segdistill.run.reporting import charts
 from segdistill.run.reporting.notation import (
     difference_text,
@@ -253,7 +252,7 @@ def recipes(summaries: Sequence[RunSummary]) -> list[tuple[str, str, str]]:
 
 
 def _yaml(recipe: Recipe) -> str:
-    return yaml.safe_dump(to_dict(recipe), sort_keys=False, allow_unicode=True)
+    return recipe_text(recipe)
 
 
 def environment(summaries: Sequence[RunSummary]) -> list[tuple[str, str]]:

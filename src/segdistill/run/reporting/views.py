@@ -11,6 +11,7 @@ from markupsafe import Markup, escape
 from matplotlib.colors import Colormap
 from PIL import Image
 
+from segdistill.escaping import html
 from segdistill.labels import IGNORED
 from segdistill.run.reporting.distances import edge_correlation, edges, normalised
 from segdistill.run.reporting.findings import Distances, Panel, PositionMasks
@@ -162,7 +163,7 @@ def matrix(
     """
     shown = np.where(np.eye(len(values), dtype=bool), np.nan, values)
     low = -limit if signed_values else 0.0
-    names = [shortened(name, 12) for name in classes] if len(classes) <= 24 else []
+    names = [shortened(html(name), 12) for name in classes] if len(classes) <= 24 else []
     margin, side = (72, 228) if names else (0, 300)
     cell = side / max(len(values), 1)
     size = min(10.0, 0.8 * cell)

@@ -6,8 +6,10 @@ from pathlib import Path
 from typing import Any
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
+from markupsafe import Markup
 
 from segdistill import __version__
+from segdistill.escaping import markdown, markdown_code
 from segdistill.run.evaluation import Evaluation
 from segdistill.run.folder import RunFolder, file_sha256, write_atomically
 from segdistill.run.shipping.onnx_file import FileInfo
@@ -53,7 +55,9 @@ def _card(
         undefined=StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,
+        finalize=_shown,
     )
+    environment.filters["code"] = lambda value: Markup(markdown_code(value))
     environment.filters["percent"] = lambda share: "–" if share is None else f"{100 * share:.2f}"
     counts = evaluation.confusion.sum(1).double()
     return environment.get_template("model_card.md.j2").render(
@@ -77,6 +81,11 @@ def _card(
         environment=run.environment(),
         weights_sha256=file_sha256(target / "model.safetensors"),
     )
+
+
+def _shown(value: Any) -> Any:
+    """Text inside the card's Markdown; what a filter has escaped already stays."""
+    return value if isinstance(value, Markup) or not isinstance(value, str) else markdown(value)
 
 
 def _teacher(run: RunFolder) -> dict[str, Any] | None:

@@ -46,6 +46,7 @@ from segdistill.run.shipping.onnx_file import (
     onnx_bytes,
 )
 from segdistill.run.shipping.quantise import gate, quantise
+from segdistill.trust import trusting
 
 _log = logging.getLogger(__name__)
 
@@ -69,6 +70,7 @@ def export(
     model: nn.Module | None = None,
     val_set: Any = None,
     train_set: Any = None,
+    trust: bool = False,
 ) -> Path:
     """Export a run's last weights to ONNX, check the file against PyTorch, and write the folder to ship.
 
@@ -93,6 +95,7 @@ def export(
         model: The network, if the run trained a module that cannot be rebuilt by name; wrapped with
             its input normalisation if it was trained with one (`segdistill.models.wrap`).
         val_set, train_set: The data, if the run's recipe does not name it.
+        trust: Import modules of somebody's code that the run names, now and from now on (SECURITY.md).
 
     Returns:
         The folder.
@@ -116,12 +119,16 @@ def export(
         check_size(size)
     folder = run if isinstance(run, RunFolder) else RunFolder(run)
     info = folder.model_info()
+    data = folder.recipe().data
+    with trusting(trust):
+        model = load_run_model(folder, model=model).cpu()
+        if val_set is None:
+            val_set = open_split(data, "val", labelled=False)
+        if int8 and train_set is None:
+            train_set = open_split(data, "train", labelled=False)
     size = size or (tuple(info["size"]) if info["size"] else None)
-    model = load_run_model(folder, model=model).cpu()
     if not hasattr(model, "num_classes"):
         model = wrap(model, len(info["classes"]), taps={})
-    data = folder.recipe().data
-    val_set = open_split(data, "val", labelled=False) if val_set is None else val_set
     if not getattr(val_set, "labelled", True):
         raise ValueError(
             f"{folder.path}: the evaluation split has no labels, and export measures mIoU on it. Name a "
@@ -129,7 +136,6 @@ def export(
         )
     check_split(folder, val_set)
     if int8:
-        train_set = open_split(data, "train", labelled=False) if train_set is None else train_set
         check_split(folder, train_set, "train")
     palette = info["palette"] or generated_palette(len(info["classes"]))
     described = file_info(model, info["classes"], palette, size, resize, argmax)

@@ -19,6 +19,7 @@ from segdistill.run.folder import RunFolder, output_folder
 from segdistill.run.lock import writing
 from segdistill.run.networks import load_run_model
 from segdistill.run.shipping.onnx_file import OnnxNetwork
+from segdistill.trust import trusting
 
 READ_AS_STORED = (*IMAGE_SUFFIXES, ARRAY_SUFFIX)
 Inputs = str | Path | Iterable[str | Path]
@@ -43,12 +44,13 @@ class Predictor:
     protocol: Mapping[str, Any] = field(default_factory=dict)
 
 
-def load_predictor(path: str | Path, weights: str = "model") -> Predictor:
+def load_predictor(path: str | Path, weights: str = "model", trust: bool = False) -> Predictor:
     """Load a run, a folder written by `export`, or the .onnx file in such a folder.
 
     Args:
         path: The run, the folder or the file.
         weights: Weights of a run: `model` for the last, `best` for the best on validation.
+        trust: Import modules of somebody's code that a run names, now and from now on (SECURITY.md).
 
     Raises:
         FileNotFoundError: None of these is at this path, or the run is not finished.
@@ -64,7 +66,8 @@ def load_predictor(path: str | Path, weights: str = "model") -> Predictor:
         palette = info["palette"] or generated_palette(len(info["classes"]))
         protocol = Protocol.of(run.recipe())
         views = {key: getattr(protocol, key) for key in ("window", "overlap", "flip", "scales")}
-        model = load_run_model(run, weights)
+        with trusting(trust):
+            model = load_run_model(run, weights)
         return Predictor(model, info["classes"], palette, protocol.size, views)
     if weights != "model":
         raise ValueError(f"weights is {weights!r}; {path} holds only one network. Omit --weights")

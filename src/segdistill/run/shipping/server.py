@@ -9,7 +9,7 @@ from torch import nn
 
 from segdistill.data.dataset import SegmentationDataset
 from segdistill.run.evaluation import Protocol, evaluating, segment
-from segdistill.run.folder import output_folder
+from segdistill.run.folder import inside, output_folder
 from segdistill.run.lock import writing
 
 
@@ -41,7 +41,8 @@ def predict_for_server(
         The masks, in the order of the data set.
 
     Raises:
-        ValueError: The data set has no known server, or `out` cannot be written to.
+        ValueError: The data set has no known server, `out` cannot be written to, or a name in the data
+            set leads out of it.
     """
     ids = getattr(dataset, "server_ids", ())
     if not ids:
@@ -57,7 +58,7 @@ def predict_for_server(
         for index, name in enumerate(dataset.names):
             sample = {"image": dataset.read(index)[0]}
             labels = segment(model, sample, protocol or Protocol(), len(ids)).cpu()
-            path = folder / f"{name}{dataset.server_ending}"
+            path = inside(folder, f"{name}{dataset.server_ending}")
             Image.fromarray(to_server[labels].numpy()).save(path)
             written.append(path)
             if progress is not None:

@@ -10,7 +10,7 @@ from weakref import WeakKeyDictionary
 from torch import nn
 from torch.utils.data import Dataset
 
-from segdistill.config import TrainConfig
+from segdistill.config import TrainConfig, code_names
 from segdistill.data.dataset import SegmentationDataset
 from segdistill.data.loader import evaluation_loader
 from segdistill.models import SegmentationModel, network, wrap
@@ -26,6 +26,7 @@ from segdistill.run.recipe import parse_recipe
 from segdistill.run.training.checks import check_recipe
 from segdistill.run.training.job import Job
 from segdistill.run.training.train import execute, handed_back, open_folder
+from segdistill.trust import remember
 
 _log = logging.getLogger(__name__)
 
@@ -144,6 +145,8 @@ def distill(
         }
     recipe = parse_recipe(values, name="distill()")
     check_recipe(recipe)
+    # These are modules of the program that runs now.
+    remember([*code_names(recipe), (getattr(student, "spec", None) or {}).get("name")])
     with spoken(progress), writing(output_folder(out)):
         open_folder(recipe, Path(out))
         own = _fulfil(student, len(names), student_taps, student_input)

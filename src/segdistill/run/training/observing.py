@@ -4,10 +4,10 @@ import inspect
 import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from importlib import import_module
 from typing import Any, Protocol
 
 from segdistill.config import ObserverConfig, Recipe
+from segdistill.dotted import import_class
 from segdistill.names import made, unknown
 from segdistill.run.folder import RunFolder
 
@@ -126,7 +126,7 @@ def build_observers(recipe: Recipe) -> list[Any]:
 
 
 def _made(entry: ObserverConfig) -> Callable[[], Any]:
-    kind = _import(entry.path)
+    kind = import_class(entry.path, "observer", "a class with row(values) and finished(run)")
     _check_methods(kind, entry.path)
     known = inspect.signature(kind).parameters
     if not any(p.kind is inspect.Parameter.VAR_KEYWORD for p in known.values()):
@@ -138,21 +138,6 @@ def _made(entry: ObserverConfig) -> Callable[[], Any]:
         return made(f"observers: {entry.path}", kind, **entry.options)
 
     return make
-
-
-def _import(path: str) -> type:
-    module, _, attribute = path.rpartition(".")
-    try:
-        if not module:
-            raise ImportError("expected a dotted path, such as segdistill.observers.TensorBoard")
-        imported = import_module(module)
-    except ImportError as error:
-        raise ValueError(f"observers: no class at {path!r}: {error}") from None
-    kind = getattr(imported, attribute, None)
-    if not isinstance(kind, type):
-        classes = [name for name, thing in vars(imported).items() if isinstance(thing, type)]
-        raise ValueError(f"observers: {unknown(f'class of {module}', attribute, classes)}")
-    return kind
 
 
 def _check_methods(kind: type, name: str) -> None:

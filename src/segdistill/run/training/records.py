@@ -94,6 +94,7 @@ def record_network(job: Job, evaluation: Evaluation, loop: Loop) -> None:
         "rebuild": bool(spec.get("rebuild", bool(spec))),
         "num_classes": len(job.classes),
         "options": spec.get("options", {}),
+        **({"factory": True} if spec.get("factory") else {}),
         "classes": job.classes,
         "palette": [list(c) for c in getattr(job.train_set, "palette", [])],
         "size": list(recipe.data.size) if recipe.data.size else None,

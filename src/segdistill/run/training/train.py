@@ -11,7 +11,7 @@ from lightning_fabric import Fabric
 from torch import Tensor, nn
 
 from segdistill.activity import doing, get_on
-from segdistill.config import Recipe, recipe_text, to_dict
+from segdistill.config import Recipe, code_names, recipe_text, to_dict
 from segdistill.data.dataset import PairDataset, list_names
 from segdistill.data.loader import Batch, training_loader
 from segdistill.distillation.catalogue import build_method
@@ -48,6 +48,7 @@ from segdistill.run.training.records import (
 )
 from segdistill.run.training.teacher_audit import audit_teacher
 from segdistill.run.training.watching import watching
+from segdistill.trust import remember, trusting
 
 _log = logging.getLogger(__name__)
 _FREE = {"hang_after", "workers", "log_every", "save_every", "device"}
@@ -59,6 +60,7 @@ def train(
     name: str = "recipe",
     progress: bool = True,
     observers: Sequence[Any] = (),
+    trust: bool = False,
 ) -> RunFolder:
     """Train the network of a recipe, or resume its run.
 
@@ -69,6 +71,8 @@ def train(
             logging.
         observers: Objects with the methods `row(values)` and `finished(run)`, in addition to those of
             the recipe.
+        trust: Import modules of somebody's code that the run at `teacher.run` names, now and from now
+            on (SECURITY.md).
 
     Returns:
         The finished run.
@@ -79,7 +83,7 @@ def train(
         Interrupted: The training was interrupted; its state is saved.
     """
     out = Path(recipe.out or f"runs/{name}-s{recipe.train.seed}")
-    with spoken(progress), writing(output_folder(out)):
+    with spoken(progress), trusting(trust), writing(output_folder(out)):
         return _train(recipe, out, progress, observers)
 
 
@@ -87,6 +91,8 @@ def _train(recipe: Recipe, out: Path, progress: bool, observers: Sequence[Any]) 
     recipe = with_teacher_classes(recipe)
     open_folder(recipe, out)
     check_recipe(recipe)
+    # Whoever trains from a recipe runs what it names; the run that comes of it is no stranger.
+    remember(code_names(recipe))
     watching = [*build_observers(recipe), *observers]
     # Without a teacher, unlabelled images can neither be trained on nor be evaluated.
     train_set, val_set = (

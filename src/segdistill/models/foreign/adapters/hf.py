@@ -1,6 +1,7 @@
 """Networks of transformers: `hf:segformer` from its settings, `hf:FOLDER` or `hf:HUB/ID` trained."""
 
 import logging
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -18,13 +19,17 @@ _log = logging.getLogger(__name__)
 _NOT_SETTINGS = (
     "_name_or_path",
     "architectures",
+    "auto_map",
     "dtype",
     "id2label",
     "label2id",
     "model_type",
     "num_labels",
     "transformers_version",
+    "trust_remote_code",
 )
+# A folder or a hub's page may come with code of its own; without this a terminal is asked.
+_NO_CODE = {"trust_remote_code": False}
 
 
 def conventions(module: Any) -> Conventions:
@@ -50,7 +55,7 @@ def make(name: str, num_classes: int, options: dict[str, Any]) -> Made:
         message = unknown("model type of transformers", name, types)
         raise ValueError(f"{message}, and no such folder or hub id")
     configs = transformers.AutoConfig
-    find = configs.from_pretrained if trained else configs.for_model
+    find = partial(configs.from_pretrained, **_NO_CODE) if trained else configs.for_model
     try:
         known = find(name).to_dict()
         for key in options:
@@ -81,6 +86,7 @@ def _load(kind: Any, name: str, config: Any) -> tuple[nn.Module, LoadReport]:
         dtype=torch.float32,
         ignore_mismatched_sizes=True,
         output_loading_info=True,
+        **_NO_CODE,
     )
     mismatched = {key: (tuple(file), tuple(ours)) for key, file, ours in info["mismatched_keys"]}
     missing = sorted({*info["missing_keys"]} - {*mismatched})
@@ -92,7 +98,7 @@ def _load(kind: Any, name: str, config: Any) -> tuple[nn.Module, LoadReport]:
 def _normalisation(transformers: Any, name: str) -> InputNormalisation:
     """That of the image processor saved with the weights."""
     try:
-        processor = transformers.AutoImageProcessor.from_pretrained(name)
+        processor = transformers.AutoImageProcessor.from_pretrained(name, **_NO_CODE)
     except (OSError, ValueError):
         _log.warning("%s comes without its image processor: ImageNet's normalisation is used", name)
         return make_input("imagenet")
