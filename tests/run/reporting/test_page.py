@@ -193,7 +193,7 @@ def test_ignored_pixels_and_their_legend_share_one_pattern(html):
 
 
 def test_times_are_in_one_unit_per_column(page):
-    assert "latency, ms training step, ms training, min" in page.text
+    assert "latency, ms step, ms training, min" in page.text
     # 3000 and 1000 steps of 0.08 s; those of the methods take 0.168 s.
     assert "310.2 80 4.0" in page.text and "41.6 80 1.3" in page.text
     assert "41.6 168 2.8" in page.text

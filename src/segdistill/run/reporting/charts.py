@@ -63,7 +63,7 @@ _STYLE: dict[Any, Any] = {
     "lines.solid_capstyle": "round",
 }
 WIDE, NARROW = 960, 340
-"""widths of a chart, in pixels of the page, beside each other on no screen: the style chooses"""
+"""widths of a chart in pixels; a page holds both, and its style shows the one that fits the screen"""
 _numbers = count()
 
 
@@ -176,7 +176,7 @@ def validation_curves(
     if not curves:
         return None
     with style():
-        figure = blank(width, 380 if width > NARROW else 300)
+        figure = blank(width, 380)
         axes = figure.add_subplot()
         ends = {}
         for label, many in curves.items():

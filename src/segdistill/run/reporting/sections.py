@@ -66,7 +66,7 @@ def comparison_view(summaries: Sequence[RunSummary]) -> dict[str, Any]:
         "multiply_adds": ("multiply-adds", lambda row: quantity(row.multiply_adds)),
         "latency_ms": ("latency, ms", lambda row: number(row.latency_ms, 1)),
         "seconds_per_step": (
-            "training step, ms",
+            "step, ms",
             lambda row: number(row.seconds_per_step and 1000 * row.seconds_per_step, 0),
         ),
         "training_seconds": (
