@@ -233,8 +233,12 @@ def test_debug_shows_the_traceback_and_internal_errors_are_never_hidden(
         raise RuntimeError("a fault of ours")
 
     monkeypatch.setattr(train_module, "train", broken)
+    recipe = small.write(tmp_path / "recipe.yaml")
     with pytest.raises(RuntimeError, match="a fault of ours"):
-        command("train", small.write(tmp_path / "recipe.yaml"))
+        command("--debug", "train", recipe)
+    code, _, error = command("train", recipe)
+    assert code == 1
+    assert "unexpected RuntimeError while running train" in error and "a fault of ours" in error
 
 
 def test_help_and_version(command: Command) -> None:

@@ -27,6 +27,13 @@ def test_charts_use_the_variables_of_the_page_and_load_nothing():
     assert ">+3.1</text>" in drawing
 
 
+def test_a_single_seed_is_its_own_mean_and_has_no_ring():
+    for seeds, rings in ((1, 0), (3, 6)):
+        runs = [r for r in three_seeds() if r.role == "teacher" or r.seed < seeds]
+        drawing = charts.forest(verdicts(runs), charts.colours(runs))
+        assert drawing.count("fill-opacity: 0;") == rings
+
+
 def test_colours_of_methods_teacher_and_control_are_fixed():
     colour = charts.colours([run("idd"), run("control"), run("kd")])
     assert colour["idd"] == charts.SERIES[0] and colour["kd"] == charts.SERIES[1]

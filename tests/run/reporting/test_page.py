@@ -69,7 +69,9 @@ def test_the_page_parses_and_has_its_sections_in_order(page):
 
 
 def test_the_verdict_comes_first(page):
-    assert page.text.index("idd is 3.1 mIoU above the control") < page.text.index("Comparison Mean")
+    assert page.text.index("idd is 3.1 mIoU above plain training") < page.text.index(
+        "Comparison Mean"
+    )
 
 
 def test_the_page_is_self_contained(html, page):
@@ -119,7 +121,7 @@ def test_nothing_is_bold_without_a_clear_gain():
 
 
 def test_edges_are_correlated_with_the_teachers(page):
-    found = re.findall(r"correlation with the teacher's edges ([\d.]+)", page.text)
+    found = re.findall(r"correlation with the teacher's distances ([\d.]+)", page.text)
     assert len(found) == 2 and float(found[0]) < float(found[1]) < 1
     assert "Blank, with too few pixels: fence." in page.text
 
@@ -159,10 +161,48 @@ def test_any_part_of_the_runs_makes_a_page(labels):
     assert ("These runs have no control" in page.text) == ("control" not in labels)
 
 
+def test_one_seed_is_not_explained_with_the_legends_of_several(page):
+    words = ("Rings", "Thin lines", "standard deviation ±", "95 % interval", "mean over seeds", "±")
+    runs = [r for r in three_seeds() if r.seed == 0]
+    alone = Page(render(Report(runs, CLASSES, []))).text
+    notes = "two or more seeds give a standard deviation and, for the differences, a 95 % interval"
+    assert notes in alone
+    for word in (*words[:2], "Mean over seeds", "interval of", *words[4:]):
+        assert word in page.text and word not in alone, word
+
+
+def test_charts_are_drawn_for_telephones_too(html):
+    found = re.findall(r'<div class="narrow"><svg [^>]*viewBox="0 0 ([\d.]+)', html)
+    assert len(found) == html.count('<div class="wide">') == 3
+    assert all(float(width) <= 390 - 32 for width in found)
+
+
+def test_each_picture_bears_its_name(html):
+    # Narrow screens show a row of pictures over several lines, where no header stands above them.
+    findings = full_findings()
+    for label in ("teacher", "control", "idd"):
+        named = rf'<b><span class="chip"><i [^>]*></i>{label}</span></b><img class="mask"'
+        axes = 2 * len(findings.positions)
+        assert len(re.findall(named, html)) == len(findings.panels) + axes
+    assert html.count("<b>label</b>") == html.count("<b>image</b>") == len(findings.panels)
+
+
+def test_ignored_pixels_and_their_legend_share_one_pattern(html):
+    assert '<i class="ignored"></i>ignored' in html
+    assert ".ignored, img.mask { background:" in html
+
+
+def test_times_are_in_one_unit_per_column(page):
+    assert "latency, ms step, ms training, min" in page.text
+    # 3000 and 1000 steps of 0.08 s; those of the methods take 0.168 s.
+    assert "310.2 80 4.0" in page.text and "41.6 80 1.3" in page.text
+    assert "41.6 168 2.8" in page.text
+
+
 def test_a_page_is_rendered_for_one_seed():
     runs = [replace(r, metrics=r.val_rows) for r in three_seeds() if r.seed == 0]
     page = Page(render(Report(runs, CLASSES, [])))
-    assert "cannot rule out chance" in page.text and "+2.8" in page.text
+    assert "(1 seed, 101 images): this may be chance" in page.text and "+2.8" in page.text
 
 
 def test_a_page_is_rendered_for_runs_without_metrics():

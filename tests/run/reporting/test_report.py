@@ -17,7 +17,7 @@ from segdistill.run.networks import load_run_model
 from segdistill.run.reporting import pictures
 from segdistill.run.reporting.findings import Findings
 from segdistill.run.reporting.pictures import PictureOptions, measure, spread_evenly
-from segdistill.run.reporting.report import find_runs, report, summarise
+from segdistill.run.reporting.report import _title, find_runs, report, summarise
 from segdistill.run.training.train import train
 from tests.run import small
 from tests.run.reporting.test_page import Page
@@ -166,6 +166,26 @@ def test_the_report_notes_runs_of_another_student(runs: Path, tmp_path: Path) ->
     folders = [runs / "control-s0", other]
     page = Page(report(folders, tmp_path / "a.html", latency=False, images=1).read_text())
     assert "These runs do not all train the same student" in page.text
+
+
+@pytest.mark.parametrize(
+    ("name", "root", "expected"),
+    [
+        ("folder", "data/harbour", "harbour"),
+        ("folder", "harbour/", "harbour"),
+        ("my.module.Sea", "data/sea", "sea"),
+        ("my.module.Sea", None, "my.module.Sea"),
+        ("camvid", "data/elsewhere", "camvid"),
+    ],
+)
+def test_the_title_names_the_data(
+    runs: Path, tmp_path: Path, name: str, root: str | None, expected: str
+) -> None:
+    own = copied(runs / "control-s0", tmp_path / "control-s0")
+    config = yaml.safe_load((own / "config.yaml").read_text())
+    config["data"] |= {"name": name, "root": root}
+    (own / "config.yaml").write_text(yaml.safe_dump(config))
+    assert _title([RunFolder(own)]) == f"{expected}, {small.MODEL}"
 
 
 def test_a_teacher_that_is_not_a_run_is_summarised_from_its_audit(

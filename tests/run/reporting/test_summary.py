@@ -5,11 +5,11 @@ from rich.console import Console
 
 from segdistill.run.reporting.notation import (
     difference_text,
-    duration,
     factor,
     quantity,
     signed,
     spread,
+    time_unit,
 )
 from segdistill.run.reporting.statistics import paired
 from segdistill.run.reporting.summary import (
@@ -185,4 +185,5 @@ def test_notation():
     assert [quantity(v) for v in (13_068_262, 125.8e9, 363_462, 12, None)] == [
         "13.07 M", "125.8 G", "363.5 k", "12", "–",
     ]  # fmt: skip
-    assert [duration(v) for v in (45, 200, 12_000, None)] == ["45 s", "3 min", "3 h 20 min", "–"]
+    assert time_unit([45, None, 79]) == ("s", 1) and time_unit([None]) == ("s", 1)
+    assert time_unit([45, 360]) == ("min", 60) and time_unit([45, 12_000]) == ("h", 3600)

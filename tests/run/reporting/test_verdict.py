@@ -17,7 +17,7 @@ def said(runs, label):
 
 def test_a_clear_gain_is_stated_with_seeds_interval_and_detection_limit():
     headline, details, tone = said(three_seeds(), "idd")
-    assert headline == "idd is 3.1 mIoU above the control in the mean of 3 seeds"
+    assert headline == "idd is 3.1 mIoU above plain training (mean of 3 seeds, 101 images)"
     assert tone == "better"
     assert "Each seed: +2.8, +3.5, +3.0." in details
     assert "95 % interval of the paired mean: +2.2 to +4.0" in details
@@ -27,7 +27,7 @@ def test_a_clear_gain_is_stated_with_seeds_interval_and_detection_limit():
 
 def test_an_interval_that_includes_zero_shows_no_difference():
     headline, details, tone = said(three_seeds(), "kd")
-    assert headline == "kd: these 3 seeds show no difference from the control"
+    assert headline == ("kd: no clear difference from plain training (mean of 3 seeds, 101 images)")
     assert tone == "unclear"
     assert "Mean difference +0.6 mIoU." in details
     assert "by chance" not in details
@@ -36,16 +36,39 @@ def test_an_interval_that_includes_zero_shows_no_difference():
 def test_a_clear_loss_is_called_a_loss():
     runs = seeds("control", (0, 0.01, 0.02)) + seeds("kd", (-0.05, -0.041, -0.03))
     headline, details, tone = said(runs, "kd")
-    assert headline == "kd is 5.0 mIoU below the control in the mean of 3 seeds"
+    assert headline == "kd is 5.0 mIoU below plain training (mean of 3 seeds, 101 images)"
     assert tone == "worse" and "Below the control in all 3" in details
 
 
 def test_one_seed_cannot_rule_out_chance():
     headline, details, tone = said([run("control"), run("idd", 0, 0.031)], "idd")
-    assert (
-        headline == "idd is 3.1 mIoU above the control with one seed, which cannot rule out chance"
+    assert headline == (
+        "idd is 3.1 mIoU above plain training (1 seed, 101 images): this may be chance"
     )
     assert tone == "unclear" and "interval" not in details
+
+
+def measured_on(count, *runs):
+    return [replace(r, evaluation={**r.evaluation, "images": count}) for r in runs]
+
+
+def test_the_number_of_images_stands_beside_the_verdict_and_few_are_remarked_on():
+    pair = run("control"), run("kd", 0, -0.02)
+    few = measured_on(3, *pair)
+    assert said(few, "kd")[0] == (
+        "kd is 2.0 mIoU below plain training (1 seed, 3 images): this may be chance"
+    )
+    assert "Measured on 3 images: others may rank" in context(few)
+    assert "1 seed, 1 image)" in said(measured_on(1, *pair), "kd")[0]
+    assert "Measured on" not in context(measured_on(10, *pair))
+
+
+def test_images_that_were_not_counted_or_differ_are_left_out():
+    one, other = run("control"), run("idd", 0, 0.031)
+    assert "(1 seed):" in said([*measured_on(7, one), other], "idd")[0]
+    rows = [{"kind": "val", "step": 9, "miou": 0.5}]
+    runs = [replace(r, evaluation=None, metrics=rows) for r in (one, other)]
+    assert said(runs, "idd")[0] == "idd equals plain training (1 seed): this may be chance"
 
 
 def test_a_gain_that_does_not_survive_holms_correction_is_unclear():
@@ -56,7 +79,7 @@ def test_a_gain_that_does_not_survive_holms_correction_is_unclear():
     runs += seeds("skd", (-0.01, 0.011, 0.0))
     together = said(runs, "idd")
     assert alone[2] == "better" and together[2] == "unclear"
-    assert "not significantly after correction for 4 compared methods" in together[0]
+    assert together[0].endswith("this may be chance, as 4 methods were compared")
     assert "Holm's correction for 4 methods: p = 0." in together[1]
 
 
@@ -119,7 +142,7 @@ def test_unpaired_seeds_are_named():
 
 def test_context_mentions_the_gap_only_for_clear_gains():
     text = context(three_seeds())
-    assert "teacher has 74.0 mIoU and the control 62.2" in text
+    assert "teacher reaches 74.0 mIoU and the control (plain training) 62.2" in text
     assert "idd closes 26 %" in text and "kd closes" not in text
 
 
@@ -127,7 +150,7 @@ def test_context_mentions_the_gap_only_for_clear_gains():
     ("kept", "words"),
     [
         (("teacher", "idd"), "These runs have no control"),
-        (("control", "idd"), "The control has 62.2 mIoU."),
+        (("control", "idd"), "The control (plain training) reaches 62.2 mIoU."),
     ],
 )
 def test_context_without_control_or_teacher(kept, words):

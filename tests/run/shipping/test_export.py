@@ -113,6 +113,29 @@ def test_parity_records_how_the_file_was_compared(run: RunFolder, bundle: Path) 
         assert figures[name]["bytes"] == (bundle / name).stat().st_size
 
 
+def test_the_files_are_timed_on_an_image_of_the_evaluation_split(
+    run: RunFolder, exported_before: None, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    with caplog.at_level("INFO"):
+        out = export(run, tmp_path / "out")
+    latency = json.loads((out / "parity.json").read_text())["latency"]
+    assert latency["size"] == [32, 48]  # not the 24×40 at which the network sees it
+    assert latency["threads"] == torch.get_num_threads()
+    found = latency["model.onnx"]
+    assert 0 < found["median_ms"] <= found["p90_ms"] and found["repeats"] >= 3
+    assert "model.int8.onnx" not in latency
+    median = f"{found['median_ms']:.1f} ms"
+    assert f"latency of one image of 32×48: model.onnx {median} (median in" in caplog.text
+    assert f"one image of 32×48: `model.onnx` {median} (" in (out / "MODEL_CARD.md").read_text()
+
+
+def test_both_files_are_timed(bundle: Path) -> None:
+    latency = json.loads((bundle / "parity.json").read_text())["latency"]
+    assert {name for name in latency if name.endswith(".onnx")} == {"model.onnx", "model.int8.onnx"}
+    median = latency["model.int8.onnx"]["median_ms"]
+    assert f", `model.int8.onnx` {median:.1f} ms (" in (bundle / "MODEL_CARD.md").read_text()
+
+
 def test_int8_weights_are_quantised_per_channel(bundle: Path) -> None:
     parity = json.loads((bundle / "parity.json").read_text())["int8"]
     assert parity["calibration_images"] == 4
@@ -271,6 +294,7 @@ def test_steps_left_to_the_caller_are_described(
     if argmax:
         assert "nearest neighbour" in card and "bilinearly (`align" not in card
         assert warned and figures["difference"] < -0.001
+        assert "one image of 24×40" in card  # the one size that the file takes
     else:
         assert "bilinearly (`align_corners=False`)" in card and "nearest" not in card
         assert not warned

@@ -63,6 +63,8 @@ _STYLE: dict[Any, Any] = {
     "lines.linewidth": 2,
     "lines.solid_capstyle": "round",
 }
+WIDE, NARROW = 960, 340
+"""widths of a chart in pixels; a page holds both, and its style shows the one that fits the screen"""
 _numbers = count()
 
 
@@ -117,10 +119,10 @@ def _font(match: re.Match[str]) -> str:
     return f"font-size: {match.group(2)}{weight}"
 
 
-def forest(found: Sequence[Verdict], colour: Mapping[str, str]) -> str:
-    """Each method's difference to the control: every seed, their mean, and its interval."""
+def forest(found: Sequence[Verdict], colour: Mapping[str, str], width: int = WIDE) -> str:
+    """Each method's difference from the control: every seed, their mean, and its interval."""
     with style():
-        figure = blank(960, 62 + 40 * len(found))
+        figure = blank(width, 62 + 40 * len(found))
         axes = figure.add_subplot()
         for place, verdict in enumerate(found):
             d, hue = verdict.difference, colour[verdict.label]
@@ -132,9 +134,9 @@ def forest(found: Sequence[Verdict], colour: Mapping[str, str]) -> str:
                     lw=7,
                     alpha=0.3,
                 )
-            axes.plot(
-                d.differences, [place] * len(d.differences), "o", ms=6, mfc="none", mec=hue, mew=1.5
-            )
+            if len(d.differences) > 1:
+                places = [place] * len(d.differences)
+                axes.plot(d.differences, places, "o", ms=6, mfc="none", mec=hue, mew=1.5)
             axes.plot([d.mean], [place], "D", ms=8, color=hue, mew=0)
             axes.annotate(
                 signed(d.mean),
@@ -147,7 +149,7 @@ def forest(found: Sequence[Verdict], colour: Mapping[str, str]) -> str:
                 weight="bold",
             )
         axes.axvline(0, color=MUTED, lw=1.2)
-        axes.set_yticks(range(len(found)), [verdict.label for verdict in found])
+        axes.set_yticks(range(len(found)), [shortened(verdict.label) for verdict in found])
         axes.tick_params(axis="y", labelcolor=INK, labelsize=12)
         axes.set_ylim(len(found) - 0.5, -0.5)
         low, high = axes.get_xlim()
@@ -155,11 +157,13 @@ def forest(found: Sequence[Verdict], colour: Mapping[str, str]) -> str:
         axes.set_xlim(min(low, -room), max(high, room))
         axes.grid(axis="y", visible=False)
         axes.spines["left"].set_visible(False)
-        axes.set_xlabel("mIoU minus the control's, in points")
-        return to_svg(figure, "Paired differences to the control, with intervals")
+        axes.set_xlabel("mIoU points vs. control")
+        return to_svg(figure, "Differences from the control")
 
 
-def validation_curves(summaries: Sequence[RunSummary], colour: Mapping[str, str]) -> str | None:
+def validation_curves(
+    summaries: Sequence[RunSummary], colour: Mapping[str, str], width: int = WIDE
+) -> str | None:
     """Validation mIoU over steps: thin lines for runs, a thick line for their mean.
 
     None if no run was validated more than once.
@@ -173,7 +177,7 @@ def validation_curves(summaries: Sequence[RunSummary], colour: Mapping[str, str]
     if not curves:
         return None
     with style():
-        figure = blank(960, 380)
+        figure = blank(width, 380)
         axes = figure.add_subplot()
         ends = {}
         for label, many in curves.items():
@@ -299,10 +303,12 @@ def _term_reader(term: str, key: str) -> Any:
     return read
 
 
-def class_bars(changes: Sequence[ClassChange], label: str, colour: Mapping[str, str]) -> str:
+def class_bars(
+    changes: Sequence[ClassChange], label: str, colour: Mapping[str, str], width: int = WIDE
+) -> str:
     """Bars of each class's IoU for the control and one method; a mark for the teacher."""
     with style():
-        figure = blank(960, 66 + 34 * len(changes))
+        figure = blank(width, 66 + 34 * len(changes))
         axes = figure.add_subplot()
         for place, change in enumerate(changes):
             for offset, group in ((-0.18, "control"), (0.18, label)):
@@ -322,11 +328,13 @@ def class_bars(changes: Sequence[ClassChange], label: str, colour: Mapping[str, 
                     va="center",
                     color=INK,
                 )
-        axes.set_yticks(range(len(changes)), [shortened(change.name) for change in changes])
+        letters = 22 if width > NARROW else 13
+        names = [shortened(change.name, letters) for change in changes]
+        axes.set_yticks(range(len(changes)), names)
         axes.tick_params(axis="y", labelcolor=INK, labelsize=12)
         axes.set_ylim(len(changes) - 0.4, -0.6)
         axes.set_xlim(0, 100)
         axes.grid(axis="y", visible=False)
         axes.spines["left"].set_visible(False)
-        axes.set_xlabel("IoU; change from the control on the right")
+        axes.set_xlabel("IoU; right: difference from control")
         return to_svg(figure, f"IoU of each class for the control and {label}")

@@ -1,5 +1,7 @@
 """Number formats for tables, charts and sentences."""
 
+from collections.abc import Sequence
+
 from segdistill.run.reporting.statistics import Paired
 
 
@@ -40,14 +42,19 @@ def quantity(value: float | None) -> str:
     return f"{value:.4g}"
 
 
-def duration(seconds: float | None) -> str:
-    """A duration in a suitable unit: 45 s, 12 min, 3 h 20 min."""
-    if seconds is None:
-        return "–"
-    if seconds < 90:
-        return f"{seconds:.0f} s"
-    minutes = round(seconds / 60)
-    return f"{minutes} min" if minutes < 90 else f"{minutes // 60} h {minutes % 60:02d} min"
+def time_unit(lengths: Sequence[float | None]) -> tuple[str, float]:
+    """A suitable unit for a column of durations, and its length in seconds.
+
+    Args:
+        lengths: Durations in seconds, None if unknown; the longest decides.
+
+    Returns:
+        For example ("min", 60.0).
+    """
+    longest = max((length for length in lengths if length is not None), default=0.0)
+    if longest < 90:
+        return "s", 1.0
+    return ("min", 60.0) if longest < 90 * 60 else ("h", 3600.0)
 
 
 def p_text(p: float) -> str:

@@ -192,6 +192,8 @@ def _panels(scene: _Scene, count: int) -> tuple[list[Panel], str]:
             f"and {compared[1]} disagree on the most pixels, regardless of which is right. "
             f"Seed {scene.seed}."
         )
+    if len(indices) == len(scene.dataset):
+        rule = f"Every validation image. Seed {scene.seed}."
     panels = []
     for index in indices:
         sample = _sample(scene.dataset, index)

@@ -53,7 +53,7 @@ def report(
         out: File to write; None: `report.html` in the deepest folder common to `runs` (for a single
             run, its own folder).
         focus: Method shown in the pictures; None: idd, or else the last.
-        title: Heading; None: data set and student.
+        title: Heading; None: data set (your own data: the name of its folder) and student.
         remark: Note on the validation set for the reader.
         panels: Number of images to show.
         images: Largest number of validation images for pictures and distances, evenly spread over the
@@ -257,9 +257,16 @@ def _other_students(summaries: Sequence[RunSummary]) -> list[str]:
 
 
 def _title(folders: Sequence[RunFolder]) -> str:
+    """The data set and the student of the runs, such as "camvid, pspnet_r18_half".
+
+    A custom data set (`folder`, or a class by its dotted path) is named after its folder.
+    """
     recipes = [run.recipe() for run in folders]
     recipe = next((r for r in recipes if r.teacher is not None), recipes[0])
-    return f"{recipe.data.name}, {recipe.student.model}"
+    name, root = recipe.data.name, recipe.data.root
+    if root is not None and (name == "folder" or "." in name):
+        name = Path(root).resolve().name or name
+    return f"{name}, {recipe.student.model}"
 
 
 def _greys(count: int) -> list[list[int]]:

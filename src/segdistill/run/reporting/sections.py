@@ -11,11 +11,11 @@ from segdistill.config import Recipe, recipe_text
 from segdistill.run.reporting import charts
 from segdistill.run.reporting.notation import (
     difference_text,
-    duration,
     number,
     quantity,
     signed,
     spread,
+    time_unit,
 )
 from segdistill.run.reporting.summary import (
     ClassChange,
@@ -43,19 +43,35 @@ def verdict_view(
         "gist": gist(summaries, subject),
         "context": context(summaries),
         "items": found,
-        "chart": Markup(charts.forest(found, colour)) if found else None,
+        "several": any(len(verdict.difference.differences) > 1 for verdict in found),
+        "chart": _at_each_width(lambda width: charts.forest(found, colour, width))
+        if found
+        else None,
     }
+
+
+def _at_each_width(draw: Callable[[int], str | None]) -> list[Markup] | None:
+    """A chart for wide screens and one for telephones; None if there is nothing to draw."""
+    drawn = [draw(width) for width in (charts.WIDE, charts.NARROW)]
+    return [Markup(drawing) for drawing in drawn if drawing is not None] or None
 
 
 def comparison_view(summaries: Sequence[RunSummary]) -> dict[str, Any]:
     """The comparison, with columns that are known for at least one row."""
     rows, winner = comparison_rows(summaries), best(verdicts(summaries))
+    unit, seconds = time_unit([row.training_seconds for row in rows])
     optional: dict[str, tuple[str, Callable[[ComparisonRow], str]]] = {
         "parameters": ("parameters", lambda row: quantity(row.parameters)),
         "multiply_adds": ("multiply-adds", lambda row: quantity(row.multiply_adds)),
         "latency_ms": ("latency, ms", lambda row: number(row.latency_ms, 1)),
-        "seconds_per_step": ("s / step", lambda row: number(row.seconds_per_step, 3)),
-        "training_seconds": ("training", lambda row: duration(row.training_seconds)),
+        "seconds_per_step": (
+            "step, ms",
+            lambda row: number(row.seconds_per_step and 1000 * row.seconds_per_step, 0),
+        ),
+        "training_seconds": (
+            f"training, {unit}",
+            lambda row: number(row.training_seconds and row.training_seconds / seconds, 1),
+        ),
     }
     shown = [
         entry
@@ -64,6 +80,8 @@ def comparison_view(summaries: Sequence[RunSummary]) -> dict[str, Any]:
     ]
     return {
         "best": winner,
+        "several": any(row.runs > 1 for row in rows),
+        "has_control": any(row.role == "control" for row in rows),
         "headings": [heading for heading, _ in shown],
         "rows": [
             {
@@ -119,11 +137,13 @@ def against_view(summaries: Sequence[RunSummary]) -> dict[str, Any] | None:
 
 def curves_view(summaries: Sequence[RunSummary], colour: Mapping[str, str]) -> dict[str, Any]:
     """Charts of validation mIoU and of each term."""
-    validation = charts.validation_curves(summaries, colour)
+    validation = _at_each_width(lambda width: charts.validation_curves(summaries, colour, width))
     terms = charts.term_curves(summaries, colour)
+    groups = {label: runs for label, runs in by_label(summaries).items() if label != "teacher"}
     return {
-        "labels": [label for label in by_label(summaries) if label != "teacher"],
-        "validation": Markup(validation) if validation else None,
+        "labels": list(groups),
+        "several": any(len(runs) > 1 for runs in groups.values()),
+        "validation": validation,
         "terms": [(term, Markup(chart)) for term, chart in terms.items()],
     }
 
@@ -146,11 +166,12 @@ def class_view(
         shown = [*shown[: MOST_CLASSES // 2], *shown[-MOST_CLASSES // 2 :]]
     shares = _class_shares(summaries, classes)
     return {
-        "chart": Markup(charts.class_bars(shown, subject, colour)),
+        "chart": _at_each_width(lambda width: charts.class_bars(shown, subject, colour, width)),
         "cut": len(shown) < len(known or changes),
         "shown": len(shown),
         "labels": list(groups),
         "has_change": bool(known),
+        "has_interval": any(c.change and c.change.half_width is not None for c in known),
         "shares": shares is not None,
         "rows": [
             {
@@ -273,9 +294,8 @@ def standard_notes(summaries: Sequence[RunSummary]) -> list[str]:
         "mIoU: mean of the IoUs from one confusion matrix over the whole set, at the labels' own size, "
         "without ignored pixels. A class that is predicted but never labelled counts as 0. "
         + _counted(summaries),
-        "Differences are paired by seed: same initial weights, same order of images. After a mean over "
-        "seeds, ± is the standard deviation; after a difference, ± is half the 95 % interval of its "
-        "mean (Student's t). The intervals cover variation between seeds, not between images.",
+        "Differences are paired by seed: same initial weights, same order of images. "
+        + _intervals(summaries),
     ]
     unfinished = [run.name for run in summaries if run.evaluation is None]
     if unfinished:
@@ -284,6 +304,19 @@ def standard_notes(summaries: Sequence[RunSummary]) -> list[str]:
             f"{', '.join(unfinished)}."
         )
     return notes
+
+
+def _intervals(summaries: Sequence[RunSummary]) -> str:
+    if all(len(runs) < 2 for runs in by_label(summaries).values()):
+        return (
+            "With one seed of each there is no estimate of chance: two or more seeds give a standard "
+            "deviation and, for the differences, a 95 % interval."
+        )
+    return (
+        "After a mean over seeds, ± is the standard deviation; after a difference, ± is half the "
+        "95 % interval of its mean (Student's t). The intervals cover variation between seeds, not "
+        "between images."
+    )
 
 
 def _counted(summaries: Sequence[RunSummary]) -> str:

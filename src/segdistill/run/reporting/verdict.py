@@ -13,7 +13,11 @@ from segdistill.run.reporting.summary import (
     mean_of_known,
     methods,
     paired_miou,
+    seed_pairs,
 )
+
+_FEW_IMAGES = 10
+"""on fewer, a single image moves mIoU by more than methods differ"""
 
 
 @dataclass(frozen=True)
@@ -49,30 +53,43 @@ def best(judged: Sequence[Verdict]) -> str | None:
 def _verdict(
     summaries: Sequence[RunSummary], label: str, difference: Paired, corrected: Mapping[str, float]
 ) -> Verdict:
-    n = len(difference.differences)
+    n, grounds = len(difference.differences), _grounds(summaries, label, difference)
     survives = corrected.get(label, 1.0) < 0.05
     side = "above" if difference.mean > 0 else "below"
-    stands = f"{label} is {abs(difference.mean):.1f} mIoU {side} the control"
+    stands = f"{label} is {abs(difference.mean):.1f} mIoU {side} plain training ({grounds})"
     if difference.mean == 0:
-        stands = f"{label} is level with the control"
+        stands = f"{label} equals plain training ({grounds})"
     tone: Literal["better", "worse", "unclear"] = "unclear"
     details = []
     if n == 1:
-        headline = f"{stands} with one seed, which cannot rule out chance"
+        headline = f"{stands}: this may be chance"
     elif not difference.clear:
-        headline = f"{label}: these {n} seeds show no difference from the control"
+        headline = f"{label}: no clear difference from plain training ({grounds})"
         details.append(f"Mean difference {signed(difference.mean)} mIoU.")
     elif not survives:
-        headline = (
-            f"{stands} in the mean of {n} seeds, but not significantly after correction for "
-            f"{len(corrected)} compared methods"
-        )
+        headline = f"{stands}: this may be chance, as {len(corrected)} methods were compared"
     else:
-        headline = f"{stands} in the mean of {n} seeds"
+        headline = stands
         tone = "better" if difference.mean > 0 else "worse"
     details += _chance(difference, corrected.get(label), len(corrected))
     details += _budget(summaries, label)
     return Verdict(label, tone, headline, details, difference)
+
+
+def _grounds(summaries: Sequence[RunSummary], label: str, difference: Paired) -> str:
+    """What a difference was measured on, such as "mean of 3 seeds, 101 images"."""
+    n, count = len(difference.differences), image_count(summaries, label)
+    seeds = "1 seed" if n == 1 else f"mean of {n} seeds"
+    if count is None:
+        return seeds
+    return f"{seeds}, {count:,} image{'s' * (count != 1)}"
+
+
+def image_count(summaries: Sequence[RunSummary], label: str) -> int | None:
+    """How many images a method and the control were measured on; None if unknown or not the same in all runs."""
+    pairs = seed_pairs(summaries, label)
+    counts = {(run.evaluation or {}).get("images") for pair in pairs for run in pair}
+    return counts.pop() if len(counts) == 1 else None
 
 
 def _chance(difference: Paired, p: float | None, compared: int) -> list[str]:
@@ -126,7 +143,25 @@ def _budget(summaries: Sequence[RunSummary], label: str) -> list[str]:
 
 
 def context(summaries: Sequence[RunSummary]) -> str:
-    """A sentence with the mIoU of teacher and control, and the part of their gap that each method closes."""
+    """The mIoU of teacher and control, and the part of their gap that each method closes.
+
+    A second sentence warns of fewer than 10 images.
+    """
+    counts = [
+        count
+        for label in methods(summaries)
+        if (count := image_count(summaries, label)) is not None
+    ]
+    fewest = min(counts, default=_FEW_IMAGES)
+    if fewest >= _FEW_IMAGES:
+        return _standing(summaries)
+    measured = "one image" if fewest == 1 else f"{fewest} images"
+    return (
+        f"{_standing(summaries)} Measured on {measured}: others may rank the methods differently."
+    )
+
+
+def _standing(summaries: Sequence[RunSummary]) -> str:
     rows = {row.label: row for row in comparison_rows(summaries)}
     teacher = rows["teacher"].miou if "teacher" in rows else None
     control = rows["control"].miou if "control" in rows else None
@@ -136,9 +171,9 @@ def context(summaries: Sequence[RunSummary]) -> str:
             "(method: supervised) to see what distillation adds."
         )
     if teacher is None:
-        return f"The control has {control:.1f} mIoU."
+        return f"The control (plain training) reaches {control:.1f} mIoU."
     gap = teacher - control
-    stand = f"The teacher has {teacher:.1f} mIoU and the control {control:.1f}"
+    stand = f"The teacher reaches {teacher:.1f} mIoU and the control (plain training) {control:.1f}"
     if gap <= 0:
         return f"{stand}. The teacher is not better than the control, so it has little to teach."
     # The gap is only mentioned for clear gains and for single seeds.

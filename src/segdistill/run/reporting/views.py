@@ -76,10 +76,15 @@ def matrix_view(found: Sequence[Distances], classes: Sequence[str]) -> dict[str,
     limit = max(float(np.nanmax(table, initial=0.0)) for table in tables.values()) or 1.0
     cards = []
     for entry in found:
-        facts = [("variance within / between classes", number(entry.within_between, 2))]
+        facts = [
+            (
+                "variance within / between classes (lower: better separated)",
+                number(entry.within_between, 2),
+            )
+        ]
         if reference is not None and entry.label != "teacher":
             correlation = edge_correlation(tables[entry.label], reference)
-            facts.append(("correlation with the teacher's edges", number(correlation, 3)))
+            facts.append(("correlation with the teacher's distances", number(correlation, 3)))
         chart = matrix(tables[entry.label], classes, limit, SEQUENTIAL)
         cards.append((entry.label, Markup(chart), facts))
     return {

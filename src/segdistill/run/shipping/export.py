@@ -46,6 +46,7 @@ from segdistill.run.shipping.onnx_file import (
     onnx_bytes,
 )
 from segdistill.run.shipping.quantise import gate, quantise
+from segdistill.run.shipping.timing import time_files
 from segdistill.trust import trusting
 
 _log = logging.getLogger(__name__)
@@ -77,7 +78,7 @@ def export(
     The file accepts `images` in 0..1, float32 `b 3 h w` (RGB; other channels where the network reads
     them), and includes the network's normalisation.
     It is run in onnxruntime at three sizes, odd ones included, and on the run's evaluation split,
-    and compared with PyTorch; `parity.json` holds the results. See docs/export.md for the folder.
+    compared with PyTorch, and timed; `parity.json` holds the results. See docs/export.md for the folder.
 
     Args:
         run: A finished run.
@@ -192,10 +193,18 @@ def _write(
         images = _images(*calibrated, network.size)
         parity["int8"] = _int8(target, images, val_set, plain, limits)
         parity["int8"]["calibration_images"] = calibrated[1]
+    parity["latency"] = _latency(target, val_set)
     write_json(target / "parity.json", parity)
     write_bundle(run, target, deployed.info, plain, parity)
     _warn(deployed.info, plain, parity)
     _report(target, parity)
+
+
+def _latency(target: Path, val_set: Any) -> dict[str, Any]:
+    """Latency of the written files at the size of the first image of the evaluation split."""
+    files = {name: target / name for name in ("model.onnx", "model.int8.onnx")}
+    height, width = next(_images(val_set, 1)).shape[-2:]
+    return time_files({n: path for n, path in files.items() if path.exists()}, (height, width))
 
 
 def _target(run: RunFolder, out: str | Path | None) -> Path:
@@ -317,6 +326,18 @@ def _warn(info: FileInfo, plain: Evaluation, parity: dict[str, Any]) -> None:
         )
 
 
+def _times(latency: dict[str, Any]) -> str:
+    """Latency of the files, such as "latency of one image of 360×480: model.onnx 49.0 ms (..)"."""
+    (height, width), threads = latency["size"], latency["threads"]
+    times = ", ".join(
+        f"{name} {found['median_ms']:.1f} ms"
+        for name, found in latency.items()
+        if name.endswith(".onnx")
+    )
+    where = f"median in onnxruntime on this CPU, {threads} thread{'s' * (threads != 1)}"
+    return f"latency of one image of {height}×{width}: {times} ({where})"
+
+
 def _report(target: Path, parity: dict[str, Any]) -> None:
     """Log the results.
 
@@ -334,6 +355,7 @@ def _report(target: Path, parity: dict[str, Any]) -> None:
         100 * parity["miou"]["pytorch"],
         parity["model.onnx"]["bytes"] / 1e6,
     )
+    _log.info("%s", _times(parity["latency"]))
     if not parity["passed"]:
         raise ValueError(
             f"{target / 'model.onnx'} agrees with PyTorch on {100 * parity['label_agreement']:.3f} % of the "

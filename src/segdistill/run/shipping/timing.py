@@ -1,0 +1,53 @@
+"""Latency of exported files."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from segdistill.run.evaluation import Size
+from segdistill.run.evaluation.profile import measure_latency
+from segdistill.run.shipping.onnx_file import OnnxNetwork
+
+_SECONDS = 10.0
+
+
+def time_files(files: Mapping[str, Path], size: Size) -> dict[str, Any]:
+    """Time exported files on one image in onnxruntime on the CPU, taking turns.
+
+    Args:
+        files: Name -> file.
+        size: Height and width of the image, in pixels; a file that accepts only one size is timed at
+            that size.
+
+    Returns:
+        `size`, `threads` (as many as PyTorch uses here) and, for each name, `median_ms`, `p90_ms` and
+        `repeats`.
+    """
+    threads = torch.get_num_threads()
+    networks = {name: OnnxNetwork(path, threads) for name, path in files.items()}
+    height, width = next((n.size for n in networks.values() if n.size is not None), size)
+    timed = measure_latency(
+        {name: _Session(network) for name, network in networks.items()},
+        (height, width),
+        seconds=_SECONDS,
+        device="cpu",
+    )
+    times = {
+        name: {"median_ms": found.median, "p90_ms": found.p90, "repeats": found.repeats}
+        for name, found in timed.items()
+    }
+    return {"size": [height, width], "threads": threads, **times}
+
+
+class _Session(nn.Module):
+    """Only the file, without the conversion of its output to logits."""
+
+    def __init__(self, network: OnnxNetwork) -> None:
+        super().__init__()
+        self.session, self.in_channels = network.session, network.in_channels
+
+    def forward(self, images: Tensor) -> Any:
+        return self.session.run(None, {"images": images.numpy()})
