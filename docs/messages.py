@@ -4,6 +4,7 @@
 """
 
 import contextlib
+import errno
 import io
 import logging
 import os
@@ -12,8 +13,9 @@ import subprocess
 import sys
 import tempfile
 import textwrap
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
+from unittest import mock
 
 import numpy as np
 import yaml
@@ -164,13 +166,23 @@ def batch() -> list[str]:
 
 
 def disk() -> list[str]:
-    """A full disk: the checkpoint goes to a device that is always full."""
+    """A full disk, as it is met by the first checkpoint."""
     data()
-    path = recipe(train={"steps": 4, "batch": 2, "crop": [32, 32], "save_every": 1})
-    folder = Path("runs/mine/student-s0")
-    folder.mkdir(parents=True)
-    (folder / "..resume.ckpt.new.tmp").symlink_to("/dev/full")
-    return ["train", path]
+    return ["train", recipe(train={"steps": 4, "batch": 2, "crop": [32, 32], "save_every": 1})]
+
+
+@contextlib.contextmanager
+def full_disk() -> Iterator[None]:
+    """Nothing more of a checkpoint fits."""
+    real = os.fsync
+
+    def fsync(file: int) -> None:
+        if ".ckpt" in os.readlink(f"/proc/self/fd/{file}"):
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        real(file)
+
+    with mock.patch("os.fsync", fsync):
+        yield
 
 
 def folder() -> list[str]:
@@ -244,7 +256,8 @@ def answer(name: str) -> str:
         os.chdir(place)
         try:
             argv = MISTAKES[name]()
-            text = in_little_memory(argv) if name == "memory" else run(argv)
+            with full_disk() if name == "disk" else contextlib.nullcontext():
+                text = in_little_memory(argv) if name == "memory" else run(argv)
         finally:
             os.chdir(before)
             sys.path[:] = path
