@@ -15,6 +15,7 @@ import tempfile
 import textwrap
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
+from typing import NamedTuple
 from unittest import mock
 
 import numpy as np
@@ -171,6 +172,12 @@ def disk() -> list[str]:
     return ["train", recipe(train={"steps": 4, "batch": 2, "crop": [32, 32], "save_every": 1})]
 
 
+class Usage(NamedTuple):
+    """What is left of a disk."""
+
+    free: int
+
+
 @contextlib.contextmanager
 def full_disk() -> Iterator[None]:
     """Nothing more of a checkpoint fits."""
@@ -181,7 +188,7 @@ def full_disk() -> Iterator[None]:
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
         real(file)
 
-    with mock.patch("os.fsync", fsync):
+    with mock.patch("os.fsync", fsync), mock.patch("shutil.disk_usage", return_value=Usage(0)):
         yield
 
 

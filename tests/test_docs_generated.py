@@ -132,7 +132,7 @@ def _without_numbers(text: str) -> str:
 def test_messages_on_the_page_are_those_of_the_program(name: str) -> None:
     quoted = MESSAGES.quoted(MESSAGES.PAGE.read_text("utf-8"))
     now = MESSAGES.answer(name)
-    if name in ("memory", "disk"):  # which allocation fails first, and how much is free, differs
+    if name in ("memory", "disk"):  # which allocation fails first, and a checkpoint's bytes, differ
         now, quoted[name] = _without_numbers(now), _without_numbers(quoted[name])
     assert now == quoted[name], "python docs/messages.py renews the page"
     assert name == "memory" or now.startswith(("segdistill: ", "problem: "))

@@ -442,7 +442,8 @@ def _signals_heard(stopped: list[int]) -> Iterator[None]:
 
 def _refusal(error: Exception) -> tuple[str, int]:
     """The one-line message of an exception, and the exit code: 2 for a user error, 1 for an internal error."""
-    text = " ".join(str(error).split())
+    # "[Errno 28] .." says nothing to a user that the words after it do not.
+    text = " ".join(re.sub(r"^\[Errno \d+\] ", "", str(error)).split())
     while_ = f" while {last_activity()}" if last_activity() else ""
     if isinstance(error, MemoryError) or re.search(r"out of memory|can't allocate memory", text):
         return (
