@@ -76,6 +76,11 @@ def test_a_yaml_file_without_a_mapping_is_refused(text: str, tmp_path: Path) -> 
 
 
 def test_a_missing_or_binary_recipe_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "student.yaml").write_text("method: idd")
+    with pytest.raises(
+        FileNotFoundError, match=r"no recipe at .*; did you mean .*/student\.yaml\?"
+    ):
+        read_yaml(tmp_path / "student.yml")
     with pytest.raises(FileNotFoundError, match=r"no recipe at .*nowhere.yaml. Name a YAML file"):
         read_yaml(tmp_path / "nowhere.yaml")
     (tmp_path / "picture.png").write_bytes(b"\x89PNG\xff\xfe")

@@ -51,11 +51,12 @@ def check(argv: list[str]) -> None:
     """Check a recipe's data and teacher before a long training, and propose fixes."""
     from segdistill.run.auditing.check import check as run_check
     from segdistill.run.recipe import load_recipe
+    from segdistill.run.training.train import rehearse
     from segdistill.trust import trusting
 
     trust, words = _trust_in(argv)
     with trusting(trust):
-        run_check(load_recipe(words[0], words[1:]), words[0])
+        run_check(load_recipe(words[0], words[1:]), words[0], rehearse)
 
 
 def compare(argv: list[str]) -> None:
@@ -361,6 +362,8 @@ def _command_parser(name: str, function: Callable[..., Any]) -> ArgumentParser:
 
         parser = recipe_parser()
         parser.description = _first_line(function)
+        # Spelled out it would list every key, ahead of the description.
+        parser.usage = f"segdistill {name} RECIPE [--KEY VALUE ...]"
         parser.add_argument("recipe", help="YAML file; every option below overrides a key of it")
         parser.add_argument(
             "--trust",

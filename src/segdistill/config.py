@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterator
 from dataclasses import MISSING, asdict, dataclass, field, fields, is_dataclass, replace
+from difflib import get_close_matches
 from pathlib import Path
 from types import UnionType
 from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
@@ -291,7 +292,10 @@ def read_yaml(path: Path) -> dict[str, Any]:
         ValueError: The file is not YAML (the message gives the line), or not a mapping.
     """
     if not path.is_file():
-        raise FileNotFoundError(f"no recipe at {path}. Name a YAML file")
+        there = {file.stem: file for file in sorted(path.parent.glob("*.y*ml"))}
+        near = get_close_matches(path.stem, there, n=1)
+        hint = f"; did you mean {there[near[0]]}?" if near else ""
+        raise FileNotFoundError(f"no recipe at {path}{hint or '. Name a YAML file'}")
     try:
         values = yaml.safe_load(path.read_text(encoding="utf-8"))
     except UnicodeDecodeError:

@@ -115,6 +115,12 @@ def test_unpaired_files_are_named_on_both_sides(folder_tree):
     assert "1 of 39 masks" in text and "(009)" in text and "mask_suffix" in text
 
 
+def test_the_side_that_is_complete_is_not_mentioned(folder_tree):
+    (folder_tree / "images" / "009.png").unlink()
+    with pytest.raises(ValueError, match=r"^1 of 40 masks in \S+ have no image \(009\); expected"):
+        Folder(folder_tree, classes=3)
+
+
 def test_two_images_of_one_name_are_refused(folder_tree):
     save_image(folder_tree / "images" / "004.jpg")
     with pytest.raises(ValueError, match=r"004\.jpg and .*004\.png have the same name"):
@@ -123,9 +129,17 @@ def test_two_images_of_one_name_are_refused(folder_tree):
 
 def test_missing_folders_say_what_is_there(folder_tree):
     with pytest.raises(
-        FileNotFoundError, match=r"truth: no such folder.*images, masks: set `mask_dir`"
+        FileNotFoundError,
+        match=r"truth: no such folder.*images, masks\. Set data\.options: \{image_dir: images, mask_dir: masks\}",
     ):
         Folder(folder_tree, classes=3, mask_dir="truth")
+    (folder_tree / "images").rename(folder_tree / "photos")
+    (folder_tree / "masks").rename(folder_tree / "Labels")
+    with pytest.raises(FileNotFoundError, match=r"\{image_dir: photos, mask_dir: Labels\}"):
+        Folder(folder_tree, classes=3)
+    with pytest.raises(FileNotFoundError, match=r"\{image_dir: FOLDER\}"):
+        Folder(folder_tree, classes=3, mask_dir=None)
+    (folder_tree / "photos").rename(folder_tree / "images")
     with pytest.raises(FileNotFoundError, match=r"no such folder\. Set `root` to the folder"):
         Folder(folder_tree / "none", classes=3)
     shutil.rmtree(folder_tree / "images")

@@ -1,5 +1,6 @@
 """Your own images and masks in two folders, or images only."""
 
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -214,12 +215,12 @@ class _Source:
         without_mask = [n for n in images if n + suffix not in masks]
         without_image = [n for n in masks if n.removesuffix(suffix) not in images]
         if without_mask or without_image:
-            complaint = (
-                f"{len(without_mask)} of {len(images)} images in {image_folder} have no mask "
-                f"({list_names(without_mask) or 'none'}), and {len(without_image)} of {len(masks)} "
-                f"masks in {mask_folder} have no image ({list_names(without_image) or 'none'}); "
-                "expected equal names, apart from extension and `mask_suffix`"
+            sides = (
+                (without_mask, len(images), f"images in {image_folder} have no mask"),
+                (without_image, len(masks), f"masks in {mask_folder} have no image"),
             )
+            lacking = [f"{len(s)} of {n} {text} ({list_names(s)})" for s, n, text in sides if s]
+            complaint = f"{', and '.join(lacking)}; expected equal names, apart from extension and `mask_suffix`"
             if self.unpaired is None:
                 raise ValueError(complaint)
             self.unpaired.append(complaint)
@@ -233,7 +234,8 @@ class _Source:
         if not folder.is_dir():
             there = list_names(sorted(p.name for p in self.root.iterdir()), 8)
             raise FileNotFoundError(
-                f"{folder}: no such folder. {self.root} holds {there or 'nothing'}: set `{option}`"
+                f"{folder}: no such folder. {self.root} holds {there or 'nothing'}. "
+                f"Set data.options: {self._likely_options()}"
             )
         files: dict[str, Path] = {}
         suffixes = (*IMAGE_SUFFIXES, ARRAY_SUFFIX) if option == "image_dir" else IMAGE_SUFFIXES
@@ -249,6 +251,25 @@ class _Source:
                 f"{folder} holds no image files; expected one of {', '.join(suffixes)}"
             )
         return files
+
+    def _likely_options(self) -> str:
+        """`image_dir` and `mask_dir` as the names of the folders suggest."""
+        folders = [path.name for path in _folders(self.root)]
+        image = self.image_dir if self.image_dir in folders else None
+        mask = self.mask_dir if self.mask_dir in folders else None
+        rest = [name for name in folders if name not in (image, mask)]
+        likely = [name for name in rest if re.search("mask|label|annot|seg|gt", name.lower())]
+        if mask is None and len(likely) == 1:
+            mask = likely[0]
+            rest.remove(mask)
+        if image is None and len(rest) == 1:
+            image = rest[0]
+        options = f"image_dir: {image or 'FOLDER'}"
+        return (
+            f"{{{options}}}"
+            if self.mask_dir is None
+            else f"{{{options}, mask_dir: {mask or 'FOLDER'}}}"
+        )
 
     def _listed(self, list_path: Path) -> list[Pair]:
         if not list_path.is_file():

@@ -75,7 +75,8 @@ def predict_run(
             raise ValueError(
                 "predict: both images and --server are given; expected only one of them"
             )
-        written = _masks_for_server(RunFolder(path), server, out, weights, device)
+        masks = _masks_for_server(RunFolder(path), server, out, weights, device)
+        _log.info("%d masks in %s", len(masks), out)
     else:
         source = load_predictor(path, weights)
         with counting("predicting") as progress:
@@ -90,7 +91,7 @@ def predict_run(
                 progress=progress,
                 **source.protocol,
             )
-    _log.info("%d files in %s", len(written), out)
+        _log.info("%d masks, their overlays and classes.json in %s", len(written) // 2, out)
 
 
 def _masks_for_server(

@@ -12,7 +12,7 @@ from segdistill.distillation.catalogue import METHODS, method_terms
 from segdistill.distillation.method import override
 from segdistill.names import unknown
 from segdistill.run.console import log_table, spoken
-from segdistill.run.folder import RunFolder, output_folder, write_json
+from segdistill.run.folder import RunFolder, discarded_if_empty, output_folder, write_json
 from segdistill.run.identity import TRAINING_SEMANTICS, IdentityDiffers, semantics_of
 from segdistill.run.lock import writing
 from segdistill.run.opening import open_split, with_teacher_classes
@@ -86,7 +86,7 @@ def compare(
         for seed in range(first_seed, first_seed + seeds)
         for text, method in selected.items()
     ]
-    with spoken(progress), trusting(trust), writing(output_folder(base)):
+    with spoken(progress), trusting(trust), discarded_if_empty(base), writing(output_folder(base)):
         _check_semantics(recipes)
         # Finished runs first: a mismatch is refused before anything is trained.
         order = sorted(range(len(recipes)), key=lambda place: _finished(recipes[place]) is None)

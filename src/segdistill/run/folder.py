@@ -5,8 +5,8 @@ import json
 import logging
 import os
 import shutil
-from collections.abc import Iterable, Mapping
-from contextlib import suppress
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager, suppress
 from copy import deepcopy
 from pathlib import Path
 from typing import Any
@@ -85,6 +85,19 @@ def output_folder(out: str | Path) -> Path:
             f"cannot write to {folder} ({error.strerror}). Name another folder"
         ) from None
     return folder
+
+
+@contextmanager
+def discarded_if_empty(folder: Path) -> Iterator[None]:
+    """Remove a folder on failure if it did not exist before and is empty, with parents made for it."""
+    made = [path for path in (folder, *folder.parents) if not path.exists()]
+    try:
+        yield
+    except BaseException:
+        with suppress(OSError):  # the first that is not empty ends it
+            for path in made:
+                path.rmdir()
+        raise
 
 
 def read_json(path: Path) -> dict[str, Any] | None:

@@ -35,6 +35,8 @@ def check(
     monkeypatch.setattr("segdistill.cli._set_up", lambda debug: None)
 
     def call(**values: Any) -> tuple[int, str, str]:
+        values.setdefault("student", {"model": "compact", "options": {"width": 4, "depth": 1}})
+        values.setdefault("train", {"crop": [8, 8]})
         (tmp_path / "recipe.yaml").write_text(yaml.safe_dump(values))
         code = 0
         try:
@@ -96,7 +98,9 @@ def test_sound_data_pass_with_a_summary(tree: Path, check: Check) -> None:
     # 192 pixels, each id 64 times; every class in every image.
     row = next(line for line in out.splitlines() if "road [/x]" in line)
     assert row.split() == ["1", "road", "[/x]", "1", "33.33", "8", "33.33", "4"]
-    assert "no problems: segdistill train" in out
+    assert "No problem found (1 warning). Next: segdistill train" in out
+    assert "warning: val: 4 images to evaluate on; expected at least 10" in out
+    assert "  names: 0, 1, 2, 3\n" in out
 
 
 def test_a_stray_id_is_found_with_file_and_value(tree: Path, check: Check) -> None:
@@ -107,7 +111,10 @@ def test_a_stray_id_is_found_with_file_and_value(tree: Path, check: Check) -> No
     assert "train/masks/5.png: the mapping lacks label id 37 (1 pixels in 1 mask)" in _problems(
         result
     )
-    assert "5.png" in result[2]
+    assert (
+        "segdistill: 1 problem to fix before training, listed above with a mapping to paste"
+        in result[2]
+    )
     (proposal,) = _proposed(result[1])
     assert proposal["mapping"][37] is None
     assert check(data=_data(tree, **proposal))[0] == 0
@@ -323,6 +330,45 @@ def camvid_root(tmp_path: Path) -> Path:
         save_image(root / split / "images" / f"0001TP_{value}.png", value=value)
         save_mask(root / split / "labels" / f"0001TP_{value}.png", ids(12))
     return root
+
+
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        ({"student": {"model": "compct"}}, "did you mean 'compact'"),
+        ({"student": {"model": "compact", "options": {"widht": 32}}}, "widht"),
+        ({"student": {"model": "compact", "weights": "none.pth"}}, "none.pth"),
+        ({"method": "idt"}, "did you mean 'idd'"),
+        ({"method": "idd"}, "teacher"),
+        ({"terms": {"cross_entropy": {"options": {"wieght": [1]}}}}, "wieght"),
+        ({"train": {"batch": 3, "accumulate": 2, "crop": [8, 8]}}, "train.batch is 3"),
+        ({"train": {"precision": "fp16", "crop": [8, 8]}}, "train.precision is fp16"),
+        ({"observers": ["nowhere.Watch"]}, "nowhere"),
+    ],
+)
+def test_what_training_would_refuse_is_a_problem(
+    values: dict[str, Any], message: str, tree: Path, tmp_path: Path, check: Check
+) -> None:
+    assert message in _problems(check(data=_data(tree), **values))
+    assert not (tmp_path / "runs").exists()
+
+
+def test_a_student_of_another_number_of_channels_is_a_problem(tree: Path, check: Check) -> None:
+    options = {"in_channels": 4, "input": {"mean": [0] * 4, "std": [1] * 4}}
+    student = {"model": "compact", "options": options}
+    result = check(data=_data(tree), student=student)
+    assert "images have 3 channels and the student reads 4" in _problems(result)
+
+
+def test_sizes_that_do_not_suit_the_images_are_warnings(tree: Path, check: Check) -> None:
+    data = {**_data(tree), "size": [16, 48]}
+    code, out, _ = check(data=data, train={"crop": [16, 64]})
+    assert code == 0
+    assert "data.size is [16, 48]; images change their aspect ratio by up to 2.2x" in out
+    assert "train.crop is [16, 64]; data.size is [16, 48], so that crops are padded" in out
+    code, out, _ = check(data=_data(tree), train={"crop": [64, 64]})
+    assert "train.crop is [64, 64]; the largest image is [12, 16]" in out
+    assert "aspect ratio" not in out
 
 
 # The teacher -------------------------------------------------------------------------------------

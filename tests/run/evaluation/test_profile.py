@@ -142,9 +142,9 @@ def test_the_table_gives_times_relative_to_the_first_network():
     )
     student = Profile(3_271_686, 3_196_531, 31.525e9, "paper", (512, 1024), 10.0, 12.5, 5, 1, "cpu")
     assert table({"teacher": teacher, "student": student}).splitlines() == [
-        "network     params   deployed  mult-adds  median ms     p90 ms   ratio",
-        "teacher    70.437M    65.707M   574.932G       80.0       90.0    1.00",
-        "student     3.272M     3.197M    31.525G       10.0       12.5    0.12",
+        "network     params   deployed  mult-adds  median ms     p90 ms  relative time",
+        "teacher    70.437M    65.707M   574.932G       80.0       90.0           1.00",
+        "student     3.272M     3.197M    31.525G       10.0       12.5           0.12",
     ]
     untimed = Profile(1, 1, 1.0, "flops", (8, 8), None, None, 0, 1, "cpu")
     assert table({"x": untimed}).splitlines()[1].split()[-3:] == ["-", "-", "-"]

@@ -278,6 +278,17 @@ def test_a_run_of_another_recipe_is_refused_and_not_changed(tmp_path: Path) -> N
     assert (tmp_path / "model.safetensors").read_bytes() == before
 
 
+def test_a_refused_recipe_leaves_no_folder(tmp_path: Path) -> None:
+    out = tmp_path / "runs" / "mine"
+    with pytest.raises(ValueError, match="did you mean 'compact'"):
+        train(small.recipe(student={"model": "compct"}, out=str(out)), progress=False)
+    assert list(tmp_path.iterdir()) == []
+    out.mkdir(parents=True)
+    with pytest.raises(ValueError, match="did you mean 'compact'"):
+        train(small.recipe(student={"model": "compct"}, out=str(out)), progress=False)
+    assert out.is_dir()  # it was there before
+
+
 def test_a_finished_run_is_not_trained_again(tmp_path: Path) -> None:
     train(small.recipe(out=str(tmp_path)), progress=False)
     written = (tmp_path / "model.safetensors").stat().st_mtime_ns

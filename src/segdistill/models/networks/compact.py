@@ -77,5 +77,8 @@ def compact(
     input: str | dict[str, object] = "imagenet",
     in_channels: int = 3,
 ) -> Compact:
-    """The compact network; see `Compact`, and `make_input` for `input` and `in_channels`."""
+    """A small network for small images and quick trials; `width` (channels) and `depth` (blocks) set its size.
+
+    See `Compact`, and `make_input` for `input` and `in_channels`.
+    """
     return Compact(num_classes, width, depth, make_input(input, in_channels))

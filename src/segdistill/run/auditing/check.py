@@ -1,6 +1,6 @@
 """`segdistill check`: audits the data and the teacher of a recipe before any long work."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from rich.table import Table
@@ -14,6 +14,7 @@ from segdistill.run.auditing.data_audit import (
     Findings,
     Split,
     judge,
+    judge_sizes,
     missing_labels,
     open_for_audit,
 )
@@ -32,7 +33,11 @@ _ROWS = 32
 """Rows of undeclared ids in the table before `and n more`."""
 
 
-def check(recipe: Recipe, name: str = "RECIPE") -> None:
+def check(
+    recipe: Recipe,
+    name: str = "RECIPE",
+    rehearse: Callable[[Recipe, Sequence[str], bool], list[str]] | None = None,
+) -> None:
     """Audit a recipe's data and teacher, and print the findings.
 
     Every image and mask of both splits is read once. The declared mapping may be wrong: the ids in
@@ -41,6 +46,8 @@ def check(recipe: Recipe, name: str = "RECIPE") -> None:
     Args:
         recipe: The recipe to check.
         name: The recipe's file, for the last line.
+        rehearse: Gives the problems of what training builds from a recipe and these class names, with a
+            batch if told so.
 
     Raises:
         ValueError: There are problems to fix before training; one line, raised after printing.
@@ -64,13 +71,17 @@ def check(recipe: Recipe, name: str = "RECIPE") -> None:
     judge(splits, surveys, findings)
     for split in splits[:1]:
         _check_method(recipe, split, findings)
+    judge_sizes(recipe, splits, surveys, findings)
     proposed = _propose(recipe.data, splits, surveys)
     if recipe.teacher is not None:
         if all(split.opened for split in opened) and not any(one.unusable for one in surveys):
             _check_teacher(recipe, opened[1], findings)
         else:
             findings.warnings.append("the teacher was not measured. Fix the data first")
-    _verdict(findings, name, proposed)
+    if rehearse is not None and splits and splits[0].classes:
+        findings.add_problems(rehearse(recipe, splits[0].classes, not findings.problems))
+    command = "train" if recipe.teacher is None else "compare"
+    _verdict(findings, f"segdistill {command} {name}", proposed)
 
 
 def _print_split(split: Split, one: Survey) -> None:
@@ -81,6 +92,8 @@ def _print_split(split: Split, one: Survey) -> None:
     ]
     masks = "with masks" if split.labelled else "without labels"
     _print(f"{split.name}: {one.samples} images {masks}")
+    if split.name != "train" and one.names:
+        _print(f"  names: {list_names(list(one.names.values()))}")
     _print(f"  images: {list_names(sizes) or 'none could be read'}")
     if split.labelled:
         _print(f"  masks: mode {list_names(modes) or 'none could be read'}")
@@ -136,7 +149,7 @@ def _propose(config: DataConfig, splits: Sequence[Split], surveys: Sequence[Surv
     fitting = proposals(surveys, len(classes) or None, config.options.get("palette"))
     for proposal in fitting:
         say(f"\nA mapping to paste under data.options ({proposal.reason}):")
-        say(proposal.yaml(classes) or "none: remove `mapping`")
+        say(proposal.yaml([terminal_line(name) for name in classes]) or "none: remove `mapping`")
     return bool(fitting)
 
 
@@ -190,17 +203,17 @@ def _check_teacher(recipe: Recipe, val: Split, findings: Findings) -> None:
     findings.warnings += [warning] * bool(warning)
 
 
-def _verdict(findings: Findings, name: str, proposed: bool) -> None:
+def _verdict(findings: Findings, command: str, proposed: bool) -> None:
     for title, lines in (("problem", findings.problems), ("warning", findings.warnings)):
         for line in lines:
             _print(f"{title}: {line}")
     if findings.problems:
         raise ValueError(
-            f"{name}: {_counted(len(findings.problems), 'problem')} to fix before training"
-            f"{' (see the mapping to paste above)' if proposed else ''}. The first: {findings.problems[0]}"
+            f"{_counted(len(findings.problems), 'problem')} to fix before training, listed above"
+            f"{' with a mapping to paste' if proposed else ''}"
         )
-    warnings = f", {_counted(len(findings.warnings), 'warning')}" if findings.warnings else ""
-    say("\n" + terminal_line(f"no problems{warnings}: segdistill train {name}"))
+    warnings = f" ({_counted(len(findings.warnings), 'warning')})" if findings.warnings else ""
+    say("\n" + terminal_line(f"No problem found{warnings}. Next: {command}"))
 
 
 def _counted(count: int, noun: str) -> str:

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from inspect import signature
 from typing import Any
 
-from segdistill.config import DataConfig
+from segdistill.config import DataConfig, Recipe
 from segdistill.data.dataset import list_names
 from segdistill.data.folder import folder_pairs
 from segdistill.data.label_map import IGNORED, MAX_CLASSES, LabelMap, colour_text
@@ -16,6 +16,10 @@ from segdistill.run.auditing.proposal import without_id
 from segdistill.run.auditing.survey import Survey, shared_images, undeclared_line
 from segdistill.run.opening import open_split, split_options
 
+_FEW = 10
+"""Fewer evaluation images than this leave the mIoU to chance."""
+_STRETCH = 1.5
+"""A greater change of the aspect ratio is taken for a mistake."""
 _SHOWN = 8
 """Problems of one kind that are kept before `n more problems of this kind`."""
 
@@ -193,6 +197,40 @@ def _judge_classes(split: Split, one: Survey, findings: Findings) -> None:
         findings.warnings.append(
             f"{split.name}: {100 * one.class_pixels[-1] / total:.0f} % of the pixels are ignored"
         )
+
+
+def judge_sizes(
+    recipe: Recipe, splits: Sequence[Split], surveys: Sequence[Survey], findings: Findings
+) -> None:
+    """Warn about few evaluation images, and about sizes in the recipe that do not suit the images."""
+    size, crop = recipe.data.size, recipe.train.crop
+    for split, one in zip(splits, surveys, strict=True):
+        if split.name == recipe.data.val_split and 0 < one.samples < _FEW:
+            more = " Raise data.options.val_fraction or" if recipe.data.name == "folder" else ""
+            findings.warnings.append(
+                f"{split.name}: {one.samples} images to evaluate on; expected at least {_FEW}, since the "
+                f"mIoU of few images is noisy.{more or ' Please'} add images".replace(
+                    " Please add", " Add"
+                )
+            )
+    sizes = [each for one in surveys for each in one.sizes]
+    if size is not None:
+        ratio = size[1] / size[0]
+        stretch = max((max(w / h / ratio, ratio * h / w) for w, h in sizes), default=1)
+        if stretch > _STRETCH:
+            findings.warnings.append(
+                f"data.size is {list(size)}; images change their aspect ratio by up to {stretch:.1f}x. "
+                "Choose a height and width in the proportion of the images"
+            )
+        sizes = [(size[1], size[0])] if sizes else []
+    if crop is not None and sizes:
+        height, width = max(h for _, h in sizes), max(w for w, _ in sizes)
+        if crop[0] > height or crop[1] > width:
+            what = "data.size" if size is not None else "the largest image"
+            findings.warnings.append(
+                f"train.crop is {list(crop)}; {what} is {[height, width]}, so that crops are padded. "
+                "Choose a crop that fits"
+            )
 
 
 def _judge_both(splits: Sequence[Split], surveys: Sequence[Survey], findings: Findings) -> None:

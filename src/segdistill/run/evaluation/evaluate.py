@@ -123,9 +123,9 @@ class Evaluation:
         names = [terminal_line(name) for name in self.classes]
         width = max(5, *(len(name) for name in names))
         shares = (self.confusion.sum(1).double() / self.confusion.sum()).tolist()
-        lines = [f"{'class':<{width}}  {'IoU':>6}  {'recall':>6}  {'pixels':>6}"]
+        lines = [f"{'class':<{width}}  {'IoU %':>8}  {'recall %':>8}  {'pixels %':>8}"]
         for name, iou, recall, share in zip(names, self.iou, self.accuracy, shares, strict=True):
-            cells = "  ".join(_percent(value) for value in (iou, recall, share))
+            cells = "  ".join(f"{_percent(value):>8}" for value in (iou, recall, share))
             lines.append(f"{name:<{width}}  {cells}")
         lines.append(
             f"mIoU {100 * self.miou:.2f} over {self.classes_counted} of {len(self.classes)} "

@@ -132,7 +132,7 @@ def table(profiles: Mapping[str, Profile]) -> str:
     width = max(len("network"), *(len(name) for name in profiles))
     lines = [
         f"{'network':<{width}}  {'params':>9}  {'deployed':>9}  {'mult-adds':>9}  "
-        f"{'median ms':>9}  {'p90 ms':>9}  {'ratio':>6}"
+        f"{'median ms':>9}  {'p90 ms':>9}  {'relative time':>13}"
     ]
     base = next(iter(profiles.values())).latency_ms_median
     for name, entry in profiles.items():
@@ -140,7 +140,7 @@ def table(profiles: Mapping[str, Profile]) -> str:
         cost += f"  {entry.multiply_adds / 1e9:8.3f}G"
         median, p90 = entry.latency_ms_median, entry.latency_ms_p90
         ratio = median / base if median is not None and base else None
-        time_cells = f"{_cell(median, 9, 1)}  {_cell(p90, 9, 1)}  {_cell(ratio, 6, 2)}"
+        time_cells = f"{_cell(median, 9, 1)}  {_cell(p90, 9, 1)}  {_cell(ratio, 13, 2)}"
         lines.append(f"{name:<{width}}  {cost}  {time_cells}")
     return "\n".join(lines)
 

@@ -12,6 +12,9 @@ import onnxruntime
 from PIL import Image, ImageOps
 
 HERE = Path(__file__).resolve().parent
+if {"-h", "--help"} & set(sys.argv[1:]):
+    sys.stdout.write(__doc__)
+    sys.exit()
 paths = [Path(name) for name in sys.argv[1:]]
 if not paths or len({path.stem.lower() for path in paths}) < len(paths):
     sys.exit("usage: python infer.py IMAGE... (one or more images, with distinct names)")
@@ -30,3 +33,4 @@ for path in paths:
     mask = Image.fromarray(ids.astype(np.uint8))
     mask.putpalette([value for label in labels for value in label["colour"]])
     mask.save(f"{path.stem}_mask.png")
+    sys.stdout.write(f"{path} -> {path.stem}_mask.png\n")

@@ -16,10 +16,18 @@ from segdistill.data.dataset import PairDataset, list_names
 from segdistill.data.loader import Batch, training_loader
 from segdistill.distillation.catalogue import build_method
 from segdistill.distillation.distiller import Distiller, TapRow
+from segdistill.distillation.method import Method
 from segdistill.run.auditing import check_masks, refuse_unclear_orientation, shared_files
 from segdistill.run.console import spoken
 from segdistill.run.evaluation import Agreement, Evaluation
-from segdistill.run.folder import WEIGHTS, RunFolder, output_folder, write_atomically, write_json
+from segdistill.run.folder import (
+    WEIGHTS,
+    RunFolder,
+    discarded_if_empty,
+    output_folder,
+    write_atomically,
+    write_json,
+)
 from segdistill.run.identity import check_resumable
 from segdistill.run.lock import writing
 from segdistill.run.networks import build_student, load_teacher, save_network
@@ -83,7 +91,7 @@ def train(
         Interrupted: The training was interrupted; its state is saved.
     """
     out = Path(recipe.out or f"runs/{name}-s{recipe.train.seed}")
-    with spoken(progress), trusting(trust), writing(output_folder(out)):
+    with spoken(progress), trusting(trust), discarded_if_empty(out), writing(output_folder(out)):
         return _train(recipe, out, progress, observers)
 
 
@@ -93,6 +101,19 @@ def _train(recipe: Recipe, out: Path, progress: bool, observers: Sequence[Any]) 
     check_recipe(recipe)
     # Whoever trains from a recipe runs what it names; the run that comes of it is no stranger.
     remember(code_names(recipe))
+    job = _open_job(recipe, out, observers)
+    finished = handed_back(job)
+    if finished is not None:
+        _log.info(
+            "%s is already finished. To retrain, delete it or name another folder with --out", out
+        )
+        return finished
+    return execute(job, progress)
+
+
+def _open_job(recipe: Recipe, out: Path, observers: Sequence[Any] = ()) -> Job:
+    """Build what a recipe names: data, networks and observers."""
+    check_recipe(recipe)
     watching = [*build_observers(recipe), *observers]
     # Without a teacher, unlabelled images can neither be trained on nor be evaluated.
     train_set, val_set = (
@@ -105,12 +126,41 @@ def _train(recipe: Recipe, out: Path, progress: bool, observers: Sequence[Any]) 
     origin: dict[str, Any] = {}
     if recipe.teacher is not None:
         teacher, origin = load_teacher(recipe.teacher, classes)
-    job = Job(recipe, out, student, teacher, origin, train_set, val_set, classes, watching)
-    finished = handed_back(job)
-    if finished is not None:
-        _log.info("%s is already finished. To retrain, remove it or set another out", out)
-        return finished
-    return execute(job, progress)
+    return Job(recipe, out, student, teacher, origin, train_set, val_set, classes, watching)
+
+
+def rehearse(recipe: Recipe, classes: Sequence[str], whole: bool = True) -> list[str]:
+    """What `train` would refuse before its first step; nothing is trained or written.
+
+    Args:
+        recipe: The recipe.
+        classes: Names of its classes.
+        whole: Also pass two crops through student, teacher and losses. Their files must be readable.
+
+    Returns:
+        One line per problem.
+    """
+    attempts: list[Callable[[], object]] = [
+        lambda: check_recipe(recipe),
+        lambda: build_student(recipe.student, len(classes), recipe.train.seed),
+        lambda: _build_method(recipe, len(classes)),
+    ]
+    problems = []
+    for attempt in attempts:
+        problems += _problem_of(attempt)
+    if whole and not problems:
+        problems += _problem_of(
+            lambda: _build_distiller(_open_job(recipe, Path()), masks=False)[0].close()
+        )
+    return problems
+
+
+def _problem_of(attempt: Callable[[], object]) -> list[str]:
+    try:
+        attempt()
+    except (ValueError, OSError) as error:
+        return [" ".join(str(error).split())]
+    return []
 
 
 def _comparable(recipe: Recipe) -> dict[str, Any]:
@@ -151,7 +201,8 @@ def open_folder(recipe: Recipe, out: Path) -> None:
     if old != new:
         changed = ", ".join(sorted(_changed_keys(old, new)))
         raise ValueError(
-            f"{out} holds a run of another recipe ({changed} differ). Set another out, or remove that folder"
+            f"{out} holds the run of another recipe ({changed} differ). "
+            "Name another folder with --out, or delete that folder"
         )
 
 
@@ -195,28 +246,41 @@ def execute(job: Job, progress: bool = True) -> RunFolder:
         return _execute(job, progress)
 
 
-def _execute(job: Job, progress: bool) -> RunFolder:
+def _build_distiller(job: Job, masks: bool = True) -> tuple[Distiller, Batch, list[TapRow]]:
+    """The distiller of a job after its dry pass, the crops used for that, and the taps.
+
+    Args:
+        job: The training.
+        masks: Check every mask, too.
+    """
     config = job.recipe.train
-    _ = job.identity  # computed before anything changes the student
-    torch.use_deterministic_algorithms(config.deterministic)
-    classes = job.classes
     check_classes(job)
     check_encoder(job)
     refuse_unclear_orientation(job.train_set, job.val_set)
-    if os.environ.get("RANK", "0") == "0":
+    if masks and os.environ.get("RANK", "0") == "0":
         _check_masks(job)
     if int(os.environ.get("WORLD_SIZE", "1")) > 1 and resolve_device(config.device) == "cuda":
         # Before taps are opened, since the conversion replaces modules.
         job.student = nn.SyncBatchNorm.convert_sync_batchnorm(job.student)  # type: ignore[no-untyped-call]
     torch.manual_seed(config.seed + 1)
-    method_config = job.recipe.chosen_method()
-    overrides = to_dict(job.recipe)["terms"]
-    method = build_method(method_config.name, len(classes), method_config.preset, overrides)
-    distiller = Distiller(job.student, method, job.teacher, method_config.labels)
+    method = _build_method(job.recipe, len(job.classes))
+    distiller = Distiller(job.student, method, job.teacher, job.recipe.chosen_method().labels)
     check_labels(job, distiller.method)
     probe = probe_batch(job)
     check_channels(job, probe["image"].shape[1])
-    rows = _dry_pass(distiller, probe)
+    return distiller, probe, _dry_pass(distiller, probe)
+
+
+def _build_method(recipe: Recipe, classes: int) -> Method:
+    settings = recipe.chosen_method()
+    return build_method(settings.name, classes, settings.preset, to_dict(recipe)["terms"])
+
+
+def _execute(job: Job, progress: bool) -> RunFolder:
+    config = job.recipe.train
+    _ = job.identity  # computed before anything changes the student
+    torch.use_deterministic_algorithms(config.deterministic)
+    distiller, probe, rows = _build_distiller(job)
     fabric = make_fabric(job.recipe, find_unused=_has_unused(distiller, probe))
     first = fabric.is_global_zero
     observers = Observers(job.observers if first else ())
