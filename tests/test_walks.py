@@ -2,6 +2,7 @@
 
 import importlib.util
 from pathlib import Path
+from shutil import copy
 
 import pytest
 
@@ -22,11 +23,13 @@ def test_the_commands_of_the_quickstart_run_in_order(
     monkeypatch.chdir(tmp_path)
     write_photographs(tmp_path / "data" / "mine")
     page = ROOT / "docs" / "quickstart.md"
+    (tmp_path / "new").mkdir()
+    copy(tmp_path / "data" / "mine" / "images" / "0001.jpg", tmp_path / "new" / "photo.jpg")
     commands = walk(page, SMALL, monkeypatch)
     assert {"check", "train", "compare", "evaluate", "report", "export", "predict"} <= {
         command.split()[1] for command in commands if command.startswith("segdistill")
     }
-    assert (tmp_path / "0001_mask.png").is_file()
+    assert (tmp_path / "photo_mask.png").is_file()
     assert len(list((tmp_path / "predictions").iterdir())) >= 30
     assert len(list(tmp_path.rglob("report.html"))) == 1
     [(_, block)] = blocks(page, "python")

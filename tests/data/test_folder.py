@@ -137,7 +137,7 @@ def test_missing_folders_say_what_is_there(folder_tree):
     (folder_tree / "masks").rename(folder_tree / "Labels")
     with pytest.raises(FileNotFoundError, match=r"\{image_dir: photos, mask_dir: Labels\}"):
         Folder(folder_tree, classes=3)
-    with pytest.raises(FileNotFoundError, match=r"\{image_dir: FOLDER\}"):
+    with pytest.raises(FileNotFoundError, match=r"\{image_dir: photos\}"):
         Folder(folder_tree, classes=3, mask_dir=None)
     (folder_tree / "photos").rename(folder_tree / "images")
     with pytest.raises(FileNotFoundError, match=r"no such folder\. Set `root` to the folder"):

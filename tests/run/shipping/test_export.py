@@ -194,15 +194,17 @@ def test_the_script_needs_only_the_exported_folder(
     moved = shutil.copytree(bundle, tmp_path / "moved")
     clean = {key: value for key, value in os.environ.items() if key != "PYTHONPATH"}
     began = time.perf_counter()
-    subprocess.run(
-        [sys.executable, moved / "infer.py", photograph], cwd=tmp_path, env=clean, check=True
-    )
+    called = [sys.executable, moved / "infer.py"]
+    done = subprocess.run([*called, photograph], cwd=tmp_path, env=clean, check=True, stdout=-1)
     record_property("seconds", time.perf_counter() - began)  # promised: under 2 on a free machine
+    assert done.stdout.decode() == f"{photograph} -> photo_mask.png\n"
     mask = Image.open(tmp_path / "photo_mask.png")
     assert mask.mode == "P" and mask.size == (61, 43)
     source = load_predictor(bundle)
     image = torch.from_numpy(np.array(Image.open(photograph))).permute(2, 0, 1)[None] / 255
     assert np.array_equal(np.array(mask), source.network(image)[0].argmax(0).numpy())
+    helped = subprocess.run([*called, "--help"], check=True, stdout=-1)
+    assert b"Segment images with the model beside this file" in helped.stdout
     script = (moved / "infer.py").read_text()
     assert "segdistill" not in script and "torch" not in script
 

@@ -206,12 +206,11 @@ def judge_sizes(
     size, crop = recipe.data.size, recipe.train.crop
     for split, one in zip(splits, surveys, strict=True):
         if split.name == recipe.data.val_split and 0 < one.samples < _FEW:
-            more = " Raise data.options.val_fraction or" if recipe.data.name == "folder" else ""
+            folder = recipe.data.name == "folder"
+            remedy = "Raise data.options.val_fraction, or add images" if folder else "Add images"
             findings.warnings.append(
                 f"{split.name}: {one.samples} images to evaluate on; expected at least {_FEW}, since the "
-                f"mIoU of few images is noisy.{more or ' Please'} add images".replace(
-                    " Please add", " Add"
-                )
+                f"mIoU of few images is noisy. {remedy}"
             )
     sizes = [each for one in surveys for each in one.sizes]
     if size is not None:
