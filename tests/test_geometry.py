@@ -44,12 +44,17 @@ def ramp(cells: Cells) -> Tensor:
 
 @settings(max_examples=80, deadline=None)
 @given(lines, lines)
-def test_a_ramp_stays_a_ramp_and_is_constant_beyond_the_outer_cells(source, target) -> None:
+def test_a_ramp_stays_a_ramp_inside_the_border(source, target) -> None:
     moved = resample(ramp(on_line(source)), on_line(source), on_line(target))[0, 1, 0]
     ends = source.centres()[[0, -1]]
     wanted = target.centres().clamp(*ends.tolist())
+    # Averaged over as far as the target's cells are apart; at the border over what there is of it.
+    reach = max(target.stride - source.stride, 0.0)
+    inside = (wanted - ends[0] >= reach) & (ends[1] - wanted >= reach)
+    off = (moved - wanted).abs()
     # Lines that meet to a hundredth of a cell are left as they are.
-    assert float((moved - wanted).abs().max()) <= 0.0101 * source.stride
+    assert float(off[inside].max() if inside.any() else 0) <= 0.0101 * source.stride
+    assert float(off.max()) <= 0.5 * max(target.stride, source.stride)
 
 
 @settings(max_examples=60, deadline=None)
@@ -90,15 +95,14 @@ def test_other_places_go_to_the_pixels_by_their_own() -> None:
     torch.testing.assert_close(full[0, 1], columns.double().expand(8, 16))
 
 
-def test_fewer_cells_are_blurred_as_much_as_by_pytorchs_antialiasing() -> None:
+def test_equal_parts_are_resized_as_by_pytorchs_antialiasing() -> None:
     noise = torch.randn(1, 1, 96, 96, generator=torch.Generator().manual_seed(0)).double()
-    for cells in (64, 32, 12):
+    for cells, off in ((48, 1e-9), (32, 1e-9), (12, 1e-9), (64, 0.15), (70, 0.25)):
         source, target = (Cells.by_corners((n, n), (96, 96), False) for n in (96, cells))
         ours = resample(noise, source, target)
         theirs = F.interpolate(noise, (cells, cells), mode="bilinear", antialias=True)
-        inner = slice(1, -1)
-        ratio = float(ours[..., inner, inner].std() / theirs[..., inner, inner].std())
-        assert ratio == pytest.approx(1, abs=0.12)
+        # At ratios that are no whole number PyTorch's triangles lean, by up to 0.07 of a cell.
+        assert float((ours - theirs).square().mean().sqrt()) <= off
 
 
 def test_cells_in_the_same_places_are_left_alone() -> None:

@@ -212,10 +212,11 @@ def coarser(one: Cells, other: Cells) -> Cells:
 def resample(x: Float[Tensor, "b c h w"], source: Cells, target: Cells) -> Float[Tensor, "b c i j"]:
     """A map at the places of other cells: linear along each axis, blurred where those lie wider apart.
 
-    The map is a linear interpolant between its centres and constant beyond the outer ones. At cells
-    that are s > 1 times as far apart it is averaged over a window whose blur is that of PyTorch's
-    antialiased resize; towards the border the window narrows, so that a linear ramp stays one
-    everywhere. An axis along which the cells lie in the same places is left as it is.
+    Between its centres the map is linear, beyond the outer ones constant. At cells that are s > 1
+    times as far apart each takes a mean over a triangle of half-width s, as PyTorch's antialiased
+    resize does, whose centre is corrected so that a linear ramp stays one; where the triangle
+    reaches beyond the border, it is cut there. An axis along which the cells lie in the same places
+    is left as it is.
 
     Args:
         x: the map, float32 or float64.
@@ -319,16 +320,13 @@ def interpolation(source: Line, target: Line) -> Float[Tensor, "target source"]:
     """
     last = source.cells - 1
     place = ((target.centres() - source.offset) / source.stride).clamp(0, last)
-    # The variance of the triangle of half-width s is s²/6, of a window of width w on one of 1 (1 + w²/2)/6.
     wider = max(target.stride / source.stride, 1.0)
-    window = place.new_full((), math.sqrt(2 * (wider**2 - 1)))
-    half = torch.minimum(window / 2, torch.minimum(place, last - place))[:, None]
-    away = place[:, None] - torch.arange(source.cells, dtype=torch.float64)
-    averaged = (_below(away + half) - _below(away - half)) / (2 * half).clamp_min(1e-9)
-    return torch.where(half > 1e-6, averaged, (1 - away.abs()).clamp_min(0))
-
-
-def _below(x: Tensor) -> Tensor:
-    """Integral of the triangle max(0, 1 - |x|) up to x."""
-    x = x.clamp(-1, 1)
-    return 0.5 + x - x * x.abs() / 2
+    cell = torch.arange(source.cells, dtype=torch.float64)
+    weights = (1 - (place[:, None] - cell).abs() / wider).clamp_min(0)
+    weights = weights / weights.sum(1, keepdim=True)
+    # Sampled at whole cells the triangle leans to the nearer one. What a ramp lacks moves between the two.
+    whole = (place >= wider - 1) & (last - place >= wider - 1)
+    lacking = torch.where(whole, place - weights @ cell, 0)[:, None]
+    low = place.floor().long()[:, None]
+    weights.scatter_add_(1, low, -lacking)
+    return weights.scatter_add_(1, (low + 1).clamp_max(last), lacking)
