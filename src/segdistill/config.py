@@ -102,6 +102,8 @@ class TermConfig:
     """tap that the loss reads: logits, features, aux, or a custom one"""
     options: dict[str, Any] = field(default_factory=dict)
     """arguments of the loss, such as {temperature: 4}"""
+    cells: Literal["declared", "released"] | None = None
+    """where cells lie: as networks declare, or by the rules of released codes (preset paper); null: the method's"""
 
 
 @dataclass

@@ -12,7 +12,8 @@ from torch.nn import functional as F
 from segdistill.distillation.catalogue import build_method
 from segdistill.distillation.distiller import Distiller
 from segdistill.distillation.taps import Taps
-from segdistill.models import wrap
+from segdistill.geometry import Cells, tap_cells
+from segdistill.models import build_model, wrap
 from segdistill.run.networks import weights_bytes
 from tests.distillation.networks import Tiny, batch
 from tests.distillation.test_taps import Small
@@ -103,3 +104,10 @@ def test_what_ships_has_the_names_of_the_users_own_class() -> None:
     distiller = Distiller(model, build_method("supervised", 3))
     distiller.dry_pass(batch()[0])
     assert torch.isfinite(distiller.method.total(distiller(*batch())))
+
+
+def test_a_compiled_network_says_where_its_cells_lie() -> None:
+    network = build_model("espnet_c", 3, depth=[1, 1])
+    compiled = torch.compile(network, backend=BACKEND)
+    here, there = (tap_cells(n, "features", (8, 8), (64, 64)) for n in (network, compiled))
+    assert here == there == Cells.at((8, 8), (64, 64), 8)

@@ -5,7 +5,10 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from segdistill.geometry import Cells, coarser, resample
 from segdistill.losses.base import raised
+
+CellPair = tuple[Cells, Cells]
 
 
 class Alignment(nn.Module):
@@ -13,8 +16,9 @@ class Alignment(nn.Module):
 
     The projection is a 1×1 convolution without bias on the *student's* side: on the teacher's side it
     could map both to zero. It belongs to the term, is trained with the student, and is discarded with
-    the term. The grid is the smaller of the two in each direction; resizing is bilinear (antialiased),
-    as for images. Both are computed in at least float32, as the losses are.
+    the term. The common cells are, in each direction, those of the map that has fewer, the student's
+    where both have as many; the other map is resampled at their places (`segdistill.geometry`). Both
+    are computed in at least float32, as the losses are.
 
     Args:
         student_channels: Channels of the student's tensor.
@@ -33,14 +37,36 @@ class Alignment(nn.Module):
             self.project = nn.Conv2d(student_channels, teacher_channels, 1, bias=False)
 
     def forward(
-        self, student: Float[Tensor, "b c h w"], teacher: Float[Tensor, "b d i j"]
+        self,
+        student: Float[Tensor, "b c h w"],
+        teacher: Float[Tensor, "b d i j"],
+        cells: CellPair | None = None,
     ) -> tuple[Float[Tensor, "b e p q"], Float[Tensor, "b d r s"]]:
-        """The two tensors as the loss takes them."""
-        with torch.autocast(student.device.type, enabled=False):
-            return self._aligned(raised(student), raised(teacher))
+        """The two tensors as the loss takes them.
 
-    def _aligned(self, student: Tensor, teacher: Tensor) -> tuple[Tensor, Tensor]:
+        Args:
+            student: The student's tensor.
+            teacher: The teacher's tensor.
+            cells: Where the cells of both lie. None for the rule of released codes: whatever the
+                networks say, maps of different size are resized by half pixels (antialiased).
+        """
+        with torch.autocast(student.device.type, enabled=False):
+            return self._aligned(raised(student), raised(teacher), cells)
+
+    def common(self, cells: CellPair) -> CellPair:
+        """Where the cells lie of what the loss takes."""
+        if not self.grid:
+            return cells
+        meeting = coarser(*cells)
+        return meeting, meeting
+
+    def _aligned(
+        self, student: Tensor, teacher: Tensor, cells: CellPair | None
+    ) -> tuple[Tensor, Tensor]:
         student = self.project(student)
+        if self.grid and cells is not None:
+            own, other = self.common(cells)
+            return resample(student, cells[0], own), resample(teacher, cells[1], other)
         if self.grid and student.shape[-2:] != teacher.shape[-2:]:
             pairs = zip(student.shape[-2:], teacher.shape[-2:], strict=True)
             size = [min(pair) for pair in pairs]
@@ -50,7 +76,12 @@ class Alignment(nn.Module):
             )
         return student, teacher
 
-    def describe(self, student: tuple[int, ...], teacher: tuple[int, ...]) -> str:
+    def describe(
+        self,
+        student: tuple[int, ...],
+        teacher: tuple[int, ...],
+        cells: CellPair | None = None,
+    ) -> str:
         """What is done to tensors of these shapes, as text for the tap table."""
         steps = []
         if isinstance(self.project, nn.Conv2d):
@@ -58,4 +89,6 @@ class Alignment(nn.Module):
         if self.grid and student[-2:] != teacher[-2:]:
             height, width = (min(pair) for pair in zip(student[-2:], teacher[-2:], strict=True))
             steps.append(f"resize to {height}x{width}")
+        elif self.grid and cells is not None and not cells[0].meets(cells[1]):
+            steps.append("move to the student's cells")
         return ", ".join(steps) or "none"

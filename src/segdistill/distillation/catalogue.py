@@ -9,6 +9,7 @@ has not been through it: check its share in the report. A `paper` weight belongs
 """
 
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from typing import Any
 
 from segdistill.distillation.method import Method, TermSpec, build_terms, override
@@ -224,6 +225,9 @@ PRESETS = ("default", "paper")
 def method_terms(name: str, preset: str = "default") -> Preset:
     """The terms of a method as plain values.
 
+    Those of `paper` that distil keep the rules of released codes on where cells lie (`cells:
+    released`).
+
     Raises:
         ValueError: An unknown method or preset; the message gives the nearest name.
     """
@@ -231,7 +235,14 @@ def method_terms(name: str, preset: str = "default") -> Preset:
         raise ValueError(unknown("method", name, METHODS))
     if preset not in PRESETS:
         raise ValueError(unknown("preset", preset, PRESETS))
-    return METHODS[name](preset)
+    terms = METHODS[name](preset)
+    if preset == "default":
+        return terms
+    # Cross-entropy is at the pixels, where released codes and `align_corners` agree.
+    return {
+        name: term if term.loss == "cross_entropy" else replace(term, cells="released")
+        for name, term in terms.items()
+    }
 
 
 def build_method(

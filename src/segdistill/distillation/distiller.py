@@ -1,19 +1,19 @@
 """Runs teacher and student with their taps open and passes the tensors to the method's terms."""
 
 import logging
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from copy import deepcopy
 from dataclasses import dataclass
 from typing import Any, Literal
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
-from segdistill.distillation.alignment import Alignment
+from segdistill.distillation.alignment import Alignment, CellPair
 from segdistill.distillation.fractions import weighed
 from segdistill.distillation.method import Method, Term
 from segdistill.distillation.taps import Taps, tap_paths, uncompiled
+from segdistill.geometry import Cells, check_cells, declaration, tap_cells, to_pixels
 from segdistill.losses.base import Loss, raised
 from segdistill.names import unknown
 
@@ -39,22 +39,27 @@ class Distiller(nn.Module):
     *unweighted* value of each term; `method.total` weighs and sums them.
 
     With `labels="teacher"` every term that learns from labels gets the teacher's instead: the class
-    of its largest logit at each pixel, with logits resized bilinearly to the images by the teacher's
-    `align_corners`. They are hard labels, right or wrong: uncertainty is not marked, and the padding
+    of its largest logit at each pixel, with logits brought to the pixels from where the teacher's
+    cells lie. They are hard labels, right or wrong: uncertainty is not marked, and the padding
     of a crop that extends beyond its image gets a class as well.
+
+    Where the cells of a tap lie on the images follows from what its network declares
+    (`segdistill.geometry`), once for all: student and teacher are brought to common cells by it, and
+    a loss that has an attribute `cells` is told before each call. A term with `cells="released"`
+    knows nothing of it.
 
     A term that compares logits with the teacher's reads the student's `logits_distilled`, where the
     student has such a tap: ESPNet learns from labels at its output, and from a teacher at stride 8.
 
     Args:
-        student: Network that is trained; it has `taps`, and `align_corners` if it has one.
+        student: Network that is trained; it has `taps`, and `align_corners` and `cells` if it has them.
         method: The terms. Terms marked optional whose tap the student lacks are left out.
         teacher: Frozen network, for methods that need one.
         labels: `data`, or `teacher` for the teacher's classes in place of the labels.
 
     Raises:
-        ValueError: A term reads a tap that a network does not have, or the method needs a teacher (or
-            its labels) and none is given.
+        ValueError: A term reads a tap that a network does not have, a network declares `cells` that
+            cannot be, or the method needs a teacher (or its labels) and none is given.
     """
 
     def __init__(
@@ -89,11 +94,13 @@ class Distiller(nn.Module):
             if getattr(term.loss, "align_corners", False) is None:
                 corners = bool(getattr(student, "align_corners", False))
                 setattr(term.loss, "align_corners", corners)  # noqa: B010  a plain attribute, no tensor
+        _check_declared(student, "student")
         self._student_taps = Taps(student, self._wanted(student_paths, "student"))
         self._teacher_taps: Taps | None = None
         if teacher is not None and self._reads_teacher():
             for parameter in teacher.parameters():
                 parameter.requires_grad_(False)
+            _check_declared(teacher, "teacher")
             self._hidden = [teacher.eval()]
             self._teacher_taps = Taps(teacher, self._wanted(tap_paths(teacher), "teacher"))
 
@@ -208,9 +215,7 @@ class Distiller(nn.Module):
 
     def _classes(self, logits: Tensor, images: Tensor) -> Tensor:
         """The teacher's class of each pixel of the images, `b h w`."""
-        corners = bool(getattr(self._hidden[0], "align_corners", False))
-        size = images.shape[-2:]
-        full = F.interpolate(logits.float(), size, mode="bilinear", align_corners=corners)
+        full = to_pixels(logits.float(), _cells(self._hidden[0], "logits", logits, images))
         # Not argmax, which is slower over an inner axis on a CPU.
         return full.max(1).indices
 
@@ -225,10 +230,36 @@ class Distiller(nn.Module):
         tensors = {"student": student[self._student_on[name]], **batch}
         if _reads_teacher(term) and term.on in teacher:
             tensors["teacher"] = teacher[term.on]
-            if name in self.alignments:
-                pair = self.alignments[name](tensors["student"], tensors["teacher"])
-                tensors["student"], tensors["teacher"] = pair
+        tensors |= self._met(name, tensors["student"], tensors.get("teacher"), batch["images"])
         return {argument: tensors[argument] for argument in term.inputs() if argument in tensors}
+
+    def _met(
+        self, name: str, student: Tensor, teacher: Tensor | None, images: Tensor
+    ) -> dict[str, Tensor]:
+        """Both tensors at common cells, where their loss needs that; the loss is told where they lie."""
+        loss = self.method.terms[name].loss
+        if teacher is None:
+            own = self._declared(name, [student], images)
+            _tell(loss, own)
+            return {"student": student}
+        pair = self._declared(name, [student, teacher], images)
+        if name in self.alignments:
+            alignment: Any = self.alignments[name]
+            student, teacher = alignment(student, teacher, pair)
+            pair = pair and alignment.common(pair)
+        _tell(loss, pair)
+        return {"student": student, "teacher": teacher}
+
+    def _declared(self, name: str, tensors: Sequence[Tensor], images: Tensor) -> Any:
+        """Where the cells of the tapped tensors lie; None for the rules of released codes, or no maps."""
+        term = self.method.terms[name]
+        if term.cells == "released" or any(tensor.ndim != 4 for tensor in tensors):
+            return None
+        owners = [(self.student, self._student_on[name]), *((t, term.on) for t in self._hidden)]
+        return tuple(
+            _cells(network, tap, tensor, images)
+            for (network, tap), tensor in zip(owners, tensors, strict=False)
+        )
 
     def dry_pass(self, images: Tensor) -> list[TapRow]:
         """Run once, build the modules that the losses own, and describe what each term reads.
@@ -251,15 +282,26 @@ class Distiller(nn.Module):
             other = tuple(teacher[term.on].shape) if term.on in teacher else None
             what = "none"
             if other is not None and _reads_teacher(term):
-                what = self._align(name, term, own, other)
-            self._shapes[name] = self._aligned_shapes(name, own, other)
+                pair = self._declared(name, [student[tap], teacher[term.on]], images)
+                what = self._align(name, term, own, other, pair)
+            with torch.no_grad():
+                met = self._met(name, student[tap], teacher.get(term.on), images)
+            there = met["teacher"].shape if "teacher" in met else None
+            self._shapes[name] = (met["student"].shape, there)
             build = getattr(term.loss, "build", None)
             if build is not None:
                 build(*self._shapes[name])
             rows.append(TapRow(name, tap, own, other if _reads_teacher(term) else None, what))
         return rows
 
-    def _align(self, name: str, term: Term, own: tuple[int, ...], other: tuple[int, ...]) -> str:
+    def _align(
+        self,
+        name: str,
+        term: Term,
+        own: tuple[int, ...],
+        other: tuple[int, ...],
+        cells: CellPair | None,
+    ) -> str:
         channels = bool(getattr(term.loss, "matches_channels", True))
         if channels and term.on == "logits" and own[1] != other[1]:
             raise ValueError(
@@ -271,20 +313,10 @@ class Distiller(nn.Module):
         alignment = Alignment(own[1], other[1], channels=channels and not projects, grid=grid)
         if any(True for _ in alignment.parameters()) or (grid and len(own) == 4):
             self.alignments[name] = alignment
-        what = alignment.describe(own, other)
+        what = alignment.describe(own, other, cells)
         if projects and own[1] != other[1]:
             what = f"loss's projection {own[1]} -> {other[1]}" + f", {what}" * (what != "none")
         return what
-
-    def _aligned_shapes(
-        self, name: str, own: tuple[int, ...], other: tuple[int, ...] | None
-    ) -> tuple[torch.Size, torch.Size | None]:
-        if other is None or name not in self.alignments:
-            return torch.Size(own), None if other is None else torch.Size(other)
-        device = next(self.student.parameters()).device
-        pair = (torch.zeros(own, device=device), torch.zeros(other, device=device))
-        student, teacher = self.alignments[name](*pair)
-        return student.shape, teacher.shape
 
     def terms_to_prepare(self) -> list[str]:
         """Names of the terms whose loss is prepared on the frozen teacher before step 1."""
@@ -329,7 +361,7 @@ class Distiller(nn.Module):
                     self._hidden[0](images)
                     teacher = self._teacher_taps.collect()
                 for name in names:
-                    pair = self._preparation_pair(name, student, teacher)
+                    pair = self._preparation_pair(name, student, teacher, images)
                     pairs[name].append(pair)
                     kept += sum(t.numel() * t.element_size() for t in pair if t is not None)
                 if count >= 4 and kept * (count + 1) / count > memory:
@@ -349,15 +381,16 @@ class Distiller(nn.Module):
             self._student_taps.open()
 
     def _preparation_pair(
-        self, name: str, student: Mapping[str, Tensor], teacher: Mapping[str, Tensor]
+        self,
+        name: str,
+        student: Mapping[str, Tensor],
+        teacher: Mapping[str, Tensor],
+        images: Tensor,
     ) -> tuple[Tensor, Tensor | None]:
         own, on = student[self._student_on[name]].float(), self.method.terms[name].on
-        if on not in teacher:
-            return own, None
-        if name not in self.alignments:
-            return own, teacher[on].float()
-        own, other = self.alignments[name](own, teacher[on].float())
-        return own, other
+        other = teacher[on].float() if on in teacher else None
+        met = self._met(name, own, other, images)
+        return met["student"], met.get("teacher")
 
     def close(self) -> None:
         """Close the taps, leaving student and teacher as they were."""
@@ -433,6 +466,26 @@ def shares_of(gradients: Mapping[str, Tensor], task: str = "cross_entropy") -> d
     norms = {name: float(gradient.norm()) for name, gradient in gradients.items()}
     base = norms.get(task, 0.0)
     return {name: norm / base for name, norm in norms.items()} if base > 0 else {}
+
+
+def _check_declared(network: nn.Module, owner: str) -> None:
+    try:
+        corners = bool(getattr(network, "align_corners", False))
+        check_cells(declaration(network), tap_paths(network), corners)
+    except ValueError as error:
+        raise ValueError(f"the {owner}'s {error}") from None
+
+
+def _cells(network: nn.Module, tap: str, tensor: Tensor, images: Tensor) -> Cells:
+    size, image = tensor.shape[-2:], images.shape[-2:]
+    return tap_cells(network, tap, (size[0], size[1]), (image[0], image[1]))
+
+
+def _tell(loss: Any, cells: Any) -> None:
+    held = getattr(loss, "cells", False)
+    # A user's own loss may keep something else by this name.
+    if held is None or (isinstance(held, tuple) and all(isinstance(one, Cells) for one in held)):
+        loss.cells = cells
 
 
 def _reads_teacher(term: Term) -> bool:

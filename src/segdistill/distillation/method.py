@@ -11,6 +11,7 @@ from segdistill.dotted import import_class
 from segdistill.losses import LOSSES, Loss
 from segdistill.names import check_options, made, unknown
 
+CELLS = ("declared", "released")
 _SOURCES = ("student", "teacher", "labels", "images")
 
 
@@ -25,6 +26,7 @@ class TermSpec:
         options: Arguments of the loss.
         source: Where weight and form come from: "published", "released code", "assumed" or "tuned".
         optional: Left out where the student has no such tap (an auxiliary head).
+        cells: As for `Term`.
     """
 
     loss: str
@@ -33,6 +35,7 @@ class TermSpec:
     options: dict[str, Any] = field(default_factory=dict)
     source: str = ""
     optional: bool = False
+    cells: str = "declared"
 
 
 @dataclass(frozen=True)
@@ -45,6 +48,12 @@ class Term:
         on: Tap that `student` and `teacher` are read from.
         source: Where weight and form come from.
         optional: Left out where the student has no such tap.
+        cells: `declared` for the places that the networks declare (`segdistill.geometry`), `released`
+            for the rule of released codes: maps of different size are resized by half pixels, and
+            the loss reads labels by a rule of its own.
+
+    Raises:
+        ValueError: `cells` is neither.
     """
 
     loss: nn.Module
@@ -52,6 +61,11 @@ class Term:
     on: str = "logits"
     source: str = ""
     optional: bool = False
+    cells: str = "declared"
+
+    def __post_init__(self) -> None:
+        if self.cells not in CELLS:
+            raise ValueError(f"cells is {self.cells!r}; expected {' or '.join(CELLS)}")
 
     def inputs(self) -> dict[str, bool]:
         """Argument names of the loss's `forward`, and whether each is required."""
@@ -158,9 +172,10 @@ def build_terms(specs: Mapping[str, TermSpec], num_classes: int) -> dict[str, Te
             options.setdefault("num_classes", num_classes)
         try:
             loss = _built_loss(spec.loss, options, Loss, "segdistill.losses.Loss")
+            term = Term(loss, spec.weight, spec.on, spec.source, spec.optional, spec.cells)
         except (ValueError, TypeError) as error:
             raise ValueError(f"terms.{name}: {error}") from None
-        terms[name] = Term(loss, spec.weight, spec.on, spec.source, spec.optional)
+        terms[name] = term
     return terms
 
 
@@ -171,7 +186,7 @@ def override(
 
     Args:
         specs: The method's terms.
-        changes: Term name -> `{loss, weight, on, options}`; what is None or missing is kept.
+        changes: Term name -> `{loss, weight, on, options, cells}`; what is None or missing is kept.
             A new term needs a weight; its loss defaults to its name, its tap to `logits`.
 
     Raises:
@@ -200,6 +215,7 @@ def override(
             loss=change.get("loss") or old.loss,
             weight=old.weight if weight is None else float(weight),
             on=change.get("on") or old.on,
+            cells=change.get("cells") or old.cells,
             # Another loss has other options.
             options={**({} if other else old.options), **(change.get("options") or {})},
             source="recipe" if weight is not None or change.get("options") else old.source,

@@ -1,4 +1,4 @@
-"""The losses by name. They import only each other and `segdistill.labels`."""
+"""The losses by name. They import only each other, `segdistill.labels` and `segdistill.geometry`."""
 
 from segdistill.labels import IGNORED
 from segdistill.losses.adversary import Adversary

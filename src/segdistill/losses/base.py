@@ -7,6 +7,8 @@ import torch
 from jaxtyping import Float, Int64, Shaped
 from torch import Tensor, nn
 
+from segdistill.geometry import Cells
+
 
 class Loss(nn.Module):
     """A number from a student tensor, perhaps a teacher tensor, perhaps labels.
@@ -30,12 +32,15 @@ class Loss(nn.Module):
         matches_channels: the loss compares channel with channel; a student of another width is
             projected to the teacher's before it is passed in.
         matches_grid: the loss compares cell with cell; maps of different height or width are
-            resized to a common grid before they are passed in.
+            brought to common cells before they are passed in.
         projects: the loss makes that projection itself, in `build`, because a released form
             uses more than a convolution; the student is passed in at its own width.
         forms: the forms that exist, `default` (ours) first, then the published ones that differ.
             A loss with more than one takes `form=` and hands it to this constructor.
         form: the form that was asked for.
+        cells: where the cells of the student's tensor lie on the images, and of the teacher's, or of
+            the student's alone. Whoever runs the networks sets it before `build` and before each
+            call; None where nobody knows, or where the rules of released codes are asked for.
 
     A loss that trains a network *against* the student keeps it as `self.adversary`
     (`adversary.py`), which the training loop updates in a step of its own. Most losses have none.
@@ -51,6 +56,7 @@ class Loss(nn.Module):
     matches_grid: ClassVar[bool] = False
     projects: bool = False
     forms: ClassVar[tuple[str, ...]] = ("default",)
+    cells: tuple[Cells, ...] | None = None
 
     def __init__(self, form: str = "default") -> None:
         super().__init__()

@@ -9,34 +9,42 @@ from jaxtyping import Bool, Float, Int64
 from torch import Tensor
 from torch.nn import functional as F
 
+from segdistill.geometry import Cells, labels_at
 from segdistill.labels import IGNORED
 from segdistill.losses.base import alternatives
 
+_INDEX = ("stride", "legacy")
+
 
 def sample_labels(
-    labels: Int64[Tensor, "b hl wl"], size: tuple[int, int], index: str = "stride"
+    labels: Int64[Tensor, "b hl wl"],
+    size: tuple[int, int],
+    index: str = "stride",
+    cells: Cells | None = None,
 ) -> Int64[Tensor, "b h w"]:
     """Labels at the cells of a feature grid, by nearest neighbour.
 
     Args:
         labels: ids at the size of the label images.
         size: height and width of the grid.
-        index: `stride` reads cell i at pixel `stride · i` (clipped), where a network of odd
-            kernels centres it. `legacy` reads at `floor(i · pixels / cells)`, the old nearest
+        index: how they are read where nobody says where the cells lie. `stride` reads cell i at
+            pixel `stride · i` (clipped), where a network of odd kernels centres it; see
+            `Cells.by_stride`. `legacy` reads at `floor(i · pixels / cells)`, the old nearest
             neighbour of PyTorch, as the released codes of IFVD and CIRKD do: at 512 pixels and 65
             cells it is up to one cell off.
-
-    The stride is the whole number nearest to pixels / cells. Where no whole stride fits (a grid
-    finer than the labels, or resized to any size) a cell is read at its middle.
+        cells: where the cells of the grid lie, if it is known: each is read at its centre.
 
     Raises:
         ValueError: for an unknown index.
     """
     if index not in _INDEX:
         raise ValueError(f"index is {index!r}; expected {alternatives(_INDEX)}")
+    if cells is not None or index == "stride":
+        image = (labels.shape[1], labels.shape[2])
+        return labels_at(labels, cells or Cells.by_stride(size, image))
     row, column = (
-        _INDEX[index](pixels, cells, labels.device)
-        for pixels, cells in zip(labels.shape[1:], size, strict=True)
+        _legacy_index(pixels, count, labels.device)
+        for pixels, count in zip(labels.shape[1:], size, strict=True)
     )
     sampled: Tensor = labels[:, row[:, None], column]
     return sampled
@@ -81,29 +89,7 @@ def class_tokens(
     return sums / counts.clamp_min(1)[..., None], counts
 
 
-def _stride_index(pixels: int, cells: int, device: torch.device) -> Int64[Tensor, " cells"]:
-    cell = torch.arange(cells, device=device)
-    stride = _stride(pixels, cells)
-    if stride is None:
-        return (cell * 2 + 1) * pixels // (2 * cells)
-    return (cell * stride).clamp_max(pixels - 1)
-
-
-def _stride(pixels: int, cells: int) -> int | None:
-    """The power of two by which a network with odd kernels must have strided; None where none fits.
-
-    Halving rounds up, or adds one cell where a pooling rounds up once more (512 -> 65).
-    """
-    powers = [2**exponent for exponent in range(8)]
-    fits = [s for s in powers if cells == -(-pixels // s)]
-    fits += [s for s in powers if cells == pixels // s + 1]
-    return fits[0] if fits else None
-
-
 def _legacy_index(pixels: int, cells: int, device: torch.device) -> Int64[Tensor, " cells"]:
     # PyTorch itself, so that its float32 rounding of the ratio is shared as well.
     line = torch.arange(pixels, dtype=torch.float32, device=device)
     return F.interpolate(line[None, None], size=cells, mode="nearest")[0, 0].long()
-
-
-_INDEX = {"stride": _stride_index, "legacy": _legacy_index}

@@ -8,6 +8,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.nn.utils.parametrizations import spectral_norm
 
+from segdistill.geometry import Cells, resample
+
 _WIDTHS = (64, 128, 256, 512)
 _ATTENTIVE = (256, 512)
 _LAST_KERNEL = 4
@@ -43,9 +45,15 @@ class Critic(nn.Module):
             class probabilities.
         conditional: read the image beside the logits.
 
+    Attributes:
+        cells: where the cells of the logits lie on the image, which is brought to them; None: by half
+            pixels, the whole image to the whole map.
+
     Raises:
         ValueError: for a side under 8.
     """
+
+    cells: Cells | None = None
 
     def __init__(
         self, channels: int, size: tuple[int, int], *, batch_norm: bool, conditional: bool
@@ -86,11 +94,14 @@ class Critic(nn.Module):
                     f"holistic: the images have {images.shape[1]} channels; the conditional critic "
                     "expects RGB. Set terms.holistic.options.conditional to false"
                 )
-            size = logits.shape[2:]
-            small = F.interpolate(images.to(weight), size, mode="bilinear", antialias=True)
-            seen = torch.cat([seen, small], 1)
+            seen = torch.cat([seen, self._beside(logits, images.to(weight))], 1)
         scores: Tensor = self.layers(seen).flatten(1)
         return scores.to(logits.dtype)
+
+    def _beside(self, logits: Tensor, images: Tensor) -> Tensor:
+        if self.cells is None:
+            return F.interpolate(images, logits.shape[2:], mode="bilinear", antialias=True)
+        return resample(images, Cells.of_pixels(self.cells.image), self.cells)
 
 
 class SelfAttention(nn.Module):

@@ -75,8 +75,9 @@ class HolisticKD(Loss):
     Args:
         form: `default`, `skd`, `ifvd` or `cirkd`.
         objective: `wgan` (with the penalty) or `hinge`; None: that of the form.
-        conditional: the critic also reads the image, resized to the logits' grid and concatenated
-            to them, as in SKD's first release (which reads probabilities, as `default` does).
+        conditional: the critic also reads the image at the cells of the logits, concatenated to
+            them, as in SKD's first release (which reads probabilities, as `default` does). Published
+            forms resize it to the logits' grid by half pixels.
         optimizer: of the critic, `sgd` or `adam`; None: that of the form.
         lr: the critic's learning rate.
         schedule: `poly` or `constant`; None: that of the form.
@@ -151,6 +152,9 @@ class HolisticKD(Loss):
             raise ValueError(
                 "holistic: images is None; with conditional=True the critic expects the batch's images"
             )
+        # The critic's own step, which follows, reads the same images.
+        published = self.form != "default"
+        self.adversary.critic.cells = None if published or not self.cells else self.cells[0]
         verdict: Tensor = self.adversary.critic(student, images).mean()
         return -verdict
 

@@ -6,6 +6,7 @@ import torch
 from jaxtyping import Bool, Float, Int64
 from torch import Tensor
 
+from segdistill.geometry import Cells
 from segdistill.losses.base import Loss, check_labels, check_pair, one_of
 from segdistill.losses.classwise import class_tokens, one_hot, present_classes, sample_labels
 
@@ -42,6 +43,9 @@ class InterClassDistance(Loss):
     of one to three positions carry most of the gradient and of the noise, hence the weights and the
     minimum. Where a batch is split (`train.accumulate`, several processes), each part has its own mean
     edge.
+
+    A cell's label is that of the pixel at its centre: where the networks say that it lies (`cells`),
+    or, where nobody says, `stride · i` as for a network of odd kernels.
 
     Args:
         form: `default` or `paper`; sets the four options below, each of which can be set
@@ -107,9 +111,7 @@ class InterClassDistance(Loss):
         teacher_shape: torch.Size | None,
     ) -> Tensor:
         """The number of images with an edge."""
-        grids = [
-            _sampled(labels, shape) for shape in (student_shape, teacher_shape or student_shape)
-        ]
+        grids = self._grids(labels, student_shape, teacher_shape or student_shape)
         classes = present_classes(grids[0])
         counts, their_counts = (one_hot(grid, classes).sum(2) for grid in grids)
         shown = torch.minimum(counts, their_counts) >= self.min_pixels
@@ -123,7 +125,7 @@ class InterClassDistance(Loss):
     ) -> Float[Tensor, ""]:
         check_pair("inter_class", student, teacher)
         check_labels("inter_class", student, labels)
-        here, there = _sampled(labels, student.shape), _sampled(labels, teacher.shape)
+        here, there = self._grids(labels, student.shape, teacher.shape)
         classes = present_classes(here)
         ours, counts = class_tokens(student, here, classes)
         theirs, their_counts = class_tokens(teacher.detach(), there, classes)
@@ -135,6 +137,13 @@ class InterClassDistance(Loss):
             their_edges = their_edges / mean_edge(their_edges, pairs)
         weight = _pair_weights(counts, shown, self.edge_weight, self.ordered)
         return edge_difference(edges, their_edges, weight)
+
+    def _grids(
+        self, labels: Tensor, student_shape: torch.Size, teacher_shape: torch.Size
+    ) -> tuple[Tensor, Tensor]:
+        """Labels at the cells of the student and of the teacher."""
+        own, other = self.cells or (None, None)
+        return _sampled(labels, student_shape, own), _sampled(labels, teacher_shape, other)
 
 
 def token_distances(tokens: Float[Tensor, "b k c"]) -> Float[Tensor, "b k k"]:
@@ -160,8 +169,10 @@ def edge_difference(
     return per_image.sum() / (total > 0).sum().clamp_min(1)
 
 
-def _sampled(labels: Int64[Tensor, "b hl wl"], shape: torch.Size) -> Int64[Tensor, "b h w"]:
-    return sample_labels(labels, (shape[2], shape[3]))
+def _sampled(
+    labels: Int64[Tensor, "b hl wl"], shape: torch.Size, cells: Cells | None
+) -> Int64[Tensor, "b h w"]:
+    return sample_labels(labels, (shape[2], shape[3]), cells=cells)
 
 
 def _pairs(shown: Bool[Tensor, "b k"]) -> Bool[Tensor, "b k k"]:

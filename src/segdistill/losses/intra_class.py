@@ -22,8 +22,11 @@ class IntraClassVariation(Loss):
 
     | form | mean over | labels read at | centre |
     | --- | --- | --- | --- |
-    | `default` | pixels with a class | `stride · i` | Σf / n |
+    | `default` | pixels with a class | the cell's centre | Σf / n |
     | `ifvd`, `cirkd` | all pixels | `floor(i · pixels / cells)` | Σf / (n + 1e-6) |
+
+    The centre is where the networks say that the cell lies (`cells`), or where nobody says at
+    `stride · i`; the released forms keep their rule whatever the networks say.
 
     In the released form an ignored pixel is its own centre: it adds nothing but stays in the mean,
     so the value falls with the share of ignored pixels. CIRKD's code is the same; they differ in
@@ -73,8 +76,10 @@ class IntraClassVariation(Loss):
     def _sampled(
         self, labels: Int64[Tensor, "b hl wl"], shape: torch.Size
     ) -> Int64[Tensor, "b h w"]:
-        index = "stride" if self.form == "default" else "legacy"
-        return sample_labels(labels, (shape[2], shape[3]), index)
+        size = (shape[2], shape[3])
+        if self.form != "default":
+            return sample_labels(labels, size, "legacy")
+        return sample_labels(labels, size, cells=None if self.cells is None else self.cells[0])
 
 
 def variation(

@@ -7,6 +7,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from segdistill.geometry import Cells
 from segdistill.losses.base import Loss, attached_zero, check_pair, one_of, raised
 from segdistill.losses.readout import Readout, chance_error, fit_readout, new_readout, ramps, score
 from segdistill.losses.ridge import RidgeMap
@@ -29,8 +30,9 @@ class PositionInformation(Loss):
     abscissa (x) and ordinate (y); student and teacher pass through the *same* network, and the
     masks are compared. The readout is Islam's: a 3x3 convolution without padding (zeros at the
     border would reveal the position by themselves), batch normalisation, sigmoid. `prepare` fits it
-    on the teacher's features against the ramps (i + 1) / (h - 1) of the inner cells i = 0 .. h - 3,
-    in the frame of the crop, then freezes it. The value is the mean over images, both masks and all
+    on the teacher's features against the position in the crop, 0..1, of the inner cells (where the
+    networks say that they lie, `cells`; else corners on corners, (i + 1) / (h - 1) for i = 0 .. h -
+    3), then freezes it. The value is the mean over images, both masks and all
     inner cells: eq. 5 read as squared Euclidean distance of columns (rows), divided by the number
     of cells.
 
@@ -159,11 +161,14 @@ class PositionInformation(Loss):
         fitting, held_out = _split(pairs)
         self.to(pairs[0][0].device)
         with torch.autocast(pairs[0][0].device.type, enabled=False):
-            fitted = fit_readout([teacher for _, teacher in fitting], self.steps, self.seed)
-            probe = fit_readout([student for student, _ in fitting], self.steps, self.seed)
+            cells = self._place()
+            fitted, probe = (
+                fit_readout([pair[side] for pair in fitting], self.steps, self.seed, cells=cells)
+                for side in (1, 0)
+            )
             readout.load_state_dict(fitted.state_dict())
-            r2_teacher, error = score(fitted, [teacher for _, teacher in held_out])
-            r2_student, _ = score(probe, [student for student, _ in held_out])
+            r2_teacher, error = score(fitted, [teacher for _, teacher in held_out], cells)
+            r2_student, _ = score(probe, [student for student, _ in held_out], cells)
             if isinstance(self.adapter, RidgeMap):
                 self.adapter.fill(pairs)
         self.axes.copy_(torch.tensor([float(r2 >= _LEAST_R2) for r2 in r2_teacher]))
@@ -175,7 +180,7 @@ class PositionInformation(Loss):
             **{f"r2_student_{axis}": r2 for axis, r2 in zip(_AXES, r2_student, strict=True)},
             **{f"headroom_{axis}": gap for axis, gap in zip(_AXES, headroom, strict=True)},
             "readout_mse": error,
-            "chance_mse": chance_error([teacher for _, teacher in held_out]),
+            "chance_mse": chance_error([teacher for _, teacher in held_out], cells),
         }
 
     def train(self, mode: bool = True) -> "PositionInformation":
@@ -196,7 +201,7 @@ class PositionInformation(Loss):
             # Batch statistics need two cells.
             if cells < 2:
                 return attached_zero(student)
-            return mask_difference(readout(student), ramps(student), self.axes)
+            return mask_difference(readout(student), ramps(student, self._place()), self.axes)
         if teacher is None:
             raise ValueError(
                 "position: teacher is None; expected the teacher's tensor. Pass it, or set target=ramp"
@@ -248,6 +253,9 @@ class PositionInformation(Loss):
     def _seen(self, features: Tensor) -> Tensor:
         features = raised(features)
         return standardised(features) if self.align == "logits" else features
+
+    def _place(self) -> Cells | None:
+        return None if self.cells is None else self.cells[0]
 
     def _built(self) -> Readout:
         if self.readout is None:

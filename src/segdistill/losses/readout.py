@@ -7,6 +7,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from segdistill.geometry import Cells
+
 _IMAGES_PER_STEP = 2
 
 
@@ -36,11 +38,21 @@ def new_readout(channels: int, seed: int) -> Readout:
     return Readout(channels, torch.Generator().manual_seed(seed))
 
 
-def ramps(features: Float[Tensor, "b c h w"]) -> Float[Tensor, "1 2 hi wi"]:
-    """The true x and y mask of the inner cells: (i + 1) / (side - 1); the whole map spans 0..1."""
+def ramps(
+    features: Float[Tensor, "b c h w"], cells: Cells | None = None
+) -> Float[Tensor, "1 2 hi wi"]:
+    """The true x and y mask of the inner cells: where they lie on the image, which spans 0..1.
+
+    Args:
+        features: a map, at least 3x3.
+        cells: where its cells lie. None: corners on corners, so that inner cell i lies at
+            (i + 1) / (side - 1).
+    """
+    size = (features.shape[2], features.shape[3])
+    found = cells or Cells.by_corners(size, size)
     rows, columns = (
-        torch.arange(1, side - 1, device=features.device, dtype=features.dtype) / max(side - 1, 1)
-        for side in features.shape[2:]
+        (line.centres() / max(line.pixels - 1, 1)).clamp(0, 1)[1:-1].to(features)
+        for line in (found.rows, found.columns)
     )
     x = columns.expand(len(rows), len(columns))
     y = rows[:, None].expand(len(rows), len(columns))
@@ -48,7 +60,11 @@ def ramps(features: Float[Tensor, "b c h w"]) -> Float[Tensor, "1 2 hi wi"]:
 
 
 def fit_readout(
-    batches: Sequence[Float[Tensor, "b c h w"]], steps: int, seed: int, rate: float = 0.01
+    batches: Sequence[Float[Tensor, "b c h w"]],
+    steps: int,
+    seed: int,
+    rate: float = 0.01,
+    cells: Cells | None = None,
 ) -> Readout:
     """Fit a readout to the ramps with Adam, two images per step and a cosine schedule down to 0.
 
@@ -61,6 +77,7 @@ def fit_readout(
         steps: Adam steps.
         seed: of the initial weights and of the order.
         rate: initial learning rate.
+        cells: as for `ramps`.
 
     Returns:
         The readout in `eval` mode, on the features' device.
@@ -78,41 +95,43 @@ def fit_readout(
             piece = pieces[order.pop()]
             optimizer.param_groups[0]["lr"] = rate * (1 + math.cos(math.pi * step / steps)) / 2
             optimizer.zero_grad()
-            loss = (readout((piece - mean) * scale) - ramps(piece)).square().mean()
+            loss = (readout((piece - mean) * scale) - ramps(piece, cells)).square().mean()
             loss.backward()
             optimizer.step()
     return _settled(readout, batches, mean, scale)
 
 
 def score(
-    readout: Readout, batches: Sequence[Float[Tensor, "b c h w"]]
+    readout: Readout,
+    batches: Sequence[Float[Tensor, "b c h w"]],
+    cells: Cells | None = None,
 ) -> tuple[tuple[float, float], float]:
     """R² of the readout in x and in y over all cells of the batches, and its mean squared error."""
     error = torch.zeros(2, dtype=torch.float64)
     for batch in batches:
-        wrong = (readout(batch) - ramps(batch)).square()
+        wrong = (readout(batch) - ramps(batch, cells)).square()
         error += wrong.sum((0, 2, 3)).detach().cpu().double()
-    spread, cells = _ramp_spread(batches)
+    spread, count = _ramp_spread(batches, cells)
     r2 = [1 - float(e / s) if s > 0 else 0.0 for e, s in zip(error, spread, strict=True)]
-    return (r2[0], r2[1]), float(error.mean() / cells)
+    return (r2[0], r2[1]), float(error.mean() / count)
 
 
-def chance_error(batches: Sequence[Float[Tensor, "b c h w"]]) -> float:
-    """Mean squared error of the best constant mask, 1/2 everywhere: about 1/12 on large maps."""
-    spread, cells = _ramp_spread(batches)
-    return float(spread.mean() / cells)
+def chance_error(batches: Sequence[Float[Tensor, "b c h w"]], cells: Cells | None = None) -> float:
+    """Mean squared error of the best constant mask, about 1/2: about 1/12 on large maps."""
+    spread, count = _ramp_spread(batches, cells)
+    return float(spread.mean() / count)
 
 
-def _ramp_spread(batches: Sequence[Tensor]) -> tuple[Tensor, int]:
+def _ramp_spread(batches: Sequence[Tensor], cells: Cells | None) -> tuple[Tensor, int]:
     """Summed squared deviation of each ramp from its mean over all cells, and their number."""
-    # By symmetry the mean of a ramp is 1/2 at every size.
     spread = torch.zeros(2, dtype=torch.float64)
-    cells = 0
+    count = 0
     for batch in batches:
-        truth = ramps(batch).cpu().double()
-        spread += (truth - 0.5).square().sum((0, 2, 3)) * len(batch)
-        cells += len(batch) * truth[0, 0].numel()
-    return spread, cells
+        truth = ramps(batch, cells).cpu().double()
+        middle = truth.mean((0, 2, 3), keepdim=True)
+        spread += (truth - middle).square().sum((0, 2, 3)) * len(batch)
+        count += len(batch) * truth[0, 0].numel()
+    return spread, count
 
 
 def _channel_statistics(batches: Sequence[Tensor]) -> tuple[Tensor, Tensor]:

@@ -7,6 +7,7 @@ from jaxtyping import Bool, Float, Int64, Shaped
 from torch import Tensor
 from torch.nn import functional as F
 
+from segdistill.geometry import to_pixels
 from segdistill.labels import IGNORED
 from segdistill.losses.base import Loss, check_labels, positive
 
@@ -37,8 +38,8 @@ class CrossEntropy(Loss):
             `ohem`.
         min_kept: approximate minimum of full-size pixels to keep in the batch, or in each part of
             one that is split; read by `ohem`.
-        align_corners: how logits are resized; it should match the network. None: as the student
-            declares, or False where it declares nothing.
+        align_corners: how logits are resized; it should match the network. None: from where the
+            network says that its cells lie, or False where nobody says.
     """
 
     weight: Tensor | None
@@ -59,6 +60,7 @@ class CrossEntropy(Loss):
         self.threshold = positive("cross_entropy", "threshold", threshold)
         self.min_kept = min_kept
         self.align_corners = align_corners
+        self._asked = align_corners is not None
 
     @property
     def statistic(self) -> str:
@@ -81,7 +83,10 @@ class CrossEntropy(Loss):
                 f"cross_entropy: weight has {len(self.weight)} entries; expected one weight per "
                 f"class, {student.shape[1]}"
             )
-        logits = _resized(student, labels.shape[1:], bool(self.align_corners))
+        if self.cells is None or self._asked:
+            logits = _resized(student, labels.shape[1:], bool(self.align_corners))
+        else:
+            logits = to_pixels(student, self.cells[0])
         if self.ohem:
             labels = hard_labels(logits.detach(), labels, self.threshold, self.min_kept)
         return mean_cross_entropy(logits, labels, self.weight)

@@ -1,12 +1,14 @@
 """What every network of this package promises to the rooms above."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from itertools import chain
+from types import MappingProxyType
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from segdistill.geometry import Cells, Size, declared_cells
 from segdistill.models.input import InputNormalisation
 
 
@@ -23,6 +25,9 @@ class SegmentationModel(nn.Module):
         input: The normalisation; the first operation of `forward`.
         align_corners: How the logits are to be resized bilinearly to the label's size. Of no effect
             on logits of the image's size: those go back as the image was resized, by half pixels.
+        cells: Tap -> (stride, offset): cell i of the tapped map is centred on pixel `offset + stride · i`,
+            where convolutions settle it. Taps that are not named lie where `align_corners` puts maps
+            of their size, and so do logits that it puts more than a pixel elsewhere.
         multiple_of: Height and width should be multiples of this (1: any). Evaluation and export pad
             to it; the networks of this package take other sizes too, and pad inside.
         spec: `{"name", "num_classes", "options"}` in plain values; `build_model(spec["name"],
@@ -37,6 +42,7 @@ class SegmentationModel(nn.Module):
     taps: dict[str, str]
     input: InputNormalisation
     align_corners: bool
+    cells: Mapping[str, tuple[float, float]] = MappingProxyType({})
     multiple_of: int
     spec: dict[str, Any] | None = None
     released_keys: tuple[tuple[str, str], ...] = ()
@@ -45,6 +51,16 @@ class SegmentationModel(nn.Module):
     def released_values(self, state: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """What its authors' files mean here, still by their names; as they are, unless a network differs."""
         return dict(state)
+
+    def cells_of(self, tap: str, size: Size, image: Size) -> Cells:
+        """Where the cells of a tapped map lie.
+
+        Args:
+            tap: One of `taps`.
+            size: Height and width of the map.
+            image: Height and width of the image that it was made from.
+        """
+        return declared_cells(self, tap, size, image)
 
     @property
     def in_channels(self) -> int:
@@ -108,6 +124,20 @@ def check_training_batch(model: nn.Module, images: Tensor) -> None:
 def level_taps(levels: int) -> dict[str, str]:
     """Taps `layer1`.. for a network that holds its encoder as `encoder`."""
     return {f"layer{i}": f"encoder.layer{i}" for i in range(1, levels + 1)}
+
+
+def convolved_cells(
+    taps: Mapping[str, str], reductions: Sequence[int]
+) -> dict[str, tuple[float, float]]:
+    """`cells` for a head that keeps the grid of its encoder, whose odd kernels centre cell i on `stride · i`.
+
+    Args:
+        taps: Of the network; `layer1`.. are the encoder's last levels, all others on its deepest.
+        reductions: Strides of the encoder's levels.
+    """
+    levels = sum(tap.startswith("layer") for tap in taps)
+    strides = dict(zip(level_taps(levels), reductions[-levels:], strict=True))
+    return {tap: (strides.get(tap, reductions[-1]), 0) for tap in taps}
 
 
 def inner_taps(taps: Mapping[str, str]) -> dict[str, str]:

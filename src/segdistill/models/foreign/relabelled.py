@@ -7,6 +7,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from segdistill.geometry import Cells, Size, tap_cells
 from segdistill.models.contract import SegmentationModel, inner_taps
 from segdistill.names import unknown
 
@@ -50,6 +51,9 @@ class Relabelled(SegmentationModel):
         own: Any = self.module
         channels: int = own.in_channels
         return channels
+
+    def cells_of(self, tap: str, size: Size, image: Size) -> Cells:
+        return tap_cells(self.module, tap, size, image)
 
     def forward(self, images: Float[Tensor, "b c h w"]) -> Float[Tensor, "b k rows columns"]:
         logits: Tensor = self.module(images)

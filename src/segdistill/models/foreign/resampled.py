@@ -8,6 +8,7 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from segdistill.geometry import Cells, Line, Size, tap_cells
 from segdistill.models.contract import SegmentationModel, inner_taps
 
 
@@ -60,6 +61,24 @@ class ResampledInput(SegmentationModel):
         channels: int = own.in_channels
         return channels
 
+    def cells_of(self, tap: str, size: Size, image: Size) -> Cells:
+        """Where they lie on the image as it is given, not as the network inside sees it."""
+        if tap == "logits":
+            return super().cells_of(tap, size, image)
+        seen = self._seen(image)
+        inner = tap_cells(self.module, tap, size, seen)
+        return Cells(
+            *(_resized(line, n) for line, n in zip((inner.rows, inner.columns), image, strict=True))
+        )
+
+    def _seen(self, image: Size) -> Size:
+        if self.scale == 1:
+            return image
+        own: Any = self.module
+        unit: int = own.multiple_of
+        rows, columns = (max(unit, -(-round(side * self.scale) // unit) * unit) for side in image)
+        return rows, columns
+
     def forward(self, images: Float[Tensor, "b c h w"]) -> Float[Tensor, "b k rows columns"]:
         if self.picked is not None:
             last = max(self.picked.tolist())
@@ -69,10 +88,13 @@ class ResampledInput(SegmentationModel):
                 )
             images = images[:, self.picked]
         if self.scale != 1:
-            unit: Any = self.module.multiple_of
-            size = [-(-round(side * self.scale) // unit) * unit for side in images.shape[-2:]]
-            images = F.interpolate(
-                images, [max(unit, side) for side in size], mode="bilinear", antialias=True
-            )
+            size = self._seen((images.shape[-2], images.shape[-1]))
+            images = F.interpolate(images, size, mode="bilinear", antialias=True)
         logits: Tensor = self.module(images)
         return logits
+
+
+def _resized(line: Line, pixels: int) -> Line:
+    """The same cells on an image of another length, resized by half pixels."""
+    factor = pixels / line.pixels
+    return Line(line.cells, pixels, line.stride * factor, (line.offset + 0.5) * factor - 0.5)

@@ -1,6 +1,6 @@
 """A user's own network, made to keep the contract of this package."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from difflib import get_close_matches
 from typing import Any
 
@@ -8,6 +8,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from segdistill.geometry import check_cells, declaration
 from segdistill.models.contract import SegmentationModel
 from segdistill.models.foreign.adapters import conventions
 from segdistill.models.foreign.adapters.interface import Conventions
@@ -27,6 +28,7 @@ class Wrapped(SegmentationModel):
         input: InputNormalisation,
         align_corners: bool,
         multiple_of: int,
+        cells: Mapping[str, tuple[float, float]],
     ) -> None:
         super().__init__()
         self.input = input
@@ -34,6 +36,7 @@ class Wrapped(SegmentationModel):
         self.num_classes = num_classes
         self.taps = dict(taps)
         self.align_corners, self.multiple_of = align_corners, multiple_of
+        self.cells = dict(cells)
 
     @property
     def shipped(self) -> nn.Module:
@@ -54,6 +57,7 @@ def wrap(
     input: str | Mapping[str, Any] | InputNormalisation | None = None,
     align_corners: bool | None = None,
     multiple_of: int | None = None,
+    cells: Mapping[str, Sequence[float]] | None = None,
 ) -> SegmentationModel:
     """Gives a plain module the attributes that distillation, evaluation and export read.
 
@@ -75,15 +79,17 @@ def wrap(
         align_corners: How its logits were resized when it was trained; None: the library's
             convention, else False.
         multiple_of: Height and width must be multiples of this; None: the library's, else 1.
+        cells: Tap -> [stride, offset] in pixels, where it is known that cell i of the tapped map is
+            centred on pixel `offset + stride · i`. Other taps follow `align_corners`.
 
     Raises:
-        ValueError: no default for `features` can be found, a path does not exist, or the module
-            declares its own taps and input.
+        ValueError: no default for `features` can be found, a path does not exist, `cells` names no tap
+            or no stride, or the module declares its own taps, input and cells.
     """
     if all(hasattr(module, name) for name in _CONTRACT):
-        if taps is not None or input is not None:
+        if any(given is not None for given in (taps, input, cells)):
             raise ValueError(
-                f"taps or input is given for {type(module).__name__}, which declares its own. "
+                f"taps, input or cells is given for {type(module).__name__}, which declares its own. "
                 "Change them on the module"
             )
         return module  # type: ignore[return-value]
@@ -92,6 +98,7 @@ def wrap(
     if "features" not in paths and (taps is None or known):
         paths["features"] = _features_path(module, num_classes)
     known = known or Conventions()
+    corners = known.align_corners if align_corners is None else align_corners
     for name, path in paths.items():
         _check_path(module, name, path)
     inner = {name: f"module.{path}" if path else "" for name, path in paths.items()}
@@ -100,8 +107,9 @@ def wrap(
         num_classes,
         inner,
         make_input(input or "none"),
-        known.align_corners if align_corners is None else align_corners,
+        corners,
         known.multiple_of if multiple_of is None else multiple_of,
+        check_cells(declaration(module) if cells is None else cells, paths, corners),
     )
 
 

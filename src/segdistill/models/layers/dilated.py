@@ -5,7 +5,7 @@ from collections.abc import Callable, Sequence
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from segdistill.models.contract import SegmentationModel, aux_is_wanted, level_taps
+from segdistill.models.contract import SegmentationModel, aux_is_wanted, convolved_cells, level_taps
 from segdistill.models.input import InputNormalisation, InputSetting, make_input
 from segdistill.models.layers.auxiliary import AuxiliaryHead
 from segdistill.models.layers.convolution import classifier
@@ -53,6 +53,7 @@ class DilatedNetwork(SegmentationModel):
         if aux:
             self.taps["aux"] = "aux"
         self.taps |= level_taps(encoder.levels)
+        self.cells = convolved_cells(self.taps, encoder.reductions)
 
     def forward(self, images: Float[Tensor, "b c h w"]) -> Float[Tensor, "b k rows columns"]:
         levels = self.encoder(self.input(images))

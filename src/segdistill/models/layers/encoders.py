@@ -29,6 +29,8 @@ class TimmEncoder(nn.Module):
         channels: Of each level.
         reductions: Stride of each level against the image.
         levels: How many of `layer1`.. there are.
+        centred: Whether all that strides is of an odd kernel with as much padding on either side, so that
+            cell i of a level is centred on pixel `stride · i`.
 
     Raises:
         ValueError: an unknown name, or a network that cannot give such levels.
@@ -55,6 +57,7 @@ class TimmEncoder(nn.Module):
                 "such as 'resnet18'"
             )
         self.levels = min(4, len(self.channels))
+        self.centred = all(map(_centred, self.net.modules()))
         for i in range(self.levels):
             self.add_module(f"layer{i + 1}", nn.Identity())
 
@@ -155,6 +158,22 @@ def _create(name: str, output_stride: int, pretrained: bool, in_channels: int) -
             f"({_first_line(error)}). Connect to the network, or give weights=PATH"
         ) from error
     return net
+
+
+def _centred(layer: nn.Module) -> bool:
+    """False for patches, pooling by 2×2, blurring and TensorFlow's padding, which shift what they read."""
+    if not isinstance(layer, nn.Conv2d | nn.MaxPool2d | nn.AvgPool2d):
+        return type(layer).__name__ != "BlurPool2d"
+    kernel, stride, padding = (_both(n) for n in (layer.kernel_size, layer.stride, layer.padding))
+    dilation = _both(getattr(layer, "dilation", 1))
+    return all(
+        s == 1 or (k % 2 == 1 and p == d * (k // 2))
+        for k, s, p, d in zip(kernel, stride, padding, dilation, strict=True)
+    )
+
+
+def _both(value: Any) -> tuple[Any, ...]:
+    return tuple(value) if isinstance(value, tuple) else (value, value)
 
 
 def _first_line(error: Exception) -> str:

@@ -106,6 +106,8 @@ class DeepStemResNet(nn.Module):
         form: The released code that is followed.
     """
 
+    centred = True
+
     def __init__(
         self,
         block: type[BasicBlock] | type[Bottleneck],

@@ -10,6 +10,7 @@ from segdistill.models.contract import (
     SegmentationModel,
     aux_is_wanted,
     check_training_batch,
+    convolved_cells,
     level_taps,
 )
 from segdistill.models.files.released import DEEPLABV3_KEYS
@@ -101,6 +102,8 @@ class DeepLabV3(SegmentationModel):
         if aux:
             self.taps["aux"] = "aux"
         self.taps |= level_taps(encoder.levels)
+        if self.align_corners:
+            self.cells = convolved_cells(self.taps, encoder.reductions)
 
     def forward(self, images: Float[Tensor, "b c h w"]) -> Float[Tensor, "b k rows columns"]:
         check_training_batch(self, images)

@@ -187,6 +187,8 @@ class ENet(SegmentationModel):
             "features_released": "stage5",
             "context": "context",
         }
+        # A 3×3 at stride 2 is centred on even pixels, each 2×2 at stride 2 between two of its input.
+        self.cells = {"features": (2, 0), "features_released": (2, 0), "context": (8, 3)}
 
     def forward(self, images: Float[Tensor, "b c h w"]) -> Float[Tensor, "b k h w"]:
         height, width = images.shape[-2:]

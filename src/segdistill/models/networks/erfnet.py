@@ -105,6 +105,9 @@ class ERFNet(SegmentationModel):
             "context": "encoder",
             "logits_encoder": "encoder_classifier",
         }
+        # As the decoder puts them back: two 3×3 at stride 2 onto even cells, a 2×2 onto two pixels each.
+        self.cells = {"features": (2, 0.5), "features_released": (2, 0.5)}
+        self.cells |= {"context": (8, 0.5), "logits_encoder": (8, 0.5)}
 
     def forward(self, images: Float[Tensor, "b c h w"]) -> Float[Tensor, "b k h w"]:
         height, width = images.shape[-2:]

@@ -185,6 +185,7 @@ class ESPNet(SegmentationModel):
             "features": "encoder.join3",
             "features_released": "encoder.join3",
         }
+        self.cells = {tap: (8, 0) for tap in self.taps if tap != "logits"}
 
     def forward(self, images: Float[Tensor, "b c h w"]) -> Float[Tensor, "b k h w"]:
         height, width = images.shape[-2:]
@@ -226,6 +227,7 @@ class ESPNetC(SegmentationModel):
             "features": "encoder.join3",
             "features_released": "encoder.join3",
         }
+        self.cells = {tap: (8, 0) for tap in self.taps if tap != "logits"}
 
     def forward(self, images: Float[Tensor, "b c h w"]) -> Float[Tensor, "b k rows columns"]:
         logits: Tensor = self.encoder(self.input(images))[-1]

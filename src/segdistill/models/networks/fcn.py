@@ -84,6 +84,10 @@ class FCN8s(SegmentationModel):
         self.upscore8 = bilinear_upsampling(num_classes, 8)
         self.taps = {"logits": "", "features": "fc7", "features_released": "dropout"}
         self.taps |= {f"layer{i}": f"encoder.{at}" for i, at in enumerate(_POOLS, start=3)}
+        # Each pooling is centred between two cells; fc6 starts three cells in.
+        pools = {f"layer{i}": (2**i, (2**i - 1) / 2 - (_PADDING - 1)) for i in (3, 4, 5)}
+        fc7 = (32, pools["layer5"][1] + 3 * 32)
+        self.cells = {"features": fc7, "features_released": fc7, **pools}
 
     def forward(self, images: Float[Tensor, "b c h w"]) -> Float[Tensor, "b k h w"]:
         x = nn.functional.pad(self.input(images), [_PADDING - 1] * 4)

@@ -12,6 +12,7 @@ from segdistill.models.contract import (
     SegmentationModel,
     aux_is_wanted,
     check_training_batch,
+    convolved_cells,
     level_taps,
 )
 from segdistill.models.files.released import PSPNET_KEYS, fold_inplace_abn
@@ -131,6 +132,11 @@ class PSPNet(SegmentationModel):
             self.taps["aux"] = "aux"
         levels: Any = encoder.levels
         self.taps |= level_taps(levels)
+        if self.align_corners and getattr(encoder, "centred", False):
+            reductions: Any = encoder.reductions
+            self.cells = convolved_cells(self.taps, reductions)
+            if aux:
+                self.cells["aux"] = self.cells[f"layer{levels - 1}"]
 
     def released_values(self, state: Mapping[str, Tensor]) -> dict[str, Tensor]:
         return fold_inplace_abn(state)

@@ -16,8 +16,8 @@ from torch.utils.data import Dataset
 
 from segdistill.data.samples import read_sample
 from segdistill.distillation.taps import Taps
+from segdistill.geometry import labels_at, tap_cells
 from segdistill.labels import IGNORED
-from segdistill.losses.classwise import sample_labels
 from segdistill.names import unknown
 from segdistill.run.evaluation import Protocol, Size, evaluating, multiple_of, padded, shown
 
@@ -97,7 +97,8 @@ def class_statistics(
 ) -> ClassStatistics:
     """Compute the class statistics of a tapped feature map over a labelled data set, image by image.
 
-    Labels are sampled at the cells' centres (stride · i), as the inter-class loss does by default.
+    Labels are read at the cells' centres, where the network says that they lie, as the inter-class
+    loss does by default.
 
     Args:
         model: Network with the model contract.
@@ -127,7 +128,8 @@ def class_statistics(
             labels = labels_for(label.long(), protocol.size, multiple_of(model))
             features = read_tap(model, images, tap).double().cpu()
             grid = (features.shape[-2], features.shape[-1])
-            sampled = sample_labels(labels, grid).flatten()
+            size = (images.shape[-2], images.shape[-1])
+            sampled = labels_at(labels, tap_cells(model, tap, grid, size)).flatten()
             cells = features[0].flatten(1).T[sampled != IGNORED]
             found = _add(found, cells, sampled[sampled != IGNORED], int(k))
     if found is None:
