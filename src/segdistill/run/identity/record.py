@@ -17,11 +17,12 @@ from segdistill.run.identity.digests import file_digests, state_digest
 _log = logging.getLogger(__name__)
 
 FILE = "identity.json"
-TRAINING_SEMANTICS = 2
+TRAINING_SEMANTICS = 3
 """Raised by hand whenever a change of the code alters what a training results in.
 
 1: everything before a part of a batch was weighed by what each term counts.
 2: parts of a batch and processes add up to the whole batch's loss.
+3: taps are aligned, and labels read, where the networks' cells lie.
 """
 TITLES = {
     "student_start": "the student's start weights",
