@@ -55,9 +55,9 @@ def test_the_label_ids_of_cityscapes_are_recognised() -> None:
 
 def test_the_yaml_is_valid_in_a_recipe() -> None:
     (proposal,) = propose([0, 255], 3 - 1)
-    assert yaml.safe_load(proposal.yaml(2)) == {"mapping": {0: 0, 255: 1}}
+    assert yaml.safe_load(proposal.yaml(["no", "yes"])) == {"mapping": {0: 0, 255: 1}}
     (proposal,) = propose_colours([0, 0x800000, 0x804080], None)
-    pasted = yaml.safe_load(proposal.yaml(None))
+    pasted = yaml.safe_load(proposal.yaml())
     assert pasted["classes"] == 3
     assert LabelMap(pasted["mapping"], 3).by_colour
 
