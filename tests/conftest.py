@@ -1,7 +1,9 @@
 """Shape checks on, one thread per test process, and real data if available."""
 
+import logging
 import os
 import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -15,6 +17,16 @@ torch.set_num_threads(1)
 os.environ["XDG_CACHE_HOME"] = tempfile.mkdtemp(prefix="segdistill-cache-")
 # And which modules are trusted stays out of the user's settings.
 os.environ["XDG_CONFIG_HOME"] = tempfile.mkdtemp(prefix="segdistill-config-")
+
+
+@pytest.fixture(autouse=True)
+def own_log() -> Iterator[None]:
+    """A command leaves the log set up for its process; the next test begins without that."""
+    logger = logging.getLogger("segdistill")
+    before = logger.handlers[:], logger.propagate, logger.level
+    yield
+    logger.handlers, logger.propagate = before[:2]
+    logger.setLevel(before[2])
 
 
 @pytest.fixture(scope="session")

@@ -166,7 +166,7 @@ def test_a_signal_is_heard_between_two_images_of_an_evaluation(
     assert process.wait() == 128 + number, errors
     assert time.monotonic() - began < 5
     assert "Traceback" not in errors
-    assert "stopped after step 3; the same command resumes there" in errors
+    assert "stopped after step 3. Repeat the command to resume" in errors
     # The last step is on disk: nothing is trained again.
     again = subprocess.run(
         [sys.executable, "-m", "segdistill", "train", str(recipe)],

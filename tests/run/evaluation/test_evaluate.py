@@ -264,7 +264,7 @@ def test_json_round_trip_keeps_every_figure():
     assert torch.equal(again.confusion, result.confusion)
     assert again.protocol["scales"] == [1.0, 0.5] and again.protocol["absent"] == "undefined"
     del values["iou"]
-    with pytest.raises(ValueError, match="iou missing"):
+    with pytest.raises(ValueError, match="the evaluation lacks iou"):
         Evaluation.from_json(values)
 
 
@@ -272,7 +272,7 @@ def test_the_table_is_in_per_cent_and_aligned():
     confusion = torch.tensor([[3, 1, 0], [0, 4, 0], [0, 0, 0]])
     result = Evaluation.from_confusion(confusion, classes=["sky", "roadside", "car"], images=2)
     assert result.table().splitlines() == [
-        "class        IoU   found  pixels",
+        "class        IoU %  recall %  pixels %",
         "sky        75.00   75.00   50.00",
         "roadside   80.00  100.00   50.00",
         "car            -       -    0.00",

@@ -155,14 +155,14 @@ def test_the_table_gives_times_relative_to_the_first_network():
     [
         (
             lambda: multiply_adds(nn.Conv2d(3, 1, 1), (8, 8), "macs"),
-            "'flops' or 'paper', not 'macs'",
+            "count is 'macs'; expected 'flops' or 'paper'",
         ),
         (
             lambda: multiply_adds(nn.Conv2d(3, 1, 1), (0, 8)),
             "expected a height and a width in pixels",
         ),
-        (lambda: measure_latency({}, (8, 8)), "needs a network"),
-        (lambda: measure_latency({"a": nn.ReLU()}, (8, 8), repeats=0), "at least 1 repeat, not 0"),
+        (lambda: measure_latency({}, (8, 8)), "there are 0 networks"),
+        (lambda: measure_latency({"a": nn.ReLU()}, (8, 8), repeats=0), "0 repeats; expected at least one of each"),
     ],
 )
 def test_values_out_of_range_are_refused(call, message):
