@@ -92,7 +92,7 @@ def test_files_of_these_channels_are_predicted_from_run_and_export(
     shown = np.asarray(Image.open(tmp_path / "run" / "0_overlay.jpg")).astype(float)
     blend = (stored[..., :3] / 65535 * 255 + colours) / 2
     assert abs(shown.mean((0, 1)) - blend.mean((0, 1))).max() < 4  # JPEG
-    with pytest.raises(ValueError, match="of mode RGB, 8x8x3; expected height x width x 5"):
+    with pytest.raises(ValueError, match=r"\(mode RGB\) is 8x8x3; expected height x width x 5"):
         Image.new("RGB", (8, 8)).save(tmp_path / "rgb.png")
         predict(network, tmp_path / "rgb.png", tmp_path / "none", **look)  # type: ignore[arg-type]
 

@@ -220,7 +220,7 @@ def test_mistakes_in_using_the_script_are_reported_in_one_line(
     for images, message in (
         ([], "one or more"),
         ([photograph, tmp_path / "other" / photograph.name], "with distinct names"),
-        ([deep], "deep.png: an image of mode I;16; expected 8 bits"),
+        ([deep], "deep.png: the image mode is I;16; expected 8 bits"),
         ([text], "text.png: cannot read this image"),
         ([tmp_path / "nowhere.png"], "No such file"),
     ):
