@@ -273,9 +273,9 @@ def test_the_table_is_in_per_cent_and_aligned():
     result = Evaluation.from_confusion(confusion, classes=["sky", "roadside", "car"], images=2)
     assert result.table().splitlines() == [
         "class        IoU %  recall %  pixels %",
-        "sky        75.00   75.00   50.00",
-        "roadside   80.00  100.00   50.00",
-        "car            -       -    0.00",
+        "sky          75.00     75.00     50.00",
+        "roadside     80.00    100.00     50.00",
+        "car              -         -      0.00",
         "mIoU 77.50 over 2 of 3 classes, pixel accuracy 87.50, 2 images",
     ]
 

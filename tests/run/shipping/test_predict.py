@@ -142,7 +142,7 @@ def test_missing_inputs_are_refused(network, photographs, tmp_path):
     with pytest.raises(FileNotFoundError, match=r"no image or folder at .*nowhere.png"):
         run(network, [photographs, tmp_path / "nowhere.png"], tmp_path / "out")
     (tmp_path / "empty").mkdir()
-    with pytest.raises(FileNotFoundError, match=r"no image in .*empty: expected files that end in"):
+    with pytest.raises(FileNotFoundError, match=r"no image in .*empty; expected files that end in"):
         run(network, tmp_path / "empty", tmp_path / "out")
     with pytest.raises(FileNotFoundError, match="no images to predict"):
         find_images([])
