@@ -81,6 +81,9 @@ def test_a_python_block_runs_as_printed(
         "train_set": Scenes(),
         "val_set": Scenes(),
     }
+    # The stand-ins are hardly trained, and some misread on purpose.
+    accepted: Any = lambda *_, **__: ("", "")  # noqa: E731
+    monkeypatch.setattr("segdistill.run.training.teacher_audit.judged", accepted)
     exec(compile(block, "block", "exec"), names)
     if "distill(" in block:
         run = names["run"]

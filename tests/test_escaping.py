@@ -159,6 +159,8 @@ def test_the_model_card_has_one_row_a_class(tmp_path: Path) -> None:
         "miou": {"pytorch": 0.5},
         "sizes": [1],
         "label_agreement": 1.0,
+        "latency": {"size": [8, 8], "threads": 1, "model.onnx": {"median_ms": 1.0, "repeats": 3}},
+        "environment": {"system": "Linux", "processor": "AVX2"},
     }
     card = _card(run, tmp_path, info, _evaluation(HOSTILE, "sky"), parity)
     parts = {"name": "n", "train_split": "t", "val_split": "v", "options": {}}

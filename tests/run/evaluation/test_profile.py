@@ -162,7 +162,10 @@ def test_the_table_gives_times_relative_to_the_first_network():
             "expected a height and a width in pixels",
         ),
         (lambda: measure_latency({}, (8, 8)), "there are 0 networks"),
-        (lambda: measure_latency({"a": nn.ReLU()}, (8, 8), repeats=0), "0 repeats; expected at least one of each"),
+        (
+            lambda: measure_latency({"a": nn.ReLU()}, (8, 8), repeats=0),
+            "0 repeats; expected at least one of each",
+        ),
     ],
 )
 def test_values_out_of_range_are_refused(call, message):

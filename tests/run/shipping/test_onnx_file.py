@@ -122,9 +122,7 @@ def test_a_file_of_fixed_size_pads_internally() -> None:
         image = photo(shape)
         same = seen(network, image, network.size) == seen(model, image, network.size)
         assert float(same.float().mean()) > 0.9995
-    with pytest.raises(
-        ValueError, match=r"is \[1, 3, 32, 32\]; expected .* 45, 59"
-    ) as caught:
+    with pytest.raises(ValueError, match=r"is \[1, 3, 32, 32\]; expected .* 45, 59") as caught:
         network(photo((32, 32)))
     assert "\n" not in str(caught.value)
 

@@ -79,7 +79,7 @@ def test_a_file_of_other_classes_is_mended_in_the_recipe(tmp_path: Path) -> None
     with pytest.raises(
         ValueError, match=r"^student.weights: .*has 3 classes.*data.options.classes"
     ):
-        build_student(ModelConfig("compact", weights), 2, 0)
+        build_student(ModelConfig("compact", weights=weights), 2, 0)
 
 
 def test_a_declared_map_that_is_wrong_is_mended_in_the_teachers_own_classes(tmp_path: Path) -> None:

@@ -19,6 +19,7 @@ def chance(confusion: Int64[Tensor, "k k"]) -> float:
     """mIoU in per cent of the best constant answer on these labels: the commonest class everywhere.
 
     Example:
+        >>> import torch
         >>> chance(torch.tensor([[3, 0], [1, 0]]))
         37.5
     """
