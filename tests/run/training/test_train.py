@@ -330,7 +330,7 @@ def test_a_teacher_of_other_classes_is_refused(teacher: RunFolder, tmp_path: Pat
         },
         out=str(tmp_path / "run"),
     )
-    with pytest.raises(ValueError, match="the teacher has 11 classes and the data 2"):
+    with pytest.raises(ValueError, match="the teacher has 11 classes; expected 2, as in the data"):
         train(recipe, progress=False)
 
 
