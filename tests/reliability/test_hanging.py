@@ -46,7 +46,7 @@ def test_what_hangs_is_named_and_ended(tmp_path: Path, caplog: pytest.LogCapture
     assert named in caplog.text
     assert "while measuring the teacher (image 3 of 7)" in caplog.text
     assert ended[0].startswith(named)
-    assert "more than train.hang_after (0.4 s), so the job ends" in ended[0]
+    assert "longer than train.hang_after (0.4 s), so the job ends" in ended[0]
     assert not list(tmp_path.iterdir())
 
 
