@@ -25,7 +25,7 @@ def test_the_demo_trains_all_rows_and_writes_table_and_report(
 ) -> None:
     caplog.set_level(logging.INFO)
     monkeypatch.setattr(module, "load_recipe", _small)
-    monkeypatch.setattr("segdistill.run.auditing.teacher.CHANCE", 0.0)
+    monkeypatch.setattr("segdistill.run.auditing.teacher.refusal", lambda *_: "")
     page = module.demo(tmp_path, seeds=1)
     runs = {folder.parent.name for folder in tmp_path.glob("*/evaluation.json")}
     assert runs == {"teacher", "supervised-s0", "kd-s0", "idd-s0"}
