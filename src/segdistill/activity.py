@@ -1,4 +1,4 @@
-"""What this process is doing: for messages about what went wrong there, and for whoever watches over it."""
+"""The current activity of this process, for error messages and for the watchdog."""
 
 import time
 from collections.abc import Iterator
@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 @dataclass
 class Activity:
-    """One thing that is being done.
+    """One activity.
 
     Attributes:
         what: In words that follow "while", such as "measuring the teacher".
@@ -32,7 +32,7 @@ _failed: list[str] = []
 
 @contextmanager
 def doing(what: str, detail: str = "") -> Iterator[Activity]:
-    """Note what is done within; an exception that leaves it keeps the note for `last_activity`.
+    """Record an activity inside the context; after an exception `last_activity` still returns it.
 
     Args:
         what: In words that follow "while".
@@ -53,17 +53,17 @@ def doing(what: str, detail: str = "") -> Iterator[Activity]:
 
 
 def get_on(detail: str = "") -> None:
-    """Note that what is being done got on, and with what."""
+    """Record progress of the current activity."""
     if _stack:
         _stack[-1].moved = time.monotonic()
         _stack[-1].detail = detail or _stack[-1].detail
 
 
 def current_activity() -> Activity | None:
-    """The innermost thing that is being done."""
+    """The innermost activity."""
     return _stack[-1] if _stack else None
 
 
 def last_activity() -> str:
-    """What is being done, or was when an exception left it; "" where nothing was noted."""
+    """The current activity, or the one that an exception ended; "" if none was recorded."""
     return str(_stack[-1]) if _stack else (_failed[0] if _failed else "")

@@ -426,7 +426,7 @@ def main(argv: list[str] | None = None) -> None:
 
 @contextmanager
 def _signals_heard(stopped: list[int]) -> Iterator[None]:
-    """Answer SIGTERM as Ctrl-C is answered, between any two operations, and note it."""
+    """Handle SIGTERM like Ctrl-C, and record it."""
 
     def stop(number: int, _frame: FrameType | None) -> None:
         stopped.append(number)
@@ -434,7 +434,7 @@ def _signals_heard(stopped: list[int]) -> Iterator[None]:
 
     try:
         before = signal.signal(signal.SIGTERM, stop)
-    except ValueError:  # not in the main thread: whoever calls has handlers of their own
+    except ValueError:  # not in the main thread, whose handlers stay
         yield
         return
     try:

@@ -178,7 +178,7 @@ class TrainConfig:
     workers: int = 0
     """processes that load data; 0: in the main process"""
     hang_after: float = 600.0
-    """seconds without getting on after which a job that hangs is ended; 0: never"""
+    """seconds without progress after which a hanging job is ended; 0: never"""
     device: Literal["auto", "cpu", "cuda"] = "auto"
     """where to train"""
     deterministic: bool = False

@@ -42,11 +42,11 @@ def test_what_hangs_is_named_and_ended(tmp_path: Path, caplog: pytest.LogCapture
         doing("measuring the teacher", "image 3 of 7"),
     ):
         assert _until(lambda: ended)
-    named = f"process {os.getpid()} (rank 0) has not got on since"
+    named = f"process {os.getpid()} (rank 0) has made no progress since"
     assert named in caplog.text
     assert "while measuring the teacher (image 3 of 7)" in caplog.text
     assert ended[0].startswith(named)
-    assert "more than train.hang_after (0.4 s), so the job ends" in ended[0]
+    assert "longer than train.hang_after (0.4 s), so the job ends" in ended[0]
     assert not list(tmp_path.iterdir())
 
 
@@ -58,13 +58,13 @@ def test_long_work_that_gets_on_is_left_alone(
         for image in range(30):
             get_on(f"image {image}")
             time.sleep(0.03)
-    assert not ended and "has not got on" not in caplog.text
+    assert not ended and "has made no progress" not in caplog.text
 
 
 def test_no_limit_never_ends_a_job(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     ended: list[str] = []
     with watching(tmp_path, limit=0, end=ended.append, **FAST), doing("compiling"):
-        assert _until(lambda: "has not got on" in caplog.text)
+        assert _until(lambda: "has made no progress" in caplog.text)
         time.sleep(0.2)
     assert not ended
 
@@ -89,8 +89,8 @@ def test_a_rank_that_does_not_answer_is_named_by_the_others(
         finally:
             stop.set()
             thread.join()
-    assert "process 4711 (rank 1) has not got on since" in caplog.text
-    assert "nor answered, while training (step 9)" in caplog.text
+    assert "process 4711 (rank 1) has made no progress since" in caplog.text
+    assert "does not respond, while training (step 9)" in caplog.text
     assert "rank 0" not in caplog.text
 
 

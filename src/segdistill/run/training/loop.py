@@ -378,7 +378,7 @@ class Loop:
         return self._over_processes(sums), shares_of(gradients)
 
     def _fractions(self, parts: Sequence[tuple[Tensor, Tensor]]) -> Sequence[Mapping[str, Tensor]]:
-        """What each part counts in the batch of all processes; nothing to weigh where it is the whole."""
+        """Weights of each part in the batch of all processes; empty if the part is the whole batch."""
         if len(parts) == self.fabric.world_size == 1:
             return [{}]
         counted = [self.distiller.denominators(*part) for part in parts]
@@ -388,14 +388,14 @@ class Loop:
         return tensor if self.fabric.world_size == 1 else sum_over_processes(self.fabric, tensor)
 
     def _over_processes(self, values: Mapping[str, Tensor]) -> Mapping[str, Tensor]:
-        """The terms' values of the whole batch, of which each process has its part."""
+        """The terms' values for the whole batch, summed over the parts of all processes."""
         if self.fabric.world_size == 1:
             return values
         total = self._sum(torch.stack(list(values.values())))
         return dict(zip(values, total, strict=True))
 
     def _mean_seconds(self, window: "_Window") -> tuple[float, float]:
-        """Seconds since the last row, and of them those of waiting for data: means over processes."""
+        """Seconds since the last row in total and in waiting for data, averaged over processes."""
         own = torch.tensor([window.seconds, window.waiting], dtype=torch.float64)
         seconds, waiting = (self._sum(own) / self.fabric.world_size).tolist()
         return seconds, waiting

@@ -1,4 +1,4 @@
-"""A watch over a training: names what hangs, and ends a job that does nothing any more."""
+"""A watchdog for trainings: reports processes that hang, and ends a job without progress."""
 
 import json
 import logging
@@ -16,9 +16,9 @@ from segdistill.data.loader import busy_workers
 
 _log = logging.getLogger(__name__)
 EXIT_CODE = 124
-"""Of a job that was ended because it hung, as of timeout(1)."""
+"""Exit code of a job that was ended because it hung, as in timeout(1)."""
 NAMED_AFTER = 45.0
-"""Seconds without getting on after which what hangs is named."""
+"""Seconds without progress after which a process is reported as hanging."""
 
 
 @contextmanager
@@ -32,20 +32,20 @@ def watching(
     named_after: float = NAMED_AFTER,
     end: Callable[[str], None] | None = None,
 ) -> Iterator[None]:
-    """Watch over the processes of a training from a thread of each.
+    """Watch the processes of a training, from a thread in each of them.
 
-    Every process notes in `.beat-RANK.json` what it is doing and since when. What has not got on for
-    `named_after` seconds is named in the log: the process, its phase and, where it waits for data, the
-    loader's worker and sample. After `limit` seconds the process ends itself, and with it the job.
+    Every process records its activity and last progress in `.beat-RANK.json`. A process without progress
+    for `named_after` seconds is reported in the log, with its activity and, if it waits for data, the
+    loader worker and sample. After `limit` seconds the process ends itself, and with it the job.
 
     Args:
         folder: The run's folder.
         rank: Number of this process.
         world: Number of processes.
-        limit: Seconds without getting on after which the job ends; 0: never.
-        every: Seconds between two looks.
-        named_after: Seconds after which what hangs is named.
-        end: Called with the line to end the process; None: print it and exit with `EXIT_CODE`.
+        limit: Seconds without progress after which the job ends; 0: never.
+        every: Seconds between two checks.
+        named_after: Seconds without progress after which a process is reported.
+        end: Called with a message to end the process; None: print it and exit with `EXIT_CODE`.
     """
     stop = threading.Event()
     watch = _Watch(folder, rank, world, limit, named_after, end or _end)
@@ -89,7 +89,7 @@ class _Watch:
                 self.look()
 
     def look(self) -> None:
-        """Note what this process does, and look after all of them."""
+        """Record the activity of this process, and check all processes."""
         own = self._note()
         for rank in range(self.world):
             beat = own if rank == self.rank else self._read(rank)
@@ -116,7 +116,7 @@ class _Watch:
             beat: dict[str, Any] = json.loads(self.file(rank).read_text())
         except (OSError, ValueError):
             return None
-        # One that an earlier job left says nothing of this one.
+        # Files of an earlier job are ignored.
         return beat if beat["noted"] >= self.began else None
 
     def _judge(self, rank: int, beat: dict[str, Any]) -> None:
@@ -126,28 +126,28 @@ class _Watch:
             self.named.pop(rank, None)
             return
         since = time.strftime("%H:%M:%S", time.localtime(time.time() - still))
-        what = f"process {beat['process']} (rank {rank}) has not got on since {since}"
+        problem = f"process {beat['process']} (rank {rank}) has made no progress since {since}"
         if silent > self.named_after:
-            what += ", nor answered"
-        what += f", while {beat['doing'] or 'starting'}"
+            problem += " and does not respond"
+        problem += f", while {beat['doing'] or 'starting'}"
         if beat["worker"]:
-            what += f"; {beat['worker']}"
-        # Once for each thing that hangs; a worker's seconds alone are no news.
-        thing = beat["doing"], beat["worker"].rpartition(" for ")[0]
-        if self.named.get(rank) != thing:
-            self.named[rank] = thing
-            _log.error("%s", what)
-        # A rank that is stuck ends itself; one that does not answer is ended by the others.
+            problem += f"; {beat['worker']}"
+        # Report each hang once, not whenever only a worker's seconds have changed.
+        state = beat["doing"], beat["worker"].rpartition(" for ")[0]
+        if self.named.get(rank) != state:
+            self.named[rank] = state
+            _log.error("%s", problem)
+        # A hanging process ends itself; if it does not respond, the others end it.
         own = rank == self.rank or silent > self.named_after
         if self.limit and still > self.limit and own:
             self.end(
-                f"{what}. That is more than train.hang_after ({self.limit:g} s), so the job ends; the same "
-                "command resumes it"
+                f"{problem}. That is longer than train.hang_after ({self.limit:g} s), so the job ends. Repeat the "
+                "command to resume"
             )
 
 
 def _slowest_worker() -> str:
-    """The loader's worker that has been reading one sample for longest."""
+    """The loader worker that has been reading one sample for longest."""
     busy = busy_workers()
     if not busy:
         return ""
