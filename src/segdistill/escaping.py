@@ -56,12 +56,8 @@ def html(text: str) -> str:
 
 def _visible(text: str, keep: str = "") -> str:
     """Characters that control, or that cannot be seen, as Python writes them: `\\x1b`, `\\u202e`."""
-    if text.isascii() and text.isprintable():
-        return text
-    return "".join(
-        one.encode("unicode_escape").decode() if _is_hidden(one) and one not in keep else one
-        for one in text
-    )
+    hidden = {one for one in set(text) if _is_hidden(one)} - set(keep)
+    return text.translate({ord(one): one.encode("unicode_escape").decode() for one in hidden})
 
 
 def _is_hidden(one: str) -> bool:
