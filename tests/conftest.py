@@ -1,4 +1,4 @@
-"""Shape checks on, one thread per test process, and real data if available."""
+"""Shapes and types checked, one thread per test process, and real data if available."""
 
 import logging
 import os
@@ -6,12 +6,13 @@ import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
+import jaxtyping
 import pytest
 import torch
-from jaxtyping import install_import_hook
 
-install_import_hook("segdistill.losses", "beartype.beartype")
+from tests import checked
 
+checked.install()
 torch.set_num_threads(1)
 # Keep cached values, such as digests of files, out of the user's cache.
 os.environ["XDG_CACHE_HOME"] = tempfile.mkdtemp(prefix="segdistill-cache-")
@@ -27,6 +28,12 @@ def own_log() -> Iterator[None]:
     yield
     logger.handlers, logger.propagate = before[:2]
     logger.setLevel(before[2])
+
+
+@pytest.fixture
+def unchecked(monkeypatch: pytest.MonkeyPatch) -> None:
+    """No checks, for arguments that the annotations forbid and the code refuses with a message."""
+    monkeypatch.setitem(vars(jaxtyping.config), "jaxtyping_disable", True)
 
 
 @pytest.fixture(scope="session")

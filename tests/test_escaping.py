@@ -132,6 +132,7 @@ def test_errors_and_bars(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> 
     assert "\x1b[2J" not in stream.getvalue()
 
 
+@pytest.mark.usefixtures("unchecked")
 def test_the_model_card_has_one_row_a_class(tmp_path: Path) -> None:
     (tmp_path / "model.safetensors").touch()
     hostile = {

@@ -61,6 +61,7 @@ def test_an_unknown_monitor_is_named_with_the_nearest() -> None:
         ({"min_delta": -1}, r"min_delta is -1; expected 0 or more"),
     ],
 )
+@pytest.mark.usefixtures("unchecked")
 def test_arguments_out_of_range_are_refused(options: dict[str, Any], message: str) -> None:
     with pytest.raises(ValueError, match=message):
         EarlyStopping(**options)

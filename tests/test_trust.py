@@ -442,6 +442,7 @@ def test_a_recipe_is_written_back_as_plain_text() -> None:
 
 
 @pytest.mark.parametrize("name", ["../../outside", "/tmp/segdistill-outside", "a/../../outside"])
+@pytest.mark.usefixtures("unchecked")
 def test_masks_for_a_server_stay_in_their_folder(name: str, tmp_path: Path) -> None:
     data: Any = SimpleNamespace(
         server_ids=[0, 1, 2],

@@ -342,7 +342,7 @@ def _items(value: Any) -> list[Any]:
     return list(value) if isinstance(value, list) else []
 
 
-def check_keys(values: dict[str, Any], kind: type = Recipe, path: str = "") -> None:
+def check_keys(values: dict[Any, Any], kind: type = Recipe, path: str = "") -> None:
     """Refuse unknown keys, and values in place of mappings.
 
     Raises:

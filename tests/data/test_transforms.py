@@ -203,6 +203,7 @@ def test_other_channels_keep_their_saturation():
         ({"crop": (4, 4), "base": (0, 1)}, r"base is \[0, 1\]"),
     ],
 )
+@pytest.mark.usefixtures("unchecked")
 def test_invalid_options_are_refused(options, message):
     with pytest.raises(ValueError, match=message):
         Augment(**options)

@@ -68,6 +68,7 @@ def test_slips_are_answered_in_one_line(own_package, name, options, message):
 
 
 @pytest.mark.parametrize("classes", [0, -1, 2.0, True])
+@pytest.mark.usefixtures("unchecked")
 def test_class_counts_that_are_none(classes):
     with pytest.raises(ValueError, match=r"num_classes is .*; expected a positive integer"):
         build_model("pspnet_r18_half", classes)

@@ -58,6 +58,7 @@ def test_a_name_is_spread_over_other_channels():
         make_input("caffe_bgr", 4)
 
 
+@pytest.mark.usefixtures("unchecked")
 def test_what_is_wrong_is_said():
     with pytest.raises(ValueError, match=r"images have the shape \(3, 8, 8\); expected b 3 h w"):
         make_input("imagenet")(torch.rand(3, 8, 8))

@@ -179,6 +179,7 @@ def test_a_finished_run_is_reused_whatever_its_name(compared: Path, teacher: Run
         ),
     ],
 )
+@pytest.mark.usefixtures("unchecked")
 def test_a_mistake_is_refused_before_anything_is_trained(
     methods: tuple[str, ...] | None,
     changes: dict[str, Any],

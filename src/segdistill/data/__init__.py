@@ -16,6 +16,7 @@ from segdistill.data.published.camvid import CamVid
 from segdistill.data.published.cityscapes import Cityscapes
 from segdistill.data.published.cocostuff import COCOStuff
 from segdistill.data.published.voc import PascalVOC
+from segdistill.data.samples import Indexed
 from segdistill.data.synthetic.dataset import Synthetic
 from segdistill.data.transforms import Augment
 from segdistill.dotted import import_class
@@ -54,7 +55,7 @@ __all__ = [
 
 def build_dataset(
     name: str, root: str | Path | None = None, split: str = "train", **options: Any
-) -> Dataset[Any]:
+) -> Indexed:
     """A data set by its name.
 
     Args:
@@ -92,7 +93,7 @@ def _is_dataset(kind: type) -> bool:
     return own or issubclass(kind, Dataset)
 
 
-def _called(builder: Any, name: str, options: dict[str, Any]) -> Dataset[Any]:
+def _called(builder: Any, name: str, options: dict[str, Any]) -> Indexed:
     dataset = made(f"the data set {name!r}", builder, **options)
     if not hasattr(dataset, "__getitem__") or not hasattr(dataset, "__len__"):
         raise ValueError(

@@ -23,7 +23,7 @@ from torch.utils.data import DataLoader, Dataset, get_worker_info
 from segdistill.data.channels import in_unit_range
 from segdistill.data.dataset import SegmentationDataset
 from segdistill.data.randomness import generator_for
-from segdistill.data.samples import check_label, read_sample
+from segdistill.data.samples import Indexed, check_label, read_sample
 from segdistill.data.transforms import Augment
 
 
@@ -40,7 +40,7 @@ Key = tuple[int, int]
 
 
 def training_loader(
-    dataset: Dataset[Any],
+    dataset: Indexed,
     augment: Augment,
     batch: int,
     seed: int,
@@ -88,7 +88,7 @@ def training_loader(
 
 
 def evaluation_loader(
-    dataset: Dataset[Any],
+    dataset: Indexed,
     rank: int = 0,
     world: int = 1,
     workers: int = 0,
@@ -182,7 +182,7 @@ class _Samples(Dataset[Any]):
 
     def __init__(
         self,
-        dataset: Dataset[Any],
+        dataset: Indexed,
         transform: Augment | _Whole,
         seed: int,
         num_classes: int | None,

@@ -1,6 +1,6 @@
 """Samples of any data set that the loaders accept: ours or the user's."""
 
-from typing import Any
+from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 import torch
@@ -10,6 +10,16 @@ from torch.utils.data import Subset
 
 from segdistill.data.dataset import SegmentationDataset
 from segdistill.data.label_map import IGNORED
+
+
+@runtime_checkable
+class Indexed(Protocol):
+    """A data set as far as its type goes: samples by index, from torch, a list or your own class.
+
+    Whoever goes through the samples asks for the length, which torch's `Dataset` does not declare.
+    """
+
+    def __getitem__(self, index: int, /) -> Any: ...
 
 
 def read_sample(dataset: Any, index: int) -> tuple[Num[Tensor, "c h w"], Num[Tensor, "h w"], str]:

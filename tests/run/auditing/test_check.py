@@ -186,6 +186,7 @@ def test_the_proposed_mapping_works(
         ({"classes": 256}, "256 classes declared"),
     ],
 )
+@pytest.mark.usefixtures("unchecked")
 def test_ids_are_listed_without_a_usable_mapping(
     options: dict[str, Any], message: str, tree: Path, check: Check
 ) -> None:

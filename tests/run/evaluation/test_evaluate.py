@@ -250,6 +250,7 @@ def test_a_set_without_a_labelled_pixel_has_no_miou():
         evaluate(Reader(), scenes)
 
 
+@pytest.mark.usefixtures("unchecked")
 def test_an_unknown_rule_for_absent_classes_is_refused():
     with pytest.raises(ValueError, match="absent is 'nan'; expected 'undefined' or 'zero'"):
         evaluate(Reader(), Scenes(), absent="nan")  # type: ignore[arg-type]

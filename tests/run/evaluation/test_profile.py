@@ -99,6 +99,7 @@ def test_a_plain_module_has_a_profile():
     assert found.multiply_adds == 4 * 4 * 3 * 2
 
 
+@pytest.mark.usefixtures("unchecked")
 def test_networks_take_turns_and_keep_their_modes(monkeypatch):
     order: list[str] = []
 
@@ -168,6 +169,7 @@ def test_the_table_gives_times_relative_to_the_first_network():
         ),
     ],
 )
+@pytest.mark.usefixtures("unchecked")
 def test_values_out_of_range_are_refused(call, message):
     with pytest.raises(ValueError, match=message):
         call()

@@ -221,6 +221,7 @@ def test_bfloat16_reaches_the_network_and_not_the_interpolation():
     assert (half == full).float().mean() > 0.9
 
 
+@pytest.mark.usefixtures("unchecked")
 def test_sizes_may_come_as_lists_from_a_file():
     assert Protocol(size=[24, 32], window=[8, 8]) == Protocol(size=(24, 32), window=(8, 8))
 
@@ -242,6 +243,7 @@ def test_fp16_is_refused_on_a_cpu():
         ({"precision": "int8"}, "precision is 'int8'; expected one of 32, "),
     ],
 )
+@pytest.mark.usefixtures("unchecked")
 def test_values_out_of_range_are_refused_by_their_name(options, message):
     with pytest.raises(ValueError, match=message):
         Protocol(**options)

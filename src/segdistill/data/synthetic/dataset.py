@@ -1,5 +1,7 @@
 """Street scenes generated on the fly: the default data set, with nothing to download."""
 
+from collections.abc import Sequence
+
 from jaxtyping import UInt8
 from torch import Tensor
 
@@ -46,7 +48,7 @@ class Synthetic(SegmentationDataset):
         root: object = None,
         split: str = "train",
         *,
-        size: tuple[int, int] = (96, 128),
+        size: Sequence[int] = (96, 128),
         count: int | None = None,
         seed: int = 0,
         limit: int | None = None,

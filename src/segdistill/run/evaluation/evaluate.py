@@ -1,18 +1,18 @@
 """Measure a network on a labelled data set, from a single confusion matrix."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, fields
 from typing import Any, ClassVar, Literal
 
 import torch
 from jaxtyping import Int, Int64
 from torch import Tensor, nn
-from torch.utils.data import Dataset
 
 from segdistill.activity import get_on
 from segdistill.data.dataset import require_labels
 from segdistill.data.label_map import IGNORED
 from segdistill.data.loader import evaluation_loader
+from segdistill.data.samples import Indexed
 from segdistill.escaping import terminal_line
 from segdistill.models.contract import device_of
 from segdistill.run.evaluation.protocol import Protocol, Size, evaluating
@@ -136,13 +136,13 @@ class Evaluation:
 
 def evaluate(
     model: nn.Module,
-    dataset: Dataset[Any],
+    dataset: Indexed,
     *,
     size: Size | None = None,
     window: Size | None = None,
     overlap: float = 1 / 3,
     flip: bool = False,
-    scales: tuple[float, ...] = (1.0,),
+    scales: Sequence[float] = (1.0,),
     average: Literal["logits", "probabilities"] = "logits",
     absent: Absent = "undefined",
     device: str | torch.device | None = None,
@@ -210,7 +210,7 @@ def evaluate(
 
 def measure(
     model: nn.Module,
-    dataset: Dataset[Any],
+    dataset: Indexed,
     protocol: Protocol,
     *,
     absent: Absent = "undefined",

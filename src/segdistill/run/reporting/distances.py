@@ -12,9 +12,8 @@ import torch
 import torch.nn.functional as F
 from jaxtyping import Float, Int64
 from torch import Tensor, nn
-from torch.utils.data import Dataset
 
-from segdistill.data.samples import read_sample
+from segdistill.data.samples import Indexed, read_sample
 from segdistill.distillation.taps import Taps
 from segdistill.geometry import labels_at, tap_cells
 from segdistill.labels import IGNORED
@@ -71,7 +70,7 @@ class ClassStatistics:
 
 def read_tap(
     model: nn.Module, images: Float[Tensor, "b c h w"], name: str
-) -> Float[Tensor, "b c h w"]:
+) -> Float[Tensor, "b d i j"]:
     """Run the network and return the tensor at one of its taps.
 
     Raises:
@@ -87,7 +86,7 @@ def read_tap(
 
 def class_statistics(
     model: nn.Module,
-    dataset: Dataset[Any],
+    dataset: Indexed,
     tap: str = "features",
     *,
     num_classes: int | None = None,
@@ -139,7 +138,7 @@ def class_statistics(
 
 def class_distances(
     model: nn.Module,
-    dataset: Dataset[Any],
+    dataset: Indexed,
     tap: str = "features",
     *,
     min_pixels: int = 16,
