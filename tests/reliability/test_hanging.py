@@ -4,8 +4,6 @@ import json
 import logging
 import os
 import signal
-import subprocess
-import sys
 import threading
 import time
 from collections.abc import Iterator
@@ -18,10 +16,12 @@ import yaml
 from torch.utils.data import Dataset
 
 from segdistill.activity import doing, get_on
+from segdistill.cli import main
 from segdistill.data.loader import training_loader
 from segdistill.data.transforms import Augment
+from segdistill.run.evaluation import evaluate
 from segdistill.run.training.watching import watching
-from tests.run import small
+from tests.run import processes, small
 
 FAST: dict[str, Any] = {"every": 0.02, "named_after": 0.1}
 
@@ -133,56 +133,42 @@ def recipe(tmp_path: Path) -> Path:
     return path
 
 
-SLOW = """
-import sys, time, segdistill.data.samples as samples
-from segdistill.run.evaluation import evaluate, showing
-real = evaluate.segment
-def slow(*a, **k):
-    print("evaluating", flush=True)
-    time.sleep(0.3)
-    return real(*a, **k)
-evaluate.segment = slow
-from segdistill.cli import main
-main(sys.argv[1:])
-"""
+def _slow_evaluation(arguments: list[str]) -> None:
+    real = evaluate.segment
+
+    def slow(*given: Any, **options: Any) -> Any:
+        print("evaluating", flush=True)
+        time.sleep(0.3)
+        return real(*given, **options)
+
+    evaluate.segment = slow
+    main(arguments)
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 def test_a_signal_is_heard_between_two_images_of_an_evaluation(
     number: signal.Signals, recipe: Path, tmp_path: Path
 ) -> None:
-    process = subprocess.Popen(
-        [sys.executable, "-c", SLOW, "train", str(recipe)],
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-        cwd=Path(__file__).parents[2],
-    )
-    assert process.stdout is not None and process.stderr is not None
-    assert process.stdout.readline() == "evaluating\n"
+    log = tmp_path / "log"
+    process = processes.start(log, _slow_evaluation, ["train", str(recipe)])
+    assert _until(lambda: log.exists() and "evaluating\n" in log.read_text(), 60)
     began = time.monotonic()
-    process.send_signal(number)
-    errors = process.stderr.read()
-    assert process.wait() == 128 + number, errors
+    os.kill(process.pid or 0, number)
+    process.join(60)
+    said = log.read_text()
+    assert process.exitcode == 128 + number, said
     assert time.monotonic() - began < 5
-    assert "Traceback" not in errors
-    assert "stopped after step 3. Repeat the command to resume" in errors
+    assert "Traceback" not in said
+    assert "stopped after step 3. Repeat the command to resume" in said
     # The last step is on disk: nothing is trained again.
-    again = subprocess.run(
-        [sys.executable, "-m", "segdistill", "train", str(recipe)],
-        capture_output=True,
-        text=True,
-        cwd=Path(__file__).parents[2],
-    )
-    assert again.returncode == 0, again.stderr
-    assert "resumes after step 3 of 3" in again.stderr
+    again = tmp_path / "again"
+    processes.run(again, main, ["train", str(recipe)])
+    assert "resumes after step 3 of 3" in again.read_text()
 
 
 def test_sigterm_outside_a_training_is_answered_in_one_line(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, recipe: Path
 ) -> None:
-    from segdistill.cli import main
-
     def waits(*_: Any) -> None:
         with doing("reading the masks", "0003.png"):
             os.kill(os.getpid(), signal.SIGTERM)

@@ -1,6 +1,5 @@
-"""Trains a recipe and saves each process's critic: `python -m tests.run.ranks RECIPE OUT`."""
+"""A training in which each process saves its critic."""
 
-import sys
 from pathlib import Path
 
 import torch
@@ -17,7 +16,7 @@ class Watched(Loop):
         torch.save(state, self.folder.parent / f"critic-{self.fabric.global_rank}.pt")
 
 
-if __name__ == "__main__":
+def train(recipe: Path, out: Path) -> None:
+    """Train a recipe; the critics are saved beside the run."""
     train_module.Loop = Watched  # type: ignore[misc]
-    recipe, out = sys.argv[1:]
-    train_module.train(load_recipe(Path(recipe), ["--out", out]), progress=False)
+    train_module.train(load_recipe(recipe, ["--out", str(out)]), progress=False)

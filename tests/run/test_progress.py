@@ -2,8 +2,8 @@
 
 import logging
 import re
-import subprocess
-import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from io import StringIO
 from pathlib import Path
 
@@ -11,9 +11,11 @@ import pytest
 from rich.cells import cell_len
 from rich.console import Console
 
+from segdistill.config import Recipe
 from segdistill.run.progress import TrainingProgress, duration, fitted
+from segdistill.run.training.train import train
+from tests.run import small
 
-ROOT = Path(__file__).parents[2]
 IDD = {
     "cross_entropy": 1.234,
     "cross_entropy_aux": 1.345,
@@ -122,44 +124,55 @@ def test_durations_are_formatted_like_a_clock() -> None:
     assert [duration(s) for s in (4, 64, 3599.6, 3661)] == ["0:04", "1:04", "1:00:00", "1:01:01"]
 
 
-SCRIPT = """\
-import logging, sys
-{before}
-from pathlib import Path
-from segdistill.run.training.train import train
-from tests.run import small
-teacher = small.teacher(Path(sys.argv[1]) / "teacher")
-recipe = small.recipe(**small.distilled(teacher.path), out=sys.argv[1] + "/run")
-for _ in range(2):
-    train(recipe, progress={progress})
-logger = logging.getLogger("segdistill")
-assert (logger.propagate, logger.level) == (True, 0)
-assert not logger.handlers
-"""
+@contextmanager
+def _fresh_logging() -> Iterator[None]:
+    """Logging as it is when Python starts: pytest's handlers count as an application's own."""
+    root, ours = logging.root, logging.getLogger("segdistill")
+    before = root.handlers, root.level, ours.handlers, ours.propagate, ours.level
+    root.handlers, ours.handlers, ours.propagate = [], [], True
+    root.setLevel(logging.WARNING)
+    ours.setLevel(logging.NOTSET)
+    yield
+    root.handlers, ours.handlers, ours.propagate = before[0], before[2], before[3]
+    root.setLevel(before[1])
+    ours.setLevel(before[4])
 
 
-def _said(tmp_path: Path, before: str, progress: bool) -> str:
-    script = SCRIPT.format(before=before, progress=progress)
-    command = [sys.executable, "-c", script, str(tmp_path)]
-    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
-    assert done.returncode == 0, done.stderr
-    return done.stdout + done.stderr
+def _printed(recipe: Recipe, progress: bool, capsys: pytest.CaptureFixture[str]) -> str:
+    """What a training prints, and a second call, which finds the run finished."""
+    logger = logging.getLogger("segdistill")
+    for _ in range(2):
+        train(recipe, progress=progress)
+    assert (logger.propagate, logger.level, logger.handlers) == (True, 0, [])
+    printed = capsys.readouterr()
+    return printed.out + printed.err
 
 
-def test_python_calls_log_what_the_command_logs(tmp_path: Path) -> None:
-    said = _said(tmp_path, "", True)
-    assert said.count("What each term reads") == 1
-    assert "mIoU on val" in said
-    assert "step 6 of 6" in said
-    assert said.count("is already finished") == 1
+def test_python_calls_log_what_the_command_logs(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    teacher = small.teacher(tmp_path / "teacher")
+    recipe = small.recipe(**small.distilled(teacher.path), out=str(tmp_path / "run"))
+    with _fresh_logging():
+        printed = _printed(recipe, True, capsys)
+    assert printed.count("What each term reads") == 1
+    assert "mIoU on val" in printed
+    assert "step 6 of 6" in printed
+    assert printed.count("is already finished") == 1
 
 
-def test_python_calls_respect_the_applications_logging(tmp_path: Path) -> None:
-    assert "What each term" not in _said(tmp_path / "a", "", False)
-    # The application's own logging decides: warnings only, by default.
-    quiet = "logging.basicConfig(format='app: %(message)s')"
-    assert "What each term" not in _said(tmp_path / "b", quiet, True)
-    loud = "logging.basicConfig(level=logging.INFO, format='app: %(message)s')"
-    said = _said(tmp_path / "c", loud, True)
-    # Also for the teacher, which was trained with progress=False.
-    assert len(re.findall(r"^app: \n +What each term reads", said, re.MULTILINE)) == 2
+def test_python_calls_respect_the_applications_logging(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with _fresh_logging():
+        recipe = small.recipe(out=str(tmp_path / "silent"))
+        assert "What each term" not in _printed(recipe, False, capsys)
+        # The application's own logging decides: warnings only, by default.
+        logging.basicConfig(format="app: %(message)s")
+        recipe = small.recipe(out=str(tmp_path / "quiet"))
+        assert "What each term" not in _printed(recipe, True, capsys)
+        logging.root.setLevel(logging.INFO)
+        table = re.compile(r"^app: \n +What each term reads", re.MULTILINE)
+        for progress in (True, False):
+            recipe = small.recipe(out=str(tmp_path / f"loud-{progress}"))
+            assert len(table.findall(_printed(recipe, progress, capsys))) == 1

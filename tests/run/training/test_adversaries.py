@@ -1,8 +1,6 @@
 """The steps of critics: order, exactness, state, processes."""
 
 import copy
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -22,8 +20,8 @@ from segdistill.run.training.checkpoint import load_checkpoint
 from segdistill.run.training.loop import Loop, _mix
 from segdistill.run.training.train import train
 from tests.distillation.networks import Tiny, batch
-from tests.run import small
-from tests.run.training.test_train import ROOT, _environment
+from tests.run import ranks, small
+from tests.run.processes import run_two
 
 
 @pytest.fixture(scope="module")
@@ -185,16 +183,7 @@ def test_two_processes_hold_the_same_critic(teacher: RunFolder, tmp_path: Path) 
     training = {"batch": 4, "steps": 2, "accumulate": 2}
     changes = small.released(teacher.path, train=training)
     recipe = small.write(tmp_path / "recipe.yaml", **changes)
-    launcher = ["-m", "torch.distributed.run", "--nproc-per-node", "2", "--master-port", "29519"]
-    command = [sys.executable, *launcher, "-m", "tests.run.ranks", str(recipe)]
-    done = subprocess.run(
-        [*command, str(tmp_path / "run")],
-        cwd=ROOT,
-        env=_environment(),
-        capture_output=True,
-        text=True,
-    )
-    assert done.returncode == 0, done.stderr[-2000:]
+    run_two(tmp_path / "log", ranks.train, recipe, tmp_path / "run")
     first, second = (torch.load(tmp_path / f"critic-{rank}.pt") for rank in (0, 1))
     loss = HolisticKD("skd")
     loss.build(torch.Size([2, small.CLASSES, 16, 24]), None)

@@ -2,8 +2,6 @@
 
 import os
 import signal
-import subprocess
-import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -12,14 +10,15 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
+from segdistill.cli import main
 from segdistill.observers import EarlyStopping
 from segdistill.run.folder import RunFolder
 from segdistill.run.training.checkpoint import load_checkpoint
 from segdistill.run.training.loop import Interrupted
 from segdistill.run.training.train import train
 from tests.run import small
+from tests.run.processes import run_two
 
-ROOT = Path(__file__).parents[3]
 HERE = "tests.run.training.test_observing"
 
 
@@ -255,12 +254,7 @@ def test_two_processes_stop_at_the_same_step(tmp_path: Path) -> None:
     observers = [{"path": f"{HERE}.StopsAt", "options": {"step": 4}}]
     training = {"steps": 40, "batch": 4}
     recipe = small.write(tmp_path / "recipe.yaml", observers=observers, train=training)
-    launcher = ["torch.distributed.run", "--nproc-per-node", "2", "--master-port", "29519"]
-    command = ["-m", "segdistill", "train", str(recipe), "--out", str(tmp_path / "run")]
-    done = subprocess.run(
-        [sys.executable, "-m", *launcher, *command], cwd=ROOT, capture_output=True, text=True
-    )
-    assert done.returncode == 0, done.stderr[-2000:]
+    run_two(tmp_path / "log", main, ["train", str(recipe), "--out", str(tmp_path / "run")])
     run = RunFolder(tmp_path / "run")
     assert run.model_info()["stopped"]["step"] == 4
     assert run.environment()["processes"] == 2

@@ -6,18 +6,21 @@ import sys
 import time
 from collections.abc import Callable
 from contextlib import nullcontext
+from multiprocessing.context import ForkProcess
 from pathlib import Path
 
 import pytest
 import torch
 from safetensors.torch import load_file
 
+from segdistill.cli import main
 from segdistill.run.folder import RunFolder
 from segdistill.run.networks import load_run_model
+from segdistill.run.recipe import load_recipe
 from segdistill.run.training.checkpoint import load_checkpoint, save_checkpoint
 from segdistill.run.training.loop import learning_rate_factor
 from segdistill.run.training.train import train
-from tests.run import small
+from tests.run import processes, small
 
 ROOT = Path(__file__).parents[3]
 
@@ -36,14 +39,6 @@ def _assert_same_weights(one: Path, other: Path) -> None:
     assert ours.keys() == theirs.keys()
     for key, value in ours.items():
         torch.testing.assert_close(value, theirs[key], rtol=0, atol=0, msg=key)
-
-
-def _command(recipe: Path, out: Path) -> list[str]:
-    return [sys.executable, "-m", "segdistill", "train", str(recipe), "--out", str(out)]
-
-
-def _environment() -> dict[str, str]:
-    return {**os.environ, "OMP_NUM_THREADS": "1"}
 
 
 def test_a_run_holds_everything_that_later_commands_read(
@@ -108,11 +103,9 @@ def test_the_teacher_is_measured_where_its_run_was_measured_otherwise(
     assert audit["miou"] != teacher.evaluation()["miou"]
 
 
-@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM])
-def test_a_killed_run_resumes_bit_identically(
-    number: signal.Signals, teacher: RunFolder, tmp_path: Path
-) -> None:
-    _kill_twice(number, small.distilled(teacher.path), tmp_path)
+def test_a_killed_run_resumes_bit_identically(teacher: RunFolder, tmp_path: Path) -> None:
+    kills = {signal.SIGKILL: 4, signal.SIGTERM: 8}
+    _kill_and_resume(kills, small.distilled(teacher.path), tmp_path)
 
 
 @pytest.mark.parametrize("method", ["skd", pytest.param("ifvd", marks=pytest.mark.slow)])
@@ -120,45 +113,35 @@ def test_a_killed_run_with_a_critic_resumes_bit_identically(method: str, tmp_pat
     """The student depends on the critic, so its bits also cover the critic and its optimizer."""
     teacher = small.teacher(tmp_path / "teacher", **small.FINE)
     changes = small.released(teacher.path, method=method)
-    _kill_twice(signal.SIGKILL, changes, tmp_path, steps=14, kills=(4, 8))
+    _kill_and_resume({signal.SIGKILL: 4}, changes, tmp_path)
 
 
-def _kill_twice(
-    number: signal.Signals,
-    changes: dict,
-    tmp_path: Path,
-    steps: int = 40,
-    kills: tuple[int, int] = (8, 20),
-) -> None:
-    """Killed twice in the middle; the same command resumes and ends like an uninterrupted run."""
-    training = {"steps": steps, "save_every": 3}
-    recipe = small.write(tmp_path / "recipe.yaml", **changes, train=training)
-    whole, broken = tmp_path / "whole", tmp_path / "broken"
-    subprocess.run(
-        _command(recipe, whole), check=True, cwd=ROOT, env=_environment(), capture_output=True
-    )
-    for kill_at in kills:
-        process = subprocess.Popen(
-            _command(recipe, broken), cwd=ROOT, env=_environment(), stderr=subprocess.DEVNULL
-        )
-        metrics = broken / "metrics.jsonl"
-        deadline = time.monotonic() + 120
-        while time.monotonic() < deadline and process.poll() is None:
-            if metrics.exists() and f'"step": {kill_at}' in metrics.read_text():
-                break
-            time.sleep(0.005)
-        assert process.poll() is None, "the run ended before it could be killed"
-        process.send_signal(number)
-        process.wait(60)
-        assert process.returncode == (-signal.SIGKILL if number == signal.SIGKILL else 128 + number)
+def _kill_and_resume(kills: dict[signal.Signals, int], changes: dict, tmp_path: Path) -> None:
+    """Killed after these steps; the same command resumes and ends like an uninterrupted run."""
+    recipe = small.write(tmp_path / "recipe.yaml", **changes, train={"steps": 12, "save_every": 3})
+    whole, broken, log = tmp_path / "whole", tmp_path / "broken", tmp_path / "log"
+    processes.run(log, main, ["train", str(recipe), "--out", str(whole)])
+    for number, step in kills.items():
+        process = processes.start(log, main, ["train", str(recipe), "--out", str(broken)])
+        _wait_for(process, broken / "metrics.jsonl", f'"step": {step}')
+        os.kill(process.pid, number)
+        process.join(60)
+        assert process.exitcode == (-number if number == signal.SIGKILL else 128 + number)
         assert load_checkpoint(broken) is not None
         assert not (broken / "model.safetensors").exists()
-    subprocess.run(
-        _command(recipe, broken), check=True, cwd=ROOT, env=_environment(), capture_output=True
-    )
+    processes.run(log, main, ["train", str(recipe), "--out", str(broken)])
     _assert_same_weights(whole, broken)
     logged = [row["step"] for row in RunFolder(broken).metrics() if row["kind"] == "train"]
-    assert logged == list(range(2, steps + 1, 2))
+    assert logged == list(range(2, 13, 2))
+
+
+def _wait_for(process: ForkProcess, path: Path, text: str) -> None:
+    deadline = time.monotonic() + 120
+    while time.monotonic() < deadline and process.is_alive():
+        if path.exists() and text in path.read_text():
+            break
+        time.sleep(0.005)
+    assert process.is_alive(), "the run ended before it could be killed"
 
 
 def test_only_the_same_seed_gives_bit_identical_weights(tmp_path: Path) -> None:
@@ -195,11 +178,13 @@ def test_two_processes_train_as_one_does(tmp_path: Path) -> None:
     changes = _without_ignored_pixels(tmp_path / "data")
     recipe = small.write(tmp_path / "recipe.yaml", **changes, train=training)
     one, two = tmp_path / "one", tmp_path / "two"
+    train(load_recipe(recipe, ["--out", str(one)]), progress=False)
+    launcher = ["torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
+    command = ["-m", "segdistill", "train", str(recipe), "--out", str(two)]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
     subprocess.run(
-        _command(recipe, one), check=True, cwd=ROOT, env=_environment(), capture_output=True
+        [sys.executable, "-m", *launcher, *command], check=True, cwd=ROOT, env=environment
     )
-    done = _on_two_processes(recipe, two, port=29517)
-    assert done.returncode == 0, done.stderr[-2000:]
     ours, theirs = _weights(one), _weights(two)
     for key in ours:
         torch.testing.assert_close(ours[key], theirs[key], rtol=1e-4, atol=1e-6)
@@ -207,12 +192,6 @@ def test_two_processes_train_as_one_does(tmp_path: Path) -> None:
     assert single["images"] == double["images"]
     assert single["confusion"] == double["confusion"]
     assert RunFolder(two).environment()["processes"] == 2
-
-
-def _on_two_processes(recipe: Path, out: Path, port: int) -> "subprocess.CompletedProcess[str]":
-    launcher = ["-m", "torch.distributed.run", "--nproc-per-node", "2", "--master-port", str(port)]
-    command = [sys.executable, *launcher, *_command(recipe, out)[1:]]
-    return subprocess.run(command, cwd=ROOT, env=_environment(), capture_output=True, text=True)
 
 
 def test_two_processes_measure_the_network_that_they_save(
@@ -225,8 +204,8 @@ def test_two_processes_measure_the_network_that_they_save(
     recipe = small.write(
         tmp_path / "recipe.yaml", **small.distilled(teacher.path), train={"steps": 4, "batch": 4}
     )
-    done = _on_two_processes(recipe, tmp_path / "run", port=29518)
-    assert done.returncode == 0, done.stderr[-2000:]
+    command = ["train", str(recipe), "--out", str(tmp_path / "run")]
+    processes.run_two(tmp_path / "log", main, command)
     run = RunFolder(tmp_path / "run")
     data = build_dataset("synthetic", split="val", size=(32, 48), count=6)
     assert evaluate(load_run_model(run), data).confusion.tolist() == run.evaluation()["confusion"]
