@@ -54,7 +54,7 @@ def _photograph(grey: bool, tag: int | None) -> tuple[Image.Image, Image.Exif]:
     return image.convert("L") if grey else image, exif
 
 
-@pytest.fixture(params=[(False, None), (False, 6), (True, None), (True, 3)], ids=str)
+@pytest.fixture
 def folder(request: pytest.FixtureRequest, tmp_path: Path) -> Path:
     """Images and masks; the masks fit the pictures as a viewer shows them."""
     grey, tag = request.param
@@ -100,9 +100,21 @@ SETTINGS: dict[str, dict[str, Any]] = {
     "data.size and multiple_of": {"data": {"size": [40, 52]}, "options": {"multiple_of": 16}},
     "window": {"evaluate": {"window": [32, 32], "overlap": 0.25}},
 }
+# Grey or not, and the orientation tag. The quick run sees each of these and each setting once.
+PHOTOGRAPHS = ((False, None), (False, 6), (True, None), (True, 3))
+CASES = [
+    pytest.param(
+        photograph,
+        setting,
+        marks=() if (i - j) % len(PHOTOGRAPHS) == 0 else pytest.mark.slow,
+        id=f"{photograph}-{setting}",
+    )
+    for i, photograph in enumerate(PHOTOGRAPHS)
+    for j, setting in enumerate(SETTINGS)
+]
 
 
-@pytest.mark.parametrize("setting", SETTINGS)
+@pytest.mark.parametrize(("folder", "setting"), CASES, indirect=["folder"])
 def test_every_command_shows_the_network_the_same_image(folder: Path, setting: str) -> None:
     changes = {key: dict(value) for key, value in SETTINGS[setting].items()}
     run = _run(folder, **changes)

@@ -190,7 +190,13 @@ def _check_exported(model: nn.Module) -> None:
         assert float((answer.argmax(1) == expected.argmax(1)).float().mean()) > 0.999
 
 
-@pytest.mark.parametrize("name", ["compact", "pspnet", "deeplabv3plus"])
+@pytest.mark.parametrize(
+    "name",
+    [
+        "compact",
+        *(pytest.param(name, marks=pytest.mark.slow) for name in ("pspnet", "deeplabv3plus")),
+    ],
+)
 def test_a_network_exports_with_free_height_and_width(name: str) -> None:
     torch.manual_seed(0)
     if name == "compact":

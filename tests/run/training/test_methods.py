@@ -20,9 +20,18 @@ def teacher(tmp_path_factory: pytest.TempPathFactory) -> RunFolder:
     return small.teacher(tmp_path_factory.mktemp("teacher") / "run", **small.FINE)
 
 
-@pytest.mark.parametrize("precision", ["32", "bf16"])
-@pytest.mark.parametrize("preset", PRESETS)
-@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("precision", ["32", pytest.param("bf16", marks=pytest.mark.slow)])
+@pytest.mark.parametrize(
+    ("method", "preset"),
+    # In the quick run each method with the preset that differs most from the other tests.
+    [
+        pytest.param(
+            method, preset, marks=() if preset == "paper" or method == "idd" else pytest.mark.slow
+        )
+        for method in METHODS
+        for preset in PRESETS
+    ],
+)
 def test_a_method_trains(
     method: str, preset: str, precision: str, teacher: RunFolder, tmp_path: Path
 ) -> None:
