@@ -1,7 +1,9 @@
 """The benchmarks cover every loss and network; nothing is timed here."""
 
 import importlib.util
+import json
 import math
+import re
 from pathlib import Path
 from types import ModuleType
 
@@ -9,7 +11,8 @@ import pytest
 
 from segdistill.losses import LOSSES
 
-FILE = Path(__file__).parents[1] / "benchmarks" / "losses.py"
+ROOT = Path(__file__).parents[1]
+FILE = ROOT / "benchmarks" / "losses.py"
 
 
 @pytest.fixture(scope="module")
@@ -46,3 +49,56 @@ def test_losses_that_compare_channels_or_have_no_teacher_are_timed_on_logits(
 )
 def test_a_step_of_each_form_runs(losses: ModuleType, name: str, form: str) -> None:
     assert math.isfinite(losses.step_of(name, form, 19, 2, 17)())
+
+
+RESULTS = ROOT / "benchmarks" / "results"
+NAMES = {
+    "pixel-wise": "pixelwise",
+    "channel-wise on logits": "channelwise",
+    "channel-wise on features": "channelwise_features",
+    "pair-wise": "pairwise",
+    "intra-class": "intra_class",
+    "inter-class": "inter_class",
+    "position": "position",
+    "attention": "attention",
+    "DIST": "dist",
+    "image relations": "image_relation",
+}
+
+
+def test_the_shares_in_the_docs_are_those_measured() -> None:
+    measured = json.loads((RESULTS / "shares.json").read_text())
+    text = (ROOT / "docs" / "weights.md").read_text()
+    table = re.findall(
+        r"^\| ([^|]+) \| ([\d.]+) \| ([\d.]+) \| ([\d.]+) \| ([\d.]+) \|$", text, re.M
+    )
+    assert len(table) == len(NAMES) + 2
+    last = ""
+    for title, *cells in table:
+        name, _, weight = title.partition(", ")
+        last = f"{last} mmrazor" if name == "the same" else NAMES[name]
+        assert last.endswith(" mmrazor") or float(weight) == measured["weights"][last]
+        assert [float(cell) for cell in cells] == pytest.approx(
+            [row["shares"][last] for row in measured["rows"]], abs=0.0051
+        )
+
+
+def test_the_figures_on_geometry_in_the_docs_are_those_measured() -> None:
+    measured = json.loads((RESULTS / "geometry.json").read_text())["miou"]
+    text = (ROOT / "docs" / "architecture.md").read_text()
+    found = re.search(
+        r"reach ([\d.]+) mIoU with declared cells,\s+([\d.]+) by half pixels and ([\d.]+) at", text
+    )
+    assert found is not None
+    kinds = ("declared cells", "half pixels (released)", "stride · i")
+    assert [float(figure) for figure in found.groups()] == pytest.approx(
+        [measured[kind] for kind in kinds], abs=0.051
+    )
+
+
+@pytest.mark.parametrize("name", ["shares", "geometry", "step"])
+def test_a_result_names_its_command_versions_and_machine(name: str) -> None:
+    result = json.loads((RESULTS / f"{name}.json").read_text())
+    assert result["command"].startswith(f"python benchmarks/{name}.py")
+    environment = result["environment"]
+    assert environment["packages"]["torch"] and environment["processor"] and environment["threads"]
