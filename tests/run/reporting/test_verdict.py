@@ -2,7 +2,8 @@ from dataclasses import replace
 
 import pytest
 
-from segdistill.run.reporting.verdict import best, context, gist, verdicts
+from segdistill.run.reporting.claims.gist import gist
+from segdistill.run.reporting.verdict import best, context, verdicts
 from tests.run.made_up import run, three_seeds
 
 

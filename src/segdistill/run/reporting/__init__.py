@@ -1,8 +1,9 @@
 """Reports on runs: tables, charts and an HTML page."""
 
+from segdistill.run.reporting.claims.gist import gist
 from segdistill.run.reporting.notation import number, signed, spread
 from segdistill.run.reporting.page import fill
-from segdistill.run.reporting.report import find_runs, summarise
+from segdistill.run.reporting.reading.runs import find_runs, summarise
 from segdistill.run.reporting.statistics import mean, sd
 from segdistill.run.reporting.summary import (
     RunSummary,
@@ -10,7 +11,7 @@ from segdistill.run.reporting.summary import (
     comparison_table,
     default_subject,
 )
-from segdistill.run.reporting.verdict import context, gist, verdicts
+from segdistill.run.reporting.verdict import context, verdicts
 
 __all__ = [
     "RunSummary",

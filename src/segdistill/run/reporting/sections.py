@@ -9,6 +9,7 @@ from markupsafe import Markup
 
 from segdistill.config import Recipe, recipe_text
 from segdistill.run.reporting import charts
+from segdistill.run.reporting.claims.gist import gist
 from segdistill.run.reporting.notation import (
     difference_text,
     number,
@@ -28,7 +29,7 @@ from segdistill.run.reporting.summary import (
     methods,
     paired_miou,
 )
-from segdistill.run.reporting.verdict import best, context, gist, verdicts
+from segdistill.run.reporting.verdict import best, context, verdicts
 from segdistill.run.reporting.views import css_colour
 
 MOST_CLASSES = 40
