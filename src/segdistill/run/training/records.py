@@ -12,7 +12,7 @@ from segdistill.config import TrainConfig, to_dict
 from segdistill.data.samples import read_sample
 from segdistill.distillation.distiller import Distiller, TapRow
 from segdistill.run.console import log_table
-from segdistill.run.environment import describe_environment, differences
+from segdistill.run.environment import describe_environment, differences, load
 from segdistill.run.evaluation import Evaluation
 from segdistill.run.evaluation.profile import profile
 from segdistill.run.folder import WEIGHTS, RunFolder, file_sha256, write_json
@@ -61,14 +61,22 @@ def record_environment(out: Path, fabric: Fabric) -> None:
     now = describe_environment(fabric.device, fabric.world_size)
     path = out / "environment.json"
     if path.exists() and load_checkpoint(out) is not None:
-        changed = differences(RunFolder(out).environment(), now)
+        old = RunFolder(out).environment()
+        changed = differences(old, now)
         if changed:
             _log.warning(
                 "the environment has changed (%s); the resumed run may not be bit-identical",
                 "; ".join(changed),
             )
+            write_json(path, {**old, "resumed": [*old.get("resumed", []), *changed]})
             return
+        now |= {key: old[key] for key in ("resumed",) if key in old}
     write_json(path, now)
+
+
+def record_load(out: Path) -> None:
+    """Add the machine's load at the end of a training, on which its times depend."""
+    write_json(out / "environment.json", {**RunFolder(out).environment(), "load": load()})
 
 
 def record_identity(job: Job) -> None:
@@ -88,6 +96,7 @@ def record_network(job: Job, evaluation: Evaluation, loop: Loop) -> None:
     """Write the network, how to build it, and its metrics; then remove the checkpoints."""
     recipe = job.recipe
     save_network(job.student, job.out)
+    record_load(job.out)
     spec = getattr(job.student, "spec", None) or {}
     info = {
         "name": spec.get("name", type(job.student).__qualname__),
