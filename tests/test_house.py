@@ -61,7 +61,8 @@ FLOORS: dict[str, list[set[str]]] = {
     "run": [
         {"folder", "recipe", "networks", "environment", "console"}
         | {"progress", "opening", "lock", "__init__"},
-        {"identity"},
+        {"identity", "comparing"},
+        {"identity", "comparing"},
         {"evaluation"},
         {"auditing", "reporting", "shipping"},
         {"training"},

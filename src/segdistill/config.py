@@ -106,14 +106,25 @@ class TermConfig:
     """where cells lie: as networks declare, or by the rules of released codes (preset paper); null: the method's"""
 
 
+Role = Literal["control", "placebo", "method"]
+
+
 @dataclass
 class VariantConfig:
-    """One entry of a comparison: a method and its changes."""
+    """One entry of a comparison: a method and its changes, merged with the recipe's."""
 
     method: str | MethodConfig = "supervised"
     """method that the variant starts from"""
     terms: dict[str, TermConfig] = field(default_factory=dict)
     """changes to the method's terms, such as {position: {weight: 0}}"""
+    train: dict[str, Any] = field(default_factory=dict)
+    """changes to train, such as {lr: 0.02}; seeds are those of the comparison"""
+    role: Role | None = None
+    """control, placebo (of a method) or method; null: control without a teacher, otherwise method"""
+    tests: str | None = None
+    """method or variant that a placebo tests; null: the only one of the same method"""
+    label: str | None = None
+    """name in tables; null: the variant's own name, which names its run folders"""
 
 
 @dataclass
@@ -222,6 +233,10 @@ class Recipe:
     """run folder; null: runs/<recipe folder>/<recipe name>-s<seed>"""
     label: str | None = None
     """name of the run in tables; null: its method's name"""
+    role: Role | None = None
+    """part in a comparison; null: control without a teacher, otherwise method"""
+    tests: str | None = None
+    """label of the method that a placebo tests"""
 
     def chosen_method(self) -> MethodConfig:
         """The method and its preset, as a `MethodConfig`."""
@@ -438,6 +453,9 @@ def _dataclass_in(annotation: Any) -> type | None:
 
 def _check_value(value: Any, annotation: Any, path: str) -> None:
     inner = _dataclass_in(annotation)
+    words = [
+        w for kind in _choices(annotation) if get_origin(kind) is Literal for w in get_args(kind)
+    ]
     if inner is not None and isinstance(value, dict):
         check_keys(value, inner, f"{path}.")
     elif inner is not None and type(value) not in _choices(annotation):
@@ -451,8 +469,8 @@ def _check_value(value: Any, annotation: Any, path: str) -> None:
     elif get_origin(annotation) is list and isinstance(value, list):
         for number, entry in enumerate(value):
             _check_value(entry, get_args(annotation)[0], f"{path}.{number}")
-    elif get_origin(annotation) is Literal and value not in get_args(annotation):
-        *others, last = map(repr, get_args(annotation))
+    elif words and value is not None and value not in words:
+        *others, last = map(repr, words)
         known = f"{', '.join(others)} or {last}"
         raise ValueError(f"{path} is {value!r:.60}; expected {known}")
 

@@ -36,11 +36,11 @@ TERMS = {
 def run(label, seed=0, gain=0.0, steps=1000, **changes):
     """A made-up run whose mIoU is 0.62 + gain, with curves, classes and a profile."""
     noise = np.random.default_rng([seed, sum(map(ord, label))])
-    role = label if label in ("teacher", "control") else "student"
+    role = label if label in ("teacher", "control") else "method"
     iou = np.linspace(0.9, 0.3, 11) + gain * np.linspace(0.2, 1.8, 11)
     miou = 0.62 + gain
     iou = np.clip(iou + miou - iou.mean(), 0.02, 0.98)
-    slower = 1.0 if role != "student" else 2.1
+    slower = 1.0 if role != "method" else 2.1
     rows = []
     for step in range(50, steps + 1, 50):
         done = step / steps

@@ -1,4 +1,5 @@
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +11,7 @@ from segdistill.run import compare as module
 from segdistill.run.compare import compare
 from segdistill.run.folder import RunFolder
 from segdistill.run.networks import build_student
+from segdistill.run.reporting import find_runs, summarise
 from tests.run import small
 
 METHODS = ("supervised", "kd")
@@ -173,6 +175,31 @@ def test_a_finished_run_is_reused_whatever_its_name(compared: Path, teacher: Run
         (("supervised", "idd:papr"), {}, r"did you mean 'paper'"),
         (("supervised", "kd"), {"teacher": None}, r"the recipe has no teacher. Add one"),
         (
+            ("supervised", "b"),
+            {"variants": {"b": {"label": "control"}}},
+            r"'supervised' and 'b' have the same label, 'control'; expected one label each",
+        ),
+        (
+            None,
+            {"variants": {"a": {"terms": {"cross_entropy": {"options": {"ohemm": True}}}}}},
+            r"compare: a: terms.cross_entropy: .*did you mean 'ohem'",
+        ),
+        (
+            None,
+            {"variants": {"a": {"terms": {"attention": {"weight": 1.0, "on": "featurs"}}}}},
+            r"compare: a: .*featurs",
+        ),
+        (
+            None,
+            {"variants": {"a": {"train": {"batch": 3, "accumulate": 2}}}},
+            r"compare: a: .*batch",
+        ),
+        (
+            None,
+            {"variants": {"a": {"role": "control", "method": {"name": "kd", "preset": "papr"}}}},
+            r"variants.a.method.preset is 'papr'",
+        ),
+        (
             ("supervised", "kd"),
             {"terms": {"chanelwise": {"weight": 5}}},
             r"terms.chanelwise: .*did you mean 'channelwise'",
@@ -193,6 +220,143 @@ def test_a_mistake_is_refused_before_anything_is_trained(
     with pytest.raises(ValueError, match=message):
         compare(small.recipe(**values, out=str(tmp_path / "runs")), methods, 1)
     assert not (tmp_path / "runs").exists()
+
+
+CONTROLS = {
+    "weighted": {"terms": {"cross_entropy": {"options": {"ohem": True}}}},
+    "lr2": {"train": {"lr": 0.01}, "label": "control, lr × 2"},
+    "twin": {"role": "method"},
+    "ours": {"method": "kd"},
+    "mixed": {"method": "kd", "role": "placebo", "terms": {"pixelwise": {"weight": 0.1}}},
+}
+
+
+@pytest.fixture(scope="module")
+def many(teacher: RunFolder, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Two seeds of three controls, a control under another name, a method and its placebo."""
+    out = tmp_path_factory.mktemp("many")
+    size = {"data": {**small.values()["data"], "size": [16, 24]}}
+    changes = {**size, "variants": CONTROLS, "terms": {"cross_entropy": {"options": {}}}}
+    compare(_recipe(teacher, out, **changes), seeds=2, progress=False)
+    return out
+
+
+def test_any_number_of_controls_and_placebos_is_compared(many: Path) -> None:
+    content = json.loads((many / "comparison.json").read_text())
+    roles = {label: row["role"] for label, row in content["methods"].items()}
+    assert roles == {
+        "teacher": "teacher",
+        "control": "control",
+        "control, lr × 2": "control",
+        "weighted": "control",
+        "ours": "method",
+        "mixed": "placebo",
+        "twin": "method",
+    } and list(roles)[-3:] in (["ours", "mixed", "twin"], ["twin", "ours", "mixed"])
+    assert {(c["label"], c["reference"]) for c in content["contrasts"] if c["label"] == "ours"} == {
+        ("ours", "control"),
+        ("ours", "control, lr × 2"),
+        ("ours", "weighted"),
+        ("ours", "mixed"),
+    }
+    assert RunFolder(many / "lr2-s1").recipe().train.lr == 0.01
+    assert RunFolder(many / "mixed-s0").config()["tests"] == "ours"
+
+
+def test_a_report_reads_the_roles_of_a_comparison(many: Path) -> None:
+    summaries = summarise(find_runs([many]))
+    assert {(s.label, s.role, s.tests) for s in summaries} >= {
+        ("control, lr × 2", "control", None),
+        ("twin", "method", None),
+        ("mixed", "placebo", "ours"),
+    }
+
+
+def test_the_control_under_another_name_is_unclear(many: Path) -> None:
+    content = json.loads((many / "comparison.json").read_text())
+    assert content["tone"]["twin"] == "unclear" and content["control"]["twin"] == "control"
+    twin = next(c for c in content["contrasts"] if c["label"] == "twin" and c["itself"])
+    assert (twin["reference"], twin["difference"]["differences"]) == ("control", [0, 0])
+    assert "same settings as plain training" in " ".join(content["verdict"]["twin"])
+
+
+def test_the_teacher_s_figure_is_at_the_students_input(many: Path, teacher: RunFolder) -> None:
+    content = json.loads((many / "comparison.json").read_text())
+    audit, own = RunFolder(many / "ours-s0").teacher(), teacher.evaluation()
+    assert audit is not None and own is not None and audit["miou"] != own["miou"]
+    found = content["teacher"]
+    assert found["miou"] == content["methods"]["teacher"]["miou_mean"]
+    assert found["miou"] == pytest.approx(100 * audit["miou"])
+    assert found["own_miou"] == pytest.approx(100 * own["miou"])
+    assert (found["input"], found["own_input"]) == ([16, 24], [32, 48])
+    assert found["at_students_input"]
+
+
+def test_the_runs_record_what_their_times_depend_on(many: Path) -> None:
+    environment = RunFolder(many / "ours-s0").environment()
+    assert re.fullmatch("[0-9a-f]{8}", environment["machine"])
+    assert environment["load"] is None or environment["load"] >= 0
+    assert set(json.loads((many / "comparison.json").read_text())["times"]) == {
+        "comparable",
+        "differ",
+    }
+
+
+def test_equal_settings_are_told_before_the_training(
+    teacher: RunFolder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: Any
+) -> None:
+    class Stopped(Exception):
+        pass
+
+    def stop(*_: Any, **__: Any) -> None:
+        raise Stopped
+
+    monkeypatch.setattr(module, "train", stop)
+    variants = {"plain": {}, "kd": {"method": "kd"}, "again": {"method": "kd"}}
+    recipe = _recipe(teacher, tmp_path, variants=variants)
+    with caplog.at_level("WARNING"), pytest.raises(Stopped):
+        compare(recipe, progress=False)
+    # `plain` is the control, so no second one is trained beside it.
+    assert [text for text in caplog.messages if "same settings" in text] == [
+        "kd and again have the same settings, so any difference between them is chance"
+    ]
+
+
+def test_a_finished_run_takes_the_role_and_label_that_it_is_given(
+    teacher: RunFolder, tmp_path: Path
+) -> None:
+    first = {"a": {"method": "kd"}, "b": {"method": "cwd"}}
+    compare(_recipe(teacher, tmp_path, variants=first), ["a", "b"], 1, progress=False)
+    weights = [(tmp_path / f"{n}-s0" / "model.safetensors").stat().st_mtime_ns for n in "ab"]
+    again = {
+        "a": {"method": "kd", "label": "KD"},
+        "b": {"method": "cwd", "role": "placebo", "tests": "a"},
+    }
+    compare(_recipe(teacher, tmp_path, variants=again), ["a", "b"], 1, progress=False)
+    found = {s.label: (s.role, s.tests) for s in summarise(find_runs([tmp_path]))}
+    assert found == {"teacher": ("teacher", None), "KD": ("method", None), "b": ("placebo", "KD")}
+    files = [tmp_path / f"{n}-s0" / "model.safetensors" for n in "ab"]
+    assert [file.stat().st_mtime_ns for file in files] == weights
+
+
+def test_a_folder_of_another_recipe_is_refused_before_anything_is_trained(
+    teacher: RunFolder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    compare(_recipe(teacher, tmp_path, variants={"z": {"method": "kd"}}), ["z"], 1, progress=False)
+    monkeypatch.setattr(module, "train", lambda *_, **__: pytest.fail("something was trained"))
+    other = {"z": {"method": "kd", "terms": {"pixelwise": {"weight": 9.0}}}}
+    with pytest.raises(ValueError, match=r"z-s0 holds the run of another recipe"):
+        compare(_recipe(teacher, tmp_path, variants=other), seeds=2, progress=False)
+
+
+def test_a_poor_teacher_is_refused_before_any_control_is_trained(
+    teacher: RunFolder, tmp_path: Path
+) -> None:
+    recipe = _recipe(teacher, tmp_path / "runs")
+    recipe.teacher.min_miou = 99.0
+    with pytest.raises(ValueError, match=r"expected at least 99.0"):
+        compare(recipe, METHODS, 1, progress=False)
+    assert not list((tmp_path / "runs").rglob("model.safetensors"))
 
 
 def test_zero_seeds_are_refused(teacher: RunFolder, tmp_path: Path) -> None:

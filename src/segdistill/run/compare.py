@@ -1,18 +1,27 @@
 """`segdistill compare`: methods × seeds from the same start, and a plain verdict."""
 
 import logging
-import re
-from collections.abc import Sequence
-from dataclasses import replace
+import os
+from collections.abc import Iterable, Sequence
+from dataclasses import asdict
+from itertools import combinations
 from pathlib import Path
 from typing import Any
 
+import yaml
+
 from segdistill.config import DataConfig, MethodConfig, Recipe
 from segdistill.distillation.catalogue import METHODS, method_terms
-from segdistill.distillation.method import override
 from segdistill.names import unknown
+from segdistill.run.comparing import Entry, entries_of, entry_of, method_entry, same_settings
 from segdistill.run.console import log_table, spoken
-from segdistill.run.folder import RunFolder, discarded_if_empty, output_folder, write_json
+from segdistill.run.folder import (
+    RunFolder,
+    discarded_if_empty,
+    output_folder,
+    write_atomically,
+    write_json,
+)
 from segdistill.run.identity import TRAINING_SEMANTICS, IdentityDiffers, semantics_of
 from segdistill.run.lock import writing
 from segdistill.run.opening import open_split, with_teacher_classes
@@ -25,9 +34,11 @@ from segdistill.run.reporting import (
     find_runs,
     gist,
     summarise,
+    teacher_figures,
+    times_differ,
     verdicts,
 )
-from segdistill.run.training.train import train
+from segdistill.run.training.train import open_folder, rehearse, train
 from segdistill.trust import trusting
 
 _log = logging.getLogger(__name__)
@@ -52,7 +63,8 @@ def compare(
     Args:
         recipe: Data, student, teacher and training. Its `terms` apply to the methods that have them.
         methods: Names of methods (`idd:paper` selects a preset) and of the recipe's `variants`. None:
-            the control and the variants or, without variants, kd, cwd and idd.
+            the control and the variants or, without variants, kd, cwd and idd. A variant's changes are
+            merged with the recipe's; it may be a control or a placebo.
         seeds: Number of seeds.
         first_seed: First of the seeds.
         name: Names the folder of the runs, `runs/<name>`, if the recipe has no `out`.
@@ -67,31 +79,105 @@ def compare(
         IdentityDiffers: A finished run in the folder has another student, teacher or data set.
         FolderInUse: Another process writes to the folder.
         ValueError: A method does not exist, a distillation method has no teacher, a term of the recipe
-            belongs to no method, or a variant cannot be built.
+            belongs to no method, two entries share a label, or one cannot be trained. Raised before
+            anything is trained.
     """
-    names = methods or ["supervised", *(recipe.variants or RIVALS)]
-    selected = {text: _method(recipe, text) for text in map(str.strip, names)}
+    entries = entries_of(recipe, list(map(str.strip, methods or _default_names(recipe))))
     if seeds < 1:
         raise ValueError(f"seeds is {seeds}; expected a positive integer")
-    if recipe.teacher is None and any(m.name != "supervised" for m in selected.values()):
+    if recipe.teacher is None and any(_needs_teacher(entry) for entry in entries):
         raise ValueError(
             "compare: the recipe has no teacher. Add one, or compare only supervised variants"
         )
-    _check_terms(recipe, list(selected.values()))
+    _check_terms(recipe, entries)
     if recipe.teacher is not None:
         _check_labels(with_teacher_classes(recipe).data)
     base = Path(recipe.out or f"runs/{name}")
     recipes = [
-        one_run(recipe, method, seed, base, text)
-        for seed in range(first_seed, first_seed + seeds)
-        for text, method in selected.items()
+        entry.run(seed, base) for seed in range(first_seed, first_seed + seeds) for entry in entries
     ]
     with spoken(progress), trusting(trust), discarded_if_empty(base), writing(output_folder(base)):
         _check_semantics(recipes)
-        # Finished runs first: a mismatch is refused before anything is trained.
-        order = sorted(range(len(recipes)), key=lambda place: _finished(recipes[place]) is None)
-        runs = {place: train(recipes[place], progress=progress) for place in order}
+        _check_folders(recipes)
+        _check_entries(entries, recipes)
+        _tell_equal(entries)
+        runs = {place: train(recipes[place], progress=progress) for place in _order(recipes)}
+        for place, run in runs.items():
+            _name(run, recipes[place])
         return conclude([runs[place] for place in range(len(recipes))], base)
+
+
+def _default_names(recipe: Recipe) -> list[str]:
+    """The control and the variants; only the variants, if one of them is that control."""
+    if not recipe.variants:
+        return ["supervised", *RIVALS]
+    plain = entry_of(recipe, "supervised")
+    known = [entry_of(recipe, name) for name in recipe.variants]
+    there = any(e.role == "control" and same_settings(e.recipe, plain.recipe) for e in known)
+    return list(recipe.variants) if there else ["supervised", *recipe.variants]
+
+
+def _needs_teacher(entry: Entry) -> bool:
+    method = entry.recipe.chosen_method()
+    return method.name != "supervised" or method.labels == "teacher"
+
+
+def _order(recipes: Sequence[Recipe]) -> list[int]:
+    """Finished runs first, so that a mismatch is refused before anything is trained.
+
+    Of each seed, runs with a teacher come first: a teacher that is too poor is found before their step 1.
+    """
+
+    def rank(place: int) -> tuple[bool, int, bool]:
+        recipe = recipes[place]
+        return _finished(recipe) is None, recipe.train.seed, recipe.teacher is None
+
+    return sorted(range(len(recipes)), key=rank)
+
+
+def _check_folders(recipes: Sequence[Recipe]) -> None:
+    """Refuse folders that hold runs of other recipes."""
+    for recipe in recipes:
+        open_folder(with_teacher_classes(recipe), Path(str(recipe.out)))
+
+
+def _check_entries(entries: Sequence[Entry], recipes: Sequence[Recipe]) -> None:
+    """Build each entry that is still to be trained, and pass two crops through it.
+
+    Raises:
+        ValueError: An entry cannot be trained; the message names it.
+    """
+    count = len(entries)
+    for place, entry in enumerate(entries):
+        missing = [recipe for recipe in recipes[place::count] if _finished(recipe) is None]
+        if not missing:
+            continue
+        first = with_teacher_classes(missing[0])
+        classes = open_split(first.data, "train", labelled=first.teacher is None).classes
+        if problems := rehearse(first, [str(name) for name in classes]):
+            raise ValueError(f"compare: {entry.label}: {problems[0]}")
+
+
+def _tell_equal(entries: Sequence[Entry]) -> None:
+    for one, other in combinations(entries, 2):
+        if same_settings(one.recipe, other.recipe):
+            _log.warning(
+                "%s and %s have the same settings, so any difference between them is chance",
+                one.label,
+                other.label,
+            )
+
+
+def _name(run: RunFolder, recipe: Recipe) -> None:
+    """Give a finished run the label and role of this comparison, which later reports read."""
+    values = run.config()
+    names = {key: getattr(recipe, key) for key in ("label", "role", "tests")}
+    if all(values.get(key) == name for key, name in names.items()):
+        return
+    if os.environ.get("RANK", "0") == "0":
+        text = yaml.safe_dump(values | names, sort_keys=False, allow_unicode=True)
+        with writing(run.path):
+            write_atomically(run.path / "config.yaml", text)
 
 
 def _finished(recipe: Recipe) -> RunFolder | None:
@@ -122,66 +208,20 @@ def _check_labels(data: DataConfig) -> None:
         )
 
 
-def _method(recipe: Recipe, text: str) -> MethodConfig:
-    """The method with this name, from the catalogue or the recipe's variants, checked."""
-    if text in recipe.variants:
-        return _variant_method(recipe, text)
-    name, _, preset = text.partition(":")
-    method = MethodConfig(name, preset or "default")  # type: ignore[arg-type]
-    if name != "supervised":
-        method.labels = recipe.chosen_method().labels
-    if recipe.variants and name not in METHODS:
-        raise ValueError(unknown("method or variant", name, {**METHODS, **recipe.variants}))
-    method_terms(method.name, method.preset)
-    return method
-
-
-def _variant_method(recipe: Recipe, name: str) -> MethodConfig:
-    variant = recipe.variants[name]
-    if not re.fullmatch(r"[\w+.-]+", name):
-        raise ValueError(
-            f"variants: {name!r} names a folder; use only letters, digits, '_', '+', '.' and '-'"
-        )
-    method = variant.method
-    method = method if isinstance(method, MethodConfig) else MethodConfig(method)
-    try:
-        changes = {term: vars(change) for term, change in variant.terms.items()}
-        override(method_terms(method.name, method.preset), changes)
-    except ValueError as error:
-        raise ValueError(f"variants.{name}: {error}") from None
-    return method
-
-
-def _check_terms(recipe: Recipe, compared: Sequence[MethodConfig]) -> None:
+def _check_terms(recipe: Recipe, entries: Iterable[Entry]) -> None:
     """Refuse unknown terms in the recipe; terms of methods that are not compared are allowed."""
     known = {term for method in METHODS for term in method_terms(method)}
-    known |= {term for method in compared for term in method_terms(method.name, method.preset)}
+    for entry in entries:
+        method = entry.recipe.chosen_method()
+        known |= {*method_terms(method.name, method.preset), *entry.recipe.terms}
     for name in recipe.terms:
         if name not in known:
             raise ValueError(f"compare: terms.{name}: {unknown('term of a method', name, known)}")
 
 
-def one_run(
-    recipe: Recipe, method: MethodConfig, seed: int, base: Path, name: str | None = None
-) -> Recipe:
-    """The recipe of one run of a comparison: a method, or the variant with this name, and a seed."""
-    specs = method_terms(method.name, method.preset)
-    terms = {name: change for name, change in recipe.terms.items() if name in specs}
-    label = method.name if method.preset == "default" else f"{method.name}-{method.preset}"
-    variant = name if name in recipe.variants else None
-    plain = method.name == "supervised" and method.labels == "data"
-    if variant is not None:
-        terms, label = {**terms, **recipe.variants[variant].terms}, variant
-    return replace(
-        recipe,
-        method=method,
-        teacher=None if plain else recipe.teacher,
-        terms=terms,
-        variants={},
-        train=replace(recipe.train, seed=seed),
-        out=str(base / f"{label}-s{seed}"),
-        label=variant,
-    )
+def one_run(recipe: Recipe, method: MethodConfig, seed: int, base: Path) -> Recipe:
+    """The recipe of one run of a comparison: a method of the catalogue and a seed."""
+    return method_entry(recipe, method).run(seed, base)
 
 
 def conclude(runs: Sequence[RunFolder], base: Path) -> list[RunSummary]:
@@ -198,19 +238,31 @@ def conclude(runs: Sequence[RunFolder], base: Path) -> list[RunSummary]:
 
 
 def as_json(summaries: Sequence[RunSummary]) -> dict[str, Any]:
-    """The comparison as plain values: mIoU in points, by method and seed."""
+    """The comparison as plain values: mIoU in points, by label and seed.
+
+    `minus_control` is the difference from the first control; `contrasts` has all controls and placebos.
+    """
     rows = {}
     for row in comparison_rows(summaries):
         runs = [s for s in summaries if s.label == row.label]
         rows[row.label] = {
+            "role": row.role,
+            **({"tests": row.tests} if row.tests else {}),
             "miou_mean": row.miou,
             "miou_sd": row.miou_sd,
             "miou_by_seed": {str(s.seed): s.miou for s in runs},
             "minus_control": row.difference.differences if row.difference else None,
             "seconds_per_step": row.seconds_per_step,
         }
+    judged = verdicts(summaries)
+    differ = times_differ(summaries)
     return {
         "methods": rows,
-        "verdict": {v.label: [v.headline, *v.details] for v in verdicts(summaries)},
+        "teacher": teacher_figures(summaries),
+        "verdict": {v.label: [v.headline, *v.details] for v in judged},
+        "tone": {v.label: v.tone for v in judged},
+        "control": {v.label: v.control for v in judged},
+        "contrasts": [asdict(contrast) for v in judged for contrast in v.contrasts],
+        "times": {"comparable": not differ, "differ": differ},
         "environment": next((dict(s.environment) for s in summaries if s.environment), {}),
     }

@@ -10,7 +10,15 @@ from typing import Any, get_args, get_origin, get_type_hints
 import yaml
 from jsonargparse import ArgumentParser, set_parsing_settings
 
-from segdistill.config import Recipe, annotation_at, check_keys, check_ranges, read_yaml
+from segdistill.config import (
+    Recipe,
+    TrainConfig,
+    annotation_at,
+    check_keys,
+    check_ranges,
+    read_yaml,
+    to_dict,
+)
 
 KEYS = [entry.name for entry in fields(Recipe)]
 """The keys of a recipe's first level."""
@@ -68,17 +76,38 @@ def read_recipe(path: Path, above: tuple[Path, ...] = ()) -> dict[str, Any]:
         below = read_recipe(path.parent / base, (*above, path.resolve()))
     except FileNotFoundError as error:
         raise FileNotFoundError(f"{path}: base: {error}") from None
-    return _joined(below, values)
+    return joined(below, values)
 
 
-def _joined(below: dict[str, Any], upon: dict[str, Any]) -> dict[str, Any]:
+def joined(
+    below: dict[str, Any], upon: dict[str, Any], place: tuple[str, ...] = ()
+) -> dict[str, Any]:
+    """Merge two mappings key by key, at every depth; any other value of `upon` replaces that of `below`.
+
+    Args:
+        below: The values to change.
+        upon: The changes.
+        place: Path of both in a recipe; a method's name becomes a mapping where keys are added to it.
+
+    Example:
+        >>> joined({"a": {"b": 1, "c": 2}}, {"a": {"c": 3}})
+        {'a': {'b': 1, 'c': 3}}
+    """
     result = dict(below)
     for key, value in upon.items():
-        old = result.get(key)
+        old = _as_mapping(result.get(key), (*place, key))
         if isinstance(old, dict) and isinstance(value, dict):
-            value = _joined(old, value)
+            value = joined(old, value, (*place, key))
         result[key] = value
     return result
+
+
+def _as_mapping(value: Any, path: Sequence[str]) -> Any:
+    """`{name: kd}` for the method `kd` of a recipe or a variant, so that `preset` can be added."""
+    method = list(path) == ["method"] or (
+        len(path) == 3 and (path[0], path[2]) == ("variants", "method")
+    )
+    return {"name": value} if method and isinstance(value, str) else value
 
 
 def parse_recipe(
@@ -100,7 +129,32 @@ def parse_recipe(
         raise ValueError(f"{name}: {_one_line(error)}") from None
     _restore_options(recipe, merged)
     check_ranges(recipe)
+    for variant in recipe.variants:
+        variant_training(recipe, variant)
     return recipe
+
+
+def variant_training(recipe: Recipe, name: str) -> TrainConfig:
+    """The `train` of a variant: the recipe's, with the variant's changes.
+
+    Raises:
+        ValueError: A key does not exist or is `seed`, or a value has the wrong type or is out of range.
+    """
+    changes = recipe.variants[name].train
+    if not changes:
+        return recipe.train
+    check_keys(changes, TrainConfig, f"variants.{name}.train.")
+    if "seed" in changes:
+        raise ValueError(
+            f"variants.{name}.train.seed is {changes['seed']}; expected none, as all variants share the "
+            "seeds of the comparison. Remove it"
+        )
+    values = joined(to_dict(recipe)["train"], changes)
+    try:
+        return parse_recipe({"train": values}).train
+    except ValueError as error:
+        message = str(error).removeprefix("recipe: ")
+        raise ValueError(f"variants.{name}.{message}") from None
 
 
 def _with_on(value: Any) -> Any:
@@ -154,9 +208,7 @@ def _overridden(values: dict[str, Any], options: dict[str, str]) -> dict[str, An
         path = name.split(".")
         place = result
         for depth, key in enumerate(path[:-1]):
-            inner = place.get(key)
-            if depth == 0 and key == "method" and isinstance(inner, str):
-                inner = {"name": inner}
+            inner = _as_mapping(place.get(key), path[: depth + 1])
             place[key] = inner if isinstance(inner, dict) else {}
             place = place[key]
         place[path[-1]] = _value(text, path)

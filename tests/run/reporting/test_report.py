@@ -106,8 +106,8 @@ def test_roles_labels_and_order_follow_the_runs(runs: Path) -> None:
     assert [(s.name, s.role, s.label) for s in summaries] == [
         ("control-s0", "control", "control"),
         ("teacher", "teacher", "teacher"),
-        ("idd-s0", "student", "idd"),
-        ("idd-s1", "student", "idd"),
+        ("idd-s0", "method", "idd"),
+        ("idd-s1", "method", "idd"),
     ]
     assert summaries[-1].wall_seconds > 0
 
@@ -125,9 +125,9 @@ def test_a_supervised_run_that_only_names_a_teacher_is_a_control(
 
     assert role() == "control"
     values["terms"] = {"pixelwise": {"weight": 1.0}}
-    assert role() == "student"
+    assert role() == "method"
     values |= {"terms": {}, "method": {"name": "supervised", "labels": "teacher"}}
-    assert role() == "student"
+    assert role() == "method"
 
 
 def test_runs_of_one_method_with_different_recipes_are_distinguished(

@@ -30,15 +30,15 @@ from tests.run.made_up import CLASSES, run, three_seeds
 
 def test_fractions_become_points():
     summary = RunSummary(
-        "a", "idd", "student", evaluation={"miou": 0.5, "iou": [0.25, None], "pixel_accuracy": 0.75}
+        "a", "idd", "method", evaluation={"miou": 0.5, "iou": [0.25, None], "pixel_accuracy": 0.75}
     )
     assert (summary.miou, summary.iou, summary.pixel_accuracy) == (50, [25, None], 75)
 
 
 def test_without_an_evaluation_the_last_validation_is_used():
     rows = [{"kind": "val", "step": s, "miou": m} for s, m in ((10, 0.2), (20, 0.4))]
-    assert RunSummary("a", "idd", "student", metrics=rows).miou == 40
-    assert RunSummary("a", "idd", "student").miou is None
+    assert RunSummary("a", "idd", "method", metrics=rows).miou == 40
+    assert RunSummary("a", "idd", "method").miou is None
 
 
 def test_training_time_is_summed_over_the_steps_of_each_row():
@@ -48,14 +48,14 @@ def test_training_time_is_summed_over_the_steps_of_each_row():
         {"kind": "train", "step": 30, "seconds_per_step": 0.2},
         {"kind": "train", "step": 40, "seconds_per_step": 0.1},
     ]
-    summary = RunSummary("a", "idd", "student", metrics=rows)
+    summary = RunSummary("a", "idd", "method", metrics=rows)
     # 10 · 0.5 + 20 · 0.2 + 10 · 0.1 = 10; the median of the rows is 0.2.
     assert summary.training_seconds == pytest.approx(10)
     assert summary.seconds_per_step == 0.2
     assert (
-        RunSummary("a", "idd", "student", metrics=rows, wall_seconds=12.5).training_seconds == 12.5
+        RunSummary("a", "idd", "method", metrics=rows, wall_seconds=12.5).training_seconds == 12.5
     )
-    assert RunSummary("a", "idd", "student").training_seconds is None
+    assert RunSummary("a", "idd", "method").training_seconds is None
 
 
 def test_labels_are_ordered_teacher_control_methods():

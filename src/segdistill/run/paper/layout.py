@@ -233,7 +233,7 @@ def _spread(runs: Sequence[RunSummary]) -> str:
 def _recipe_key(run: RunSummary) -> str:
     recipe = run.recipe or Recipe()
     train = replace(recipe.train, seed=0)
-    kept = replace(recipe, train=train, out=None, label=None, variants={})
+    kept = replace(recipe, train=train, out=None, label=None, role=None, tests=None, variants={})
     return json.dumps(to_dict(kept), sort_keys=True)
 
 

@@ -2,6 +2,7 @@
 
 import logging
 from collections.abc import Iterable, Sequence
+from dataclasses import replace
 from functools import cache
 from pathlib import Path
 
@@ -57,11 +58,12 @@ def place_runs(wanted: Exhibit, paths: Iterable[str | Path]) -> list[Placed]:
     """Each run at these paths, and their teachers, with its row or the reason why it has none."""
     folders = find_runs(paths)
     finished = summarise([folder for folder in folders if folder.finished])
-    # A teacher that is not a run, known only from an audit, has no recipe.
+    # The paper's rows have a teacher's own figure. One known only from an audit has no recipe.
+    finished = [replace(run, evaluation=run.own or run.evaluation) for run in finished]
     placed = [_placed(wanted, run, run.recipe) for run in finished if run.recipe is not None]
     for folder in folders:
         if not folder.finished:
-            begun = RunSummary(folder.path.name, folder.method_name, "student")
+            begun = RunSummary(folder.path.name, folder.method_name, "method")
             placed.append(Placed(begun, reason="it is not finished"))
     return placed
 

@@ -10,8 +10,9 @@ from segdistill.run.reporting.summary import (
     comparison_rows,
     comparison_table,
     default_subject,
+    times_differ,
 )
-from segdistill.run.reporting.verdict import context, verdicts
+from segdistill.run.reporting.verdict import context, teacher_figures, verdicts
 
 __all__ = [
     "RunSummary",
@@ -28,5 +29,7 @@ __all__ = [
     "signed",
     "spread",
     "summarise",
+    "teacher_figures",
+    "times_differ",
     "verdicts",
 ]

@@ -20,7 +20,14 @@ from matplotlib.figure import Figure
 from segdistill.escaping import html
 from segdistill.run.reporting.notation import shortened, signed
 from segdistill.run.reporting.statistics import mean
-from segdistill.run.reporting.summary import ClassChange, RunSummary, by_label, methods
+from segdistill.run.reporting.summary import (
+    ClassChange,
+    RunSummary,
+    by_label,
+    compared,
+    controls,
+    methods,
+)
 from segdistill.run.reporting.verdict import Verdict
 
 INK, MUTED, LINE, TEACHER, CONTROL = "#1c1d21", "#676b74", "#dfe1e6", "#3a3d45", "#8b8f99"
@@ -69,9 +76,12 @@ _numbers = count()
 
 
 def colours(summaries: Sequence[RunSummary]) -> dict[str, str]:
-    """Colour of each label in every chart: greys for teacher and control, hues for methods."""
-    hues = {label: SERIES[place % len(SERIES)] for place, label in enumerate(methods(summaries))}
-    return {"teacher": TEACHER, "control": CONTROL, **hues}
+    """Colour of each label in every chart: greys for teacher and first control, hues for the others."""
+    first, *others = controls(summaries) or ["control"]
+    known = [*methods(summaries), *others]
+    known += [label for label in compared(summaries) if label not in known]
+    hues = {label: SERIES[place % len(SERIES)] for place, label in enumerate(known)}
+    return {"teacher": TEACHER, first: CONTROL, **hues}
 
 
 @contextmanager
@@ -157,7 +167,11 @@ def forest(found: Sequence[Verdict], colour: Mapping[str, str], width: int = WID
         axes.set_xlim(min(low, -room), max(high, room))
         axes.grid(axis="y", visible=False)
         axes.spines["left"].set_visible(False)
-        axes.set_xlabel("mIoU points vs. control")
+        named = {verdict.control for verdict in found}
+        control = f"control {named.pop()}" if len(named) == 1 else "each headline's control"
+        axes.set_xlabel(
+            f"mIoU points vs. {'control' if control == 'control control' else shortened(control, 40)}"
+        )
         return to_svg(figure, "Differences from the control")
 
 
@@ -304,14 +318,18 @@ def _term_reader(term: str, key: str) -> Any:
 
 
 def class_bars(
-    changes: Sequence[ClassChange], label: str, colour: Mapping[str, str], width: int = WIDE
+    changes: Sequence[ClassChange],
+    label: str,
+    colour: Mapping[str, str],
+    width: int = WIDE,
+    control: str = "control",
 ) -> str:
-    """Bars of each class's IoU for the control and one method; a mark for the teacher."""
+    """Bars of each class's IoU for a control and one method; a mark for the teacher."""
     with style():
         figure = blank(width, 66 + 34 * len(changes))
         axes = figure.add_subplot()
         for place, change in enumerate(changes):
-            for offset, group in ((-0.18, "control"), (0.18, label)):
+            for offset, group in ((-0.18, control), (0.18, label)):
                 value = change.iou.get(group)
                 if value is not None:
                     axes.barh(place + offset, value, height=0.34, color=colour[group])

@@ -24,6 +24,7 @@ from segdistill.run.opening import open_split
 from segdistill.run.reporting.distances import class_statistics, read_tap
 from segdistill.run.reporting.findings import Distances, Findings, Panel, PositionMasks
 from segdistill.run.reporting.summary import RunSummary, seed_pairs
+from segdistill.run.reporting.verdict import control_of
 
 _log = logging.getLogger(__name__)
 _TAP = "features"
@@ -121,7 +122,7 @@ def _scene(
     subject: str,
     options: PictureOptions,
 ) -> _Scene:
-    pairs = seed_pairs(summaries, subject)
+    pairs = seed_pairs(summaries, subject, control_of(summaries, subject))
     own = [run for run in summaries if run.label == subject]
     shown = {run.label: run for run in (reversed(pairs[0]) if pairs else own[:1])}
     first = next(iter(shown.values()))

@@ -24,12 +24,16 @@ from segdistill.run.reporting.summary import (
     RunSummary,
     by_label,
     class_changes,
+    compared,
     comparison_rows,
+    controls,
     input_sizes,
-    methods,
+    marked,
     paired_miou,
+    reference_name,
+    times_note,
 )
-from segdistill.run.reporting.verdict import best, context, verdicts
+from segdistill.run.reporting.verdict import best, context, control_of, verdicts
 from segdistill.run.reporting.views import css_colour
 
 MOST_CLASSES = 40
@@ -45,6 +49,7 @@ def verdict_view(
         "context": context(summaries),
         "items": found,
         "several": any(len(verdict.difference.differences) > 1 for verdict in found),
+        "controls": len(controls(summaries)),
         "chart": _at_each_width(lambda width: charts.forest(found, colour, width))
         if found
         else None,
@@ -67,11 +72,15 @@ def comparison_view(summaries: Sequence[RunSummary]) -> dict[str, Any]:
         "latency_ms": ("latency, ms", lambda row: number(row.latency_ms, 1)),
         "seconds_per_step": (
             "step, ms",
-            lambda row: number(row.seconds_per_step and 1000 * row.seconds_per_step, 0),
+            lambda row: marked(
+                number(row.seconds_per_step and 1000 * row.seconds_per_step, 0), row
+            ),
         ),
         "training_seconds": (
             f"training, {unit}",
-            lambda row: number(row.training_seconds and row.training_seconds / seconds, 1),
+            lambda row: marked(
+                number(row.training_seconds and row.training_seconds / seconds, 1), row
+            ),
         ),
     }
     shown = [
@@ -83,10 +92,14 @@ def comparison_view(summaries: Sequence[RunSummary]) -> dict[str, Any]:
         "best": winner,
         "several": any(row.runs > 1 for row in rows),
         "has_control": any(row.role == "control" for row in rows),
+        "controls": len(controls(summaries)),
+        "reference": reference_name(summaries),
+        "times": times_note(summaries),
         "headings": [heading for heading, _ in shown],
         "rows": [
             {
                 "label": row.label,
+                "tests": row.tests,
                 "runs": row.runs,
                 "miou": spread(row.miou, row.miou_sd),
                 "difference": difference_text(row.difference),
@@ -124,8 +137,8 @@ def _threads(count: int | None) -> str:
 
 
 def against_view(summaries: Sequence[RunSummary]) -> dict[str, Any] | None:
-    """Differences between methods, row minus column; None for fewer than two methods."""
-    known = methods(summaries)
+    """Differences between methods and placebos, row minus column; None for fewer than two."""
+    known = compared(summaries)
     if len(known) < 2:
         return None
     rows = [
@@ -158,7 +171,8 @@ def class_view(
 ) -> dict[str, Any] | None:
     """IoU of each class, largest gain of `subject` first; None if no run has any."""
     groups = by_label(summaries)
-    changes = class_changes(summaries, classes, subject)
+    control = control_of(summaries, subject)
+    changes = class_changes(summaries, classes, subject, control)
     if not any(value is not None for change in changes for value in change.iou.values()):
         return None
     known = [change for change in changes if change.change is not None]
@@ -167,7 +181,10 @@ def class_view(
         shown = [*shown[: MOST_CLASSES // 2], *shown[-MOST_CLASSES // 2 :]]
     shares = _class_shares(summaries, classes)
     return {
-        "chart": _at_each_width(lambda width: charts.class_bars(shown, subject, colour, width)),
+        "chart": _at_each_width(
+            lambda width: charts.class_bars(shown, subject, colour, width, control)
+        ),
+        "control": control,
         "cut": len(shown) < len(known or changes),
         "shown": len(shown),
         "labels": list(groups),

@@ -1,4 +1,4 @@
-"""The metrics of runs as plain data, and their comparison with the control, paired by seed."""
+"""The metrics of runs as plain data, and their comparison with controls, paired by seed."""
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -9,10 +9,11 @@ from typing import Any, Literal
 from rich.table import Table
 
 from segdistill.config import Recipe
+from segdistill.run.environment import timing_differences
 from segdistill.run.reporting.notation import difference_text, number, quantity, signed, spread
 from segdistill.run.reporting.statistics import Paired, mean, paired, sd
 
-Role = Literal["teacher", "control", "student"]
+Role = Literal["teacher", "control", "placebo", "method"]
 
 
 @dataclass(frozen=True)
@@ -28,7 +29,7 @@ class RunSummary:
     method: str
     """label of the method; runs with the same label are seeds of one another"""
     role: Role
-    """teacher; control (student trained without a teacher); student (distilled)"""
+    """teacher; control (usually trained without a teacher); method; placebo of a method"""
     seed: int | None = None
     """seed of initial weights and data order, used for pairing"""
     metrics: Sequence[Mapping[str, Any]] = ()
@@ -45,11 +46,22 @@ class RunSummary:
     """versions, machine, threads"""
     wall_seconds: float | None = None
     """measured duration of the whole training; None: summed from the rows of `metrics`"""
+    tests: str | None = None
+    """label of the method that a placebo tests"""
+    own: Mapping[str, Any] | None = None
+    """of a teacher whose `evaluation` is at the students' input: its evaluation at its own input"""
+    start: str | None = None
+    """digest of the initial weights"""
 
     @property
     def label(self) -> str:
-        """Name in tables and charts: the method of a distilled student, otherwise the role."""
-        return self.method if self.role == "student" else self.role
+        """Name in tables and charts; all teachers share one."""
+        return "teacher" if self.role == "teacher" else self.method
+
+    @property
+    def view(self) -> dict[str, Any]:
+        """How images were shown when `evaluation` was measured, as far as it is recorded."""
+        return view_of(self.evaluation or {})
 
     @property
     def train_rows(self) -> list[Mapping[str, Any]]:
@@ -111,37 +123,95 @@ def points(share: float | None) -> float | None:
     return None if share is None else 100 * float(share)
 
 
+def view_of(evaluation: Mapping[str, Any]) -> dict[str, Any]:
+    """The input size (height, width) and the protocol of an evaluation; what is not recorded is left out."""
+    protocol = evaluation.get("protocol") or {}
+    size = (evaluation.get("profile") or {}).get("size") or protocol.get("size")
+    view = {key: protocol[key] for key in _PROTOCOL if key in protocol}
+    view |= {key: evaluation[key] for key in ("split", "images") if key in evaluation}
+    return {**view, **({"size": tuple(size)} if size else {})}
+
+
+_PROTOCOL = ("window", "overlap", "flip", "scales", "average", "absent")
+
+
+def same_view(one: Mapping[str, Any], other: Mapping[str, Any]) -> bool:
+    """Whether two views are the same in all that both record."""
+    return all(one[key] == other[key] for key in one.keys() & other.keys())
+
+
 def by_label(summaries: Iterable[RunSummary]) -> dict[str, list[RunSummary]]:
-    """Group runs by label: teacher, control, then the methods in order of appearance.
+    """Group runs by label: teacher, controls, then each method followed by its placebos.
 
     Raises:
-        ValueError: Two runs have the same label and seed, so that pairing would be arbitrary.
+        ValueError: Two runs have the same label and seed, so that pairing would be arbitrary, or the same
+            label and different roles.
     """
-    groups: dict[str, list[RunSummary]] = {"teacher": [], "control": []}
-    for run in summaries:
+    groups: dict[str, list[RunSummary]] = {}
+    for run in _in_order(summaries):
         twins = [other for other in groups.get(run.label, []) if other.seed == run.seed]
         if twins and run.role != "teacher":
             raise ValueError(
                 f"runs {twins[0].name!r} and {run.name!r} are both {run.label} with seed "
                 f"{run.seed}. Leave one out, or set different labels"
             )
+        others = [other for other in groups.get(run.label, []) if other.role != run.role]
+        if others:
+            raise ValueError(
+                f"runs {others[0].name!r} and {run.name!r} are both {run.label}, one as {others[0].role} and "
+                f"one as {run.role}. Set different labels"
+            )
         groups.setdefault(run.label, []).append(run)
-    return {label: runs for label, runs in groups.items() if runs}
+    return groups
+
+
+def _in_order(summaries: Iterable[RunSummary]) -> list[RunSummary]:
+    runs = list(summaries)
+    found = {label: place for place, label in enumerate(methods(runs))}
+
+    def place(run: RunSummary) -> tuple[int, int, int]:
+        first = ("teacher", "control").index(run.role) if run.role in ("teacher", "control") else 2
+        of = run.tests if run.role == "placebo" else run.label
+        return first, found.get(of or "", len(found)) if first == 2 else 0, run.role == "placebo"
+
+    return sorted(runs, key=place)
 
 
 def methods(summaries: Iterable[RunSummary]) -> list[str]:
-    """Labels of the distilled students, in order of appearance."""
-    return list(dict.fromkeys(run.label for run in summaries if run.role == "student"))
+    """Labels of the methods that are compared, in order of appearance; placebos are not among them."""
+    return _labels(summaries, "method")
+
+
+def controls(summaries: Iterable[RunSummary]) -> list[str]:
+    """Labels of the controls, in order of appearance; tables show differences from the first."""
+    return _labels(summaries, "control")
+
+
+def placebos(summaries: Iterable[RunSummary], method: str) -> list[str]:
+    """Labels of the placebos that test a method, in order of appearance."""
+    return _labels((run for run in summaries if run.tests == method), "placebo")
+
+
+def _labels(summaries: Iterable[RunSummary], role: Role) -> list[str]:
+    return list(dict.fromkeys(run.label for run in summaries if run.role == role))
+
+
+def compared(summaries: Iterable[RunSummary]) -> list[str]:
+    """Labels of the methods, each followed by its placebos."""
+    groups = by_label(summaries)
+    return [label for label, runs in groups.items() if runs[0].role in ("method", "placebo")]
 
 
 def default_subject(summaries: Iterable[RunSummary]) -> str:
     """Label of the method that a report focuses on: the first idd, or else the last.
 
-    The control if no student was distilled.
+    The first control if there is no method.
     """
-    known = methods(summaries)
+    runs = list(summaries)
+    known = methods(runs)
     idd = [label for label in known if label.startswith("idd")]
-    return idd[0] if idd else known[-1] if known else "control"
+    alone = [*controls(runs), *(run.label for run in runs if run.role != "teacher"), "control"]
+    return idd[0] if idd else known[-1] if known else alone[0]
 
 
 def with_profiles(
@@ -169,10 +239,19 @@ def _measured(
 
 
 def seed_pairs(
-    summaries: Iterable[RunSummary], label: str, reference: str = "control"
+    summaries: Iterable[RunSummary], label: str, reference: str | None = None
 ) -> list[tuple[RunSummary, RunSummary]]:
-    """Pairs of runs of two labels with the same seed, ordered by seed; runs without mIoU are left out."""
+    """Pairs of runs of two labels with the same seed, ordered by seed; runs without mIoU are left out.
+
+    Args:
+        summaries: The runs.
+        label: The first of each pair.
+        reference: The second; None: the first control.
+    """
     groups = by_label(summaries)
+    if reference is None:
+        runs = [run for group in groups.values() for run in group]
+        reference = next(iter(controls(runs)), "")
     partners = {run.seed: run for run in groups.get(reference, []) if run.miou is not None}
     runs = [run for run in groups.get(label, []) if run.miou is not None and run.seed in partners]
     runs.sort(key=lambda run: (run.seed is None, run.seed or 0))
@@ -180,9 +259,9 @@ def seed_pairs(
 
 
 def paired_miou(
-    summaries: Iterable[RunSummary], label: str, reference: str = "control"
+    summaries: Iterable[RunSummary], label: str, reference: str | None = None
 ) -> Paired | None:
-    """Difference in mIoU points, `label` minus `reference`, per seed; None without pairs."""
+    """Difference in mIoU points, `label` minus `reference` (None: the first control); None without pairs."""
     pairs = seed_pairs(summaries, label, reference)
     differences = [(one.miou or 0.0) - (other.miou or 0.0) for one, other in pairs]
     return paired(differences) if differences else None
@@ -198,9 +277,14 @@ class ClassChange:
 
 
 def class_changes(
-    summaries: Sequence[RunSummary], classes: Sequence[str], label: str, reference: str = "control"
+    summaries: Sequence[RunSummary],
+    classes: Sequence[str],
+    label: str,
+    reference: str | None = None,
 ) -> list[ClassChange]:
-    """IoU of each class and its change from `reference` to `label`, largest gain first.
+    """IoU of each class and its change from `reference` (None: the first control) to `label`.
+
+    Largest gain first.
 
     Classes without a defined change come last, in the data set's order.
     """
@@ -230,7 +314,7 @@ def mean_of_known(values: Iterable[float | None]) -> float | None:
 
 @dataclass(frozen=True)
 class ComparisonRow:
-    """One row of the comparison: a label, its means over seeds, its difference from the control."""
+    """One row of the comparison: a label, its means over seeds, its difference from the first control."""
 
     label: str
     role: Role
@@ -244,14 +328,39 @@ class ComparisonRow:
     latency_ms: float | None
     seconds_per_step: float | None
     training_seconds: float | None
+    times_differ: Sequence[str]
+    """why its times cannot be compared with the first control's; empty if they can"""
+    tests: str | None
+    """label of the method that a placebo tests"""
+
+
+def times_differ(summaries: Sequence[RunSummary]) -> dict[str, list[str]]:
+    """Labels whose times cannot be compared with those of the first control, with reasons.
+
+    Times of two machines, thread counts or loads differ whatever is trained. The first control itself is
+    among them if its own runs differ. Runs without times do not count.
+    """
+    groups = by_label(run for run in summaries if run.seconds_per_step is not None)
+    order = [label for label in groups if label != "teacher"] or list(groups)
+    if not order:
+        return {}
+    first = groups[order[0]][0].environment
+    found = {}
+    for label, runs in groups.items():
+        others = [run.environment for run in runs if run is not groups[order[0]][0]]
+        reasons = [reason for other in others for reason in timing_differences(first, other)]
+        if reasons:
+            found[label] = list(dict.fromkeys(reasons))
+    return found
 
 
 def comparison_rows(summaries: Sequence[RunSummary]) -> list[ComparisonRow]:
-    """The comparison as data: teacher, control, then each method.
+    """The comparison as data: teacher, controls, then each method followed by its placebos.
 
     mIoU, its sd and difference in points; latency in ms; times in seconds, mean over the seeds.
     """
-    rows = []
+    rows, incomparable = [], times_differ(summaries)
+    main = next(iter(controls(summaries)), None)
     for label, runs in by_label(summaries).items():
         mious = [run.miou for run in runs if run.miou is not None]
         profiles = [run.profile for run in runs if run.profile]
@@ -263,13 +372,17 @@ def comparison_rows(summaries: Sequence[RunSummary]) -> list[ComparisonRow]:
                 runs=len(runs),
                 miou=mean(mious) if mious else None,
                 miou_sd=sd(mious),
-                difference=paired_miou(summaries, label) if runs[0].role == "student" else None,
+                difference=None
+                if label in ("teacher", main)
+                else paired_miou(summaries, label, main),
                 pixel_accuracy=mean_of_known(run.pixel_accuracy for run in runs),
                 parameters=profile.get("parameters"),
                 multiply_adds=profile.get("multiply_adds"),
                 latency_ms=profile.get("latency_ms_median"),
                 seconds_per_step=mean_of_known(run.seconds_per_step for run in runs),
                 training_seconds=mean_of_known(run.training_seconds for run in runs),
+                times_differ=incomparable.get(label, ()),
+                tests=runs[0].tests,
             )
         )
     return rows
@@ -289,12 +402,12 @@ def input_sizes(summaries: Sequence[RunSummary]) -> str:
 
 
 def comparison_table(summaries: Sequence[RunSummary]) -> Table:
-    """The comparison for a terminal: mean ± sd over seeds, paired difference from the control."""
+    """The comparison for a terminal: mean ± sd over seeds, paired difference from the first control."""
     table = Table(box=None, pad_edge=False, header_style="bold", padding=(0, 2, 0, 0))
     table.add_column("")
     for heading in (
         "mIoU",
-        "vs. control",
+        f"vs. {reference_name(summaries)}",
         "each seed",
         "pixel acc.",
         "params",
@@ -304,7 +417,7 @@ def comparison_table(summaries: Sequence[RunSummary]) -> Table:
         table.add_column(heading, justify="right", no_wrap=True)
     for row in comparison_rows(summaries):
         table.add_row(
-            row.label,
+            row_name(row),
             spread(row.miou, row.miou_sd),
             difference_text(row.difference),
             " ".join(signed(value) for value in row.difference.differences)
@@ -313,8 +426,34 @@ def comparison_table(summaries: Sequence[RunSummary]) -> Table:
             number(row.pixel_accuracy, 1),
             quantity(row.parameters),
             quantity(row.multiply_adds),
-            number(row.seconds_per_step, 3),
+            marked(number(row.seconds_per_step, 3), row),
         )
     sizes = input_sizes(summaries)
-    table.caption = f"mult-adds {sizes}" if sizes else None
+    notes = [f"mult-adds {sizes}" if sizes else "", times_note(summaries)]
+    table.caption = "; ".join(filter(None, notes)) or None
     return table
+
+
+def reference_name(summaries: Sequence[RunSummary]) -> str:
+    """What the column of differences calls the first control: its label if there are several."""
+    known = controls(summaries)
+    return known[0] if len(known) > 1 else "control"
+
+
+def row_name(row: ComparisonRow) -> str:
+    """The label of a row; for a placebo with that of its method."""
+    return f"{row.label} (placebo of {row.tests})" if row.role == "placebo" else row.label
+
+
+def marked(time: str, row: ComparisonRow) -> str:
+    """A time of a row, with an asterisk if it cannot be compared with the first control's."""
+    return f"{time}*" if row.times_differ and time != "–" else time
+
+
+def times_note(summaries: Sequence[RunSummary]) -> str:
+    """Which times cannot be compared, and why; "" if all can."""
+    found = times_differ(summaries)
+    if not found:
+        return ""
+    reasons = list(dict.fromkeys(reason for one in found.values() for reason in one))
+    return f"* times are not comparable ({'; '.join(reasons)})"

@@ -2,109 +2,213 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
+from segdistill.run.reporting.claims.contrasts import (
+    Contrast,
+    claim_p,
+    contrasts,
+    control_in_words,
+    in_words,
+    strictest,
+)
 from segdistill.run.reporting.notation import p_text, signed
 from segdistill.run.reporting.statistics import Paired, holm
 from segdistill.run.reporting.summary import (
     RunSummary,
     by_label,
+    compared,
     comparison_rows,
+    controls,
     mean_of_known,
     methods,
     paired_miou,
+    placebos,
+    points,
+    same_view,
     seed_pairs,
+    times_differ,
+    view_of,
 )
 
 _FEW_IMAGES = 10
 """on fewer, a single image moves mIoU by more than methods differ"""
 
 
+Tone = Literal["better", "worse", "unclear"]
+
+
 @dataclass(frozen=True)
 class Verdict:
-    """The verdict on one method, in words."""
+    """The verdict on one method, or on a placebo beside it, in words."""
 
     label: str
-    tone: Literal["better", "worse", "unclear"]
+    tone: Tone
     headline: str
     details: list[str]
     difference: Paired
+    """from `control`"""
+    control: str = "control"
+    """label of the control that the headline compares with: the strictest of all"""
+    tests: str | None = None
+    """label of the method, if this is its placebo"""
+    contrasts: Sequence[Contrast] = ()
+    """against every control, then against the placebos"""
 
 
 def verdicts(summaries: Sequence[RunSummary]) -> list[Verdict]:
-    """One verdict per method that shares a seed with the control, largest mean gain first.
+    """One verdict per method that shares a seed with a control, largest mean gain first.
 
-    `better` and `worse` require an interval of the paired mean that excludes zero and, if several
-    methods are compared, p below 0.05 after Holm's correction. One seed is `unclear`.
+    A headline compares with the control that says least for the method; the other controls and the
+    method's placebos stand in the details. The verdicts on placebos follow that of their method. `better`
+    and `worse` require an interval of the paired mean that excludes zero and, if several methods are
+    compared, p below 0.05 after Holm's correction. One seed is `unclear`, and so is a comparison of equal
+    settings.
     """
-    found = {label: paired_miou(summaries, label) for label in methods(summaries)}
-    known = {label: difference for label, difference in found.items() if difference is not None}
-    corrected = holm({label: d.p for label, d in known.items() if d.p is not None})
-    order = sorted(known, key=lambda label: -known[label].mean)
-    return [_verdict(summaries, label, known[label], corrected) for label in order]
+    against = controls(summaries)
+    found = {label: contrasts(summaries, label, against) for label in compared(summaries)}
+    known = {label: one for label, one in found.items() if one}
+    tested = [label for label in methods(summaries) if label in known]
+    corrected = _corrected({label: known[label] for label in tested})
+    tested.sort(key=lambda label: -strictest(known[label]).difference.mean)
+    order = list(
+        dict.fromkeys(one for name in tested for one in (name, *placebos(summaries, name)))
+    )
+    order += [label for label in known if label not in order]
+    return [
+        _verdict(summaries, known[label], corrected[label], len(corrected))
+        if label in corrected
+        else _verdict(summaries, known[label], claim_p(known[label]), 1)
+        for label in order
+        if label in known
+    ]
+
+
+def _corrected(tested: Mapping[str, Sequence[Contrast]]) -> dict[str, float]:
+    """p of each method after Holm's correction; one seed has none, and a method equal to a control makes no claim."""
+    claims = {name: found for name, found in tested.items() if not strictest(found).itself}
+    return holm({name: p for name, found in claims.items() if (p := claim_p(found)) is not None})
 
 
 def best(judged: Sequence[Verdict]) -> str | None:
-    """Label of the method with the largest mean gain among those better than the control; None if none is."""
-    better = [verdict for verdict in judged if verdict.tone == "better"]
+    """Label of the method with the largest mean gain among those better than every control; None if none is.
+
+    A placebo is never the best.
+    """
+    better = [v for v in judged if v.tone == "better" and v.tests is None]
     return max(better, key=lambda v: v.difference.mean).label if better else None
 
 
+def control_of(summaries: Sequence[RunSummary], label: str) -> str:
+    """Label of the control that the verdict on a method rests on; without a verdict the first control's."""
+    rests = {verdict.label: verdict.control for verdict in verdicts(summaries)}
+    return rests.get(label) or next(iter(controls(summaries)), "control")
+
+
 def _verdict(
-    summaries: Sequence[RunSummary], label: str, difference: Paired, corrected: Mapping[str, float]
+    summaries: Sequence[RunSummary], found: Sequence[Contrast], p: float | None, compared: int
 ) -> Verdict:
-    n, grounds = len(difference.differences), _grounds(summaries, label, difference)
-    survives = corrected.get(label, 1.0) < 0.05
+    chosen = strictest(found)
+    label, difference = chosen.label, chosen.difference
+    tests = by_label(summaries)[label][0].tests
+    others = [one for one in found if one is not chosen]
+    against_placebos = contrasts(summaries, label, placebos(summaries, label), "placebo")
+    tone, headline, details = _claim(summaries, chosen, len(found), p, compared)
+    unbeaten = [one.reference for one in against_placebos if not _above(one)]
+    if tone == "better" and unbeaten:
+        names = ", ".join(unbeaten)
+        headline += f", but not clearly above its placebo{'s' * (len(unbeaten) > 1)} {names}"
+    details += [in_words(one) for one in (*others, *against_placebos)]
+    details += _unpaired_references(summaries, label, [*found, *against_placebos])
+    details += _budget(summaries, label, chosen.reference)
+    everything = [*found, *against_placebos]
+    return Verdict(label, tone, headline, details, difference, chosen.reference, tests, everything)
+
+
+def _above(contrast: Contrast) -> bool:
+    return contrast.difference.clear and contrast.difference.mean > 0 and not contrast.itself
+
+
+def _claim(
+    summaries: Sequence[RunSummary],
+    chosen: Contrast,
+    count: int,
+    p: float | None,
+    compared: int,
+) -> tuple[Tone, str, list[str]]:
+    """Tone, headline and details of a contrast with the strictest of `count` controls."""
+    difference, against = chosen.difference, control_in_words(chosen.reference)
+    n = len(difference.differences)
+    grounds = _grounds(summaries, chosen, count)
+    subject = _subject(summaries, chosen.label)
     side = "above" if difference.mean > 0 else "below"
-    stands = f"{label} is {abs(difference.mean):.1f} mIoU {side} plain training ({grounds})"
+    stands = f"{subject} is {abs(difference.mean):.1f} mIoU {side} {against} ({grounds})"
     if difference.mean == 0:
-        stands = f"{label} equals plain training ({grounds})"
-    tone: Literal["better", "worse", "unclear"] = "unclear"
+        stands = f"{subject} equals {against} ({grounds})"
+    tone: Tone = "unclear"
     details = []
-    if n == 1:
+    if chosen.itself:
+        headline = f"{subject}: no clear difference from {against} ({grounds})"
+        details.append(
+            f"It has the same settings as {against}, so any difference ({signed(difference.mean)} mIoU) is "
+            "chance: this tests the comparison itself."
+        )
+    elif n == 1:
         headline = f"{stands}: this may be chance"
     elif not difference.clear:
-        headline = f"{label}: no clear difference from plain training ({grounds})"
+        headline = f"{subject}: no clear difference from {against} ({grounds})"
         details.append(f"Mean difference {signed(difference.mean)} mIoU.")
-    elif not survives:
-        headline = f"{stands}: this may be chance, as {len(corrected)} methods were compared"
+    elif p is None or p >= 0.05:
+        many = f"{compared} methods" if compared > 1 else f"{count} controls"
+        headline = f"{stands}: this may be chance, as {many} were compared"
     else:
         headline = stands
         tone = "better" if difference.mean > 0 else "worse"
-    details += _chance(difference, corrected.get(label), len(corrected))
-    details += _budget(summaries, label)
-    return Verdict(label, tone, headline, details, difference)
+    details += _chance(difference, p, compared, control_in_words(chosen.reference, "the control"))
+    return tone, headline, details
 
 
-def _grounds(summaries: Sequence[RunSummary], label: str, difference: Paired) -> str:
+def _subject(summaries: Sequence[RunSummary], label: str) -> str:
+    tests = by_label(summaries)[label][0].tests
+    return label if tests is None else f"{label} (placebo of {tests})"
+
+
+def _grounds(summaries: Sequence[RunSummary], chosen: Contrast, controls: int) -> str:
     """What a difference was measured on, such as "mean of 3 seeds, 101 images"."""
-    n, count = len(difference.differences), image_count(summaries, label)
-    seeds = "1 seed" if n == 1 else f"mean of {n} seeds"
-    if count is None:
-        return seeds
-    return f"{seeds}, {count:,} image{'s' * (count != 1)}"
+    n = len(chosen.difference.differences)
+    images = image_count(summaries, chosen.label, chosen.reference)
+    parts = ["1 seed" if n == 1 else f"mean of {n} seeds"]
+    if images is not None:
+        parts.append(f"{images:,} image{'s' * (images != 1)}")
+    if controls > 1:
+        parts.append(f"the strictest of {controls} controls")
+    return ", ".join(parts)
 
 
-def image_count(summaries: Sequence[RunSummary], label: str) -> int | None:
-    """How many images a method and the control were measured on; None if unknown or not the same in all runs."""
-    pairs = seed_pairs(summaries, label)
+def image_count(
+    summaries: Sequence[RunSummary], label: str, reference: str | None = None
+) -> int | None:
+    """How many images two labels were measured on; None if unknown or not the same in all runs."""
+    pairs = seed_pairs(summaries, label, reference)
     counts = {(run.evaluation or {}).get("images") for pair in pairs for run in pair}
     return counts.pop() if len(counts) == 1 else None
 
 
-def _chance(difference: Paired, p: float | None, compared: int) -> list[str]:
+def _chance(difference: Paired, p: float | None, compared: int, control: str) -> list[str]:
     n = len(difference.differences)
     if difference.half_width is None or difference.low is None or difference.high is None:
         return []
     seeds = ", ".join(signed(value) for value in difference.differences)
     sentences = [f"Each seed: {seeds}."]
+    if not any(difference.differences):
+        return [*sentences, "The mIoU is the same in every seed."]
     for side, holds in (
         ("above", min(difference.differences) > 0),
         ("below", max(difference.differences) < 0),
     ):
         if holds:
             sentences.append(
-                f"{side.capitalize()} the control in all {n} seeds; without any effect the chance of that is "
+                f"{side.capitalize()} {control} in all {n} seeds; without any effect the chance of that is "
                 f"1 in {2**n}."
             )
     sentences.append(
@@ -118,21 +222,25 @@ def _chance(difference: Paired, p: float | None, compared: int) -> list[str]:
     return sentences
 
 
-def _budget(summaries: Sequence[RunSummary], label: str) -> list[str]:
+def _unpaired_references(
+    summaries: Sequence[RunSummary], label: str, found: Sequence[Contrast]
+) -> list[str]:
+    known = {one.reference for one in found}
+    wanted = [*controls(summaries), *placebos(summaries, label)]
+    missing = [name for name in wanted if name not in known]
+    return [f"Not compared, as they share no seed: {', '.join(missing)}."] if missing else []
+
+
+def _budget(summaries: Sequence[RunSummary], label: str, reference: str) -> list[str]:
     groups = by_label(summaries)
-    runs, control = groups[label], groups["control"]
+    runs, control = groups[label], groups[reference]
+    name = control_in_words(reference, "the control")
     steps = {run.steps for run in runs}, {run.steps for run in control}
     sentences = []
     if steps[0] != steps[1] and None not in steps[0] | steps[1]:
         counts = [" / ".join(f"{count:,}" for count in sorted(filter(None, one))) for one in steps]
-        sentences.append(f"The budgets differ: {counts[0]} steps, and {counts[1]} for the control.")
-    times = [mean_of_known(run.seconds_per_step for run in group) for group in (runs, control)]
-    if times[0] and times[1] and times[0] > 1.05 * times[1]:
-        ratio = times[0] / times[1]
-        sentences.append(
-            f"A step takes {ratio:.1f} times as long as the control's; in the same time the control could "
-            f"run {ratio:.1f} times as many steps."
-        )
+        sentences.append(f"The budgets differ: {counts[0]} steps, and {counts[1]} for {name}.")
+    sentences += _times(summaries, label, reference)
     unpaired = sorted(
         {str(run.seed) for run in runs} ^ {str(run.seed) for run in control},
         key=lambda seed: (len(seed), seed),
@@ -142,8 +250,28 @@ def _budget(summaries: Sequence[RunSummary], label: str) -> list[str]:
     return sentences
 
 
+def _times(summaries: Sequence[RunSummary], label: str, reference: str) -> list[str]:
+    groups = by_label(summaries)
+    times = [
+        mean_of_known(run.seconds_per_step for run in groups[one]) for one in (label, reference)
+    ]
+    if not times[0] or not times[1]:
+        return []
+    differ = times_differ([*groups[reference], *groups[label]])
+    if differ:
+        reasons = dict.fromkeys(reason for one in differ.values() for reason in one)
+        return [f"Times are not comparable: {'; '.join(reasons)}."]
+    if times[0] <= 1.05 * times[1]:
+        return []
+    name, ratio = control_in_words(reference, "the control"), times[0] / times[1]
+    return [
+        f"A step takes {ratio:.1f} times as long as {name}'s; in the same time {name} could run "
+        f"{ratio:.1f} times as many steps."
+    ]
+
+
 def context(summaries: Sequence[RunSummary]) -> str:
-    """The mIoU of teacher and control, and the part of their gap that each method closes.
+    """The mIoU of teacher and controls, and the part of their gap that each method closes.
 
     A second sentence warns of fewer than 10 images.
     """
@@ -163,28 +291,90 @@ def context(summaries: Sequence[RunSummary]) -> str:
 
 def _standing(summaries: Sequence[RunSummary]) -> str:
     rows = {row.label: row for row in comparison_rows(summaries)}
-    teacher = rows["teacher"].miou if "teacher" in rows else None
-    control = rows["control"].miou if "control" in rows else None
-    if control is None:
+    known = {label: miou for label in controls(summaries) if (miou := rows[label].miou) is not None}
+    teachers = [run for run in summaries if run.role == "teacher" and run.miou is not None]
+    if not known:
         return (
             "These runs have no control. Train the same student with the same seeds and without a teacher "
             "(method: supervised) to see what distillation adds."
         )
-    if teacher is None:
-        return f"The control (plain training) reaches {control:.1f} mIoU."
-    gap = teacher - control
-    stand = f"The teacher reaches {teacher:.1f} mIoU and the control (plain training) {control:.1f}"
+    names = {label: f"the control {_plain(label)}" for label in known}
+    listed = " and ".join(f"{names[label]} {miou:.1f}" for label, miou in known.items())
+    if not teachers:
+        (first, miou), *others = known.items()
+        rest = "".join(f", {names[label]} {value:.1f}" for label, value in others)
+        return f"The control {_plain(first)} reaches {miou:.1f} mIoU{rest}."
+    students = [run for run in summaries if run.role != "teacher"]
+    stand = f"The teacher reaches {_teacher_figure(teachers, students)} and {listed}"
+    if not _one_figure(teachers, students):
+        return f"{stand}. The teacher's figure is not of the students' input, so no gap is given."
+    strongest = max(known, key=lambda label: known[label])
+    gap = (teachers[0].miou or 0.0) - known[strongest]
     if gap <= 0:
         return f"{stand}. The teacher is not better than the control, so it has little to teach."
-    # The gap is only mentioned for clear gains and for single seeds.
-    spoken = [
-        v for v in verdicts(summaries) if v.tone == "better" or len(v.difference.differences) == 1
-    ]
-    closed = [
-        f"{verdict.label} closes {100 * verdict.difference.mean / gap:.0f} %"
-        for verdict in spoken
-        if verdict.difference.mean > 0
-    ]
+    closed = _closed(summaries, strongest, gap)
+    of = "" if len(known) == 1 else " to the better control"
     if not closed:
-        return f"{stand}, a gap of {gap:.1f}."
-    return f"{stand}, a gap of {gap:.1f}, of which {', '.join(closed)}."
+        return f"{stand}, a gap{of} of {gap:.1f}."
+    return f"{stand}, a gap{of} of {gap:.1f}, of which {', '.join(closed)}."
+
+
+def _plain(control: str) -> str:
+    return "(plain training)" if control == "control" else control
+
+
+def _closed(summaries: Sequence[RunSummary], control: str, gap: float) -> list[str]:
+    """The part of the gap that each method closes, only for clear gains and for single seeds."""
+    parts = []
+    for verdict in verdicts(summaries):
+        clear = verdict.tone == "better" or len(verdict.difference.differences) == 1
+        gain = paired_miou(summaries, verdict.label, control)
+        if clear and verdict.tests is None and gain is not None and gain.mean > 0:
+            parts.append(f"{verdict.label} closes {100 * gain.mean / gap:.0f} %")
+    return parts
+
+
+def _one_figure(teachers: Sequence[RunSummary], students: Sequence[RunSummary]) -> bool:
+    """Whether there is one teacher, measured as all students were."""
+    alike = all(same_view(teachers[0].view, run.view) for run in students)
+    return len(teachers) == 1 and alike
+
+
+def _teacher_figure(teachers: Sequence[RunSummary], students: Sequence[RunSummary]) -> str:
+    """The teacher's mIoU, with the input it was measured at wherever that is not the students'."""
+    mious = sorted(run.miou or 0.0 for run in teachers)
+    if len(teachers) > 1:
+        return f"{mious[0]:.1f} to {mious[-1]:.1f} mIoU ({len(teachers)} teachers)"
+    teacher = teachers[0]
+    text, theirs = f"{mious[0]:.1f} mIoU", students[0].view
+    if not _one_figure(teachers, students):
+        return f"{text} at its own input{_size(teacher.view)}, not the students'{_size(theirs)},"
+    own = view_of(teacher.own or {})
+    if teacher.own is None or same_view(own, theirs) or teacher.own.get("miou") is None:
+        return text
+    figure = 100 * float(teacher.own["miou"])
+    return f"{text} at the students' input{_size(theirs)}, {figure:.1f} at its own{_size(own)},"
+
+
+def _size(view: Mapping[str, Any]) -> str:
+    size = view.get("size")
+    return f" of {size[0]} × {size[1]}" if size else ""
+
+
+def teacher_figures(summaries: Sequence[RunSummary]) -> dict[str, Any] | None:
+    """The teacher's mIoU in points and its input, and its own if that is another; None without one teacher."""
+    teachers = [run for run in summaries if run.role == "teacher" and run.miou is not None]
+    if len(teachers) != 1:
+        return None
+    students = [run for run in summaries if run.role != "teacher"]
+    teacher, own = teachers[0], teachers[0].own or {}
+    return {
+        "miou": teacher.miou,
+        "input": teacher.view.get("size"),
+        "at_students_input": _one_figure(teachers, students),
+        **(
+            {"own_miou": points(own.get("miou")), "own_input": view_of(own).get("size")}
+            if own
+            else {}
+        ),
+    }

@@ -60,6 +60,7 @@ from segdistill.trust import remember, trusting
 
 _log = logging.getLogger(__name__)
 _FREE = {"hang_after", "workers", "log_every", "save_every", "device"}
+_NAMES = {"out", "label", "role", "tests", "variants", "observers"}
 _PREPARATION_BYTES = 2**28
 
 
@@ -165,7 +166,7 @@ def _problem_of(attempt: Callable[[], object]) -> list[str]:
 
 def _comparable(recipe: Recipe) -> dict[str, Any]:
     values = {**to_dict(recipe), "method": vars(recipe.chosen_method())}
-    kept = {k: v for k, v in values.items() if k not in ("out", "label", "variants", "observers")}
+    kept = {k: v for k, v in values.items() if k not in _NAMES}
     kept["train"] = {k: v for k, v in kept["train"].items() if k not in _FREE}
     for part, key in (("data", "name"), ("student", "model"), ("teacher", "model")):
         if kept.get(part):

@@ -5,14 +5,14 @@ from typing import Any
 
 from segdistill.run.reporting.notation import factor, spread
 from segdistill.run.reporting.statistics import mean, sd
-from segdistill.run.reporting.summary import RunSummary, by_label, mean_of_known
+from segdistill.run.reporting.summary import RunSummary, by_label, mean_of_known, same_view
 
 
 def gist(summaries: Sequence[RunSummary], subject: str) -> str | None:
     """One sentence on size, speed and mIoU of a student relative to its teacher, and how they were measured.
 
     Unknown parts are left out: speed without latencies measured side by side, mIoU if the two were
-    evaluated on different images.
+    evaluated on different images or at different inputs.
 
     Args:
         summaries: The runs.
@@ -53,8 +53,7 @@ def _faster(teacher: Sequence[RunSummary], student: Sequence[RunSummary]) -> _Pa
 
 
 def _kept(teacher: Sequence[RunSummary], student: Sequence[RunSummary]) -> _Part:
-    evaluations = [run.evaluation or {} for run in (*teacher, *student)]
-    if any(len({e[key] for e in evaluations if key in e}) > 1 for key in ("images", "split")):
+    if not all(same_view(teacher[0].view, run.view) for run in (*teacher, *student)):
         return None
     whole = mean_of_known(run.miou for run in teacher)
     shares = [100 * run.miou / whole for run in student if run.miou is not None and whole]

@@ -2,14 +2,15 @@
 
 import re
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
-from segdistill.config import Recipe
-from segdistill.distillation.catalogue import METHODS, method_terms
-from segdistill.run.folder import RunFolder
-from segdistill.run.identity import check_comparable, check_teacher
+from segdistill.distillation.catalogue import METHODS
+from segdistill.run.comparing import is_distilled
+from segdistill.run.folder import RunFolder, read_json
+from segdistill.run.identity import FILE, check_comparable, check_teacher
+from segdistill.run.reporting.reading.teachers import at_students_input
 from segdistill.run.reporting.summary import RunSummary
 
 
@@ -40,56 +41,80 @@ def _teacher_path(run: RunFolder) -> Path | None:
 def summarise(folders: Sequence[RunFolder]) -> list[RunSummary]:
     """Summarise runs, each with its role.
 
-    Runs named as teacher by another run are teachers; other runs trained without a teacher are
-    controls. A teacher that is not a run is summarised from the audit of the first run that used it.
+    Runs named as teacher by another run are teachers. Other runs have the role of their recipe or, without
+    one, are controls if they were trained without a teacher, and methods otherwise. A teacher has the
+    metrics measured at its students' input; one that is not a run is summarised from them alone.
     """
     for run in folders:
         run.check_weights()
         check_teacher(run)
     teachers = {path.resolve() for path in map(_teacher_path, folders) if path is not None}
+    labels = _labels([run for run in folders if run.path.resolve() not in teachers])
+    named = list(zip(names_of(folders), folders, strict=True))
+    named.sort(key=lambda pair: _place(pair[1]))
+    students = [
+        (_summary(name, run, labels[run.path]), run) for name, run in named if run.path in labels
+    ]
+    check_comparable([(summary.label, run) for summary, run in students])
+    summarised = {run.path: summary for summary, run in students}
+    summaries = [summarised.get(run.path) or _teacher(name, run, students) for name, run in named]
+    return summaries if teachers else [*_audited(students), *summaries]
+
+
+def _labels(folders: Sequence[RunFolder]) -> dict[Path, str]:
+    """The label of each run that is not a teacher: its recipe's, or that of its method."""
     stems: dict[str, set[str]] = {}
     for run in folders:
         if run.label is None:
             stems.setdefault(run.method_name, set()).add(_stem(run))
-    summaries, compared = [], []
-    named = zip(names_of(folders), folders, strict=True)
-    for name, run in sorted(named, key=lambda pair: _place(pair[1])):
-        evaluation, recipe = run.evaluation() or {}, run.recipe()
-        teaches = run.path.resolve() in teachers
+    labels = {}
+    for run in folders:
         # Runs of one method under several names have different recipes, so they are not seeds of one.
         one_recipe = len(stems.get(run.method_name, ())) == 1
-        label = run.label or (run.method_name if one_recipe else _stem(run))
-        if not teaches:
-            compared.append((label, run))
-        summaries.append(
-            RunSummary(
-                name,
-                label,
-                "teacher" if teaches else "student" if _is_distilled(recipe) else "control",
-                run.seed,
-                run.metrics(),
-                evaluation,
-                evaluation.get("profile"),
-                run.preparation() or {},
-                recipe,
-                run.environment(),
-                run.model_info().get("training_seconds"),
-            )
-        )
-    check_comparable(compared)
-    audits = [] if teachers else [audit for run in folders if (audit := run.teacher())]
-    return [*_audited(audits[:1]), *summaries]
+        plain = run.method_name if is_distilled(run.recipe()) else "control"
+        labels[run.path] = run.label or (plain if one_recipe else _stem(run))
+    return labels
 
 
-def _is_distilled(recipe: Recipe) -> bool:
-    """Whether a run learns from a teacher; a recipe may also name a teacher without using it."""
-    method = recipe.chosen_method()
-    changed = method.labels == "teacher" or set(recipe.terms) - set(method_terms("supervised"))
-    return method.name != "supervised" or (recipe.teacher is not None and bool(changed))
+def _summary(name: str, run: RunFolder, label: str) -> RunSummary:
+    evaluation, recipe = run.evaluation() or {}, run.recipe()
+    return RunSummary(
+        name,
+        label,
+        recipe.role or ("method" if is_distilled(recipe) else "control"),
+        run.seed,
+        run.metrics(),
+        evaluation,
+        evaluation.get("profile"),
+        run.preparation() or {},
+        recipe,
+        run.environment(),
+        run.model_info().get("training_seconds"),
+        tests=recipe.tests,
+        start=(read_json(run.path / FILE) or {}).get("student_start"),
+    )
 
 
-def _audited(audits: Sequence[Mapping[str, Any]]) -> list[RunSummary]:
-    return [RunSummary("teacher", "teacher", "teacher", evaluation=audit) for audit in audits]
+def _teacher(
+    name: str, run: RunFolder, students: Sequence[tuple[RunSummary, RunFolder]]
+) -> RunSummary:
+    """A run that teaches others, with the metrics measured at their input."""
+    own = replace(_summary(name, run, "teacher"), role="teacher", tests=None)
+    taught = [
+        (summary, student.teacher() or {})
+        for summary, student in students
+        if (path := _teacher_path(student)) and path.resolve() == run.path.resolve()
+    ]
+    return at_students_input(own, taught)
+
+
+def _audited(students: Sequence[tuple[RunSummary, RunFolder]]) -> list[RunSummary]:
+    """The teacher that is not a run, as its first student's training measured it."""
+    audits = [(summary, audit) for summary, run in students if (audit := run.teacher())]
+    if not audits:
+        return []
+    bare = RunSummary("teacher", "teacher", "teacher", evaluation=audits[0][1])
+    return [replace(at_students_input(bare, audits[:1]), own=None)]
 
 
 def _place(run: RunFolder) -> tuple[int, int]:

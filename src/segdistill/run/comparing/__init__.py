@@ -1,0 +1,13 @@
+"""What a comparison consists of: entries with a role, a label and settings."""
+
+from segdistill.run.comparing.entries import Entry, entries_of, entry_of, method_entry
+from segdistill.run.comparing.settings import is_distilled, same_settings
+
+__all__ = [
+    "Entry",
+    "entries_of",
+    "entry_of",
+    "is_distilled",
+    "method_entry",
+    "same_settings",
+]
