@@ -10,17 +10,13 @@ from rich.console import Console
 from segdistill.config import Recipe, TrainConfig
 from segdistill.run.compare import as_json
 from segdistill.run.reporting.claims.gist import gist
+from segdistill.run.reporting.claims.standing import context, teacher_figures
+from segdistill.run.reporting.claims.table import comparison_table, times_differ
 from segdistill.run.reporting.page import Report, render
 from segdistill.run.reporting.reading.teachers import at_students_input
 from segdistill.run.reporting.sections import comparison_view
-from segdistill.run.reporting.summary import (
-    by_label,
-    comparison_table,
-    default_subject,
-    methods,
-    times_differ,
-)
-from segdistill.run.reporting.verdict import best, context, teacher_figures, verdicts
+from segdistill.run.reporting.summary import by_label, default_subject, methods
+from segdistill.run.reporting.verdict import best, verdicts
 from tests.run.made_up import CLASSES, run
 
 

@@ -3,6 +3,7 @@ import io
 import pytest
 from rich.console import Console
 
+from segdistill.run.reporting.claims.table import comparison_rows, comparison_table, input_sizes
 from segdistill.run.reporting.notation import (
     difference_text,
     factor,
@@ -16,10 +17,7 @@ from segdistill.run.reporting.summary import (
     RunSummary,
     by_label,
     class_changes,
-    comparison_rows,
-    comparison_table,
     default_subject,
-    input_sizes,
     methods,
     paired_miou,
     seed_pairs,

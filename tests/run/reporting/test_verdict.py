@@ -3,7 +3,8 @@ from dataclasses import replace
 import pytest
 
 from segdistill.run.reporting.claims.gist import gist
-from segdistill.run.reporting.verdict import best, context, verdicts
+from segdistill.run.reporting.claims.standing import context
+from segdistill.run.reporting.verdict import best, verdicts
 from tests.run.made_up import run, three_seeds
 
 

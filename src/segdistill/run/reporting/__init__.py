@@ -1,18 +1,14 @@
 """Reports on runs: tables, charts and an HTML page."""
 
 from segdistill.run.reporting.claims.gist import gist
+from segdistill.run.reporting.claims.standing import context, teacher_figures
+from segdistill.run.reporting.claims.table import comparison_rows, comparison_table, times_differ
 from segdistill.run.reporting.notation import number, signed, spread
 from segdistill.run.reporting.page import fill
 from segdistill.run.reporting.reading.runs import find_runs, summarise
 from segdistill.run.reporting.statistics import mean, sd
-from segdistill.run.reporting.summary import (
-    RunSummary,
-    comparison_rows,
-    comparison_table,
-    default_subject,
-    times_differ,
-)
-from segdistill.run.reporting.verdict import context, teacher_figures, verdicts
+from segdistill.run.reporting.summary import RunSummary, default_subject
+from segdistill.run.reporting.verdict import verdicts
 
 __all__ = [
     "RunSummary",

@@ -10,6 +10,15 @@ from markupsafe import Markup
 from segdistill.config import Recipe, recipe_text
 from segdistill.run.reporting import charts
 from segdistill.run.reporting.claims.gist import gist
+from segdistill.run.reporting.claims.standing import context
+from segdistill.run.reporting.claims.table import (
+    ComparisonRow,
+    comparison_rows,
+    input_sizes,
+    marked,
+    reference_name,
+    times_note,
+)
 from segdistill.run.reporting.notation import (
     difference_text,
     number,
@@ -20,20 +29,14 @@ from segdistill.run.reporting.notation import (
 )
 from segdistill.run.reporting.summary import (
     ClassChange,
-    ComparisonRow,
     RunSummary,
     by_label,
     class_changes,
     compared,
-    comparison_rows,
     controls,
-    input_sizes,
-    marked,
     paired_miou,
-    reference_name,
-    times_note,
 )
-from segdistill.run.reporting.verdict import best, context, control_of, verdicts
+from segdistill.run.reporting.verdict import best, control_of, verdicts
 from segdistill.run.reporting.views import css_colour
 
 MOST_CLASSES = 40

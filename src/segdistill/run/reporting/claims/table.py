@@ -1,0 +1,165 @@
+"""The comparison as a table: means over seeds, differences from the first control, marked times."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from rich.table import Table
+
+from segdistill.run.environment import timing_differences
+from segdistill.run.reporting.notation import difference_text, number, quantity, signed, spread
+from segdistill.run.reporting.statistics import Paired, mean, sd
+from segdistill.run.reporting.summary import (
+    Role,
+    RunSummary,
+    by_label,
+    controls,
+    mean_of_known,
+    paired_miou,
+)
+
+
+@dataclass(frozen=True)
+class ComparisonRow:
+    """One row of the comparison: a label, its means over seeds, its difference from the first control."""
+
+    label: str
+    role: Role
+    runs: int
+    miou: float | None
+    miou_sd: float | None
+    difference: Paired | None
+    pixel_accuracy: float | None
+    parameters: float | None
+    multiply_adds: float | None
+    latency_ms: float | None
+    seconds_per_step: float | None
+    training_seconds: float | None
+    times_differ: Sequence[str]
+    """why its times cannot be compared with the first control's; empty if they can"""
+    tests: str | None
+    """label of the method that a placebo tests"""
+
+
+def times_differ(summaries: Sequence[RunSummary]) -> dict[str, list[str]]:
+    """Labels whose times cannot be compared with those of the first control, with reasons.
+
+    Times of two machines, thread counts or loads differ whatever is trained. The first control itself is
+    among them if its own runs differ. Runs without times do not count.
+    """
+    groups = by_label(run for run in summaries if run.seconds_per_step is not None)
+    order = [label for label in groups if label != "teacher"] or list(groups)
+    if not order:
+        return {}
+    first = groups[order[0]][0].environment
+    found = {}
+    for label, runs in groups.items():
+        others = [run.environment for run in runs if run is not groups[order[0]][0]]
+        reasons = [reason for other in others for reason in timing_differences(first, other)]
+        if reasons:
+            found[label] = list(dict.fromkeys(reasons))
+    return found
+
+
+def comparison_rows(summaries: Sequence[RunSummary]) -> list[ComparisonRow]:
+    """The comparison as data: teacher, controls, then each method followed by its placebos.
+
+    mIoU, its sd and difference in points; latency in ms; times in seconds, mean over the seeds.
+    """
+    rows, incomparable = [], times_differ(summaries)
+    main = next(iter(controls(summaries)), None)
+    for label, runs in by_label(summaries).items():
+        mious = [run.miou for run in runs if run.miou is not None]
+        profiles = [run.profile for run in runs if run.profile]
+        profile = profiles[0] if profiles else {}
+        rows.append(
+            ComparisonRow(
+                label=label,
+                role=runs[0].role,
+                runs=len(runs),
+                miou=mean(mious) if mious else None,
+                miou_sd=sd(mious),
+                difference=None
+                if label in ("teacher", main)
+                else paired_miou(summaries, label, main),
+                pixel_accuracy=mean_of_known(run.pixel_accuracy for run in runs),
+                parameters=profile.get("parameters"),
+                multiply_adds=profile.get("multiply_adds"),
+                latency_ms=profile.get("latency_ms_median"),
+                seconds_per_step=mean_of_known(run.seconds_per_step for run in runs),
+                training_seconds=mean_of_known(run.training_seconds for run in runs),
+                times_differ=incomparable.get(label, ()),
+                tests=runs[0].tests,
+            )
+        )
+    return rows
+
+
+def input_sizes(summaries: Sequence[RunSummary]) -> str:
+    """The input size for multiply-adds, with labels if it differs between runs; "" if unknown."""
+    sizes: dict[tuple[int, ...], list[str]] = {}
+    for label, runs in by_label(summaries).items():
+        profile = next((run.profile for run in runs if run.profile), None)
+        if profile and profile.get("size"):
+            sizes.setdefault(tuple(profile["size"]), []).append(label)
+    texts = {f"{size[0]} × {size[1]}": labels for size, labels in sizes.items()}
+    if len(texts) < 2:
+        return next((f"at {size} input" for size in texts), "")
+    return "at " + ", ".join(f"{size} ({', '.join(labels)})" for size, labels in texts.items())
+
+
+def comparison_table(summaries: Sequence[RunSummary]) -> Table:
+    """The comparison for a terminal: mean ± sd over seeds, paired difference from the first control."""
+    table = Table(box=None, pad_edge=False, header_style="bold", padding=(0, 2, 0, 0))
+    table.add_column("")
+    for heading in (
+        "mIoU",
+        f"vs. {reference_name(summaries)}",
+        "each seed",
+        "pixel acc.",
+        "params",
+        "mult-adds",
+        "s/step",
+    ):
+        table.add_column(heading, justify="right", no_wrap=True)
+    for row in comparison_rows(summaries):
+        table.add_row(
+            row_name(row),
+            spread(row.miou, row.miou_sd),
+            difference_text(row.difference),
+            " ".join(signed(value) for value in row.difference.differences)
+            if row.difference
+            else "",
+            number(row.pixel_accuracy, 1),
+            quantity(row.parameters),
+            quantity(row.multiply_adds),
+            marked(number(row.seconds_per_step, 3), row),
+        )
+    sizes = input_sizes(summaries)
+    notes = [f"mult-adds {sizes}" if sizes else "", times_note(summaries)]
+    table.caption = "; ".join(filter(None, notes)) or None
+    return table
+
+
+def reference_name(summaries: Sequence[RunSummary]) -> str:
+    """What the column of differences calls the first control: its label if there are several."""
+    known = controls(summaries)
+    return known[0] if len(known) > 1 else "control"
+
+
+def row_name(row: ComparisonRow) -> str:
+    """The label of a row; for a placebo with that of its method."""
+    return f"{row.label} (placebo of {row.tests})" if row.role == "placebo" else row.label
+
+
+def marked(time: str, row: ComparisonRow) -> str:
+    """A time of a row, with an asterisk if it cannot be compared with the first control's."""
+    return f"{time}*" if row.times_differ and time != "–" else time
+
+
+def times_note(summaries: Sequence[RunSummary]) -> str:
+    """Which times cannot be compared, and why; "" if all can."""
+    found = times_differ(summaries)
+    if not found:
+        return ""
+    reasons = list(dict.fromkeys(reason for one in found.values() for reason in one))
+    return f"* times are not comparable ({'; '.join(reasons)})"
