@@ -50,12 +50,15 @@ def _itself(summaries: Sequence[RunSummary], label: str, reference: str) -> bool
 
 
 def strictest(found: Sequence[Contrast]) -> Contrast:
-    """The contrast that says least for the method: a clear loss, or else an unclear one, or else the smallest gain."""
+    """The contrast that says least for the method.
 
-    def favour(contrast: Contrast) -> tuple[int, float]:
+    That with a control of the same settings, which can only be chance; then a clear loss, an unclear
+    difference, the smallest gain.
+    """
+
+    def favour(contrast: Contrast) -> tuple[bool, int, float]:
         d = contrast.difference
-        clear = d.clear and not contrast.itself
-        return (1 if not clear else 2 if d.mean > 0 else 0), d.mean
+        return not contrast.itself, 1 if not d.clear else 2 if d.mean > 0 else 0, d.mean
 
     return min(found, key=favour)
 
