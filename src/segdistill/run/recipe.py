@@ -232,6 +232,9 @@ _UNION = re.compile(
     r"Does not validate against any of the Union subtypes Subtypes: \[(.*?)\] Errors: .*"
     r"Given value: (.*)"
 )
+_ENTRY = re.compile(
+    r"""Parser key "([^"]*)": Problem with given class_path '[^']*': Parser key \""""
+)
 _WRONG_VALUE = re.compile(
     r'Parser key "([^"]*)"(?: element \d+)?: Expected (.*?)\. Got value: (.*)'
 )
@@ -244,6 +247,7 @@ _KINDS = {
     "a list": "a list such as [a, b]",
     "one of str, null": "text or null",
     "a tuple with 2 elements": "a list of two values",
+    "a tuple": "a list of values",
 }
 
 
@@ -251,6 +255,7 @@ def _one_line(error: Exception) -> str:
     """Rewrite jsonargparse's message in the form `train.lr is abc; expected a number`."""
     text = " ".join(str(error).split())
     text = re.sub(r"<class '(?:[\w.]+\.)?(\w+)'>", r"\1", text).replace("NoneType", "null")
+    text = _ENTRY.sub(r'Parser key "\1.*.', text)
     text = _UNION.sub(r"Expected one of \1. Got value: \2", text)
     match = _WRONG_VALUE.fullmatch(text)
     if match is None:

@@ -187,6 +187,12 @@ def test_a_variant_s_training_is_checked_as_the_recipe_s(
         _recipe(variants={"v": {"train": train}})
 
 
+@pytest.mark.parametrize("key", ["label", "tests"])
+def test_a_value_of_the_wrong_type_is_named_in_the_words_of_a_recipe(key: str) -> None:
+    with pytest.raises(ValueError, match=rf"variants\.\*\.{key} is 5; expected text or null"):
+        _recipe(variants={"v": {key: 5}})
+
+
 def test_an_unknown_role_is_refused() -> None:
     with pytest.raises(ValueError, match=r"variants.v.role is 'contol'; expected .*'control'"):
         _recipe(variants={"v": {"role": "contol"}})
