@@ -9,7 +9,9 @@ from segdistill.data.channels import ARRAY_SUFFIX
 from segdistill.data.dataset import Pair, PairDataset, list_names
 from segdistill.data.files import IMAGE_SUFFIXES
 from segdistill.data.label_map import LabelMap
+from segdistill.data.listed import listed_pairs
 from segdistill.data.randomness import key_number
+from segdistill.data.reading.listing import visible_files
 from segdistill.names import unknown
 
 HELD_OUT_SPLITS = ("train", "val", "all")
@@ -48,7 +50,8 @@ class Folder(PairDataset):
         image_dir: Folder of the images inside `root`.
         mask_dir: Folder of the masks inside `root`; None: no masks are read.
         mask_suffix: What follows the image's name in the mask's name, such as `_mask`.
-        list_file: File of names, relative to `root`; `{split}` is replaced by the split's name.
+        list_file: File of names, relative to `root`; `{split}` is replaced by the split's name. Every
+            path in it lies inside `root`.
         val_fraction: Fraction of the names held out for `val`, in [0, 1), without split folders.
         seed: Selects the names that are held out.
         groups: Keep only the samples of these groups.
@@ -239,9 +242,7 @@ class _Source:
             )
         files: dict[str, Path] = {}
         suffixes = (*IMAGE_SUFFIXES, ARRAY_SUFFIX) if option == "image_dir" else IMAGE_SUFFIXES
-        for path in sorted(folder.rglob("*")):
-            if path.suffix.lower() not in suffixes or path.name.startswith("."):
-                continue
+        for path in sorted(map(Path, visible_files(folder, suffixes, any_case=True))):
             name = path.relative_to(folder).with_suffix("").as_posix()
             if name in files:
                 raise ValueError(f"{files[name]} and {path} have the same name. Keep one of them")
@@ -274,42 +275,15 @@ class _Source:
     def _listed(self, list_path: Path) -> list[Pair]:
         if not list_path.is_file():
             raise FileNotFoundError(f"{list_path}: no such list file. Set `list_file`")
-        lines = list_path.read_text(encoding="utf-8-sig").splitlines()
-        rows = [line.split() for line in lines if line.strip()]
-        if not rows:
-            raise ValueError(f"{list_path} is empty; expected a name, or `image mask`, per line")
-        if all(len(row) == 1 for row in rows):
-            return self._named(list_path, [row[0] for row in rows])
-        pairs = []
-        for number, row in enumerate(rows, 1):
-            if len(row) != 2:
-                raise ValueError(
-                    f"{list_path}: entry {number} is {' '.join(row)!r}; expected `image mask`"
-                )
-            image, mask = self.root / row[0], self.root / row[1] if self.mask_dir else None
-            for path in (image, mask):
-                if path is not None and not path.is_file():
-                    raise FileNotFoundError(f"{list_path}: entry {number}: no such file {path}")
-            name = Path(row[0]).with_suffix("").as_posix()
-            pairs.append(Pair(name, image, mask, name.rpartition("/")[0]))
-        return pairs
-
-    def _named(self, list_path: Path, names: list[str]) -> list[Pair]:
-        images = self._files(self.root / self.image_dir, "image_dir")
-        mask_folder = self._masks(self.root)
-        masks = None if mask_folder is None else self._files(mask_folder, "mask_dir")
-        pairs = []
-        for entry in names:
-            name = entry if entry in images else Path(entry).with_suffix("").as_posix()
-            mask_name = name + self.mask_suffix
-            for kind, key, files in (("image", name, images), ("mask", mask_name, masks)):
-                if files is not None and key not in files:
-                    raise FileNotFoundError(
-                        f"{list_path} names {entry!r}, which has no {kind} file"
-                    )
-            mask = masks[mask_name] if masks is not None else None
-            pairs.append(Pair(name, images[name], mask, name.rpartition("/")[0]))
-        return pairs
+        images, masks = self.root / self.image_dir, self._masks(self.root)
+        return listed_pairs(
+            list_path,
+            self.root,
+            images if images.is_dir() else None,
+            lambda: self._files(images, "image_dir"),
+            None if masks is None else lambda: self._files(masks, "mask_dir"),
+            self.mask_suffix,
+        )
 
 
 def _is_held_out(name: str, fraction: float, seed: int) -> bool:
