@@ -149,6 +149,12 @@ class LabelMap:
                 "{0: 0, 1: 1, 255: null} to ignore 255"
             )
 
+    def expected(self) -> str:
+        """What masks may hold, for messages: `0..11, 255`, or `one of its 3 colours`."""
+        if self.by_colour:
+            return f"one of its {len(self.entries)} colours"
+        return _ranges(np.flatnonzero(self.declared))
+
     def _complaint(self, raw: np.ndarray, source: str) -> str:
         ids = np.unique(raw)
         bad = ids[~self.declared[ids]]
@@ -157,7 +163,7 @@ class LabelMap:
             more = f" and {bad.size - 1} more" if bad.size > 1 else ""
             return (
                 f"{source}: colour {colour_text(int(bad[0]))}{more} (first at row {row}, column "
-                f"{column}) is not in the mapping; expected one of its {self.declared.sum()} colours. "
+                f"{column}) is not in the mapping; expected {self.expected()}. "
                 "Add it to `mapping` with its class number, or null to ignore it"
             )
         known = np.flatnonzero(self.declared)

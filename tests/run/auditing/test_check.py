@@ -354,7 +354,7 @@ def test_other_data_sets_are_counted_too(camvid_root: Path, check: Check) -> Non
     code, out, _ = check(data={"name": "tests.run.auditing.test_check.Custom"})
     assert code == 2
     assert "sample 1: this one is broken" in out
-    assert "label id 9" in out
+    assert "sample 2: label id is 9; expected 0..1, or 255" in out
 
 
 class Custom:

@@ -146,9 +146,15 @@ def judge(splits: Sequence[Split], surveys: Sequence[Survey], findings: Findings
     for split, one in zip(splits, surveys, strict=True):
         findings.add_problems(list(filter(None, [undeclared_line(one)])))
         if one.in_colour:
+            official = one.label_map is not None and one.label_map.official
             findings.problems.append(
                 f"{split.name}: {len(one.in_colour)} masks are in colour "
-                f"({list_names(one.in_colour, 3)}); expected label ids"
+                f"({list_names(one.in_colour, 3)}); expected label ids, in one channel. "
+                + (
+                    "Use the masks as published"
+                    if official
+                    else "Declare a mapping of colours, which `segdistill check` proposes, or export ids"
+                )
             )
         if split.labelled:
             _judge_classes(split, one, findings)

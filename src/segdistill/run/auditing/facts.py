@@ -15,7 +15,7 @@ from segdistill.data.files import DEEP_MODES, StoredMask, open_mask, read_with_g
 from segdistill.data.label_map import IGNORED, LabelMap
 from segdistill.data.orientation import ImageGeometry, Orientation, orientation_tag
 from segdistill.data.reading.opening import opened
-from segdistill.data.samples import read_sample
+from segdistill.data.samples import check_label, read_sample
 
 Size = tuple[int, int]
 
@@ -213,7 +213,9 @@ def _palette_colours(mask: Image.Image, ids: np.ndarray) -> np.ndarray:
     return codes
 
 
-def sample_facts(dataset: Any, index: int, decode: bool = True) -> Facts:
+def sample_facts(
+    dataset: Any, index: int, label_map: LabelMap | None = None, decode: bool = True
+) -> Facts:
     """Read a sample that is not a pair of files: its label holds class numbers; see `pair_facts`."""
     try:
         image, label, name = read_sample(dataset, index)
@@ -222,9 +224,13 @@ def sample_facts(dataset: Any, index: int, decode: bool = True) -> Facts:
     ids, pixels = np.unique(label.numpy(), return_counts=True)
     size = (image.shape[-1], image.shape[-2])
     digest = _digest(image.contiguous().numpy()) if decode else b""
-    return Facts(
-        name, name, size, str(label.dtype).removeprefix("torch."), ids, pixels, digest=digest
-    )
+    mode = str(label.dtype).removeprefix("torch.")
+    facts = Facts(name, name, size, mode, ids, pixels, digest=digest)
+    try:
+        check_label(label, None if label_map is None else label_map.num_classes, name)
+    except ValueError as error:
+        facts.faults.append(str(error))
+    return facts
 
 
 def _digest(pixels: np.ndarray) -> bytes:

@@ -186,7 +186,7 @@ def survey(
         facts: Iterable[Facts] = _read_pairs(pairs, label_map, orientation, decode)
     else:
         result.of_files = False
-        facts = (sample_facts(dataset, index, decode) for index in range(len(dataset)))
+        facts = (sample_facts(dataset, index, label_map, decode) for index in range(len(dataset)))
     for one in facts:
         result.add(one)
         get_on(one.mask)
@@ -245,8 +245,11 @@ def _difference(value: int, colour: int, file: str, other: int, other_file: str)
 
 
 def undeclared_line(one: Survey) -> str:
-    """The ids that the mapping lacks, the first files that hold them, and what to do; "" for none."""
-    if not one.undeclared:
+    """The ids that the mapping lacks, the first files that hold them, and what to do; "" for none.
+
+    Of samples that are no files a line of their own tells it.
+    """
+    if not one.undeclared or not one.of_files or one.label_map is None:
         return ""
     by_colour = one.by_colour
     files = list(dict.fromkeys(seen.file for seen in one.undeclared.values()))
@@ -257,16 +260,15 @@ def undeclared_line(one: Survey) -> str:
     ]
     kind = "colour" if by_colour else "label id"
     return (
-        f"{list_names(files, 3)}: the mapping lacks {kind} {list_names(texts, 4)}; expected only "
-        f"declared ones. {_undeclared_remedy(one)}"
+        f"{list_names(files, 3)}: the mapping lacks {kind} {list_names(texts, 4)}; expected "
+        f"{one.label_map.expected()}. {_undeclared_remedy(one.label_map, max(one.undeclared))}"
     )
 
 
-def _undeclared_remedy(one: Survey) -> str:
-    assert one.label_map is not None
-    if not one.of_files:
-        return "Map the ids, or declare more classes"
-    if one.label_map.official:
+def _undeclared_remedy(label_map: LabelMap, greatest: int) -> str:
+    if not label_map.by_colour and greatest > IGNORED >= max(label_map.entries, default=0):
+        return "Ids above 8 bits suggest an instance map: use the class map"
+    if label_map.official:
         return "Use the masks as published, or read your own as data `folder` with a mapping"
     return (
         "Declare each in `mapping`, null to ignore it; what compression left is read with a threshold or a "
