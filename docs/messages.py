@@ -116,6 +116,17 @@ def ignored() -> list[str]:
     return ["check", recipe(data={"name": "folder", "root": "data/mine", "options": options})]
 
 
+def noise() -> list[str]:
+    """Black and white masks with what a JPEG left of them."""
+    data()
+    for file in Path("data/mine/masks").iterdir():
+        pixels = np.asarray(Image.open(file)).clip(0, 1) * np.uint8(255)
+        pixels[::8, ::4] ^= 1
+        Image.fromarray(pixels).save(file)
+    options = {"classes": ["grass", "road"], "mapping": {0: 0, 255: 1}}
+    return ["check", recipe(data={"name": "folder", "root": "data/mine", "options": options})]
+
+
 def undeclared() -> list[str]:
     """An id in the masks that is not declared."""
     data()
@@ -212,6 +223,7 @@ MISTAKES: dict[str, Made] = {
         term,
         classes,
         ignored,
+        noise,
         undeclared,
         mask,
         size,

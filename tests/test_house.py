@@ -53,7 +53,8 @@ FLOORS: dict[str, list[set[str]]] = {
         {"__init__"},
     ],
     "data": [
-        {"randomness", "orientation", "label_map", "files", "dataset", "folder"}
+        {"reading"},
+        {"randomness", "orientation", "label_map", "files", "dataset", "folder", "listed"}
         | {"channels", "samples", "transforms", "loader"},
         {"published", "synthetic"},
         {"__init__"},

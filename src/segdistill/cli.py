@@ -5,6 +5,7 @@ import signal
 import sys
 import tempfile
 import traceback
+import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from inspect import signature
@@ -495,4 +496,6 @@ def _dispatch(argv: list[str], debug: bool) -> None:
 def _set_up(debug: bool) -> None:
     from segdistill.run.console import set_up_logging
 
+    # What matters of a file is told in our words; Pillow's warnings name no file.
+    warnings.filterwarnings("ignore", module=r"PIL\.")
     set_up_logging(debug)

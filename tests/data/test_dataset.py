@@ -9,6 +9,7 @@ from segdistill.data.dataset import Pair, PairDataset, generated_palette
 from segdistill.data.files import read_image, read_mask
 from segdistill.data.label_map import LabelMap
 from tests.data.files import ids, save_image, save_mask
+from tests.reliability.files import png
 
 IDENTITY = LabelMap(None, 3)
 
@@ -123,9 +124,17 @@ def test_colour_masks_are_refused_with_their_colours(tmp_path):
     path = save_mask(tmp_path / "colour.png", pixels)
     with pytest.raises(ValueError, match=r'mode RGB.*2 colours.*\{"#000000": \.\., "#800000"'):
         read_mask(path, IDENTITY)
-    path = save_mask(tmp_path / "grey.png", np.repeat(ids(3)[..., None], 3, 2))
-    with pytest.raises(ValueError, match="channels are equal: save it with one channel"):
-        read_mask(path, IDENTITY)
+
+
+def test_a_grey_mask_stored_in_three_channels_holds_ids(tmp_path):
+    grey = np.repeat(ids(3)[..., None], 3, 2)
+    path = save_mask(tmp_path / "grey.png", grey)
+    Image.open(path).convert("RGBA").save(tmp_path / "alpha.png")
+    for name in ("grey.png", "alpha.png"):
+        assert read_mask(tmp_path / name, IDENTITY).tolist() == ids(3).tolist()
+    grey[0, 0] = (0, 1, 0)
+    with pytest.raises(ValueError, match="the mask is a colour image"):
+        read_mask(save_mask(path, grey), IDENTITY)
 
 
 def test_a_mapping_of_colours_reads_colour_and_palette_masks(tmp_path):
@@ -155,6 +164,92 @@ def test_a_mapping_must_not_mix_ids_and_colours():
         LabelMap({"#12345": 0}, 2)
     with pytest.raises(ValueError, match="assigns id #000000 to class 2"):
         LabelMap({"#000000": 2}, 2)
+
+
+def _read(path, mapping=None, classes=2, **reading):
+    return read_mask(path, LabelMap(mapping, classes, **reading)).tolist()
+
+
+def test_a_threshold_reads_grey_levels_at_any_depth(tmp_path):
+    levels = np.array([[0, 99, 100, 255]], np.uint8)
+    expected = [[0, 0, 1, 1]]
+    save_mask(tmp_path / "grey.png", levels)
+    save_mask(tmp_path / "rgb.png", np.repeat(levels[..., None], 3, 2))
+    # The palette's greys count, not its indices: index 0 is white here.
+    palette = Image.fromarray(np.array([[3, 2, 1, 0]], np.uint8))
+    palette.putpalette(levels[0, ::-1].repeat(3).tolist())
+    palette.save(tmp_path / "palette.png")
+    for name in ("grey.png", "rgb.png", "palette.png"):
+        assert _read(tmp_path / name, threshold=100) == expected, name
+    (tmp_path / "two.png").write_bytes(png(np.array([[0, 1, 2, 3]]), 2, 0))
+    assert _read(tmp_path / "two.png", threshold=100) == [[0, 0, 1, 1]]
+    Image.fromarray(levels > 99).save(tmp_path / "one.png")
+    assert _read(tmp_path / "one.png", threshold=100) == expected
+
+
+def test_a_tolerance_reads_the_nearest_declared_id(tmp_path):
+    values = np.array([[0, 50, 51, 100, 177, 178, 199, 255]], np.uint8)
+    path = save_mask(tmp_path / "near.png", values)
+    mapping = {0: 0, 100: 1, 255: None}
+    assert _read(path, mapping, tolerance=99) == [[0, 0, 1, 1, 1, 255, 255, 255]]
+    with pytest.raises(ValueError, match=r"label id 50 and 4 more \(first at row 0, column 1\)"):
+        _read(path, mapping, tolerance=40)
+    with pytest.raises(ValueError, match="tolerance is 100; expected at most 99, as 0 and 100"):
+        _read(path, mapping, tolerance=100)
+
+
+def test_a_tolerance_of_colours_is_the_greatest_difference_of_a_channel(tmp_path):
+    declared = {"#000000": 0, "#804080": 1, "#f0f0f0": None}
+    colours = np.random.default_rng(0).integers(0, 256, (40, 50, 3), np.uint8)
+    known = np.array([[0, 0, 0], [128, 64, 128], [240, 240, 240]])
+    apart = np.abs(colours[:, :, None].astype(int) - known).max(3)
+    near = apart.min(2) <= 90
+    colours[~near] = 0
+    expected = np.where(near, np.array([0, 1, 255])[apart.argmin(2)], 0)
+    path = save_mask(tmp_path / "noisy.png", colours)
+    assert _read(path, declared, tolerance=90) == expected.tolist()
+    with pytest.raises(ValueError, match=r"colour #[0-9a-f]{6} and .* is not in the mapping"):
+        _read(path, declared, tolerance=10)
+
+
+@pytest.mark.parametrize("depth", [1, 2, 4, 8, 16])
+def test_ids_are_the_stored_samples_at_every_depth(tmp_path, depth):
+    raw = ids(2 if depth == 1 else 3)
+    (tmp_path / "mask.png").write_bytes(png(raw, depth, 0))
+    assert _read(tmp_path / "mask.png", classes=3) == raw.tolist()
+
+
+def test_a_lossy_mask_is_read_where_its_values_are_grey_levels(tmp_path):
+    white = ids(2).repeat(8, 0).repeat(8, 1) * 255
+    for name in ("mask.jpg", "mask.webp"):
+        Image.fromarray(white).save(tmp_path / name)
+        assert _read(tmp_path / name, threshold=128) == (white // 255).tolist()
+        assert _read(tmp_path / name, {0: 1, 255: 0}, tolerance=100) == (1 - white // 255).tolist()
+        with pytest.raises(ValueError, match="expected a lossless format"):
+            _read(tmp_path / name, {0: 0, 255: 1})
+
+
+def test_alpha_matters_only_where_colours_do_not_tell_pixels_apart(tmp_path):
+    pixels = np.zeros((4, 4, 4), np.uint8)
+    pixels[:2, :, 0] = 255
+    pixels[:2, :, 3] = 9
+    mapping = {"#ff0000": 1, "#000000": 0}
+    path = save_mask(tmp_path / "alpha.png", pixels)
+    assert _read(path, mapping)[0] == [1] * 4
+    pixels[0, 0, 3] = 8
+    with pytest.raises(ValueError, match="pixels of one colour differ in the alpha channel"):
+        _read(save_mask(path, pixels), mapping)
+
+
+def test_pages_count_but_not_smaller_copies_of_one(tmp_path):
+    first, second = Image.fromarray(ids(3)), Image.fromarray(ids(3, 6, 8))
+    second.encoderinfo = {"tiffinfo": {254: 1}}
+    path = tmp_path / "overview.tif"
+    first.save(path, save_all=True, append_images=[second])
+    assert _read(path, classes=3) == ids(3).tolist()
+    first.save(path, save_all=True, append_images=[Image.fromarray(ids(3))])
+    with pytest.raises(ValueError, match="the mask has 2 pages; expected one"):
+        _read(path, classes=3)
 
 
 def test_jpeg_masks_are_refused_whatever_their_name(tmp_path):

@@ -1,5 +1,6 @@
 """Pairing the user's files, and the splits."""
 
+import os
 import shutil
 
 import numpy as np
@@ -159,6 +160,73 @@ def test_files_that_are_not_images_are_skipped(folder_tree):
     (folder_tree / "images" / "Thumbs.db").write_text("x")
     (folder_tree / "images" / "._001.png").write_text("x")
     assert len(Folder(folder_tree, "all", classes=3)) == 40
+
+
+@pytest.mark.parametrize("folder", [".ipynb_checkpoints", ".git", "__MACOSX", "@eaDir"])
+def test_hidden_folders_and_those_of_operating_systems_are_skipped(folder_tree, folder):
+    for kind in ("images", "masks"):
+        save_image(folder_tree / kind / folder / "001.png")
+    assert len(Folder(folder_tree, "all", classes=3)) == 40
+
+
+@pytest.mark.parametrize("kind", ["images", "masks"])
+def test_what_would_never_answer_is_named_and_not_opened(folder_tree, kind):
+    place = folder_tree / kind
+    (place / "x.png").mkdir()  # a folder is no file, whatever its name
+    assert len(Folder(folder_tree, "all", classes=3)) == 40
+    os.mkfifo(place / "pipe.PNG")
+    (place / "link.png").symlink_to("nowhere.png")
+    with pytest.raises(ValueError) as error:
+        Folder(folder_tree, "all", classes=3)
+    assert f"{place}/link.png (a link to nothing that can be read)" in str(error.value)
+    assert f"{place}/pipe.PNG (a named pipe)" in str(error.value)
+
+
+@pytest.mark.parametrize(
+    "line",
+    ["/images/my 1.png /masks/my 1.png", "images\\my 1.png\tmasks\\my 1.png", "my 1", "/my 1.png",
+     "images/my 1.png", "images/my 1.png masks/my 1.png  # blurred", "./my 1   "],
+)  # fmt: skip
+@pytest.mark.parametrize("encoding", ["utf-8-sig", "utf-16"])
+def test_a_line_of_a_list_may_be_written_in_many_ways(folder_tree, line, encoding):
+    for kind in ("images", "masks"):
+        (folder_tree / kind / "001.png").rename(folder_tree / kind / "my 1.png")
+    text = f"# first\r\n\r\n{line}\r\n003\r\n"
+    (folder_tree / "list.txt").write_bytes(text.encode(encoding))
+    pairs = Folder(folder_tree, classes=3, list_file="list.txt").pairs
+    assert [(p.image.name, p.mask.name) for p in pairs] == [("my 1.png",) * 2, ("003.png",) * 2]
+
+
+def test_a_line_that_names_files_in_two_ways_is_refused(folder_tree):
+    for name in ("a", "b c", "a b", "c"):
+        (folder_tree / name).write_bytes(b"")
+    (folder_tree / "list.txt").write_text("a b c\n")
+    with pytest.raises(ValueError, match=r"names files in 2 ways; .* by a tab"):
+        Folder(folder_tree, classes=3, list_file="list.txt")
+
+
+@pytest.mark.parametrize(
+    "line",
+    ["../other/1.png masks/001.png", "{other}/1.png masks/001.png", "../other/1", "/etc/hostname",
+     "images/../../other/1.png masks/001.png", "D:/images/001.png D:/masks/001.png"],
+)  # fmt: skip
+def test_no_line_of_a_list_leads_out_of_the_root(folder_tree, line):
+    other = save_image(folder_tree.parent / "other" / "1.png").parent
+    (folder_tree / "list.txt").write_text(line.format(other=other) + "\n")
+    with pytest.raises(ValueError, match=r"entry 1 is '.*', which leads out of .*folder; expected"):
+        Folder(folder_tree, classes=3, list_file="list.txt")
+
+
+def test_no_sample_is_listed_twice(folder_tree):
+    (folder_tree / "list.txt").write_text("003\n001\nimages/003.png masks/003.png\n")
+    with pytest.raises(ValueError, match=r"entry 3 names 'images/003' a second time"):
+        Folder(folder_tree, classes=3, list_file="list.txt")
+    # Two annotators of one image are two samples.
+    (folder_tree / "list.txt").write_text(
+        "images/003.png masks/003.png\nimages/003.png masks/1.png\n"
+    )
+    save_mask(folder_tree / "masks" / "1.png", ids(3))
+    assert len(Folder(folder_tree, classes=3, list_file="list.txt")) == 2
 
 
 def _layouts(root, move):

@@ -7,6 +7,8 @@ import torch
 from jaxtyping import Float, Num
 from torch import Tensor
 
+from segdistill.data.reading.opening import refuse_irregular
+
 ARRAY_SUFFIX = ".npy"
 
 
@@ -17,15 +19,15 @@ def read_array(path: Path | str) -> np.ndarray:
         FileNotFoundError: There is no such file.
         ValueError: It does not hold a plain array of numbers.
     """
+    refuse_irregular(path)
     try:
         array: np.ndarray = np.load(path, allow_pickle=False)
         if array.dtype.kind not in "biuf":
             raise ValueError(f"values of {array.dtype}")
-    except FileNotFoundError:
-        raise FileNotFoundError(f"{path}: no such image file") from None
-    except (OSError, ValueError, EOFError) as error:
+    except Exception as error:  # a damaged header may raise anything, such as MemoryError
+        cause = (str(error).splitlines() or [type(error).__name__])[0]
         raise ValueError(
-            f"{path}: cannot read this array ({str(error).splitlines()[0]}); "
+            f"{path}: cannot read this array ({cause}); "
             "expected a numeric array. Write it with numpy.save"
         ) from None
     return array

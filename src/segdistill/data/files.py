@@ -1,6 +1,8 @@
 """Reading image and mask files: one reader for every command."""
 
+import re
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -17,13 +19,11 @@ from segdistill.data.orientation import (
     orientation_tag,
     turned,
 )
+from segdistill.data.reading.opening import opened
 
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff", ".webp")
 ID_MODES = ("L", "P", "1", "I;16", "I;16B", "I")
 DEEP_MODES = ("I", "I;16", "I;16B", "I;16L", "F")
-# Raised by Pillow on damaged files: mostly OSError, SyntaxError by the PNG reader, ValueError and
-# DecompressionBombError for absurd headers.
-_UNREADABLE = (OSError, SyntaxError, ValueError, Image.DecompressionBombError)
 
 
 def read_image(path: Path | str, channels: int = 3) -> Num[Tensor, "c h w"]:
@@ -53,8 +53,8 @@ def read_with_geometry(
     if Path(path).suffix.lower() == ARRAY_SUFFIX:
         pixels, tag = stored(read_array(path), channels, f"{path}: the array"), None
     else:
-        image, tag = _upright(path, "image")
-        pixels = _pixels(image, path, channels)
+        picture = _upright(path, "image")
+        pixels, tag = _pixels(picture.image, path, channels), picture.tag
     return pixels, ImageGeometry(path, tag, (pixels.shape[2], pixels.shape[1]))
 
 
@@ -83,8 +83,9 @@ def read_mask(
 ) -> UInt8[Tensor, "h w"]:
     """A mask file as class numbers, 255 ignored, turned upright by `open_mask`.
 
-    Ids are the stored values: grey values, palette *indices* (not colours), or 16-bit values. With
-    a mapping of colours they are the colours, for palette images too.
+    Ids are the stored values: grey values of any bit depth (white is 1 in a black-and-white file of one
+    bit), palette *indices* (not colours), or 16-bit values. With a mapping of colours they are the
+    colours, for palette images too. With a threshold or a tolerance they are grey levels, 0 to 255.
 
     Args:
         path: The file.
@@ -97,20 +98,103 @@ def read_mask(
         ValueError: The file is damaged, lossy (JPEG) or in colour, holds an undeclared id, or its
             orientation is ambiguous.
     """
-    with open_mask(path, image, orientation) as mask:
-        if label_map.by_colour and mask.mode not in DEEP_MODES:
-            raw = colour_codes(mask)
-        elif mask.mode in ID_MODES:
-            raw = np.array(mask)
-        else:
-            raise ValueError(_colour_mask(path, mask))
+    mask = open_mask(path, image, orientation)
+    mask.check(label_map)
+    raw = mask.colours() if label_map.by_colour else mask.ids(label_map.by_grey)
+    if raw is None:
+        raise ValueError(_colour_mask(mask))
     return torch.from_numpy(label_map.apply(raw, str(path)))
+
+
+class StoredMask(NamedTuple):
+    """A mask file, decoded and upright, before any mapping.
+
+    Attributes:
+        path: The file.
+        image: Its pixels, in their stored mode.
+        tag: Its orientation tag.
+        lossy: Whether compression changed its values.
+        raw_mode: Pillow's name of the stored pixels, such as `L;4`; "" if it has none.
+    """
+
+    path: Path | str
+    image: Image.Image
+    tag: int | None
+    lossy: bool
+    raw_mode: str
+
+    def check(self, label_map: LabelMap | None) -> None:
+        """Refuse a mask whose values cannot be ids or colours.
+
+        Raises:
+            ValueError: It is lossy and no threshold or tolerance is declared, holds floating-point values
+                or colours of 16 bits, is deeper than colours are, or hides classes in its alpha channel.
+        """
+        by_colour = label_map is not None and label_map.by_colour
+        mode = self.image.mode
+        if self.lossy and (label_map is None or label_map.lossless):
+            raise ValueError(
+                f"{self.path}: the mask is a {self.lossy_format}; expected a lossless format, as compression "
+                "changes ids. Export the masks as PNG, or declare how to read them: threshold: 128 for "
+                "black and white, or a mapping and a tolerance"
+            )
+        if mode == "F":
+            raise ValueError(
+                f"{self.path}: the mask has floating-point values (mode F); expected integer ids. Save it "
+                "with 8 or 16 bits"
+            )
+        if by_colour and mode in DEEP_MODES:
+            raise ValueError(
+                f"{self.path}: the mask has more than 8 bits (mode {mode}); expected colours, as in "
+                "`mapping`. Save it in colour, or declare a mapping of ids"
+            )
+        if mode not in DEEP_MODES and ";16" in self.raw_mode:
+            raise ValueError(
+                f"{self.path}: the mask has several channels of 16 bits (mode {self.raw_mode}); expected 8 "
+                "bits per channel, or one channel of 16. Export it again"
+            )
+        if (by_colour or mode != "P") and _alpha_distinguishes(self.image):
+            raise ValueError(
+                f"{self.path}: pixels of one colour differ in the alpha channel, so classes may lie there; "
+                "expected ids or colours. Save the alpha channel as a grey PNG, or remove it"
+            )
+
+    @property
+    def lossy_format(self) -> str:
+        """The format for messages: `JPEG`, or `lossy WebP`."""
+        return "lossy WebP" if self.raw_mode == "VP8 " else "JPEG"
+
+    def ids(self, by_grey: bool = False) -> np.ndarray | None:
+        """The id of every pixel; None for a mask in colour.
+
+        Args:
+            by_grey: Grey levels from 0 to 255 instead: a palette counts by its colours, and white is 255
+                at any bit depth.
+        """
+        image = self.image
+        if by_grey and image.mode == "1":
+            return np.array(image) * np.uint8(255)
+        if image.mode in ID_MODES and not (by_grey and image.mode == "P"):
+            raw = np.array(image)
+            bits = re.match("L;([24])", self.raw_mode)
+            # Pillow spreads 2 and 4 bits over 0..255.
+            return raw if by_grey or bits is None else raw // (255 // (2 ** int(bits[1]) - 1))
+        pixels = np.asarray(image.convert("RGB"))
+        return np.array(pixels[..., 0]) if (pixels == pixels[..., :1]).all() else None
+
+    def colours(self) -> np.ndarray:
+        """The colour 0xrrggbb of every pixel, int32."""
+        pixels = np.asarray(self.image.convert("RGB"))
+        codes = pixels[..., 0].astype(np.int32)
+        for channel in (1, 2):
+            codes = (codes << 8) | pixels[..., channel]
+        return codes
 
 
 def open_mask(
     path: Path | str, image: ImageGeometry | None = None, orientation: Orientation | None = None
-) -> Image.Image:
-    """A mask file, decoded and upright, in its stored mode.
+) -> StoredMask:
+    """A mask file, decoded and upright.
 
     It is turned by its own orientation tag; without one, `mask_turn` decides.
 
@@ -121,59 +205,58 @@ def open_mask(
 
     Raises:
         FileNotFoundError: There is no such file.
-        ValueError: The file is damaged or lossy (JPEG), or its orientation is ambiguous.
+        ValueError: The file is damaged or has several pages, or its orientation is ambiguous.
     """
-    mask, tag = _upright(path, "mask")
-    if tag is None and image is not None:
-        mask = turned(mask, mask_turn(path, mask.size, image, orientation))
+    mask = _upright(path, "mask")
+    if mask.tag is None and image is not None:
+        turn = mask_turn(path, mask.image.size, image, orientation)
+        mask = mask._replace(image=turned(mask.image, turn))
     return mask
 
 
-def _upright(path: Path | str, kind: str) -> tuple[Image.Image, int | None]:
-    """A decoded picture, turned by its own orientation tag, and that tag."""
-    try:
-        with Image.open(path) as image:
-            tag = orientation_tag(image)
-            image.load()
-            lossy = image.format in ("JPEG", "MPO")
-            # Pillow turns TIFF files while loading them, and drops the tag.
-            upright = turned(image, orientation_tag(image))
-    except FileNotFoundError:
-        raise FileNotFoundError(f"{path}: no such {kind} file") from None
-    except _UNREADABLE as error:
-        raise ValueError(
-            f"{path}: cannot read this {kind} ({str(error).splitlines()[0]}). "
-            "The file is damaged or not an image: replace or remove it"
-        ) from None
-    if lossy and kind == "mask":
-        raise ValueError(
-            f"{path}: the mask is a JPEG; expected a lossless format, as compression changes ids. "
-            "Export the masks as PNG"
-        )
-    return upright, tag
+def _upright(path: Path | str, kind: str) -> StoredMask:
+    """A decoded picture, turned by its own orientation tag."""
+    with opened(path, kind) as image:
+        raw_mode = _raw_mode(image, path)
+        tag = orientation_tag(image)
+        lossy = image.format in ("JPEG", "MPO") or raw_mode == "VP8 "
+        lossy |= "jpeg" in str(image.info.get("compression", ""))
+        image.load()
+        # Pillow turns TIFF files while loading them, and drops the tag.
+        return StoredMask(path, turned(image, orientation_tag(image)), tag, lossy, raw_mode)
 
 
-def _colour_mask(path: Path | str, image: Image.Image) -> str:
-    pixels = np.array(image.convert("RGB"))
-    if (pixels == pixels[..., :1]).all():
-        remedy = "All its channels are equal: save it with one channel (mode L)"
-    else:
-        colours = np.unique(colour_codes(image)).tolist()
-        first = ", ".join(f'"{colour_text(c)}": ..' for c in colours[:3])
-        remedy = (
-            f"It holds {len(colours)} colours: declare them as mapping: {{{first}}} "
-            "(`segdistill check` proposes it)"
-        )
+def _raw_mode(image: Image.Image, path: Path | str) -> str:
+    """Pillow's name of the stored pixels; for WebP the name of the chunk that holds them."""
+    if image.format == "WEBP":
+        with open(path, "rb") as file:
+            start = file.read(4096)
+        return "VP8 " if b"VP8 " in start and b"VP8L" not in start else "VP8L"
+    tiles = getattr(image, "tile", ())
+    arguments = tiles[0][3] if tiles else ""
+    first = arguments[0] if isinstance(arguments, tuple) and arguments else arguments
+    return first if isinstance(first, str) else ""
+
+
+def _alpha_distinguishes(image: Image.Image) -> bool:
+    """Whether pixels of one colour differ in their transparency."""
+    if not image.has_transparency_data:
+        return False
+    pixels = np.asarray(image.convert("RGBA"))
+    alpha = pixels[..., 3]
+    if (alpha == alpha.flat[0]).all():
+        return False
+    codes = pixels[..., :3].astype(np.int32) @ np.array([65536, 256, 1], np.int32)
+    last = np.zeros(2**24, np.uint8)
+    last[codes] = alpha
+    return bool((last[codes] != alpha).any())
+
+
+def _colour_mask(mask: StoredMask) -> str:
+    colours = np.unique(mask.colours()).tolist()
+    first = ", ".join(f'"{colour_text(c)}": ..' for c in colours[:3])
     return (
-        f"{path}: the mask is a colour image (mode {image.mode}); expected one channel of ids "
-        f"(8-bit grey, palette, or 16-bit). {remedy}"
+        f"{mask.path}: the mask is a colour image (mode {mask.image.mode}); expected one channel of ids "
+        f"(8-bit grey, palette, or 16-bit). It holds {len(colours)} colours: declare them as mapping: "
+        f"{{{first}}} (`segdistill check` proposes it)"
     )
-
-
-def colour_codes(image: Image.Image) -> np.ndarray:
-    """The raw id 0xrrggbb of every pixel, int32."""
-    pixels = np.asarray(image.convert("RGB"))
-    codes = pixels[..., 0].astype(np.int32)
-    for channel in (1, 2):
-        codes = (codes << 8) | pixels[..., channel]
-    return codes

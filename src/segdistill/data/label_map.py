@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Mapping
+from functools import reduce
 from typing import Any
 
 import numpy as np
@@ -21,16 +22,23 @@ class LabelMap:
             is a colour as text, `"#804080"`, which is the raw id 0x804080.
         num_classes: Number of classes, 1..255.
         official: Whether the mapping belongs to a published data set, so the user cannot change it.
+        threshold: Reads masks of two classes by their grey level: values from this one on, 1..255, are
+            class 1, lower ones are class 0. It takes the place of `mapping`.
+        tolerance: Greatest difference from a declared id at which a grey value is read as that id; for
+            colours, in any channel. Below the distance between ids of different classes; the nearest counts.
 
     Attributes:
         assumed: Whether no mapping was declared, so that ids are class numbers.
         by_colour: Whether the keys of the mapping are colours.
+        by_grey: Whether masks are read by their grey level, with a threshold or a tolerance.
+        lossless: Whether masks must be stored exactly: no threshold or tolerance is declared.
+        entries: Class number of each id in the mapping, 255 where ignored, in ascending order of ids.
         table: Class number of each raw id, uint8; 255 where ignored or undeclared.
-        declared: Whether each raw id is in the mapping.
+        declared: Whether each raw id is in the mapping, or near enough to one that is.
 
     Raises:
-        ValueError: A class is outside `0..num_classes-1`, a raw id is outside 0..65535, or the keys
-            mix ids and colours.
+        ValueError: A class is outside `0..num_classes-1`, a raw id is outside 0..65535, the keys mix
+            ids and colours, or a threshold or tolerance does not fit the mapping.
 
     Example:
         >>> LabelMap({7: 0, 8: 1, 0: None}, num_classes=2).apply(np.array([[7, 8, 0]])).tolist()
@@ -42,6 +50,8 @@ class LabelMap:
         mapping: Mapping[Any, int | None] | None,
         num_classes: int,
         official: bool = False,
+        threshold: int | None = None,
+        tolerance: int = 0,
     ) -> None:
         if not 1 <= num_classes <= MAX_CLASSES:
             raise ValueError(
@@ -51,17 +61,70 @@ class LabelMap:
         self.num_classes, self.official = num_classes, official
         if mapping is not None and not isinstance(mapping, Mapping):
             raise ValueError(f"mapping is {mapping!r:.60}; expected {{raw id: class}}")
-        self.assumed = mapping is None
+        self.assumed = mapping is None and threshold is None
         self.by_colour = any(str(raw).startswith("#") for raw in mapping or ())
+        self.threshold, self.tolerance = threshold, tolerance
+        _check_threshold(threshold, mapping, num_classes)
+        _check_tolerance(tolerance, mapping, threshold)
+        self.lossless = threshold is None and not tolerance
+        self.by_grey = not (self.lossless or self.by_colour)
         size = 2**24 if self.by_colour else 2**16
         self.table = np.full(size, IGNORED, dtype=np.uint8)
         self.declared = np.zeros(size, dtype=bool)
+        self.entries: dict[int, int] = {}
+        if threshold is not None:
+            self.table[:256] = np.arange(256) >= threshold
+            self.declared[:256] = True
+            return
         if mapping is None:
             mapping = {**{i: i for i in range(num_classes)}, IGNORED: None}
-        for raw, target in mapping.items():
-            raw_id, class_id = _checked_entry(raw, target, num_classes, self.by_colour)
-            self.table[raw_id] = class_id
-            self.declared[raw_id] = True
+        entries = [_checked_entry(*entry, num_classes, self.by_colour) for entry in mapping.items()]
+        self.entries = dict(sorted(dict(entries).items()))
+        raw = np.array(list(self.entries), dtype=np.int64)
+        self.table[raw] = list(self.entries.values())
+        self.declared[raw] = True
+        if tolerance:
+            self._read_near_values(raw)
+
+    def _read_near_values(self, raw: np.ndarray) -> None:
+        """Extend the mapping to the values near each id, each read as the nearest, or the lower of two."""
+        shifts, limit = ((16, 8, 0), 255) if self.by_colour else ((0,), self.table.size - 1)
+        values = np.stack([(raw >> shift) & limit for shift in shifts], axis=1)
+        self._refuse_wide_tolerance(raw, values)
+        axes = (limit + 1,) * len(shifts)
+        table, declared = self.table.reshape(axes), self.declared.reshape(axes)
+        distance = np.full(axes, 255, np.uint8)
+        for value, class_id in zip(values, self.entries.values(), strict=True):
+            low = np.maximum(value - self.tolerance, 0)
+            high = np.minimum(value + self.tolerance, limit) + 1
+            box = tuple(slice(*span) for span in zip(low, high, strict=True))
+            steps = [
+                np.abs(np.arange(*span) - one).astype(np.uint8)
+                for span, one in zip(zip(low, high, strict=True), value, strict=True)
+            ]
+            # In colours the difference in the channel where it is greatest.
+            apart = reduce(np.maximum.outer, steps)
+            nearer = apart < distance[box]
+            distance[box][nearer], table[box][nearer] = apart[nearer], class_id
+            declared[box] = True
+
+    def _refuse_wide_tolerance(self, raw: np.ndarray, values: np.ndarray) -> None:
+        """Refuse a tolerance that reaches from an id to one of another class."""
+        classes = np.array(list(self.entries.values()))
+        # Of ids in ascending order the nearest two of different classes are neighbours; colours are few.
+        reach = len(raw) if self.by_colour else 2
+        for place in range(len(raw) - 1):
+            others = slice(place + 1, place + reach)
+            apart = np.abs(values[others] - values[place]).max(axis=1)
+            apart[classes[others] == classes[place]] = 2 * 65536
+            nearest = int(apart.argmin())
+            if apart[nearest] <= self.tolerance:
+                text = colour_text if self.by_colour else str
+                raise ValueError(
+                    f"tolerance is {self.tolerance}; expected at most {apart[nearest] - 1}, as "
+                    f"{text(int(raw[place]))} and {text(int(raw[place + 1 + nearest]))} are "
+                    f"{apart[nearest]} apart. Lower it"
+                )
 
     def apply(self, raw: np.ndarray, source: str = "mask") -> np.ndarray:
         """Class numbers (uint8, 255 ignored) of raw ids; `source` is the file named in errors."""
@@ -86,6 +149,12 @@ class LabelMap:
                 "{0: 0, 1: 1, 255: null} to ignore 255"
             )
 
+    def expected(self) -> str:
+        """What masks may hold, for messages: `0..11, 255`, or `one of its 3 colours`."""
+        if self.by_colour:
+            return f"one of its {len(self.entries)} colours"
+        return _ranges(np.flatnonzero(self.declared))
+
     def _complaint(self, raw: np.ndarray, source: str) -> str:
         ids = np.unique(raw)
         bad = ids[~self.declared[ids]]
@@ -94,7 +163,7 @@ class LabelMap:
             more = f" and {bad.size - 1} more" if bad.size > 1 else ""
             return (
                 f"{source}: colour {colour_text(int(bad[0]))}{more} (first at row {row}, column "
-                f"{column}) is not in the mapping; expected one of its {self.declared.sum()} colours. "
+                f"{column}) is not in the mapping; expected {self.expected()}. "
                 "Add it to `mapping` with its class number, or null to ignore it"
             )
         known = np.flatnonzero(self.declared)
@@ -119,6 +188,33 @@ class LabelMap:
             f"{source}: label id {bad[0]}{more} (first at row {row}, column {column}) is not "
             f"in the mapping; expected {_ranges(known)}. "
             f"Add it to `mapping` with its class number, or null to ignore it.{hint}"
+        )
+
+
+def _check_threshold(threshold: int | None, mapping: object, num_classes: int) -> None:
+    if threshold is None:
+        return
+    if isinstance(threshold, bool) or not isinstance(threshold, int) or not 1 <= threshold <= 255:
+        raise ValueError(f"threshold is {threshold!r:.60}; expected a grey level, 1..255, or null")
+    if mapping is not None:
+        raise ValueError(
+            "threshold and mapping are both set; expected one of them. A threshold reads grey levels "
+            "below it as class 0 and the others as class 1"
+        )
+    if num_classes != 2:
+        raise ValueError(
+            f"threshold is {threshold} with {num_classes} classes; expected 2 classes. For more, "
+            "declare a mapping and a tolerance"
+        )
+
+
+def _check_tolerance(tolerance: int, mapping: object, threshold: int | None) -> None:
+    if isinstance(tolerance, bool) or not isinstance(tolerance, int) or not 0 <= tolerance <= 127:
+        raise ValueError(f"tolerance is {tolerance!r:.60}; expected 0..127 grey levels")
+    if tolerance and (mapping is None or threshold is not None):
+        raise ValueError(
+            f"tolerance is {tolerance} without a mapping; expected the ids that values are compared "
+            "with. Declare them as `mapping`"
         )
 
 

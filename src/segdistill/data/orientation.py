@@ -1,12 +1,14 @@
 """Orientation tags (EXIF): pictures and their masks are read upright."""
 
+import os
 from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Literal, NamedTuple, get_args
+from typing import Any, Literal, NamedTuple, get_args
 
 from PIL import Image
 
+from segdistill.data.reading.opening import opened
 from segdistill.names import unknown
 
 Orientation = Literal["upright", "stored"]
@@ -38,8 +40,26 @@ def orientation_tag(image: Image.Image) -> int | None:
 
     Call it before the picture is decoded: Pillow turns TIFF files itself and then drops the tag.
     """
+    if image.format == "PNG" and "exif" not in image.info and not _has_texts(image):
+        # Pillow would decode the pixels to look for a tag behind them.
+        return None
     tag = image.getexif().get(_TAG)
     return tag if tag in (1, *_TURNS) else None
+
+
+def _has_texts(image: Image.Image) -> bool:
+    """Whether a PNG has chunks that may hold a tag, as far as its chunks can be followed."""
+    file: Any = getattr(image, "fp", None)
+    if file is None:
+        return True
+    before = file.tell()
+    file.seek(8)
+    found = False
+    while not found and len(head := file.read(8)) == 8:
+        found = head[4:] in (b"eXIf", b"tEXt", b"zTXt", b"iTXt")
+        file.seek(int.from_bytes(head[:4], "big") + 4, os.SEEK_CUR)
+    file.seek(before)
+    return found
 
 
 def turned(image: Image.Image, tag: int | None) -> Image.Image:
@@ -108,12 +128,12 @@ def unclear_orientations(
 
 def _unclear(files: tuple[Path, Path]) -> str:
     try:
-        with Image.open(files[0]) as image:
+        with opened(files[0]) as image:
             tag = orientation_tag(image)
             if tag in (None, 1):
                 return ""
             size = (image.size[1], image.size[0]) if tag in (5, 6, 7, 8) else image.size
-        with Image.open(files[1]) as mask:
+        with opened(files[1], "mask") as mask:
             if orientation_tag(mask) is not None:
                 return ""
             mask_size = mask.size

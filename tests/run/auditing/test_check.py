@@ -14,12 +14,14 @@ from PIL import Image
 from safetensors.torch import save_file
 
 from segdistill.cli import main
+from segdistill.data import build_dataset
 from segdistill.data.dataset import Pair
 from segdistill.data.published.cityscapes import LABEL_IDS
 from segdistill.run.auditing.proposal import proposals
 from segdistill.run.auditing.survey import survey
 from segdistill.run.training.train import train
 from tests.data.files import ids, save_image, save_mask
+from tests.reliability.files import through_jpeg
 from tests.run import small
 from tests.run.plain import ByColour, teacher_in, write_scenes
 
@@ -197,6 +199,54 @@ def test_ids_are_listed_without_a_usable_mapping(
         assert _proposed(result[1]) == [{"classes": 3}]
 
 
+def _white(raw: np.ndarray) -> np.ndarray:
+    """Black and white in pieces of 8 pixels, three pixels beside the blocks of a JPEG."""
+    big = np.where(raw == 1, 255, 0).astype(np.uint8).repeat(8, 0).repeat(8, 1)
+    return np.roll(big, (3, 3), (0, 1))[:12, :16]
+
+
+@pytest.mark.parametrize(
+    ("paint", "options"),
+    [
+        (lambda raw: through_jpeg(_white(raw), 90), {}),
+        (lambda raw: through_jpeg(_white(raw), 60), {"mapping": {255: 0, 0: 1}}),
+        (
+            lambda raw: np.where(np.arange(16) == 5, 1, _white(raw) // 8 * 8 | 7).astype(np.uint8),
+            {},
+        ),
+        (lambda raw: Image.fromarray(_white(raw)).convert("1" if raw[0, 1] else "L"), {}),
+    ],
+    ids=["noise", "noise and a mapping that is turned round", "near values", "one bit"],
+)
+def test_the_proposed_reading_of_noise_works_in_check_and_train(
+    paint: Callable[[np.ndarray], Any], options: dict[str, Any], tree: Path, tmp_path: Path,
+    check: Check,
+) -> None:  # fmt: skip
+    for number, path in enumerate(_masks(tree)):
+        raw = np.array(Image.open(path))
+        image = paint(np.roll(raw, number % 2, 1))
+        (image if isinstance(image, Image.Image) else Image.fromarray(image)).save(path)
+    data = _data(tree, classes=["no", "yes"], **options)
+    result = check(data=data)
+    told = _problems(result)
+    recipe = small.recipe(data=data, train={"crop": [8, 8], "steps": 1}, out=str(tmp_path / "run"))
+    with pytest.raises(ValueError) as caught:
+        train(recipe, progress=False)
+    assert str(caught.value) == "; ".join(
+        line.removeprefix("problem: ") for line in told.splitlines()
+    )
+    proposal = _proposed(result[1])[0]
+    data["options"] |= proposal
+    code, out, error = check(data=data)
+    assert code == 0, out + error
+    dataset = build_dataset("folder", tree, "train", **data["options"])
+    turned = options.get("mapping", {}).get(0, 0)
+    for pair, number in zip(dataset.pairs, range(len(dataset)), strict=True):
+        grey = np.asarray(Image.open(pair.mask).convert("L"))
+        expected = (grey > 127).astype(int) ^ turned
+        assert dataset.read(number)[1].tolist() == expected.tolist()
+
+
 def _spoil(tree: Path, fault: str) -> str:
     """Plant a fault; returns the expected message."""
     mask, image = tree / "train/masks/3.png", tree / "train/images/3.png"
@@ -280,10 +330,9 @@ def test_different_palettes_suggest_a_mapping_of_colours(tree: Path, check: Chec
         image = Image.fromarray(2 - ids(3) if flip else ids(3))
         image.putpalette(colours[:: -1 if flip else 1].ravel().tolist())
         image.save(path)
-    code, out, _ = check(data=_data(tree))
-    assert code == 0
-    assert "warning: train: the palettes of the masks differ (index 0 is #000000 in" in out
-    (proposal,) = _proposed(out)
+    result = check(data=_data(tree))
+    assert "the palettes of the masks differ (index 0 is #000000 in" in _problems(result)
+    (proposal,) = _proposed(result[1])
     code, out, _ = check(data=_data(tree, **proposal))
     assert code == 0
     assert "palettes of the masks" not in out
@@ -305,7 +354,7 @@ def test_other_data_sets_are_counted_too(camvid_root: Path, check: Check) -> Non
     code, out, _ = check(data={"name": "tests.run.auditing.test_check.Custom"})
     assert code == 2
     assert "sample 1: this one is broken" in out
-    assert "label id 9" in out
+    assert "sample 2: label id is 9; expected 0..1, or 255" in out
 
 
 class Custom:
@@ -446,7 +495,7 @@ def test_the_teacher_is_not_measured_on_faulty_data(
 def test_training_warns_about_images_in_both_splits(
     scenes: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    (scenes / "train.txt").write_text("val/images/0.png val/masks/0.png\n" * 2)
+    (scenes / "train.txt").write_text("val/images/0.png val/masks/0.png\n")
     (scenes / "val.txt").write_text("val/images/0.png val/masks/0.png\n")
     data = _data(scenes, mapping={10: 0, 20: 1, 30: 2}, list_file="{split}.txt")
     student = {"model": "tests.run.plain.NoNorm"}

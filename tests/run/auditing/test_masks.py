@@ -9,7 +9,7 @@ import torch
 from PIL import Image
 
 from segdistill.data import build_dataset
-from segdistill.run.auditing import masks
+from segdistill.run.auditing import facts
 from segdistill.run.auditing.masks import check_masks
 from segdistill.run.auditing.teacher import chance, judged
 from segdistill.run.identity.data import data_digest
@@ -67,15 +67,67 @@ def test_masks_that_passed_are_not_read_again_until_a_byte_changes(
 ) -> None:
     root = write_pairs(tmp_path / "data")
     read: list[Path] = []
-    real = masks.read_mask
-    monkeypatch.setattr(masks, "read_mask", lambda path, *a: read.append(path) or real(path, *a))
+    real = facts.open_mask
+    monkeypatch.setattr(facts, "open_mask", lambda path, *a: read.append(path) or real(path, *a))
     data = _folder(root)
     for _ in range(2):
-        check_masks(data, data_digest(data))
+        check_masks([("train", data)], data_digest(data))
     assert len(read) == len(data)
     _wrong_id(data.pairs[0].mask)
     with pytest.raises(ValueError, match="label id 7"):
-        check_masks(data, data_digest(data))
+        check_masks([("train", data)], data_digest(data))
+
+
+def test_sound_images_are_not_decoded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    decoded: list[Path] = []
+    real = facts.read_with_geometry
+    monkeypatch.setattr(
+        facts, "read_with_geometry", lambda path, *a: decoded.append(path) or real(path, *a)
+    )
+    data = _folder(write_pairs(tmp_path / "data"))
+    check_masks([("train", data)])
+    assert decoded == []
+    bad = data.pairs[1].image
+    bad.write_bytes(bad.read_bytes()[:-30])
+    with pytest.raises(ValueError, match="cannot read this image") as caught:
+        check_masks([("train", data)])
+    assert decoded == [bad]
+    assert str(caught.value).startswith(str(bad))
+
+
+class Loaded:
+    """A user's data set of two classes that gives the masks as they are stored."""
+
+    num_classes = 2
+
+    def __init__(self, *ids: int) -> None:
+        self.ids = ids
+
+    def __len__(self) -> int:
+        return 3
+
+    def __getitem__(self, index: int) -> tuple[torch.Tensor, torch.Tensor]:
+        return torch.rand(3, 4, 6), torch.tensor(self.ids).repeat(12)[:24].reshape(4, 6)
+
+
+def test_white_is_not_taken_for_the_ignored_id_of_a_data_set_in_memory() -> None:
+    with pytest.raises(ValueError, match=r"255 occurs but 1 does not, with 2 classes.*Return 1"):
+        check_masks([("val", Loaded(0, 255))])
+    check_masks([("val", Loaded(0, 1, 255))])
+    with pytest.raises(ValueError, match=r"sample 0.*label id is 7; expected 0\.\.1, or 255"):
+        check_masks([("val", Loaded(0, 1, 7))])
+
+
+def test_a_threshold_and_a_tolerance_are_part_of_the_datas_identity(tmp_path: Path) -> None:
+    root = write_pairs(tmp_path / "data")
+
+    def digest(**options: Any) -> str | None:
+        return data_digest(build_dataset("folder", root, classes=2, **options))
+
+    mapping = {0: 0, 100: 1}
+    read = [{}, {"threshold": 1}, {"threshold": 9}, {"mapping": mapping}]
+    read += [{"mapping": mapping, "tolerance": n} for n in (1, 2)]
+    assert len({digest(**options) for options in read}) == len(read)
 
 
 def test_a_teacher_is_held_against_the_commonest_class() -> None:

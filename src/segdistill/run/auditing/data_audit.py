@@ -12,8 +12,9 @@ from segdistill.data.folder import folder_pairs
 from segdistill.data.label_map import IGNORED, MAX_CLASSES, LabelMap, colour_text
 from segdistill.data.orientation import Orientation, check_orientation, unclear_orientations
 from segdistill.distillation.method import Method
+from segdistill.run.auditing.noise import RIM
 from segdistill.run.auditing.proposal import without_id
-from segdistill.run.auditing.survey import Survey, shared_images, undeclared_line
+from segdistill.run.auditing.survey import Survey, palettes_differ, shared_images, undeclared_line
 from segdistill.run.opening import open_split, split_options
 
 _FEW = 10
@@ -86,6 +87,11 @@ def open_for_audit(
     except (ValueError, OSError) as error:
         findings.add_problems([str(error)])
         return _open_leniently(config, which, name, findings)
+    return split_of(name, dataset)
+
+
+def split_of(name: str, dataset: Any) -> Split:
+    """An opened data set with what it declares about its labels."""
     classes = [str(c) for c in getattr(dataset, "classes", [])]
     label_map = getattr(dataset, "label_map", None)
     if label_map is None and 0 < len(classes) <= MAX_CLASSES:
@@ -109,7 +115,8 @@ def _open_leniently(config: DataConfig, which: str, name: str, findings: Finding
     if isinstance(classes, int):
         classes = [f"class{number}" for number in range(classes)]
     try:
-        label_map = LabelMap(options.get("mapping"), len(classes))
+        reading = {key: options[key] for key in ("threshold", "tolerance") if key in options}
+        label_map = LabelMap(options.get("mapping"), len(classes), **reading)
     except ValueError:
         label_map = None
     unpaired: list[str] = []
@@ -139,17 +146,19 @@ def judge(splits: Sequence[Split], surveys: Sequence[Survey], findings: Findings
     for split, one in zip(splits, surveys, strict=True):
         findings.add_problems(list(filter(None, [undeclared_line(one)])))
         if one.in_colour:
+            official = one.label_map is not None and one.label_map.official
             findings.problems.append(
                 f"{split.name}: {len(one.in_colour)} masks are in colour "
-                f"({list_names(one.in_colour, 3)}); expected label ids"
-            )
-        if one.palettes_differ and (one.label_map is None or not one.label_map.by_colour):
-            findings.warnings.append(
-                f"{split.name}: the palettes of the masks differ ({one.palettes_differ}). If colours "
-                "identify the classes, declare a mapping of colours"
+                f"({list_names(one.in_colour, 3)}); expected label ids, in one channel. "
+                + (
+                    "Use the masks as published"
+                    if official
+                    else "Declare a mapping of colours, which `segdistill check` proposes, or export ids"
+                )
             )
         if split.labelled:
             _judge_classes(split, one, findings)
+    findings.add_problems(list(filter(None, [_unclear_palettes(surveys), _unclear_white(surveys)])))
     if len({tuple(split.classes) for split in splits}) > 1:
         findings.problems.append("train and val declare different classes; expected the same")
     most = max((len(split.classes) for split in splits), default=0)
@@ -160,6 +169,43 @@ def judge(splits: Sequence[Split], surveys: Sequence[Survey], findings: Findings
         )
     if len(surveys) == 2:
         _judge_both(splits, surveys, findings)
+
+
+def _unclear_palettes(surveys: Sequence[Survey]) -> str:
+    """Why the indices of palette images do not tell the classes; "" if they do."""
+    label_map = surveys[0].label_map if surveys else None
+    difference = palettes_differ(surveys) if surveys else ""
+    if not difference or (label_map is not None and label_map.official):
+        return ""
+    return (
+        f"the palettes of the masks differ ({difference}); expected one palette, as masks are read by "
+        "index. Declare a mapping of colours, which `segdistill check` proposes, or save all masks with one "
+        "palette"
+    )
+
+
+def _unclear_white(surveys: Sequence[Survey]) -> str:
+    """Why 255 is hardly the ignored id of two classes; "" if it may be."""
+    label_map = surveys[0].label_map if surveys else None
+    if label_map is None or not label_map.assumed or label_map.num_classes != 2:
+        return ""
+    ones, whites = (
+        sum(one.ids[value].pixels for one in surveys if value in one.ids) for value in (1, IGNORED)
+    )
+    if not surveys[0].of_files:
+        if ones or not whites:
+            return ""
+        return (
+            "255 occurs but 1 does not, with 2 classes; expected class numbers, as 255 is ignored. Return 1 "
+            "for the second class"
+        )
+    if not ones or whites <= RIM * ones:
+        return ""
+    return (
+        f"255 has {whites} pixels and 1 only {ones}, with 2 classes and no mapping; expected a declared "
+        "meaning of 255. Add threshold: 128 for black and white masks, or mapping {0: 0, 1: 1, 255: null} to "
+        "ignore 255"
+    )
 
 
 def _classes_without_id(splits: Sequence[Split], surveys: Sequence[Survey]) -> str:

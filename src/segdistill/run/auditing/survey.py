@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from segdistill.activity import get_on
 from segdistill.data.dataset import Pair, PairDataset, list_names
 from segdistill.data.label_map import IGNORED, LabelMap, colour_text
 from segdistill.data.orientation import Orientation
@@ -45,8 +46,12 @@ class Survey:
         in_colour: Masks in colour where ids are expected.
         ids: Raw ids that occur.
         colours: Colours that occur in masks in colour and in palette images.
-        palette: The colour of an id in palette images, and the first file with it.
+        palette: The colour of an id in palette images, and the first file with it; not of ignored ids.
         palettes_differ: Two files whose palettes give one id different colours; "" if there are none.
+        grey: The first file with an id, of masks that store grey values.
+        bits: Masks of one bit, whose white is id 1.
+        lossy: Whether compression changed the values of a mask.
+        of_files: Whether the samples are pairs of files.
         class_pixels: Pixels of each class, then ignored pixels.
         class_images: Images with each class, then images with ignored pixels.
         unlabelled: Samples with only ignored pixels.
@@ -63,6 +68,10 @@ class Survey:
     colours: dict[int, Occurrence] = field(default_factory=dict)
     palette: dict[int, tuple[int, str]] = field(default_factory=dict)
     palettes_differ: str = ""
+    grey: dict[int, str] = field(default_factory=dict)
+    bits: list[str] = field(default_factory=list)
+    lossy: bool = False
+    of_files: bool = True
     unlabelled: list[str] = field(default_factory=list)
     names: dict[bytes, str] = field(default_factory=dict)
 
@@ -97,10 +106,11 @@ class Survey:
     def add(self, facts: Facts) -> None:
         """Count a pair in."""
         self.samples += 1
-        if facts.fault:
-            self.faults.append(facts.fault)
+        self.faults += facts.faults
+        self.lossy |= facts.lossy
         if facts.image_size is not None:
             self.sizes[facts.image_size] += 1
+        if facts.digest:
             self.names.setdefault(facts.digest, facts.name)
         if not facts.mode:
             return
@@ -110,18 +120,25 @@ class Survey:
         for values, occurrences in ((facts.ids, self.ids), (facts.colours, self.colours)):
             for value, pixels in zip(values.tolist(), facts.pixels.tolist(), strict=False):
                 occurrences.setdefault(value, Occurrence()).add(pixels, facts.mask)
-        if facts.ids.size and facts.colours.size:
+        if facts.mode == "1":
+            self.bits.append(facts.mask)
+        elif facts.mode == "P":
             self._compare_palette(facts)
+        else:
+            for value in facts.ids.tolist():
+                self.grey.setdefault(value, facts.mask)
         self._count_classes(facts)
 
     def _compare_palette(self, facts: Facts) -> None:
-        for value, colour in zip(facts.ids.tolist(), facts.colours.tolist(), strict=True):
+        declared = self.label_map
+        if declared is not None and (declared.by_colour or declared.by_grey):
+            return
+        for value, colour in zip(facts.ids.tolist(), facts.colours.tolist(), strict=False):
+            if declared is not None and declared.entries.get(value) == IGNORED:
+                continue
             known, file = self.palette.setdefault(value, (colour, facts.mask))
             if known != colour and not self.palettes_differ:
-                self.palettes_differ = (
-                    f"index {value} is {colour_text(known)} in {file} and {colour_text(colour)} "
-                    f"in {facts.mask}"
-                )
+                self.palettes_differ = _difference(value, known, file, colour, facts.mask)
 
     def _count_classes(self, facts: Facts) -> None:
         if self.label_map is None:
@@ -138,6 +155,8 @@ class Survey:
             return
         if raw.size and (classes == self.label_map.num_classes).all():
             self.unlabelled.append(facts.name)
+        if not self.of_files:
+            return
         try:
             self.label_map.apply(raw, facts.mask)
         except ValueError as error:
@@ -149,6 +168,7 @@ def survey(
     label_map: LabelMap | None,
     progress: Callable[[int, int], None] | None = None,
     orientation: Orientation | None = None,
+    decode: bool = True,
 ) -> Survey:
     """Read every image and mask once, on several threads, and keep only counts.
 
@@ -158,29 +178,34 @@ def survey(
         label_map: The declared mapping.
         progress: Called with (done, total) after each sample.
         orientation: What masks without an orientation tag match, as declared.
+        decode: Decode the images, too; otherwise only as far as tells whether they can be.
     """
     result = Survey(label_map)
     pairs = dataset.pairs if isinstance(dataset, PairDataset) else dataset
     if isinstance(pairs, list):
-        facts: Iterable[Facts] = _read_pairs(pairs, label_map, orientation)
+        facts: Iterable[Facts] = _read_pairs(pairs, label_map, orientation, decode)
     else:
-        facts = (sample_facts(dataset, index) for index in range(len(dataset)))
+        result.of_files = False
+        facts = (sample_facts(dataset, index, label_map, decode) for index in range(len(dataset)))
     for one in facts:
         result.add(one)
+        get_on(one.mask)
         if progress is not None:
             progress(result.samples, len(pairs))
     return result
 
 
 def _read_pairs(
-    pairs: Sequence[Pair], label_map: LabelMap | None, orientation: Orientation | None
+    pairs: Sequence[Pair],
+    label_map: LabelMap | None,
+    orientation: Orientation | None,
+    decode: bool,
 ) -> Iterator[Facts]:
-    by_colour = label_map is not None and label_map.by_colour
     with ThreadPoolExecutor(min(8, os.cpu_count() or 1)) as pool:
         # In chunks, since `map` submits all its work at once.
         for start in range(0, len(pairs), _AHEAD):
             part = pairs[start : start + _AHEAD]
-            yield from pool.map(lambda p: pair_facts(p, by_colour, orientation), part)
+            yield from pool.map(lambda p: pair_facts(p, label_map, orientation, decode), part)
 
 
 def shared_images(train: Survey, val: Survey) -> list[str]:
@@ -192,9 +217,39 @@ def shared_images(train: Survey, val: Survey) -> list[str]:
     ]
 
 
+def palettes_differ(surveys: Sequence[Survey]) -> str:
+    """Two files in which an id has different colours, with the split of the first; "" for none."""
+    for one in surveys:
+        if one.palettes_differ:
+            return one.palettes_differ
+    first, *others = surveys
+    for other in others:
+        for value in first.palette.keys() & other.palette.keys():
+            (colour, file), (second, other_file) = first.palette[value], other.palette[value]
+            if colour != second:
+                return _difference(value, colour, file, second, other_file)
+    palette = {value: each for one in surveys for value, each in one.palette.items()}
+    grey = {value: file for one in surveys for value, file in one.grey.items()}
+    if all(colour % 0x010101 == 0 for colour, _ in palette.values()):
+        # A palette of greys in another order than the greys of masks without a palette.
+        for value in palette.keys() & grey.keys():
+            colour, file = palette[value]
+            if colour != value * 0x010101:
+                return _difference(value, colour, file, value * 0x010101, grey[value])
+    return ""
+
+
+def _difference(value: int, colour: int, file: str, other: int, other_file: str) -> str:
+    first, second = colour_text(colour), colour_text(other)
+    return f"index {value} is {first} in {file} and {second} in {other_file}"
+
+
 def undeclared_line(one: Survey) -> str:
-    """The ids that the mapping lacks, and the first files that hold them; "" for none."""
-    if not one.undeclared:
+    """The ids that the mapping lacks, the first files that hold them, and what to do; "" for none.
+
+    Of samples that are no files a line of their own tells it.
+    """
+    if not one.undeclared or not one.of_files or one.label_map is None:
         return ""
     by_colour = one.by_colour
     files = list(dict.fromkeys(seen.file for seen in one.undeclared.values()))
@@ -204,4 +259,18 @@ def undeclared_line(one: Survey) -> str:
         for value, seen in one.undeclared.items()
     ]
     kind = "colour" if by_colour else "label id"
-    return f"{list_names(files, 3)}: the mapping lacks {kind} {list_names(texts, 4)}"
+    return (
+        f"{list_names(files, 3)}: the mapping lacks {kind} {list_names(texts, 4)}; expected "
+        f"{one.label_map.expected()}. {_undeclared_remedy(one.label_map, max(one.undeclared))}"
+    )
+
+
+def _undeclared_remedy(label_map: LabelMap, greatest: int) -> str:
+    if not label_map.by_colour and greatest > IGNORED >= max(label_map.entries, default=0):
+        return "Ids above 8 bits suggest an instance map: use the class map"
+    if label_map.official:
+        return "Use the masks as published, or read your own as data `folder` with a mapping"
+    return (
+        "Declare each in `mapping`, null to ignore it; what compression left is read with a threshold or a "
+        "tolerance (`segdistill check` proposes what fits)"
+    )

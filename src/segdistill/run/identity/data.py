@@ -7,7 +7,6 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 from torch.utils.data import Subset
 
 from segdistill.data.dataset import Pair, PairDataset
@@ -61,9 +60,11 @@ def _pairs(dataset: Any) -> tuple[PairDataset | None, Sequence[Pair]]:
 def _digest_of_pairs(dataset: PairDataset, pairs: Sequence[Pair]) -> str:
     paths = [path for pair in pairs for path in (pair.image, pair.mask) if path is not None]
     content: dict[Path, str] = dict(zip(paths, file_digests(paths), strict=True))
-    ids = np.flatnonzero(dataset.label_map.declared)
-    mapping = dict(zip(ids.tolist(), dataset.label_map.table[ids].tolist(), strict=True))
-    digest = hashlib.sha256(json.dumps([mapping, dataset.orientation]).encode())
+    labels = dataset.label_map
+    # Only where one is declared, so that the digests of earlier runs stay what they are.
+    reading = [] if labels.lossless else [labels.threshold, labels.tolerance]
+    facts = [labels.entries, dataset.orientation, *reading]
+    digest = hashlib.sha256(json.dumps(facts).encode())
     for pair in pairs:
         mask = None if pair.mask is None else content[pair.mask]
         digest.update(json.dumps([pair.name, content[pair.image], mask, pair.channels]).encode())

@@ -349,14 +349,21 @@ def _execute(job: Job, progress: bool) -> RunFolder:
 
 def _check_masks(job: Job) -> None:
     """Read the masks of both splits; of somebody's own data set only those that are measured on."""
-    digests = {"train": job.identity.train_data, "val": job.identity.val_data}
-    for split, dataset in (("train", job.train_set), ("val", job.val_set)):
+    config, identity = job.recipe.data, job.identity
+    opened = (
+        (config.train_split, job.train_set, identity.train_data),
+        (config.val_split, job.val_set, identity.val_data),
+    )
+    splits, digests = [], []
+    for name, dataset, digest in opened:
         files = isinstance(dataset, PairDataset)
-        if not getattr(dataset, "labelled", True) or not (files or split == "val"):
-            continue
-        with doing(f"reading the masks of {split}"), counting(f"masks of {split}") as progress:
+        if getattr(dataset, "labelled", True) and (files or dataset is job.val_set):
+            splits.append((name, dataset))
             # A set of somebody's own was told apart by three samples only.
-            check_masks(dataset, digests[split] if files else None, progress)
+            digests.append(digest if files else None)
+    known = " ".join(digest for digest in digests if digest is not None)
+    with doing("reading the masks"), counting("masks") as progress:
+        check_masks(splits, None if None in digests else known, progress)
 
 
 def _dry_pass(distiller: Distiller, probe: Batch) -> list[TapRow]:
