@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/installed
 
-.PHONY: demo test slow coverage lint types docs check clean
+.PHONY: demo test slow reliability coverage lint types docs check clean
 
 $(STAMP): pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
@@ -19,6 +19,9 @@ test: $(STAMP)
 
 slow: $(STAMP)
 	$(BIN)/python -m pytest -n 2 -m slow --timeout=3600
+
+reliability: $(STAMP)
+	$(BIN)/python -m tests.reliability
 
 coverage: $(STAMP)
 	$(BIN)/python -m pytest -n 2 -m "not slow" --cov=segdistill --cov-report=term-missing:skip-covered

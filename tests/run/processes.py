@@ -23,7 +23,7 @@ def start(
         environment: Variables to set.
     """
     process = multiprocessing.get_context("fork").Process(
-        target=_call, args=(log, target, arguments, environment), daemon=True
+        target=_call, args=(log, target, arguments, environment)
     )
     process.start()
     return process
