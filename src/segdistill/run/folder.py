@@ -8,6 +8,7 @@ import shutil
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from copy import deepcopy
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -124,6 +125,14 @@ def inside(folder: Path, name: str) -> Path:
     return path
 
 
+# Parsing takes a hundred times longer than reading, and a report opens each run many times.
+@lru_cache(maxsize=256)
+def _parsed(run: str, content: bytes) -> Recipe:
+    """The recipe of a run; `content` is that of its config.yaml, so that a new file is parsed anew."""
+    recipe = parse_recipe(RunFolder(run).config(), name=str(Path(run) / "config.yaml"))
+    return map_code_names(recipe, lambda name: FromRun(name, run))
+
+
 class RunFolder:
     """Reads the files of a run.
 
@@ -137,7 +146,6 @@ class RunFolder:
     def __init__(self, path: str | Path) -> None:
         self.path = Path(path)
         self._config: dict[str, Any] | None = None
-        self._recipe: Recipe | None = None
         if not (self.path / "config.yaml").is_file():
             cause = "there is no such folder" if not self.path.is_dir() else "it has no config.yaml"
             raise FileNotFoundError(
@@ -162,10 +170,8 @@ class RunFolder:
         Raises:
             ValueError: config.yaml is not a recipe.
         """
-        if self._recipe is None:
-            recipe = parse_recipe(self.config(), name=str(self.path / "config.yaml"))
-            self._recipe = map_code_names(recipe, lambda name: FromRun(name, str(self.path)))
-        return deepcopy(self._recipe)
+        content = (self.path / "config.yaml").read_bytes()
+        return deepcopy(_parsed(str(self.path), content))
 
     def _json(self, name: str) -> dict[str, Any] | None:
         return read_json(self.path / name)

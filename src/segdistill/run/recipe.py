@@ -4,6 +4,7 @@ import re
 from collections.abc import Sequence
 from copy import deepcopy
 from dataclasses import fields, is_dataclass
+from functools import cache
 from pathlib import Path
 from typing import Any, get_args, get_origin, get_type_hints
 
@@ -31,6 +32,9 @@ def recipe_parser() -> ArgumentParser:
     parser = ArgumentParser(exit_on_error=False, default_env=False, prog="segdistill train RECIPE")
     parser.add_class_arguments(Recipe, nested_key=None)
     return parser
+
+
+_parser = cache(recipe_parser)
 
 
 def load_recipe(path: str | Path, overrides: list[str] | None = None) -> Recipe:
@@ -122,7 +126,7 @@ def parse_recipe(
     check_keys(merged)
     if isinstance(merged.get("train"), dict) and merged["train"].get("precision") == 32:
         merged["train"]["precision"] = "32"  # YAML reads it as a number
-    parser = recipe_parser()
+    parser = _parser()
     try:
         recipe = Recipe(**vars(parser.instantiate(parser.parse_object(deepcopy(merged)))))
     except Exception as error:
