@@ -39,6 +39,7 @@ def _distiller(compiled: bool) -> Distiller:
     return distiller
 
 
+@pytest.mark.slow
 def test_a_compiled_pair_gives_the_values_gradients_and_shares_of_the_plain_one() -> None:
     found = []
     for compiled in (False, True):

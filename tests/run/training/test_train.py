@@ -172,19 +172,28 @@ def test_accumulation_gives_the_gradient_of_the_whole_batch(tmp_path: Path) -> N
         torch.testing.assert_close(whole[key], parts[key], rtol=1e-4, atol=1e-6)
 
 
-def test_two_processes_train_as_one_does(tmp_path: Path) -> None:
+def _launched(command: list[str], log: Path) -> None:
+    launcher = ["torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    command = [sys.executable, "-m", *launcher, "-m", "segdistill", *command]
+    subprocess.run(command, check=True, cwd=ROOT, env=environment)
+
+
+def _forked(command: list[str], log: Path) -> None:
+    processes.run_two(log, main, command)
+
+
+@pytest.mark.parametrize("start", [_forked, pytest.param(_launched, marks=pytest.mark.slow)])
+def test_two_processes_train_as_one_does(
+    start: Callable[[list[str], Path], None], tmp_path: Path
+) -> None:
     """gloo on the CPU, no batch norm: the same order of samples, so the same weights up to rounding."""
     training = {"steps": 5, "batch": 4, "scale": [1.0, 1.0]}
     changes = _without_ignored_pixels(tmp_path / "data")
     recipe = small.write(tmp_path / "recipe.yaml", **changes, train=training)
     one, two = tmp_path / "one", tmp_path / "two"
     train(load_recipe(recipe, ["--out", str(one)]), progress=False)
-    launcher = ["torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
-    command = ["-m", "segdistill", "train", str(recipe), "--out", str(two)]
-    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-    subprocess.run(
-        [sys.executable, "-m", *launcher, *command], check=True, cwd=ROOT, env=environment
-    )
+    start(["train", str(recipe), "--out", str(two)], tmp_path / "log")
     ours, theirs = _weights(one), _weights(two)
     for key in ours:
         torch.testing.assert_close(ours[key], theirs[key], rtol=1e-4, atol=1e-6)
