@@ -9,7 +9,7 @@ import pytest
 
 from segdistill.cli import main
 
-LIMIT = 20
+LIMIT = 60
 """Seconds after which a command counts as hanging."""
 WELL, REFUSED = "done", "refused"
 

@@ -1,6 +1,7 @@
 """`segdistill check`: audits the data and the teacher of a recipe before any long work."""
 
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from typing import Any
 
 from rich.table import Table
@@ -18,6 +19,7 @@ from segdistill.run.auditing.data_audit import (
     missing_labels,
     open_for_audit,
 )
+from segdistill.run.auditing.pixels import judged_pixels
 from segdistill.run.auditing.proposal import proposals
 from segdistill.run.auditing.survey import Survey, survey
 from segdistill.run.auditing.suspects import suspect
@@ -69,6 +71,7 @@ def check(
         for split, one in masked:
             _print_classes([split], [one])
     judge(splits, surveys, findings)
+    _check_pixels(splits, surveys, findings)
     for split in splits[:1]:
         _check_method(recipe, split, findings)
     judge_sizes(recipe, splits, surveys, findings)
@@ -151,6 +154,16 @@ def _propose(config: DataConfig, splits: Sequence[Split], surveys: Sequence[Surv
         say(f"\nA mapping to paste under data.options ({proposal.reason}):")
         say(proposal.yaml([terminal_line(name) for name in classes]) or "none: remove `mapping`")
     return bool(fitting)
+
+
+def _check_pixels(splits: Sequence[Split], surveys: Sequence[Survey], findings: Findings) -> None:
+    for split, one in zip(splits, surveys, strict=True):
+        if not split.opened or one.faults:
+            continue
+        with suppress(ValueError, OSError):  # masks that cannot be used are problems already
+            refused, warning = judged_pixels(split.dataset, split.name)
+            findings.problems += [refused] * bool(refused)
+            findings.warnings += [warning] * bool(warning)
 
 
 def _check_method(recipe: Recipe, train: Split, findings: Findings) -> None:

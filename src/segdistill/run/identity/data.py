@@ -34,7 +34,7 @@ def data_digest(dataset: Any, name: str = "the data") -> str | None:
         OSError: A file cannot be read.
         ValueError: A sample is bad.
     """
-    files, pairs = _pairs(dataset)
+    files, pairs = pairs_of(dataset)
     if files is not None:
         return _digest_of_pairs(files, pairs)
     once, twice = (_digest_of_samples(dataset) for _ in range(2))
@@ -44,7 +44,7 @@ def data_digest(dataset: Any, name: str = "the data") -> str | None:
     return once
 
 
-def _pairs(dataset: Any) -> tuple[PairDataset | None, Sequence[Pair]]:
+def pairs_of(dataset: Any) -> tuple[PairDataset | None, Sequence[Pair]]:
     """The set of files behind subsets and declarations, and those of its pairs that are used."""
     places = None
     while not isinstance(dataset, PairDataset) and hasattr(dataset, "dataset"):

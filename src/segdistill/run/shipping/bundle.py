@@ -15,21 +15,37 @@ from segdistill.run.folder import RunFolder, file_sha256, write_atomically
 from segdistill.run.shipping.onnx_file import FileInfo
 from segdistill.run.shipping.predict import write_legend
 
+SCRIPT = "infer.py"
 BUNDLE = (
     "model.onnx",
     "model.int8.onnx",
     "model.safetensors",
     "parity.json",
     "labels.json",
-    "infer.py",
+    SCRIPT,
     "MODEL_CARD.md",
 )
 
 
-def write_bundle(
+def write_files(run: RunFolder, target: Path, info: FileInfo) -> None:
+    """Write what an ONNX file needs to be used: weights, legend, and the script where it can read the images.
+
+    Args:
+        run: The run that was exported.
+        target: Folder to write to.
+        info: Description of the ONNX file.
+    """
+    shutil.copyfile(run.weights_path(), target / "model.safetensors")
+    write_legend(info.classes, info.palette, target / "labels.json")
+    # The script reads RGB images and does not resize.
+    if info.resize and info.channels == 3:
+        shutil.copyfile(Path(__file__).with_name("infer.py"), target / SCRIPT)
+
+
+def write_card(
     run: RunFolder, target: Path, info: FileInfo, evaluation: Evaluation, parity: dict[str, Any]
 ) -> None:
-    """Write the files that ship with the ONNX files.
+    """Write the model card.
 
     Args:
         run: The run that was exported.
@@ -38,11 +54,6 @@ def write_bundle(
         evaluation: Metrics of the float32 file on the run's evaluation split.
         parity: Content of parity.json.
     """
-    shutil.copyfile(run.weights_path(), target / "model.safetensors")
-    write_legend(info.classes, info.palette, target / "labels.json")
-    # The script reads RGB images and does not resize.
-    if info.resize and info.channels == 3:
-        shutil.copyfile(Path(__file__).with_name("infer.py"), target / "infer.py")
     write_atomically(target / "MODEL_CARD.md", _card(run, target, info, evaluation, parity))
 
 

@@ -36,7 +36,8 @@ from segdistill.run.identity import check_split
 from segdistill.run.lock import writing
 from segdistill.run.networks import load_run_model
 from segdistill.run.opening import open_split
-from segdistill.run.shipping.bundle import BUNDLE, write_bundle
+from segdistill.run.shipping.bundle import BUNDLE, SCRIPT, write_card, write_files
+from segdistill.run.shipping.image_files import parity_from_files, report_files
 from segdistill.run.shipping.onnx_file import (
     OPSETS,
     Deployed,
@@ -78,7 +79,8 @@ def export(
     The file accepts `images` in 0..1, float32 `b 3 h w` (RGB; other channels where the network reads
     them), and includes the network's normalisation.
     It is run in onnxruntime at three sizes, odd ones included, and on the run's evaluation split,
-    compared with PyTorch, and timed; `parity.json` holds the results. See docs/export.md for the folder.
+    compared with PyTorch, and timed; `infer.py` is run on image files and compared with evaluation.
+    `parity.json` holds the results. See docs/export.md for the folder.
 
     Args:
         run: A finished run.
@@ -107,8 +109,9 @@ def export(
         ValueError: A setting is out of range, the folder cannot be written to, the evaluation split
             has no labels, a package of the extra `export` is missing, the network cannot be
             exported, the file disagrees with PyTorch on more than 0.1 % of the pixels at one of the
-            sizes (the files are kept for inspection), or int8 loses too much (the float32 file is
-            kept).
+            sizes, `infer.py` disagrees with evaluation on image files by more than that and not for
+            rounding to 8 bits (the files are kept for inspection), or int8 loses too much (the float32
+            file is kept).
     """
     for package in _EXTRA:
         require(package, "export")
@@ -194,10 +197,21 @@ def _write(
         parity["int8"] = _int8(target, images, val_set, plain, limits)
         parity["int8"]["calibration_images"] = calibrated[1]
     parity["latency"] = _latency(target, val_set)
+    write_files(run, target, deployed.info)
+    if (target / SCRIPT).exists():
+        parity["files"] = _from_files(target, deployed, size, val_set)
     write_json(target / "parity.json", parity)
-    write_bundle(run, target, deployed.info, plain, parity)
+    write_card(run, target, deployed.info, plain, parity)
     _warn(deployed.info, plain, parity)
     _report(target, parity)
+
+
+def _from_files(
+    target: Path, deployed: Deployed, size: Size | None, val_set: Any
+) -> dict[str, Any]:
+    classes = len(deployed.info.classes)
+    seen = Protocol(size)
+    return parity_from_files(target / SCRIPT, deployed.model, classes, seen, val_set, AGREEMENT)
 
 
 def _latency(target: Path, val_set: Any) -> dict[str, Any]:
@@ -361,6 +375,8 @@ def _report(target: Path, parity: dict[str, Any]) -> None:
             f"{target / 'model.onnx'} agrees with PyTorch on {100 * parity['label_agreement']:.3f} % of the "
             f"pixels; expected at least {100 * AGREEMENT} %. Do not ship it; see parity.json"
         )
+    if "files" in parity:
+        report_files(target / SCRIPT, parity["files"], AGREEMENT)
     int8 = parity.get("int8")
     if int8 is None:
         return

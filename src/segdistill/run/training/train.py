@@ -17,7 +17,12 @@ from segdistill.data.loader import Batch, training_loader
 from segdistill.distillation.catalogue import build_method
 from segdistill.distillation.distiller import Distiller, TapRow
 from segdistill.distillation.method import Method
-from segdistill.run.auditing import check_masks, refuse_unclear_orientation, shared_files
+from segdistill.run.auditing import (
+    check_masks,
+    judged_pixels,
+    refuse_unclear_orientation,
+    shared_files,
+)
 from segdistill.run.console import spoken
 from segdistill.run.evaluation import Agreement, Evaluation
 from segdistill.run.folder import (
@@ -151,7 +156,7 @@ def rehearse(recipe: Recipe, classes: Sequence[str], whole: bool = True) -> list
         problems += _problem_of(attempt)
     if whole and not problems:
         problems += _problem_of(
-            lambda: _build_distiller(_open_job(recipe, Path()), masks=False)[0].close()
+            lambda: _build_distiller(_open_job(recipe, Path()), samples=False)[0].close()
         )
     return problems
 
@@ -247,18 +252,19 @@ def execute(job: Job, progress: bool = True) -> RunFolder:
         return _execute(job, progress)
 
 
-def _build_distiller(job: Job, masks: bool = True) -> tuple[Distiller, Batch, list[TapRow]]:
+def _build_distiller(job: Job, samples: bool = True) -> tuple[Distiller, Batch, list[TapRow]]:
     """The distiller of a job after its dry pass, the crops used for that, and the taps.
 
     Args:
         job: The training.
-        masks: Check every mask, too.
+        samples: Check every mask and the pixels of a few images, too.
     """
     config = job.recipe.train
     check_classes(job)
     check_encoder(job)
     refuse_unclear_orientation(job.train_set, job.val_set)
-    if masks and os.environ.get("RANK", "0") == "0":
+    if samples and os.environ.get("RANK", "0") == "0":
+        _check_pixels(job)
         _check_masks(job)
     if int(os.environ.get("WORLD_SIZE", "1")) > 1 and resolve_device(config.device) == "cuda":
         # Before taps are opened, since the conversion replaces modules.
@@ -345,6 +351,17 @@ def _execute(job: Job, progress: bool) -> RunFolder:
     run = RunFolder(job.out)
     observers.finished(run)
     return run
+
+
+def _check_pixels(job: Job) -> None:
+    data = job.recipe.data
+    for split, dataset in ((data.train_split, job.train_set), (data.val_split, job.val_set)):
+        with doing(f"looking at the images of {split}"):
+            refused, warning = judged_pixels(dataset, split)
+        if refused:
+            raise ValueError(refused)
+        if warning:
+            _log.warning("%s", warning)
 
 
 def _check_masks(job: Job) -> None:
