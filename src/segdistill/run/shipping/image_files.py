@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from jaxtyping import Float, Int64
+from jaxtyping import Float, Integer
 from PIL import Image
 from torch import Tensor, nn
 
@@ -38,7 +38,7 @@ class _Case:
     """An evaluation sample, and the pixels that its image file holds."""
 
     image: Float[Tensor, "3 h w"]
-    label: Int64[Tensor, "h w"]
+    label: Integer[Tensor, "h w"]
     file: Path
     stored: Float[Tensor, "3 h w"]
     own: bool
@@ -201,5 +201,5 @@ def _agreement(masks: list[Tensor], others: list[Tensor]) -> float:
 def _miou(cases: list[_Case], masks: list[Tensor], classes: int) -> float | None:
     confusion = torch.zeros(classes, classes, dtype=torch.int64)
     for case, mask in zip(cases, masks, strict=True):
-        confusion += confusion_matrix(case.label, mask, classes)
+        confusion += confusion_matrix(case.label.long(), mask, classes)
     return Evaluation.from_confusion(confusion).miou if confusion.any() else None
