@@ -264,8 +264,9 @@ def _build_distiller(job: Job, samples: bool = True) -> tuple[Distiller, Batch, 
     check_encoder(job)
     refuse_unclear_orientation(job.train_set, job.val_set)
     if samples and os.environ.get("RANK", "0") == "0":
-        _check_pixels(job)
         _check_masks(job)
+        # Afterwards, since a sample holds a mask, and each bad one should have been named.
+        _check_pixels(job)
     if int(os.environ.get("WORLD_SIZE", "1")) > 1 and resolve_device(config.device) == "cuda":
         # Before taps are opened, since the conversion replaces modules.
         job.student = nn.SyncBatchNorm.convert_sync_batchnorm(job.student)  # type: ignore[no-untyped-call]
