@@ -62,6 +62,11 @@ def _has_texts(image: Image.Image) -> bool:
     return found
 
 
+def upright_size(size: tuple[int, int], tag: int | None) -> tuple[int, int]:
+    """Width and height of a picture that was stored with this tag, once it is turned upright."""
+    return (size[1], size[0]) if tag in (5, 6, 7, 8) else size
+
+
 def turned(image: Image.Image, tag: int | None) -> Image.Image:
     """A picture that was stored with this tag, as a viewer shows it."""
     return image.transpose(_TURNS[tag]) if tag in _TURNS else image
@@ -132,7 +137,7 @@ def _unclear(files: tuple[Path, Path]) -> str:
             tag = orientation_tag(image)
             if tag in (None, 1):
                 return ""
-            size = (image.size[1], image.size[0]) if tag in (5, 6, 7, 8) else image.size
+            size = upright_size(image.size, tag)
         with opened(files[1], "mask") as mask:
             if orientation_tag(mask) is not None:
                 return ""

@@ -1,5 +1,6 @@
 """Every mask is read before step 1."""
 
+import io
 from pathlib import Path
 from typing import Any
 
@@ -9,6 +10,7 @@ import torch
 from PIL import Image
 
 from segdistill.data import build_dataset
+from segdistill.data.dataset import Pair
 from segdistill.run.auditing import facts
 from segdistill.run.auditing.masks import check_masks
 from segdistill.run.auditing.teacher import chance, judged
@@ -152,3 +154,18 @@ def test_a_teacher_clearly_below_its_record_is_searched_and_warned_about() -> No
     # Without a record, a low figure is reason enough to look.
     judged(45.0, None, good, None, lambda: asked.append(2))
     assert asked == [1, 2]
+
+
+@pytest.mark.parametrize("kept", [1.0, 0.9])
+def test_the_end_of_a_thumbnail_is_not_the_end_of_a_photograph(kept: float, tmp_path: Path) -> None:
+    noise = np.random.default_rng(0).integers(0, 255, (40, 40, 3), dtype=np.uint8)
+    picture, thumbnail = io.BytesIO(), io.BytesIO()
+    Image.fromarray(noise).save(picture, "JPEG")
+    Image.fromarray(noise[:8, :8]).save(thumbnail, "JPEG")
+    header = b"Exif\0\0" + thumbnail.getvalue()
+    length = (len(header) + 2).to_bytes(2, "big")
+    content = b"\xff\xd8\xff\xe1" + length + header + picture.getvalue()[2:]
+    file = tmp_path / "a.jpg"
+    file.write_bytes(content[: int(kept * len(content))])
+    geometry = facts.sound_geometry(Pair("a", file, None))
+    assert (geometry is not None) == (kept == 1)

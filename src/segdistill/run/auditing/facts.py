@@ -13,7 +13,12 @@ from segdistill.data.channels import ARRAY_SUFFIX
 from segdistill.data.dataset import Pair
 from segdistill.data.files import DEEP_MODES, StoredMask, open_mask, read_with_geometry
 from segdistill.data.label_map import IGNORED, LabelMap
-from segdistill.data.orientation import ImageGeometry, Orientation, orientation_tag
+from segdistill.data.orientation import (
+    ImageGeometry,
+    Orientation,
+    orientation_tag,
+    upright_size,
+)
 from segdistill.data.reading.opening import opened
 from segdistill.data.samples import check_label, read_sample
 
@@ -187,8 +192,7 @@ def sound_geometry(pair: Pair) -> ImageGeometry | None:
         return None
     with opened(pair.image) as image:
         tag = orientation_tag(image)
-        turned = tag in (5, 6, 7, 8)
-        size = (image.size[1], image.size[0]) if turned else image.size
+        size = upright_size(image.size, tag)
         if image.mode in DEEP_MODES or not _is_whole(pair.image, image):
             return None
     return ImageGeometry(pair.image, tag, size)
@@ -205,7 +209,9 @@ def _is_whole(path: Path, image: Image.Image) -> bool:
         with open(path, "rb") as file:
             file.seek(0, os.SEEK_END)
             file.seek(-min(file.tell(), _TAIL), os.SEEK_END)
-            return b"\xff\xd9" in file.read()
+            end = file.read().rpartition(b"\xff\xd9")
+        # The mark of a thumbnail in the header is followed by the start of the picture's data.
+        return bool(end[1]) and b"\xff\xda" not in end[2]
     return False
 
 
