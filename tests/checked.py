@@ -1,5 +1,6 @@
 """Annotations checked at run time: shapes by jaxtyping, types by beartype."""
 
+import threading
 from collections.abc import Callable
 from functools import wraps
 from typing import Any
@@ -39,27 +40,31 @@ def at_first_call(function: Callable[..., Any]) -> Callable[..., Any]:
 
 def _checked_at_first(draw: Callable[..., Any]) -> Callable[..., Any]:
     """Check all calls that draw the first scene of a process; thousands of them draw each scene."""
-    settings = vars(jaxtyping.config)
+    checked = False
 
     @wraps(draw)
     def call(*args: Any, **kwargs: Any) -> Any:
-        before = settings["jaxtyping_disable"]
-        settings["jaxtyping_disable"] = before or call.__dict__.get("checked", False)
-        call.__dict__["checked"] = True
+        nonlocal checked
+        _unchecked.here, checked = checked, True
         try:
             return draw(*args, **kwargs)
         finally:
-            settings["jaxtyping_disable"] = before
+            _unchecked.here = False
 
     return call
 
 
+# For each thread, since another one may run code that is to be checked.
+_unchecked = threading.local()
+
+
 class _Switch(type(jaxtyping.config)):
-    """Checks off where a test asks for it, and while torch compiles or exports a network.
+    """Checks off where a test asks for it, in known scenes, and while torch compiles or exports a network.
 
     No compiler can trace the checks, and a compared size would become a constant in the file.
     """
 
     @property
     def jaxtyping_disable(self) -> bool:
-        return vars(self)["jaxtyping_disable"] or torch.compiler.is_compiling()
+        known = getattr(_unchecked, "here", False)
+        return vars(self)["jaxtyping_disable"] or known or torch.compiler.is_compiling()
