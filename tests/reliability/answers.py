@@ -9,7 +9,7 @@ import pytest
 
 from segdistill.cli import main
 
-LIMIT = 60
+LIMIT = 20
 """Seconds after which a command counts as hanging."""
 WELL, REFUSED = "done", "refused"
 

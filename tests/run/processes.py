@@ -1,5 +1,6 @@
 """Processes that start in milliseconds: forked, because importing torch takes most of a short run."""
 
+import atexit
 import multiprocessing
 import os
 import socket
@@ -26,6 +27,8 @@ def start(
         target=_call, args=(log, target, arguments, environment)
     )
     process.start()
+    # A test that fails must not leave a process that Python would wait for.
+    atexit.register(process.kill)
     return process
 
 
