@@ -175,6 +175,8 @@ def _name(run: RunFolder, recipe: Recipe) -> None:
     if all(values.get(key) == name for key, name in names.items()):
         return
     if os.environ.get("RANK", "0") == "0":
+        told = ", ".join(f"{key}: {name}" for key, name in names.items() if name is not None)
+        _log.info("%s is named anew in its config.yaml (%s)", run.path, told or "no label")
         text = yaml.safe_dump(values | names, sort_keys=False, allow_unicode=True)
         with writing(run.path):
             write_atomically(run.path / "config.yaml", text)
