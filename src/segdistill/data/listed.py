@@ -5,7 +5,7 @@ from functools import cached_property
 from pathlib import Path
 
 from segdistill.data.dataset import Pair
-from segdistill.data.reading.listing import inside, list_lines, splits_of, without_comment
+from segdistill.data.reading.listing import entry_path, list_lines, splits_of, without_comment
 from segdistill.data.reading.opening import refuse_irregular
 
 Files = Callable[[], dict[str, Path]]
@@ -91,7 +91,7 @@ class _Entries:
         found = []
         for entries in splits_of(text):
             try:
-                image, mask = (inside(self.root, entry, source) for entry in entries)
+                image, mask = (entry_path(self.root, entry, source) for entry in entries)
             except ValueError:  # explained if no other way of reading the line fits
                 continue
             if image.is_file() and (self._masks is None or mask.is_file()):
@@ -132,12 +132,12 @@ class _Entries:
         """Say why a line names nothing."""
         parts = splits_of(text)
         if not parts:
-            inside(self.root, text, source)
+            entry_path(self.root, text, source)
             raise FileNotFoundError(f"{self.list_file} names {text!r}, which has no image file")
         if len(parts) > 1:
             raise ValueError(f"{source} is {text!r}; expected `image mask`")
         for entry, kind in zip(parts[0], ("image", "mask"), strict=True):
-            path = inside(self.root, entry, source)
+            path = entry_path(self.root, entry, source)
             if not path.exists() and not path.is_symlink():
                 raise FileNotFoundError(f"{source}: no such file {path}")
             refuse_irregular(path, kind)

@@ -20,7 +20,7 @@ def _version(package: str) -> str | None:
 
 
 def machine() -> str:
-    """What tells this machine from others: a digest of its network name, which is not disclosed."""
+    """A short digest of this machine's network name, to tell it from others."""
     return hashlib.sha256(platform.node().encode()).hexdigest()[:8]
 
 

@@ -105,7 +105,7 @@ def splits_of(line: str) -> list[tuple[str, str]]:
     return [(line[: place.start()].strip(), line[place.end() :].strip()) for place in places]
 
 
-def inside(root: Path, entry: str, source: str) -> Path:
+def entry_path(root: Path, entry: str, source: str) -> Path:
     """The path of a list's entry, which lies inside a folder.
 
     A leading slash may stand for the folder. Backslashes separate folders, unless a file has one in its

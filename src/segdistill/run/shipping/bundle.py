@@ -39,7 +39,7 @@ def write_files(run: RunFolder, target: Path, info: FileInfo) -> None:
     write_legend(info.classes, info.palette, target / "labels.json")
     # The script reads RGB images and does not resize.
     if info.resize and info.channels == 3:
-        shutil.copyfile(Path(__file__).with_name("infer.py"), target / SCRIPT)
+        shutil.copyfile(Path(__file__).with_name(SCRIPT), target / SCRIPT)
 
 
 def write_card(
