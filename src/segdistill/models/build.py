@@ -17,7 +17,15 @@ from segdistill.models.input import InputNormalisation, make_input
 from segdistill.models.networks import MODELS, RELEASED
 from segdistill.names import check_options, made, unknown
 
-_WRAPPING = ("taps", "input", "align_corners", "multiple_of", "cells")
+_WRAPPING = (
+    "taps",
+    "input",
+    "align_corners",
+    "multiple_of",
+    "cells",
+    "output",
+    "final_activation",
+)
 
 
 def build_model(
@@ -36,7 +44,7 @@ def build_model(
         **options: Of that network; plain values, so that `spec` can be written to a file. `weights`
             names weights of the encoder; it is not kept in `spec`, since whoever rebuilds has the
             trained ones. For an own module or a library's also those of `wrap`: `taps`, `input`,
-            `align_corners`, `multiple_of`, `cells`.
+            `align_corners`, `multiple_of`, `cells`, `output`, `final_activation`.
 
     Raises:
         ValueError: an unknown name or option, or a value that does not fit.

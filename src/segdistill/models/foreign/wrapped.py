@@ -12,7 +12,15 @@ from segdistill.geometry import check_cells, declaration
 from segdistill.models.contract import SegmentationModel
 from segdistill.models.foreign.adapters import conventions
 from segdistill.models.foreign.adapters.interface import Conventions
+from segdistill.models.foreign.outputs import (
+    FINAL_ACTIVATIONS,
+    FinalActivation,
+    as_logits,
+    follow,
+    logits_path,
+)
 from segdistill.models.input import InputNormalisation, make_input
+from segdistill.names import unknown
 
 _CONTRACT = ("num_classes", "taps", "input", "align_corners", "multiple_of")
 
@@ -29,6 +37,8 @@ class Wrapped(SegmentationModel):
         align_corners: bool,
         multiple_of: int,
         cells: Mapping[str, tuple[float, float]],
+        output: str | None = None,
+        final_activation: str | None = None,
     ) -> None:
         super().__init__()
         self.input = input
@@ -37,6 +47,7 @@ class Wrapped(SegmentationModel):
         self.taps = dict(taps)
         self.align_corners, self.multiple_of = align_corners, multiple_of
         self.cells = dict(cells)
+        self.output, self.final_activation = output, final_activation
 
     @property
     def shipped(self) -> nn.Module:
@@ -47,7 +58,9 @@ class Wrapped(SegmentationModel):
         # A traced size is a symbol, and was padded before.
         if not torch.compiler.is_compiling():
             _check_size(images, self.multiple_of)
-        return _logits(self.module(self.input(images)), self.num_classes)
+        returned = self.module(self.input(images))
+        path = logits_path(returned, self.num_classes, self.output)
+        return as_logits(follow(returned, path), self.num_classes, self.final_activation)
 
 
 def wrap(
@@ -58,6 +71,8 @@ def wrap(
     align_corners: bool | None = None,
     multiple_of: int | None = None,
     cells: Mapping[str, Sequence[float]] | None = None,
+    output: str | int | None = None,
+    final_activation: FinalActivation | None = None,
 ) -> SegmentationModel:
     """Gives a plain module the attributes that distillation, evaluation and export read.
 
@@ -81,19 +96,30 @@ def wrap(
         multiple_of: Height and width must be multiples of this; None: the library's, else 1.
         cells: Tap -> [stride, offset] in pixels, where it is known that cell i of the tapped map is
             centred on pixel `offset + stride · i`. Other taps follow `align_corners`.
+        output: Where the logits are in what the module returns, if not at the places above: a key, an
+            index or an attribute; "heads.0" for nested ones. A single tensor is taken as it is, such as that
+            of a module that returns several in training only.
+        final_activation: What stands after the logits in the module: "softmax", "log_softmax" or
+            "sigmoid", which is undone here, so that losses and the exported file read logits. "none" says
+            that the module returns logits, however they look; None: nothing is said.
 
     Raises:
         ValueError: no default for `features` can be found, a path does not exist, `cells` names no tap
-            or no stride, or the module declares its own taps, input and cells.
+            or no stride, `final_activation` is unknown, or the module declares its own taps, input, cells
+            and output.
     """
     if all(hasattr(module, name) for name in _CONTRACT):
-        if any(given is not None for given in (taps, input, cells)):
+        if any(given is not None for given in (taps, input, cells, output, final_activation)):
             raise ValueError(
-                f"taps, input or cells is given for {type(module).__name__}, which declares its own. "
+                f"taps, input, cells or output is given for {type(module).__name__}, which declares its own. "
                 "Change them on the module"
             )
         return module  # type: ignore[return-value]
     known = conventions(module)
+    if known and known.ending and final_activation is None:
+        raise ValueError(f"{known.ending}, or set final_activation")
+    if final_activation not in (None, *FINAL_ACTIVATIONS):
+        raise ValueError(unknown("final activation", str(final_activation), FINAL_ACTIVATIONS))
     paths = {"logits": "", **(known.taps if known else {}), **(taps or {})}
     if "features" not in paths and (taps is None or known):
         paths["features"] = _features_path(module, num_classes)
@@ -110,7 +136,16 @@ def wrap(
         corners,
         known.multiple_of if multiple_of is None else multiple_of,
         check_cells(declaration(module) if cells is None else cells, paths, corners),
+        None if output is None else str(output),
+        final_activation,
     )
+
+
+def read_as(model: nn.Module) -> dict[str, str]:
+    """What `wrap` was told of a network's output: `output` and `final_activation`, where they were given."""
+    wrapped = next((module for module in model.modules() if isinstance(module, Wrapped)), None)
+    told = {key: getattr(wrapped, key, None) for key in ("output", "final_activation")}
+    return {key: value for key, value in told.items() if value is not None}
 
 
 def _features_path(module: nn.Module, num_classes: int) -> str:
@@ -169,22 +204,3 @@ def _check_size(images: Tensor, multiple: int) -> None:
             f"the image is {sides[0]}x{sides[1]}; expected multiples of {multiple} for this network. "
             f"Make it {fitting} (train.crop, in training)"
         )
-
-
-def _logits(output: Any, num_classes: int) -> Tensor:
-    found = output
-    if isinstance(output, Mapping):
-        found = output.get("out", output.get("logits"))
-    elif hasattr(output, "logits"):
-        found = output.logits
-    elif isinstance(output, tuple | list) and output:
-        found = output[0]
-    if isinstance(found, Tensor) and found.ndim == 4 and (found.shape[1], num_classes) == (1, 2):
-        return torch.cat([torch.zeros_like(found), found], dim=1)
-    if not isinstance(found, Tensor) or found.ndim != 4 or found.shape[1] != num_classes:
-        came = tuple(found.shape) if isinstance(found, Tensor) else type(output).__name__
-        raise ValueError(
-            f"the output is {came}; expected logits of shape b {num_classes} h w (a tensor, 'out' or 'logits' of "
-            "a mapping, or first of a tuple). Check num_classes, or wrap a module that returns its logits"
-        )
-    return found

@@ -15,11 +15,13 @@ class Conventions:
     Attributes:
         align_corners, multiple_of: As in the contract.
         taps: Name -> path inside the network, besides those that `wrap` finds.
+        ending: Why its output is no logits, and how its library leaves them; "" where they are.
     """
 
     align_corners: bool = False
     multiple_of: int = 1
     taps: dict[str, str] = field(default_factory=dict)
+    ending: str = ""
 
 
 @dataclass(frozen=True)

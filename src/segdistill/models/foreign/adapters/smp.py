@@ -15,17 +15,14 @@ def conventions(module: Any) -> Conventions:
     multiples of the encoder's stride, where the network says that it needs them (Unet does not).
 
     FPN and PSPNet drop out at the end of the decoder, before the head.
-
-    Raises:
-        ValueError: The network ends in an activation, so that its output is no logits.
     """
     kind = require("segmentation_models_pytorch.base.modules", "smp").Activation
-    for layer in module.segmentation_head.modules():
-        if isinstance(layer, kind) and not isinstance(layer.activation, nn.Identity):
-            raise ValueError(
-                f"smp's {type(module).__name__} ends in {type(layer.activation).__name__}; "
-                "expected logits: build it without `activation`"
-            )
+    endings = [
+        f"smp's {type(module).__name__} ends in {type(layer.activation).__name__}; expected logits: build it "
+        "without `activation`"
+        for layer in module.segmentation_head.modules()
+        if isinstance(layer, kind) and not isinstance(layer.activation, nn.Identity)
+    ]
     dropout = getattr(module.decoder, "dropout", None)
     taps = {}
     if isinstance(dropout, nn.Dropout2d):
@@ -34,7 +31,7 @@ def conventions(module: Any) -> Conventions:
         taps["features"] = "decoder.dropout:input"
     needs = getattr(module, "requires_divisible_input_shape", True)
     multiple_of = module.encoder.output_stride if needs else 1
-    return Conventions(multiple_of=multiple_of, taps=taps)
+    return Conventions(multiple_of=multiple_of, taps=taps, ending=next(iter(endings), ""))
 
 
 def make(name: str, num_classes: int, options: dict[str, Any]) -> Made:
