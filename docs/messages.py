@@ -1,4 +1,4 @@
-"""Makes the ten commonest mistakes for real and writes the program's answers into faq.md.
+"""Makes the commonest mistakes for real and writes the program's answers into faq.md.
 
 `python docs/messages.py` renews the page; a test compares them.
 """
@@ -171,6 +171,55 @@ def normalisation() -> list[str]:
     return ["train", recipe(teacher=teacher, method="kd")]
 
 
+STUDENT = '''
+import torch
+from torch import nn
+
+class Student(nn.Module):
+    """Returns probabilities."""
+
+    def __init__(self, num_classes):
+        super().__init__()
+        self.body = nn.Conv2d(3, 8, 3, padding=1)
+        self.head = nn.Conv2d(8, num_classes, 1)
+
+    def forward(self, images):
+        return self.head(self.body(images).relu()).softmax(1)
+
+class Photos(torch.utils.data.Dataset):
+    """Normalises its images."""
+
+    classes = ["grass", "road", "car"]
+
+    def __len__(self):
+        return 10
+
+    def __getitem__(self, index):
+        image = torch.rand(3, 32, 48, generator=torch.Generator().manual_seed(index))
+        return (image - 0.45) / 0.225, (3 * image[0]).long()
+'''
+
+
+def own_code() -> None:
+    """A module with a network and a data set that can be imported from the working folder."""
+    Path("mycode.py").write_text(STUDENT)
+    sys.modules.pop("mycode", None)
+    sys.path.insert(0, os.getcwd())
+
+
+def pixels() -> list[str]:
+    """A data set of one's own that normalises its images."""
+    own_code()
+    return ["train", recipe(data={"name": "mycode.Photos"})]
+
+
+def probabilities() -> list[str]:
+    """A network of one's own that ends in a softmax."""
+    data()
+    own_code()
+    return ["train", recipe(student={"model": "mycode.Student"})]
+
+
 def batch() -> list[str]:
     """A batch of one with batch normalisation."""
     data()
@@ -228,6 +277,8 @@ MISTAKES: dict[str, Made] = {
         mask,
         size,
         normalisation,
+        pixels,
+        probabilities,
         batch,
         memory,
         disk,

@@ -16,6 +16,7 @@ from segdistill.models import build_model, build_trained, network, wrap
 from segdistill.models.files.weights import ClassesDiffer
 from segdistill.models.foreign.relabelled import Relabelled, resolve_labels
 from segdistill.models.foreign.resampled import ResampledInput
+from segdistill.models.foreign.wrapped import read_as
 from segdistill.run.folder import WEIGHTS, RunFolder, file_sha256, write_atomically
 
 _log = logging.getLogger(__name__)
@@ -204,6 +205,12 @@ def load_run_model(
         options = {k: v for k, v in info["options"].items() if k not in ("weights", "factory")}
         factory = info.get("factory") is True
         model = build_model(info["name"], info["num_classes"], factory=factory, **options)
+    elif (told := info.get("read_as", {})) != read_as(model):
+        given = ", ".join(f"{key}={value!r}" for key, value in told.items()) or "neither"
+        raise ValueError(
+            f"model= was wrapped with another output or final_activation than that of {folder.path}; expected "
+            f"{given}. Pass segdistill.wrap(module, ..) as in training"
+        )
     path = folder.weights_path(weights)
     folder.check_weights(weights)
     try:

@@ -6,6 +6,7 @@ from segdistill.run.auditing.data_audit import (
     shared_files,
 )
 from segdistill.run.auditing.masks import check_masks
+from segdistill.run.auditing.outputs import judged_outputs
 from segdistill.run.auditing.pixels import judged_pixels
 from segdistill.run.auditing.suspects import Cause, suspect
 from segdistill.run.auditing.teacher import judged, unmeasurable
@@ -14,6 +15,7 @@ __all__ = [
     "Cause",
     "check_masks",
     "judged",
+    "judged_outputs",
     "judged_pixels",
     "missing_labels",
     "refuse_unclear_orientation",

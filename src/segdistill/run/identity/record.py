@@ -10,6 +10,7 @@ from torch import nn
 
 from segdistill import __version__
 from segdistill.distillation.taps import tap_paths
+from segdistill.models.foreign.wrapped import read_as
 from segdistill.run.folder import WEIGHTS, RunFolder, read_json
 from segdistill.run.identity.data import data_digest
 from segdistill.run.identity.digests import file_digests, state_digest
@@ -50,7 +51,7 @@ class Identity:
         train_data: Digest of the training data; None where it could not be checked.
         val_data: The same for the validation data.
         classes: Names of the classes.
-        taps: Tap names and module paths, of student and teacher.
+        taps: Tap names and module paths, of student and teacher, and what `wrap` was told of their output.
         inputs: Input normalisations, of student and teacher.
         training_semantics: That of the code that began the run.
         version: Version of the package that began it; not compared.
@@ -101,7 +102,7 @@ def identify(
         train_data=data_digest(train_set, "training data"),
         val_data=data_digest(val_set, "validation data"),
         classes=[str(name) for name in classes],
-        taps={name: tap_paths(model) for name, model in networks.items()},
+        taps={n: {**tap_paths(model), **read_as(model)} for n, model in networks.items()},
         inputs={name: repr(getattr(model, "input", None)) for name, model in networks.items()},
     )
 

@@ -11,6 +11,7 @@ from rich.table import Table
 from segdistill.config import TrainConfig, to_dict
 from segdistill.data.samples import read_sample
 from segdistill.distillation.distiller import Distiller, TapRow
+from segdistill.models.foreign.wrapped import read_as
 from segdistill.run.console import log_table
 from segdistill.run.environment import describe_environment, differences, load
 from segdistill.run.evaluation import Evaluation
@@ -103,6 +104,7 @@ def record_network(job: Job, evaluation: Evaluation, loop: Loop) -> None:
         "rebuild": bool(spec.get("rebuild", bool(spec))),
         "num_classes": len(job.classes),
         "options": spec.get("options", {}),
+        "read_as": read_as(job.student),
         **({"factory": True} if spec.get("factory") else {}),
         "classes": job.classes,
         "palette": [list(c) for c in getattr(job.train_set, "palette", [])],

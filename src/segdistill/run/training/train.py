@@ -3,8 +3,9 @@
 import logging
 import os
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from lightning_fabric import Fabric
@@ -19,6 +20,7 @@ from segdistill.distillation.distiller import Distiller, TapRow
 from segdistill.distillation.method import Method
 from segdistill.run.auditing import (
     check_masks,
+    judged_outputs,
     judged_pixels,
     refuse_unclear_orientation,
     shared_files,
@@ -276,7 +278,9 @@ def _build_distiller(job: Job, samples: bool = True) -> tuple[Distiller, Batch, 
     check_labels(job, distiller.method)
     probe = probe_batch(job)
     check_channels(job, probe["image"].shape[1])
-    return distiller, probe, _dry_pass(distiller, probe)
+    with _first_images(probe["image"]):
+        _check_outputs(job, probe["image"])
+        return distiller, probe, distiller.dry_pass(probe["image"])
 
 
 def _build_method(recipe: Recipe, classes: int) -> Method:
@@ -384,12 +388,30 @@ def _check_masks(job: Job) -> None:
         check_masks(splits, None if None in digests else known, progress)
 
 
-def _dry_pass(distiller: Distiller, probe: Batch) -> list[TapRow]:
-    """Run the dry pass; an error that a network raises on its first images becomes one line."""
-    images = probe["image"]
+def _check_outputs(job: Job, images: Tensor) -> None:
+    """Refuse networks of somebody's own that return no logits, or others in training than in evaluation."""
+    networks: tuple[tuple[Literal["student", "teacher"], nn.Module | None], ...] = (
+        ("student", job.student),
+        ("teacher", job.teacher),
+    )
+    for owner, network in networks:
+        if network is None:
+            continue
+        found = judged_outputs(owner, network, images, len(job.classes))
+        if found.refused:
+            raise ValueError(found.refused)
+        for line in found.warnings:
+            _log.warning("%s", line)
+        for line in found.notes:
+            _log.info("%s", line)
+
+
+@contextmanager
+def _first_images(images: Tensor) -> Iterator[None]:
+    """The networks see their first images; an error that one raises becomes one line."""
     try:
         with doing("showing the networks their first images"):
-            return distiller.dry_pass(images)
+            yield
     except (RuntimeError, TypeError, AttributeError, LookupError, ArithmeticError) as error:
         if isinstance(error, torch.OutOfMemoryError) or "allocate memory" in str(error):
             raise
