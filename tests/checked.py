@@ -1,70 +1,96 @@
-"""Annotations checked at run time: shapes by jaxtyping, types by beartype."""
+"""Annotations checked at run time: shapes by jaxtyping, types by beartype.
 
-import threading
+Each function is checked in its first calls of each test: a call costs ten times as much when checked, and
+the thousandth in a test rarely brings a type that the first did not.
+"""
+
+import dataclasses
+import importlib
 from collections.abc import Callable
 from functools import wraps
+from types import CodeType
 from typing import Any
 
 import jaxtyping
 import torch
 from beartype import BeartypeConf, beartype
+from jaxtyping import jaxtyped
+
+CALLS = 3
+"""Calls of each function that are checked in each test."""
 
 # As mypy reads annotations: an int is accepted where a float is expected.
 _check = beartype(conf=BeartypeConf(is_pep484_tower=True))
+_test = 0
 
 
 def install() -> None:
     """Check whatever is imported from the package after this call."""
-    jaxtyping.install_import_hook("segdistill", f"{__name__}.at_first_call")
-    jaxtyping.config.__class__ = _Switch
-    from segdistill.data.synthetic import dataset
+    # Below the hook, Python would compile them anew, since it looks for the code of another name.
+    for library in ("lightning_fabric", "torchvision", "jsonargparse", "rich.logging"):
+        importlib.import_module(library)
+    jaxtyping.install_import_hook("segdistill", f"{__name__}.{check_first.__name__}")
+    jaxtyping.jaxtyped = lambda typechecker: typechecker
 
-    dataset.draw_street = _checked_at_first(dataset.draw_street)
+
+def begin_test() -> None:
+    """Check the first calls of each function again."""
+    global _test
+    _test += 1
 
 
-def at_first_call(function: Callable[..., Any]) -> Callable[..., Any]:
-    """Check a function, beginning with the work for it when it is first called.
+def check_first(checked: Any) -> Any:
+    """Check a function, or the constructor of a dataclass, in its first calls of each test."""
+    if not isinstance(checked, type):
+        return _first_calls(checked)
+    if dataclasses.is_dataclass(checked):
+        checked.__init__ = _first_calls(checked.__init__)
+    return checked
 
-    Most of a test process never calls most of the package, and preparing checks is what is slow.
-    """
-    checked = None
+
+class _Checks:
+    """The checks of a function, shared by all that one definition within another function makes."""
+
+    def __init__(self) -> None:
+        self.test = self.calls = 0
+        self._prepared: list[Callable[..., Any]] = []
+
+    def due(self) -> bool:
+        """Count a call; say whether it is to be checked."""
+        if self.test != _test:
+            self.test, self.calls = _test, 0
+        self.calls += 1
+        return self.calls <= CALLS
+
+    def around(self, function: Callable[..., Any]) -> Callable[..., Any]:
+        """The function with its checks: of arguments and result, and of arguments alone."""
+        prepared = iter(self._prepared)
+        made = []
+
+        def prepare(signature: Callable[..., Any]) -> Callable[..., Any]:
+            made.append(next(prepared, None) or _check(signature))
+            return made[-1]
+
+        checked = jaxtyped(function, typechecker=prepare)
+        self._prepared = made
+        return checked
+
+
+_checks: dict[CodeType, _Checks] = {}
+
+
+def _first_calls(function: Callable[..., Any]) -> Callable[..., Any]:
+    checks = _checks.setdefault(function.__code__, _Checks())
+    # Made at the first call, since most of a test process never calls most of the package.
+    checked: Callable[..., Any] | None = None
 
     @wraps(function)
     def call(*args: Any, **kwargs: Any) -> Any:
         nonlocal checked
-        checked = checked or _check(function)
+        # No compiler can trace the checks, and a compared size would become a constant in the file.
+        if torch.compiler.is_compiling() or not checks.due():
+            return function(*args, **kwargs)
+        checked = checked or checks.around(function)
         return checked(*args, **kwargs)
 
     return call
-
-
-def _checked_at_first(draw: Callable[..., Any]) -> Callable[..., Any]:
-    """Check all calls that draw the first scene of a process; thousands of them draw each scene."""
-    checked = False
-
-    @wraps(draw)
-    def call(*args: Any, **kwargs: Any) -> Any:
-        nonlocal checked
-        _unchecked.here, checked = checked, True
-        try:
-            return draw(*args, **kwargs)
-        finally:
-            _unchecked.here = False
-
-    return call
-
-
-# For each thread, since another one may run code that is to be checked.
-_unchecked = threading.local()
-
-
-class _Switch(type(jaxtyping.config)):
-    """Checks off where a test asks for it, in known scenes, and while torch compiles or exports a network.
-
-    No compiler can trace the checks, and a compared size would become a constant in the file.
-    """
-
-    @property
-    def jaxtyping_disable(self) -> bool:
-        known = getattr(_unchecked, "here", False)
-        return vars(self)["jaxtyping_disable"] or known or torch.compiler.is_compiling()

@@ -6,18 +6,32 @@ import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
-import jaxtyping
 import pytest
-import torch
 
-from tests import checked
-
-checked.install()
-torch.set_num_threads(1)
 # Keep cached values, such as digests of files, out of the user's cache.
 os.environ["XDG_CACHE_HOME"] = tempfile.mkdtemp(prefix="segdistill-cache-")
 # And which modules are trusted stays out of the user's settings.
 os.environ["XDG_CONFIG_HOME"] = tempfile.mkdtemp(prefix="segdistill-config-")
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Import torch and the checks where tests run, not where they are only handed to workers."""
+    if config.getoption("numprocesses", None) and not hasattr(config, "workerinput"):
+        return
+    import torch
+
+    from tests import checked
+
+    checked.install()
+    torch.set_num_threads(1)
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_runtest_setup() -> None:
+    """Before the fixtures of a test, whose calls are the first to be checked."""
+    from tests import checked
+
+    checked.begin_test()
 
 
 @pytest.fixture(autouse=True)
@@ -33,6 +47,8 @@ def own_log() -> Iterator[None]:
 @pytest.fixture
 def unchecked(monkeypatch: pytest.MonkeyPatch) -> None:
     """No checks, for arguments that the annotations forbid and the code refuses with a message."""
+    import jaxtyping
+
     monkeypatch.setitem(vars(jaxtyping.config), "jaxtyping_disable", True)
 
 

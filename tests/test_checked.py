@@ -6,12 +6,11 @@ import pytest
 import torch
 from jaxtyping import TypeCheckError
 
-from segdistill.data import build_dataset
 from segdistill.data.label_map import LabelMap
 from segdistill.escaping import terminal_text
-from segdistill.labels import IGNORED
 from segdistill.models.input import make_input
 from segdistill.run.evaluation.evaluate import confusion_matrix
+from tests import checked
 
 WRONG: dict[str, Any] = {
     "ground floor": lambda: terminal_text(7),  # type: ignore[arg-type]
@@ -33,9 +32,14 @@ def test_a_test_may_leave_the_checks_out() -> None:
         WRONG["data"]()
 
 
-def test_checks_are_on_again_after_a_scene_is_drawn() -> None:
-    scenes = build_dataset("synthetic", size=(32, 48), count=2)
-    for index in range(2):
-        assert int(scenes[index]["label"].max()) <= IGNORED
+def test_each_function_is_checked_in_its_first_calls_of_each_test() -> None:
+    for _ in range(checked.CALLS):
+        with pytest.raises(TypeCheckError):
+            WRONG["data"]()
+    with pytest.raises(ValueError, match="mapping is"):
+        WRONG["data"]()
     with pytest.raises(TypeCheckError):
-        WRONG["run"]()
+        WRONG["models"]()
+    checked.begin_test()
+    with pytest.raises(TypeCheckError):
+        WRONG["data"]()
