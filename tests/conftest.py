@@ -44,6 +44,16 @@ def own_log() -> Iterator[None]:
     logger.setLevel(before[2])
 
 
+@pytest.fixture(scope="session", autouse=True)
+def known_scenes() -> Iterator[None]:
+    """Scenes are drawn once in each process, except in the tests of how they are drawn."""
+    from tests import scenes
+
+    with pytest.MonkeyPatch.context() as patch:
+        scenes.remember(patch)
+        yield
+
+
 @pytest.fixture
 def unchecked(monkeypatch: pytest.MonkeyPatch) -> None:
     """No checks, for arguments that the annotations forbid and the code refuses with a message."""

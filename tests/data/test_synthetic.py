@@ -9,6 +9,14 @@ import torch
 from segdistill.data.synthetic.dataset import Synthetic
 from segdistill.data.synthetic.dice import Dice
 from segdistill.data.synthetic.paints import CLASSES, paint
+from tests.scenes import draw
+
+
+@pytest.fixture(scope="module", autouse=True)
+def drawn_each_time():
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Synthetic, "load", draw)
+        yield
 
 
 @pytest.fixture(scope="module")
