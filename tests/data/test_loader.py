@@ -200,7 +200,7 @@ def test_data_sets_without_length_or_samples_are_refused():
         def __iter__(self):
             return iter(())
 
-    with pytest.raises(ValueError, match="Stream has no length"):
+    with pytest.raises(ValueError, match="is a Stream, which has no __len__"):
         batches(Stream())
     with pytest.raises(ValueError, match="empty"):
         batches(Custom())

@@ -23,7 +23,7 @@ from torch.utils.data import DataLoader, Dataset, get_worker_info
 from segdistill.data.channels import in_unit_range
 from segdistill.data.dataset import SegmentationDataset
 from segdistill.data.randomness import generator_for
-from segdistill.data.samples import Indexed, check_label, read_sample
+from segdistill.data.samples import Indexed, check_label, hands_on, read_sample, require_indexed
 from segdistill.data.transforms import Augment
 
 
@@ -187,16 +187,9 @@ class _Samples(Dataset[Any]):
         seed: int,
         num_classes: int | None,
     ) -> None:
-        length = getattr(dataset, "__len__", None)
-        if length is None:
-            raise ValueError(
-                f"{type(dataset).__name__} has no length; expected a data set with __len__ and "
-                "__getitem__ (iterable data sets have no order to resume from)"
-            )
-        if not length():
-            raise ValueError("the data set is empty. Check its root and split")
+        require_indexed(dataset)
         self.dataset, self.transform, self.seed = dataset, transform, seed
-        self.length: int = length()
+        self.length: int = len(dataset)  # type: ignore[arg-type]
         known = num_classes or getattr(dataset, "num_classes", None)
         self.num_classes = known if isinstance(known, int) else None
         self.reading: Tensor | None = None
@@ -225,7 +218,7 @@ class _Samples(Dataset[Any]):
     def _sample(self, epoch: int, index: int) -> tuple[Tensor, Tensor, str]:
         self.note(_name_of(self.dataset, index))
         image, label, name = read_sample(self.dataset, index)
-        ours = isinstance(self.dataset, SegmentationDataset)
+        ours = isinstance(self.dataset, SegmentationDataset) and hands_on(self.dataset)
         # Our data sets checked ids on reading; check again only if `num_classes` differs.
         if not ours or getattr(self.dataset, "num_classes", None) != self.num_classes:
             check_label(label, self.num_classes, name)

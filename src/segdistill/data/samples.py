@@ -28,11 +28,42 @@ def read_sample(dataset: Any, index: int) -> tuple[Num[Tensor, "c h w"], Num[Ten
     Raises:
         ValueError: The sample is malformed, or its image and label differ in size.
     """
-    while isinstance(dataset, Subset):  # a Subset hides `labelled`
+    while isinstance(dataset, Subset) and hands_on(dataset):  # a Subset hides `labelled`
         dataset, index = dataset.dataset, dataset.indices[index]
-    if isinstance(dataset, SegmentationDataset):
+    if isinstance(dataset, SegmentationDataset) and hands_on(dataset):
         return *dataset.read(index), dataset.names[index]
     return _foreign_sample(dataset[index], index, getattr(dataset, "labelled", True))
+
+
+def hands_on(dataset: Any) -> bool:
+    """Whether a data set gives the samples that it holds: torch's `Subset`, or one of this package.
+
+    A subclass of theirs with a `__getitem__` of its own may change them, and so may any other class.
+    """
+    bases = [base for base in (Subset, SegmentationDataset) if isinstance(dataset, base)]
+    return any(type(dataset).__getitem__ is base.__getitem__ for base in bases)
+
+
+def require_indexed(dataset: Any, name: str = "the data set") -> None:
+    """Refuse what has no samples by number, or none at all.
+
+    Args:
+        dataset: Any data set.
+        name: What messages call it.
+
+    Raises:
+        ValueError: It has no length or no samples by index, as DataLoaders and iterable data sets, or it
+            is empty.
+    """
+    methods = [method for method in ("__len__", "__getitem__") if not hasattr(dataset, method)]
+    if methods:
+        raise ValueError(
+            f"{name} is a {type(dataset).__name__}, which has no {' and no '.join(methods)}; expected a data "
+            "set with both (DataLoaders and iterable data sets have no order to resume from). Pass the data "
+            "set itself"
+        )
+    if not len(dataset):
+        raise ValueError(f"{name} is empty; expected samples. Check its root and split")
 
 
 def _foreign_sample(item: Any, index: int, labelled: bool) -> tuple[Tensor, Tensor, str]:

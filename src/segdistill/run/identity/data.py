@@ -10,7 +10,7 @@ from typing import Any
 from torch.utils.data import Subset
 
 from segdistill.data.dataset import Pair, PairDataset
-from segdistill.data.samples import read_sample
+from segdistill.data.samples import hands_on, read_sample
 from segdistill.run.identity.digests import file_digests, update_with
 
 _log = logging.getLogger(__name__)
@@ -20,7 +20,8 @@ def data_digest(dataset: Any, name: str = "the data") -> str | None:
     """What tells one data set from another, wherever its files lie.
 
     Pairs of files are told apart by their names, the bytes of images and masks, and the mapping of ids to
-    classes. Of any other set three samples are read twice.
+    classes. Of any other set three samples are read twice, also where it holds pairs of files and may
+    change them.
 
     Args:
         dataset: Any data set that the loaders take.
@@ -35,22 +36,37 @@ def data_digest(dataset: Any, name: str = "the data") -> str | None:
         ValueError: A sample is bad.
     """
     files, pairs = pairs_of(dataset)
-    if files is not None:
-        return _digest_of_pairs(files, pairs)
+    of_files = None if files is None else _digest_of_pairs(files, pairs)
+    if of_files is not None and _handed_on(dataset):
+        return of_files
     once, twice = (_digest_of_samples(dataset) for _ in range(2))
     if once != twice:
         _log.warning("%s: data not checked, as two readings of one sample differ", name)
         return None
-    return once
+    return once if of_files is None else hashlib.sha256((of_files + once).encode()).hexdigest()
+
+
+def _handed_on(dataset: Any) -> bool:
+    """Whether the samples are those of the set of files behind them, unchanged."""
+    while hands_on(dataset) or getattr(dataset, "only_declares", False):
+        if isinstance(dataset, PairDataset):
+            return True
+        dataset = getattr(dataset, "dataset", None)
+    return False
 
 
 def pairs_of(dataset: Any) -> tuple[PairDataset | None, Sequence[Pair]]:
-    """The set of files behind subsets and declarations, and those of its pairs that are used."""
+    """The set of files behind others, and those of its pairs that are used.
+
+    All pairs, where one of the others is not a subset of the next: it may repeat or reorder them.
+    """
     places = None
     while not isinstance(dataset, PairDataset) and hasattr(dataset, "dataset"):
         if isinstance(dataset, Subset):
             chosen = list(dataset.indices)
             places = chosen if places is None else [chosen[place] for place in places]
+        elif not getattr(dataset, "only_declares", False):
+            places = None
         dataset = dataset.dataset
     if not isinstance(dataset, PairDataset):
         return None, ()

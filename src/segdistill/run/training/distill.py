@@ -13,6 +13,7 @@ from torch.utils.data import Dataset
 from segdistill.config import TrainConfig, code_names
 from segdistill.data.dataset import SegmentationDataset
 from segdistill.data.loader import evaluation_loader
+from segdistill.data.samples import require_indexed
 from segdistill.models import SegmentationModel, network, wrap
 from segdistill.models.foreign.resampled import ResampledInput
 from segdistill.models.input import InputSetting
@@ -127,6 +128,8 @@ def distill(
         raise ValueError(
             "distill(): the data set has no `classes`. Pass their names as classes=[...]"
         )
+    for name, dataset in (("train_set", train_set), ("val_set", val_set)):
+        require_indexed(dataset, name)
     values: dict[str, Any] = {
         "data": {"name": _path_of(train_set)},
         "student": {"model": _path_of(student)},
@@ -166,7 +169,7 @@ def distill(
         finished = handed_back(job, () if same_start else ("student_start",))
         if finished is not None:
             _log.info("%s is already finished; the student has its weights now", out)
-            load_run_model(finished, model=student)
+            load_run_model(finished, model=own)
             return finished
         try:
             return execute(job, progress)
@@ -211,6 +214,9 @@ class _Declared(Dataset[Any]):
 
     Without a number of classes, label ids could not be checked.
     """
+
+    only_declares = True
+    """Samples are those of the set inside."""
 
     def __init__(self, dataset: Any, classes: list[str]) -> None:
         self.dataset, self.classes, self.num_classes = dataset, classes, len(classes)
