@@ -372,6 +372,22 @@ def test_best_weights_of_a_file_are_refused(
     assert "holds only one network. Omit --weights" in message
 
 
+@pytest.mark.parametrize("name", ["model.onnx", "model.int8.onnx"])
+def test_a_file_that_export_did_not_write_is_refused(
+    name: str, bundle: Path, tmp_path: Path
+) -> None:
+    shutil.copytree(bundle, tmp_path / "bundle")
+    file = tmp_path / "bundle" / name
+    load_predictor(file)
+    changed = onnx.load(file)
+    changed.graph.initializer[0].doc_string = "changed"
+    onnx.save(changed, file)
+    with pytest.raises(ValueError, match=rf"bundle/{name} is not the file that `export` wrote"):
+        load_predictor(file)
+    shutil.copy(file, tmp_path / name)
+    load_predictor(tmp_path / name)  # alone, where nothing tells what it was
+
+
 def test_a_missing_extra_is_named_with_its_install_command(
     run: RunFolder, bundle: Path, photograph: Path, capsys: pytest.CaptureFixture[str],
     monkeypatch: pytest.MonkeyPatch,

@@ -15,7 +15,7 @@ from segdistill.data.dataset import generated_palette, list_names
 from segdistill.data.files import IMAGE_SUFFIXES, read_image
 from segdistill.models.contract import device_of
 from segdistill.run.evaluation import Protocol, Size, evaluating, in_channels, segment
-from segdistill.run.folder import RunFolder, output_folder
+from segdistill.run.folder import RunFolder, file_sha256, output_folder, read_json
 from segdistill.run.lock import writing
 from segdistill.run.networks import load_run_model
 from segdistill.run.shipping.onnx_file import OnnxNetwork
@@ -54,7 +54,8 @@ def load_predictor(path: str | Path, weights: str = "model", trust: bool = False
 
     Raises:
         FileNotFoundError: None of these is at this path, or the run is not finished.
-        ValueError: The file cannot be read, or `weights` is `best` for an exported network.
+        ValueError: The file cannot be read or is not the one that was exported, or `weights` is `best` for
+            an exported network.
     """
     path = Path(path)
     exported = path / "model.onnx"
@@ -71,8 +72,20 @@ def load_predictor(path: str | Path, weights: str = "model", trust: bool = False
         return Predictor(model, info["classes"], palette, protocol.size, views)
     if weights != "model":
         raise ValueError(f"weights is {weights!r}; {path} holds only one network. Omit --weights")
+    _check_exported(exported)
     network = OnnxNetwork(exported)
     return Predictor(network, network.info.classes, network.info.palette, network.size)
+
+
+def _check_exported(file: Path) -> None:
+    """Refuse a file that is not the one whose parity was measured; without parity.json nothing is known."""
+    parity = read_json(file.with_name("parity.json")) or {}
+    recorded = {**parity, **(parity.get("int8") or {})}.get(file.name)
+    if file.is_file() and recorded and file_sha256(file) != recorded["sha256"]:
+        raise ValueError(
+            f"{file} is not the file that `export` wrote (its SHA-256 differs from parity.json). Restore the "
+            "file, or export the run again"
+        )
 
 
 def predict(
