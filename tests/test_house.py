@@ -60,10 +60,9 @@ FLOORS: dict[str, list[set[str]]] = {
         {"__init__"},
     ],
     "run": [
-        {"folder", "recipe", "networks", "environment", "console"}
-        | {"progress", "opening", "lock", "__init__"},
+        {"folder", "recipe", "environment", "console", "progress", "opening", "lock", "__init__"},
         {"identity", "comparing"},
-        {"identity", "comparing"},
+        {"networks"},
         {"evaluation"},
         {"auditing", "reporting", "shipping"},
         {"training"},

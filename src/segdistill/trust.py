@@ -124,14 +124,28 @@ def remember(paths: Iterable[str | None]) -> None:
     Args:
         paths: Dotted paths of classes; names without a dot, and names from a run, are passed over.
     """
-    for path in paths:
-        module = "" if path is None or isinstance(path, FromRun) else path.rpartition(".")[0]
-        if not module or is_known(module) or not all(p.isidentifier() for p in module.split(".")):
-            continue
-        if files := code_files(module):
-            now = digest(files)
-            if now not in _trusted().get(module, {}):
-                _remember(module, now, str(files[0]))
+    for module, files in _own_modules(paths).items():
+        now = digest(files)
+        if now not in _trusted().get(module, {}):
+            _remember(module, now, str(files[0]))
+
+
+def code_digests(paths: Iterable[str | None]) -> dict[str, str]:
+    """A digest of the code of each module of the user's own that these dotted paths name."""
+    return {module: digest(files) for module, files in _own_modules(paths).items()}
+
+
+def _own_modules(paths: Iterable[str | None]) -> dict[str, list[Path]]:
+    """The modules that a user's own names lead to, and their files; not those of known libraries."""
+    own = (path for path in paths if path is not None and not isinstance(path, FromRun))
+    modules = sorted({path.rpartition(".")[0] for path in own})
+    return {
+        module: files
+        for module in modules
+        if not is_known(module)
+        and all(part.isidentifier() for part in module.split("."))
+        and (files := code_files(module))
+    }
 
 
 def store() -> Path:

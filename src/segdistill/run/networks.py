@@ -18,6 +18,7 @@ from segdistill.models.foreign.relabelled import Relabelled, resolve_labels
 from segdistill.models.foreign.resampled import ResampledInput
 from segdistill.models.foreign.wrapped import read_as
 from segdistill.run.folder import WEIGHTS, RunFolder, file_sha256, write_atomically
+from segdistill.run.identity import check_network
 
 _log = logging.getLogger(__name__)
 
@@ -192,10 +193,12 @@ def load_run_model(
     Raises:
         FileNotFoundError: The run has no such weights.
         ValueError: The network cannot be rebuilt by name and `model` is None, it is code that the user
-            does not trust, the weights do not fit `model`, or the training did not write them.
+            does not trust, the weights do not fit `model`, `model` reads or computes otherwise than in
+            training, or the training did not write the weights.
     """
     folder = run if isinstance(run, RunFolder) else RunFolder(run)
     info = folder.model_info()
+    given = model is not None
     if model is None:
         if not info.get("rebuild", True):
             raise ValueError(
@@ -206,10 +209,10 @@ def load_run_model(
         factory = info.get("factory") is True
         model = build_model(info["name"], info["num_classes"], factory=factory, **options)
     elif (told := info.get("read_as", {})) != read_as(model):
-        given = ", ".join(f"{key}={value!r}" for key, value in told.items()) or "neither"
+        settings = ", ".join(f"{key}={value!r}" for key, value in told.items()) or "neither"
         raise ValueError(
             f"model= was wrapped with another output or final_activation than that of {folder.path}; expected "
-            f"{given}. Pass segdistill.wrap(module, ..) as in training"
+            f"{settings}. Pass segdistill.wrap(module, ..) as in training"
         )
     path = folder.weights_path(weights)
     folder.check_weights(weights)
@@ -222,4 +225,6 @@ def load_run_model(
         raise ValueError(
             f"{path} does not fit {type(network(model)).__name__}: {cause:.300}"
         ) from None
+    if given:  # afterwards, since other shapes are told more plainly
+        check_network(folder, model, info["num_classes"])
     return model.eval()

@@ -4,9 +4,11 @@ import hashlib
 import os
 import sqlite3
 import time
+from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
+from inspect import isroutine
 from pathlib import Path
 
 import torch
@@ -123,6 +125,44 @@ def state_digest(model: nn.Module) -> str:
         digest.update(name.encode() + b"\0")
         update_with(digest, value)
     return digest.hexdigest()
+
+
+def settings_of(model: nn.Module) -> dict[str, str]:
+    """What a network computes with besides its state: a digest for each attribute of its modules.
+
+    Two networks of equal state may differ in a dilation, an activation without parameters or a buffer that
+    is not saved. A digest for each name, not one for all, tells what differs, and an attribute that a newer
+    version of a library adds makes no difference to an older run.
+
+    Args:
+        model: The network; adapters of `wrap` count only for where they say that logits lie.
+
+    Returns:
+        Attribute -> digest of its values over all modules; "layers" for their classes, "buffers" for those
+        that are not saved, "geometry" for `align_corners`, `multiple_of` and `cells`.
+    """
+    digests: dict[str, hashlib._Hash] = defaultdict(hashlib.sha256)
+    for path, module in network(model).named_modules():
+        digests["layers"].update(f"{path} {type(module).__name__}\n".encode())
+        for name, value in sorted(vars(module).items()):
+            if name[0] != "_" and name != "training" and (text := _setting(value)) is not None:
+                digests[name].update(f"{path} {text}\n".encode())
+        for name in sorted(module._non_persistent_buffers_set):
+            digests["buffers"].update(f"{path} {name}\n".encode())
+            update_with(digests["buffers"], getattr(module, name))
+    geometry = [getattr(model, name, None) for name in ("align_corners", "multiple_of", "cells")]
+    digests["geometry"].update(repr(geometry).encode())
+    return {name: digest.hexdigest()[:16] for name, digest in sorted(digests.items())}
+
+
+def _setting(value: object) -> str | None:
+    """A plain value, or a function by its name; None for anything else."""
+    if isinstance(value, bool | int | float | str | None):
+        return repr(value)
+    if isinstance(value, tuple | list):
+        parts = [_setting(one) for one in value]
+        return None if None in parts else f"({', '.join(map(str, parts))})"
+    return getattr(value, "__qualname__", None) if isroutine(value) else None
 
 
 def update_with(digest: "hashlib._Hash", value: object) -> None:

@@ -1,19 +1,21 @@
 """What made a run, by content: written before step 1, checked by whatever reads the run."""
 
 import logging
-from collections.abc import Collection, Iterator, Sequence
-from dataclasses import asdict, dataclass, fields
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any
 
 from torch import nn
 
 from segdistill import __version__
+from segdistill.data.dataset import list_names
 from segdistill.distillation.taps import tap_paths
-from segdistill.models.foreign.wrapped import read_as
+from segdistill.models.foreign.wrapped import read_as, wrap
 from segdistill.run.folder import WEIGHTS, RunFolder, read_json
 from segdistill.run.identity.data import data_digest
-from segdistill.run.identity.digests import file_digests, state_digest
+from segdistill.run.identity.digests import file_digests, settings_of, state_digest
+from segdistill.trust import code_digests
 
 _log = logging.getLogger(__name__)
 
@@ -55,6 +57,8 @@ class Identity:
         inputs: Input normalisations, of student and teacher.
         training_semantics: That of the code that began the run.
         version: Version of the package that began it; not compared.
+        settings: What else student and teacher compute with, see `settings_of`; empty in older runs.
+        code: Digest of each module of the user's own that the recipe names; a difference is a warning.
     """
 
     student_start: str
@@ -66,20 +70,33 @@ class Identity:
     inputs: dict[str, str]
     training_semantics: int = TRAINING_SEMANTICS
     version: str = __version__
+    settings: dict[str, dict[str, str]] = field(default_factory=dict)
+    code: dict[str, str] = field(default_factory=dict)
 
     def to_json(self) -> dict[str, Any]:
         """Plain values for identity.json."""
         return asdict(self)
 
     def differences(self, other: "Identity", but: Collection[str] = ()) -> list[str]:
-        """What differs, in words; data that either could not check is left out, and the keys of `but`."""
-        return [
+        """What differs, in words; what either could not check is left out, and the keys of `but`."""
+        changed = [
             title
             for key, title in TITLES.items()
             if key not in but
             and (one := getattr(self, key)) != (two := getattr(other, key))
             and not (key.endswith("_data") and None in (one, two))
         ]
+        return changed if "settings" in but else changed + self._settings_that_differ(other)
+
+    def _settings_that_differ(self, other: "Identity") -> list[str]:
+        changed = []
+        for name in sorted(self.settings.keys() & other.settings.keys()):
+            one, two = self.settings[name], other.settings[name]
+            keys = [key for key in sorted(one.keys() & two.keys()) if one[key] != two[key]]
+            # Other layers have other attributes, too.
+            keys = ["layers"] if "layers" in keys else keys
+            changed += [f"the {name}'s {list_names(keys)}"] * bool(keys)
+        return changed
 
 
 def identify(
@@ -88,8 +105,15 @@ def identify(
     train_set: Any,
     val_set: Any,
     classes: Sequence[str],
+    code: Iterable[str | None] = (),
 ) -> Identity:
     """The identity of a training that is about to begin; the networks are only read.
+
+    Args:
+        student, teacher: The networks.
+        train_set, val_set: The data.
+        classes: Names of its classes.
+        code: Dotted paths of the classes that the recipe names.
 
     Raises:
         OSError: A file of the data cannot be read.
@@ -104,6 +128,8 @@ def identify(
         classes=[str(name) for name in classes],
         taps={n: {**tap_paths(model), **read_as(model)} for n, model in networks.items()},
         inputs={name: repr(getattr(model, "input", None)) for name, model in networks.items()},
+        settings={name: settings_of(model) for name, model in networks.items()},
+        code=code_digests(code),
     )
 
 
@@ -120,7 +146,7 @@ def read_identity(run: RunFolder) -> Identity | None:
             run.path,
         )
         return None
-    known = {field.name for field in fields(Identity)}
+    known = {one.name for one in fields(Identity)}
     try:
         return Identity(**{key: value for key, value in values.items() if key in known})
     except TypeError as error:
@@ -163,6 +189,12 @@ def check_resumable(run: RunFolder, now: Identity, but: Collection[str] = ()) ->
         _log.warning(
             "%s was begun by version %s, this is %s", run.path, recorded.version, now.version
         )
+    if recorded is not None and (edited := _edited(recorded.code, now.code)):
+        _log.warning(
+            "%s: the code of %s has changed since it was begun, which only a retraining would show",
+            run.path,
+            list_names(edited),
+        )
     if recorded is not None and (changed := recorded.differences(now, but)):
         raise IdentityDiffers(
             f"{run.path} holds another experiment ({', '.join(changed)} differ{_s(changed)}). Choose "
@@ -170,8 +202,12 @@ def check_resumable(run: RunFolder, now: Identity, but: Collection[str] = ()) ->
         )
 
 
+def _edited(before: Mapping[str, str], now: Mapping[str, str]) -> list[str]:
+    return [module for module in before.keys() & now.keys() if before[module] != now[module]]
+
+
 def _s(names: Sequence[str]) -> str:
-    plural = len(names) > 1 or names[0].endswith(("weights", "classes", "taps"))
+    plural = len(names) > 1 or names[0].endswith("s") or "," in names[0]
     return "" if plural else "s"
 
 
@@ -199,6 +235,38 @@ def check_split(run: RunFolder, dataset: Any, split: str = "val") -> None:
         raise IdentityDiffers(
             f"{run.path}: {TITLES[f'{split}_data']} differs from what the run was made of (names, bytes "
             "or mapping). Restore it, or retrain the run on the data as it is now"
+        )
+
+
+def check_network(run: RunFolder, model: nn.Module, num_classes: int) -> None:
+    """Refuse a network that reads its images, or computes, otherwise than the one that the run trained.
+
+    Weights of the same names and shapes fit into it all the same.
+
+    Args:
+        run: The run.
+        model: The network that is to get the run's weights; a plain module reads plain RGB in 0..1.
+        num_classes: Channels of its logits.
+
+    Raises:
+        IdentityDiffers: Its input or its settings differ.
+    """
+    recorded = read_identity(run)
+    if recorded is None:
+        return
+    if getattr(model, "input", None) is None:
+        model = wrap(model, num_classes, taps={})
+    reads, read = repr(model.input), recorded.inputs.get("student")
+    if read not in (None, reads):
+        raise IdentityDiffers(
+            f"model= has the input {reads}; expected {read}, as in the training of {run.path}. Pass "
+            "segdistill.wrap(module, .., input=..) as it was then"
+        )
+    now = replace(recorded, settings={"student": settings_of(model)})
+    if changed := recorded.differences(now):
+        raise IdentityDiffers(
+            f"model= differs from the network that {run.path} trained ({', '.join(changed)}). Pass it as it "
+            "was in training"
         )
 
 
@@ -242,7 +310,11 @@ def check_comparable(runs: Sequence[tuple[str, RunFolder]]) -> None:
             "expected one version's results. Retrain the older runs to compare them"
         )
     for one, other in _pairs(known):
-        but = {"student_start"} if one[0] == other[0] else set(TITLES) - {"val_data", "classes"}
+        but = (
+            {"student_start"}
+            if one[0] == other[0]
+            else {*TITLES, "settings"} - {"val_data", "classes"}
+        )
         if changed := one[2].differences(other[2], but):
             raise IdentityDiffers(
                 f"{one[1].path} and {other[1].path} cannot be compared: {', '.join(changed)} "

@@ -12,7 +12,7 @@ from lightning_fabric import Fabric
 from lightning_fabric.strategies.ddp import DDPStrategy
 from torch import nn
 
-from segdistill.config import Recipe
+from segdistill.config import Recipe, code_names
 from segdistill.run.evaluation import Evaluation, Protocol, measure
 from segdistill.run.evaluation.agreement import agreement
 from segdistill.run.identity import Identity, identify
@@ -48,7 +48,14 @@ class Job:
     @cached_property
     def identity(self) -> Identity:
         """Digests of student, teacher and data, computed before the first step."""
-        return identify(self.student, self.teacher, self.train_set, self.val_set, self.classes)
+        return identify(
+            self.student,
+            self.teacher,
+            self.train_set,
+            self.val_set,
+            self.classes,
+            code_names(self.recipe),
+        )
 
     @property
     def val_labelled(self) -> bool:
