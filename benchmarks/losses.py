@@ -9,7 +9,8 @@ cases take turns, so that a disturbance of the machine falls on all. Memory is t
 resident size of a fresh process, less that of the same process before the loss ran, inputs in
 place.
 
-Every loss of the package is timed in its default form; `--forms` adds the published forms. At the
+Every loss of the package is timed in its default form, beside the time of cross-entropy at full size,
+which every step pays for; `--forms` adds the published forms, `--losses` leaves out all but some. At the
 default size `image_relation`'s `cirkd` holds several copies of a table of more than a thousand
 million similarities (4.3 GiB each), so take a smaller `--size` with `--forms`.
 """
@@ -36,11 +37,12 @@ if TYPE_CHECKING:
 TEACHER_WIDTH, STUDENT_WIDTH = 512, 128
 SETTINGS = {"19 classes, batch 8": (19, 8), "150 classes, batch 2": (150, 2)}
 LOOPS = ["class_tokens", "inter_class", "intra_class"]
+TASK = "cross_entropy"
 
 Step = Callable[[], float]
 
 
-def cases(forms: bool = False) -> list[tuple[str, str]]:
+def cases(forms: bool = False, only: list[str] | None = None) -> list[tuple[str, str]]:
     """(loss, version) of everything that is timed: each loss, its forms where asked for, each loop."""
     from segdistill.losses import LOSSES
 
@@ -49,17 +51,19 @@ def cases(forms: bool = False) -> list[tuple[str, str]]:
         for name, loss in LOSSES.items()
         for form in (loss.forms if forms else loss.forms[:1])
     ]
-    return [*found, ("class_tokens", "default"), *((name, "loop") for name in LOOPS)]
+    found += [("class_tokens", "default"), *((name, "loop") for name in LOOPS)]
+    return [case for case in found if only is None or case[0] in (TASK, *only)]
 
 
 def reads_logits(name: str) -> bool:
-    """Whether a loss is timed on logits: it compares channels, or has no teacher to compare with."""
+    """Whether a loss is timed on logits: it compares channels as they are, or has no teacher."""
     from segdistill.losses import LOSSES
 
     loss = LOSSES.get(name)
     if loss is None:
         return False
-    return loss.matches_channels or "teacher" not in inspect.signature(loss.forward).parameters
+    compares = loss.matches_channels and not loss.projects
+    return compares or "teacher" not in inspect.signature(loss.forward).parameters
 
 
 def step_of(name: str, version: str, classes: int, batch: int, size: int) -> Step:
@@ -206,11 +210,14 @@ def memory_of(name: str, version: str, classes: int, batch: int, size: int) -> f
     return (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) / 1024
 
 
-def memories(size: int, threads: int, forms: bool) -> dict[tuple[str, str, str], float]:
+def memories(
+    size: int, threads: int, forms: bool, only: list[str] | None
+) -> dict[tuple[str, str, str], float]:
     """The memory of each case, each in a process of its own."""
     found = {}
     # The table of losses imports torch, so another process reads it.
-    listed = _told("--list-cases", *["--forms"] * forms)
+    chosen = [] if only is None else ["--losses", *only]
+    listed = _told("--list-cases", *["--forms"] * forms, *chosen)
     for setting, (classes, batch) in SETTINGS.items():
         for name, version in json.loads(listed):
             case = [name, version, str(classes), str(batch), str(size)]
@@ -225,13 +232,15 @@ def _told(*arguments: str) -> str:
     return subprocess.run(command, check=True, capture_output=True, text=True).stdout
 
 
-def times(size: int, repeats: int, forms: bool) -> dict[tuple[str, str, str], list[float]]:
+def times(
+    size: int, repeats: int, forms: bool, only: list[str] | None
+) -> dict[tuple[str, str, str], list[float]]:
     """Milliseconds of each case in each repeat; the values of the loops are checked on the way."""
     found: dict[tuple[str, str, str], list[float]] = {}
     for setting, (classes, batch) in SETTINGS.items():
-        steps = {case: step_of(*case, classes, batch, size) for case in cases(forms)}
+        steps = {case: step_of(*case, classes, batch, size) for case in cases(forms, only)}
         values = {case: step() for case, step in steps.items()}
-        for name in LOOPS:
+        for name in (name for name in LOOPS if (name, "loop") in values):
             ours, loop = values[name, "default"], values[name, "loop"]
             assert abs(ours - loop) <= 1e-3 * abs(loop), (name, ours, loop)
         for _ in range(repeats):
@@ -250,14 +259,16 @@ def main() -> None:
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--out", type=Path, help="write the figures to this JSON file")
     parser.add_argument("--forms", action="store_true", help="time the published forms, too")
+    parser.add_argument("--losses", nargs="+", help="time these only, and cross-entropy")
     parser.add_argument("--memory-of", nargs=5, help=argparse.SUPPRESS)
     parser.add_argument("--list-cases", action="store_true", help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.list_cases:
-        print(json.dumps(cases(options.forms)))
+        print(json.dumps(cases(options.forms, options.losses)))
         return
     of_one = bool(options.memory_of)
-    memory = {} if of_one else memories(options.size, options.threads, options.forms)
+    which = (options.forms, options.losses)
+    memory = {} if of_one else memories(options.size, options.threads, *which)
     import torch
 
     torch.set_num_threads(options.threads)
@@ -266,14 +277,17 @@ def main() -> None:
         print(memory_of(name, version, *(int(number) for number in numbers)))
         return
     rows = []
-    for key, values in times(options.size, options.repeats, options.forms).items():
+    found = times(options.size, options.repeats, *which)
+    for key, values in found.items():
         setting, name, version = key
+        task = statistics.median(found[setting, TASK, "default"])
         rows.append(
             {
                 "setting": setting,
                 "loss": name,
                 "version": version,
                 "milliseconds": round(statistics.median(values), 2),
+                "of_cross_entropy": round(statistics.median(values) / task, 4),
                 "mebibytes": round(memory[key], 1),
             }
         )
@@ -297,14 +311,15 @@ def main() -> None:
 def show(rows: list[dict[str, object]]) -> None:
     """Print the rows, each loop beside its loss."""
     loops = {(row["setting"], row["loss"]): row for row in rows if row["version"] == "loop"}
-    print(f"{'':50}{'time, ms':>22}{'':8}{'memory, MiB':>22}")
-    print(f"{'':50}{'ours':>11}{'loop':>11}{'ratio':>8}{'ours':>11}{'loop':>11}")
+    print(f"{'':50}{'time, ms':>22}{'':19}{'memory, MiB':>22}")
+    print(f"{'':50}{'ours':>11}{'/ task':>11}{'loop':>11}{'ratio':>8}{'ours':>11}{'loop':>11}")
     for row in rows:
         if row["version"] == "loop":
             continue
         plain = row["version"] == "default"
         name = str(row["loss"]) if plain else f"{row['loss']} {row['version']}"
         line = f"{row['setting']!s:22}{name:28}{row['milliseconds']:11.1f}"
+        line += f"{row['of_cross_entropy']:11.3f}"
         loop = loops.get((row["setting"], row["loss"])) if plain else None
         if loop:
             ratio = float(str(loop["milliseconds"])) / float(str(row["milliseconds"]))

@@ -36,7 +36,13 @@ def test_every_loss_is_timed_in_every_form(losses: ModuleType) -> None:
 
 @pytest.mark.parametrize(
     ("name", "on_logits"),
-    [("cross_entropy", True), ("channelwise", True), ("pairwise", False), ("class_tokens", False)],
+    [
+        ("cross_entropy", True),
+        ("channelwise", True),
+        ("pairwise", False),
+        ("hint", False),
+        ("class_tokens", False),
+    ],
 )
 def test_losses_that_compare_channels_or_have_no_teacher_are_timed_on_logits(
     losses: ModuleType, name: str, on_logits: bool

@@ -96,6 +96,13 @@ def test_the_released_weights_of_cirkd() -> None:
     assert method_terms("cirkd", "paper")["image_relation"].on == "features_released"
 
 
+def test_the_released_weight_of_hints() -> None:
+    term = method_terms("hint", "paper")["hint"]
+    assert (term.weight, term.options, term.on) == (10, {"form": "cirkd"}, "features_released")
+    assert term.source == "released code"
+    assert method_terms("hint")["hint"].source == "assumed"
+
+
 @pytest.mark.parametrize(
     ("method", "form", "weight"),
     [

@@ -43,10 +43,11 @@ def takes(name: str, argument: str) -> bool:
 SMALL = {name: loss for name, loss in LOSSES.items() if name not in LARGE}
 CASES = cases(SMALL)
 # Not least, with no gradient, where the student equals the teacher: the fitted map of `position` is
-# not the identity there (it is regularised), and a free one starts anywhere; the 1e-8 in DIST's
-# released denominator leaves a gradient of that size.
+# not the identity there (it is regularised), and a free one starts anywhere, as the one of `hint`
+# does; the 1e-8 in DIST's released denominator leaves a gradient of that size.
 NOT_LEAST = [("position", {}), ("position", {"form": "paper"}), ("position", {"target": "ramp"})]
 NOT_LEAST += [("dist", {"form": "dist"})]
+NOT_LEAST += [("hint", options) for name, options in CASES if name == "hint"]
 DISTILLING = [case for case in CASES if takes(case[0], "teacher") and case not in NOT_LEAST]
 DEFAULTS = [(name, {}) for name in SMALL]
 # SKD holds the norm constant on purpose: its gradient is not that of the value.
@@ -122,7 +123,7 @@ def test_value_and_gradient_are_finite_at_any_size(name, options, shape) -> None
 
 STATISTICS = [("cross_entropy", {"ohem": True, "min_kept": 0}), ("inter_class", {})]
 STATISTICS += [("inter_class", {"ordered": True, "min_pixels": 1}), ("position", {})]
-STATISTICS += [("position", {"target": "ramp"})]
+STATISTICS += [("position", {"target": "ramp"}), ("hint", {"form": "srd"})]
 
 
 @pytest.mark.parametrize(("name", "options"), CASES)

@@ -36,6 +36,8 @@ EXACT: dict[str, dict[str, Any]] = {
         "on": "features",
         "options": {"form": "ifvd"},
     },
+    "hint": {"weight": 2.0, "on": "features"},
+    "hint_cirkd": {"loss": "hint", "weight": 1.0, "on": "features", "options": {"form": "cirkd"}},
     "inter_class": {"weight": 0.5, "on": "features", "options": {"form": "paper"}},
 }
 """Terms without a statistic of their batch."""
@@ -89,6 +91,7 @@ def step(fabric: Fabric, folder: Path, accumulate: int, labels: Any = "data") ->
     distiller = Distiller(student, method, teacher, labels)
     images, ids = scenes()
     distiller.dry_pass(images[:2])
+    distiller.prepare([images[:2]] * 4)
     start = {name: value.clone() for name, value in distiller.state_dict().items()}
     share = IMAGES // fabric.world_size
     own = slice(fabric.global_rank * share, (fabric.global_rank + 1) * share)
@@ -105,7 +108,7 @@ def step(fabric: Fabric, folder: Path, accumulate: int, labels: Any = "data") ->
     Loop(fabric, distiller, config, folder, loader).run(progress=False)
     fabric.barrier()
     row = json.loads((folder / "metrics.jsonl").read_text())
-    moved = {name: start[name] - value for name, value in distiller.state_dict().items()}
+    moved = {name: start[name] - value.detach() for name, value in distiller.named_parameters()}
     return {"total": row["total"], "terms": row["terms"], "gradient": moved}
 
 

@@ -181,6 +181,20 @@ def cirkd(preset: str) -> Preset:
     return {**supervised(preset), "pixelwise": pixel, "image_relation": relation}
 
 
+def hint(preset: str) -> Preset:
+    """Feature regression (FitNets, Romero et al., ICLR 2015), on the last features.
+
+    https://arxiv.org/abs/1412.6550
+
+    The `paper` preset is CIRKD's comparison: no bias, the teacher's features as they are, weight 10.
+    """
+    if preset == "paper":
+        term = TermSpec("hint", 10.0, "features_released", {"form": "cirkd"}, "released code")
+    else:
+        term = TermSpec("hint", 2.0, "features", source="assumed")
+    return {**supervised(preset), "hint": term}
+
+
 def idd(preset: str) -> Preset:
     """Inter-class distance distillation (Zhang et al., IJCAI 2022), eq. (6): SKD + CWD + IDDM + PIDM.
 
@@ -217,6 +231,7 @@ METHODS: dict[str, Callable[[str], Preset]] = {
     "at": at,
     "dist": dist,
     "cirkd": cirkd,
+    "hint": hint,
     "idd": idd,
 }
 PRESETS = ("default", "paper")

@@ -6,6 +6,7 @@ from segdistill.losses.attention import AttentionTransfer
 from segdistill.losses.base import Loss
 from segdistill.losses.channelwise import ChannelwiseKD
 from segdistill.losses.dist import CorrelationKD
+from segdistill.losses.hint import FeatureRegression
 from segdistill.losses.holistic import HolisticKD
 from segdistill.losses.image_relation import ImageRelation
 from segdistill.losses.inter_class import InterClassDistance
@@ -27,6 +28,7 @@ LOSSES: dict[str, type[Loss]] = {
     "attention": AttentionTransfer,
     "dist": CorrelationKD,
     "image_relation": ImageRelation,
+    "hint": FeatureRegression,
 }
 """Every loss by the name that recipes, logs and reports use."""
 
@@ -38,6 +40,7 @@ __all__ = [
     "ChannelwiseKD",
     "CorrelationKD",
     "CrossEntropy",
+    "FeatureRegression",
     "HolisticKD",
     "ImageRelation",
     "InterClassDistance",

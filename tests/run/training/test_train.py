@@ -108,6 +108,12 @@ def test_a_killed_run_resumes_bit_identically(teacher: RunFolder, tmp_path: Path
     _kill_and_resume(kills, small.distilled(teacher.path), tmp_path)
 
 
+def test_a_killed_run_resumes_with_the_statistics_that_a_loss_prepared(
+    teacher: RunFolder, tmp_path: Path
+) -> None:
+    _kill_and_resume({signal.SIGKILL: 4}, small.distilled(teacher.path, method="hint"), tmp_path)
+
+
 @pytest.mark.parametrize("method", ["skd", pytest.param("ifvd", marks=pytest.mark.slow)])
 def test_a_killed_run_with_a_critic_resumes_bit_identically(method: str, tmp_path: Path) -> None:
     """The student depends on the critic, so its bits also cover the critic and its optimizer."""
