@@ -15,7 +15,14 @@ from segdistill.losses import IGNORED, LOSSES, Loss
 # Options beside `form` that change what is computed. A loss needs no line here.
 OPTIONS: dict[str, list[dict[str, Any]]] = {
     "cross_entropy": [{"ohem": True, "min_kept": 0}],
-    "pixelwise": [{"temperature": 4.0}],
+    "pixelwise": [
+        {"temperature": 4.0},
+        {"standardise": True},
+        {"top": 2, "beta": 4.0},
+        {"confidence": 0.3},
+        {"standardise": True, "top": 1, "confidence": 0.3, "temperature": 2.0},
+    ],
+    "decoupled": [{"beta": 8.0, "temperature": 4.0}, {"standardise": True}],
     "inter_class": [{"ordered": True, "min_pixels": 1}],
     "position": [{"align": "logits"}, {"target": "ramp"}],
     "dist": [{"temperature": 4.0}],

@@ -5,6 +5,7 @@ from segdistill.losses.adversary import Adversary
 from segdistill.losses.attention import AttentionTransfer
 from segdistill.losses.base import Loss
 from segdistill.losses.channelwise import ChannelwiseKD
+from segdistill.losses.decoupled import DecoupledKD
 from segdistill.losses.dist import CorrelationKD
 from segdistill.losses.hint import FeatureRegression
 from segdistill.losses.holistic import HolisticKD
@@ -19,6 +20,7 @@ from segdistill.losses.task import CrossEntropy
 LOSSES: dict[str, type[Loss]] = {
     "cross_entropy": CrossEntropy,
     "pixelwise": PixelwiseKD,
+    "decoupled": DecoupledKD,
     "pairwise": PairwiseKD,
     "holistic": HolisticKD,
     "channelwise": ChannelwiseKD,
@@ -40,6 +42,7 @@ __all__ = [
     "ChannelwiseKD",
     "CorrelationKD",
     "CrossEntropy",
+    "DecoupledKD",
     "FeatureRegression",
     "HolisticKD",
     "ImageRelation",

@@ -219,3 +219,14 @@ def positive(name: str, option: str, value: float | int) -> float:
     if not value > 0:
         raise ValueError(f"{name}: {option} is {value}; expected a positive number")
     return float(value)
+
+
+def not_negative(name: str, option: str, value: float | int) -> float:
+    """Return `value` as a float if it is 0 or above.
+
+    Raises:
+        ValueError: naming the loss, the option and the value.
+    """
+    if not value >= 0:
+        raise ValueError(f"{name}: {option} is {value}; expected 0 (off) or a positive number")
+    return float(value)

@@ -7,7 +7,7 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 from torch.nn import functional as F
 
-from segdistill.losses.base import Loss, check_pair, positive
+from segdistill.losses.base import Loss, check_pair, not_negative, positive
 from segdistill.losses.cosine import unit_vectors
 
 
@@ -61,8 +61,8 @@ class CorrelationKD(Loss):
         form: str = "default",
     ) -> None:
         super().__init__(form)
-        self.beta = _not_negative("beta", beta)
-        self.gamma = _not_negative("gamma", gamma)
+        self.beta = not_negative("dist", "beta", beta)
+        self.gamma = not_negative("dist", "gamma", gamma)
         self.temperature = positive("dist", "temperature", temperature)
 
     @property
@@ -112,9 +112,3 @@ def _deviations(rows: Float[Tensor, "r c"]) -> Float[Tensor, "r c"]:
     # Scaled so that a row's length is its standard deviation: the rounding of a long constant
     # column adds up to more than any bound on the length alone.
     return (rows - rows.mean(1, keepdim=True)) / math.sqrt(rows.shape[1])
-
-
-def _not_negative(option: str, value: float | int) -> float:
-    if not value >= 0:
-        raise ValueError(f"dist: {option} is {value}; expected 0 (off) or a positive number")
-    return float(value)
