@@ -11,9 +11,15 @@ from docstring_parser import parse_from_object
 
 import segdistill
 from segdistill import cli
-from segdistill.config import Recipe, TermConfig, VariantConfig, option_texts
+from segdistill.config import (
+    EvaluationSetConfig,
+    Recipe,
+    TermConfig,
+    VariantConfig,
+    option_texts,
+)
 
-NAMED = {"terms": TermConfig, "variants": VariantConfig}
+NAMED = {"terms": TermConfig, "variants": VariantConfig, "evaluation": EvaluationSetConfig}
 """Mappings of a recipe whose keys are free names, with what each name holds."""
 
 _TYPES = {bool: "`true` or `false`", int: "integer", float: "number", str: "text", Any: "any value"}

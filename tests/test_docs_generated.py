@@ -11,7 +11,7 @@ import pytest
 
 import segdistill
 from segdistill import cli
-from segdistill.config import TermConfig, VariantConfig, option_texts
+from segdistill.config import option_texts
 
 DOCS = Path(__file__).parent.parent / "docs"
 SOURCE = Path(segdistill.__file__).parent
@@ -57,8 +57,10 @@ def test_every_key_of_a_recipe_is_on_its_page_with_type_and_default(
     generated: ModuleType,
 ) -> None:
     text = generated.part("recipe-keys")
-    keys = [*option_texts(), *option_texts(TermConfig, "terms.NAME.")]
-    keys += [f"variants.NAME.{entry.name}" for entry in fields(VariantConfig)]
+    keys = list(option_texts())
+    for name, kind in generated.NAMED.items():
+        keys += [f"{name}.NAME.{entry.name}" for entry in fields(kind)]
+    assert {"terms", "variants", "evaluation"} <= set(generated.NAMED)
     assert [key for key in keys if f"| `{key}` |" not in text] == []
     assert "| `train.crop` | `[H, W]` | `[96, 128]` |" in text
     assert "| `train.precision` | `32`, `bf16`, `fp16` | `32` |" in text

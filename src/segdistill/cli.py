@@ -86,6 +86,7 @@ def compare(argv: list[str]) -> None:
 def evaluate(
     run: str,
     weights: Literal["model", "best"] = "model",
+    on: str | None = None,
     split: str | None = None,
     window: tuple[int, int] | None = None,
     overlap: float | None = None,
@@ -94,6 +95,7 @@ def evaluate(
     absent: Literal["undefined", "zero"] | None = None,
     device: Literal["auto", "cpu", "cuda"] = "auto",
     trust: bool = False,
+    data: Mapping[str, str] | None = None,
 ) -> None:
     """Measure a run's network: mIoU, per-class IoU, pixel accuracy and cost.
 
@@ -102,7 +104,9 @@ def evaluate(
     Args:
         run: Folder of a finished run.
         weights: Weights to load: model for the last step's, best for the best on validation.
-        split: Split of the run's data; its evaluation split by default.
+        on: Name of a further evaluation set, of the recipe or, with changed data, a new one. Its metrics are
+            kept in the run, and taken over where weights, data and protocol are the same.
+        split: Split of the run's data, the same as data.val_split; its evaluation split by default.
         window: Height and width of a sliding window, in pixels; the whole image by default.
         overlap: Fraction of a window that overlaps the next, in [0, 1).
         flip: Average the prediction with that of the mirrored image.
@@ -110,13 +114,15 @@ def evaluate(
         absent: A class in neither labels nor predictions: undefined leaves it out of the mean, zero counts it as 0.
         device: Device to run on; auto uses a GPU if one is available.
         trust: Import modules of somebody's code that the run names, and remember them as trusted.
+        data: Changes to the recipe's data, by key.
     """
     from segdistill.run.commands import evaluate_run
     from segdistill.trust import trusting
 
     protocol = {"window": window, "overlap": overlap, "flip": flip, "scales": scales}
+    changes = {**(data or {}), **({} if split is None else {"val_split": split})}
     with trusting(trust):
-        evaluate_run(run, weights, split, device, absent=absent, **protocol)
+        evaluate_run(run, weights, on, changes, device, absent=absent, **protocol)
 
 
 def report(runs: list[str], out: str | None = None, trust: bool = False) -> None:
@@ -334,6 +340,15 @@ def _check_own_options(options: Mapping[str, str], names: Sequence[str]) -> None
             raise ValueError(f"compare: {unknown('option', f'--{name}', known)}")
 
 
+def _data_options(parser: ArgumentParser) -> None:
+    """The keys of a recipe's data as options of `evaluate`; their values are read as in a recipe."""
+    from segdistill.run.recipe import measured_data_keys
+
+    group = parser.add_argument_group("data", "Changes to the recipe's data, by key.")
+    for key, text in measured_data_keys().items():
+        group.add_argument(f"--data.{key}", type=str, help=f"{text}; the recipe's if omitted")
+
+
 def _first_line(function: Callable[..., Any]) -> str:
     return (function.__doc__ or "").splitlines()[0]
 
@@ -381,6 +396,7 @@ def _command_parser(name: str, function: Callable[..., Any]) -> ArgumentParser:
     # A default of () marks optional positional arguments.
     parameters = signature(function).parameters.values()
     by_hand = [p for p in parameters if p.default in (p.empty, ())]
+    keys_of_data = ["data"] if name == "evaluate" else []
     for parameter in by_hand:
         option = "--" if parameter.kind is parameter.KEYWORD_ONLY else ""
         if get_origin(parameter.annotation) in (list, Sequence):
@@ -393,7 +409,9 @@ def _command_parser(name: str, function: Callable[..., Any]) -> ArgumentParser:
         else:
             kind, text = parameter.annotation, texts[parameter.name]
             parser.add_argument(option + parameter.name, type=kind, help=text)
-    parser.add_function_arguments(function, skip={p.name for p in by_hand})
+    parser.add_function_arguments(function, skip={*(p.name for p in by_hand), *keys_of_data})
+    if keys_of_data:
+        _data_options(parser)
     return parser
 
 
@@ -490,7 +508,10 @@ def _dispatch(argv: list[str], debug: bool) -> None:
         ]
         raise ValueError(f"{command}: {in_words(error, kinds, bare)}") from error
     _set_up(debug)
-    _COMMANDS[command](**vars(config[command]))
+    values = vars(config[command])
+    if "data" in values:
+        values["data"] = {k: text for k, text in vars(values["data"]).items() if text is not None}
+    _COMMANDS[command](**values)
 
 
 def _set_up(debug: bool) -> None:

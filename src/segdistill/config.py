@@ -36,6 +36,20 @@ class DataConfig:
 
 
 @dataclass
+class EvaluationSetConfig:
+    """Further labelled data that finished networks are measured on, given as changes to the recipe's data."""
+
+    split: str | None = None
+    """split to measure on; null: data.val_split"""
+    options: dict[str, Any] = field(default_factory=dict)
+    """arguments of the data set, merged with data.options; data.val_options do not apply"""
+    root: str | None = None
+    """folder of the data set; null: data.root"""
+    name: str | None = None
+    """another data set, which has none of data.root and data.options; null: data.name"""
+
+
+@dataclass
 class ModelConfig:
     """A network that is trained: the student, or a teacher or control in plain training."""
 
@@ -226,6 +240,8 @@ class Recipe:
     """methods with changed terms, by the names that `segdistill compare` and its tables use"""
     train: TrainConfig = field(default_factory=TrainConfig)
     evaluate: EvaluationConfig = field(default_factory=EvaluationConfig)
+    evaluation: dict[str, EvaluationSetConfig] = field(default_factory=dict)
+    """further sets to measure finished networks on, by name, such as {unseen: {split: test}}"""
     observers: list[str | ObserverConfig] = field(default_factory=list)
     """classes that watch the training, such as [segdistill.observers.TensorBoard]; with arguments:
     [{path: segdistill.observers.EarlyStopping, options: {patience: 5}}]"""
@@ -264,6 +280,10 @@ def map_code_names(recipe: Recipe, change: Callable[[str], str]) -> Recipe:
     return replace(
         recipe,
         data=replace(recipe.data, name=change(recipe.data.name)),
+        evaluation={
+            name: replace(one, name=one.name and change(one.name))
+            for name, one in (recipe.evaluation or {}).items()
+        },
         student=replace(recipe.student, model=change(recipe.student.model)),
         teacher=teacher and replace(teacher, model=teacher.model and change(teacher.model)),
         terms=terms(recipe.terms or {}),

@@ -1,54 +1,157 @@
 """The short commands: evaluate, predict, profile and reproduce."""
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
+from segdistill.config import DataConfig, Recipe
+from segdistill.names import unknown
 from segdistill.run.console import render, say
-from segdistill.run.evaluation import Protocol, measure
+from segdistill.run.evaluation import Evaluation, Protocol, measure
 from segdistill.run.evaluation.agreement import agreement
+from segdistill.run.evaluation.evaluate import Absent
 from segdistill.run.evaluation.profile import compare as compare_profiles
 from segdistill.run.evaluation.profile import table as profile_table
+from segdistill.run.evaluation.sets import Measuring, Network, teacher_network
 from segdistill.run.folder import RunFolder
 from segdistill.run.identity import check_split, check_teacher
+from segdistill.run.identity.data import data_digest
+from segdistill.run.lock import writing
 from segdistill.run.networks import load_run_model, load_teacher
-from segdistill.run.opening import open_split, resolve_device
+from segdistill.run.opening import (
+    check_set_classes,
+    check_set_name,
+    open_split,
+    resolve_device,
+    set_data,
+)
 from segdistill.run.progress import counting
+from segdistill.run.recipe import changed_data, parse_recipe
 from segdistill.run.shipping.predict import load_predictor, predict
 from segdistill.run.shipping.server import predict_for_server
+from segdistill.trust import from_run
 
 _log = logging.getLogger(__name__)
 
 
-def evaluate_run(path: str, weights: str, split: str | None, device: str, **protocol: Any) -> None:
-    """Measure a run's network on a split of its data and print the table.
+def evaluate_run(
+    path: str,
+    weights: str,
+    on: str | None,
+    changes: Mapping[str, str],
+    device: str,
+    **protocol: Any,
+) -> None:
+    """Measure a run's network on a split of its data, or on a further set, and print the table.
 
     The protocol is that of the run's recipe, except for values given here. On a split without labels the
     agreement with the run's teacher is measured.
+
+    Args:
+        path: The run's folder.
+        weights: `model` or `best`.
+        on: Name of a further set; None: the data alone decides.
+        changes: Changes to the recipe's data, by key, as text.
+        device: `auto`, `cpu` or `cuda`.
+        **protocol: Values that replace the recipe's, and the rule for `absent` classes; None keeps it.
     """
     run = RunFolder(path)
     model = load_run_model(run, weights)
-    recipe = run.recipe()
-    data, teacher = recipe.data, recipe.teacher
-    if split is not None:
-        data.val_split = split
-    absent = protocol.pop("absent") or recipe.evaluate.absent
-    settings = Protocol.of(recipe, **protocol)
+    data = _data_of(run, on, changes)
     device = resolve_device(device)
-    dataset = open_split(data, "val", labelled=teacher is None)
     check_teacher(run)
-    if data.val_split == run.recipe().data.val_split:
-        check_split(run, dataset)
-    if teacher is None or getattr(dataset, "labelled", True):
-        result = measure(model, dataset, settings, absent=absent, device=device)
+    if on is None:
+        result = _on_data(run, model, data, device, protocol)
     else:
-        known, _ = load_teacher(teacher, dataset.classes)
-        result = agreement(model, dataset, known, settings, absent=absent, device=device)
+        kept = weights == "model" and all(value is None for value in protocol.values())
+        result = _on_set(run, model, on, data, device, protocol, kept)
     say(result.table())
     networks = {path: model, **_teacher_of(run)}
-    size = data.size or tuple(dataset[0]["image"].shape[-2:])
+    size = data.size or tuple(open_split(data, "val", labelled=False)[0]["image"].shape[-2:])
     say(profile_table(compare_profiles(networks, size)))
+
+
+def _data_of(run: RunFolder, on: str | None, changes: Mapping[str, str]) -> DataConfig:
+    """The data to measure on: the recipe's or a set's, with changes."""
+    recipe = run.recipe()
+    if on is None:
+        return changed_data(recipe.data, changes)
+    check_set_name(on)
+    recorded = run.sets().get(on)
+    if on in recipe.evaluation:
+        data = set_data(recipe.data, recipe.evaluation[on])
+    elif recorded is not None and not changes:
+        data = parse_recipe({"data": recorded["data"]}).data
+        data.name = from_run(data.name, str(run.path))
+    elif changes:
+        data = recipe.data
+    else:
+        known = {*recipe.evaluation, *run.sets()}
+        raise ValueError(
+            f"{unknown('evaluation set', on, known)}. Say what it is, such as --data.val_split test"
+        )
+    return changed_data(data, changes)
+
+
+def _on_data(
+    run: RunFolder, model: Any, data: DataConfig, device: str, protocol: dict[str, Any]
+) -> Evaluation:
+    recipe = run.recipe()
+    settings, absent = _protocol(recipe, protocol)
+    dataset = open_split(data, "val", labelled=recipe.teacher is None)
+    if data == recipe.data:
+        check_split(run, dataset)
+    if recipe.teacher is None or getattr(dataset, "labelled", True):
+        return measure(model, dataset, settings, absent=absent, device=device)
+    known, _ = load_teacher(recipe.teacher, dataset.classes)
+    return agreement(model, dataset, known, settings, absent=absent, device=device)
+
+
+def _on_set(
+    run: RunFolder,
+    model: Any,
+    name: str,
+    data: DataConfig,
+    device: str,
+    protocol: dict[str, Any],
+    kept: bool,
+) -> Evaluation:
+    """The metrics on a further set, taken over from the run or measured and, if `kept`, written there."""
+    info, recipe = run.model_info(), run.recipe()
+    settings, absent = _protocol(recipe, protocol)
+    dataset = open_split(data, "val")
+    check_set_classes(dataset, info["classes"], name)
+    ways = partial(measure, protocol=settings, absent=absent, device=device, gather=list)
+    if not kept:
+        return ways(model, dataset)
+    student = Network(lambda: model, model, info.get("sha256"))
+    teacher = _loaded_teacher(run)
+    with writing(run.path):
+        record = Measuring(run.path, settings, absent, student, teacher, ways).on(
+            name, dataset, data, data_digest(dataset, name)
+        )
+    if "teacher" in record:
+        say(f"teacher: {100 * record['teacher']['miou']:.2f} mIoU on {name}")
+    return Evaluation.from_json(record)
+
+
+def _loaded_teacher(run: RunFolder) -> Network | None:
+    """A run's teacher, to be measured beside it; None, and the log says why, where it is not at hand."""
+    config = run.recipe().teacher
+    if config is None:
+        return None
+    try:
+        return teacher_network(*load_teacher(config, run.model_info()["classes"]))
+    except (OSError, ValueError) as error:
+        _log.warning("the teacher is not measured: %s", error)
+        return None
+
+
+def _protocol(recipe: Recipe, changes: dict[str, Any]) -> tuple[Protocol, Absent]:
+    given = {key: value for key, value in changes.items() if key != "absent"}
+    return Protocol.of(recipe, **given), changes.get("absent") or recipe.evaluate.absent
 
 
 def _teacher_of(run: RunFolder) -> dict[str, Any]:

@@ -2,13 +2,11 @@
 
 import logging
 import os
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict
 from itertools import combinations
 from pathlib import Path
 from typing import Any
-
-import yaml
 
 from segdistill.config import DataConfig, MethodConfig, Recipe
 from segdistill.distillation.catalogue import METHODS, method_terms
@@ -18,14 +16,16 @@ from segdistill.run.console import log_table, spoken
 from segdistill.run.folder import (
     RunFolder,
     discarded_if_empty,
+    is_in_config,
+    keep_in_config,
     output_folder,
-    write_atomically,
     write_json,
 )
 from segdistill.run.identity import TRAINING_SEMANTICS, IdentityDiffers, semantics_of
 from segdistill.run.lock import writing
 from segdistill.run.opening import open_split, with_teacher_classes
 from segdistill.run.reporting import (
+    OnSet,
     RunSummary,
     comparison_rows,
     comparison_table,
@@ -170,16 +170,13 @@ def _tell_equal(entries: Sequence[Entry]) -> None:
 
 def _name(run: RunFolder, recipe: Recipe) -> None:
     """Give a finished run the label and role of this comparison, which later reports read."""
-    values = run.config()
     names = {key: getattr(recipe, key) for key in ("label", "role", "tests")}
-    if all(values.get(key) == name for key, name in names.items()):
+    if os.environ.get("RANK", "0") != "0" or is_in_config(run, names):
         return
-    if os.environ.get("RANK", "0") == "0":
-        told = ", ".join(f"{key}: {name}" for key, name in names.items() if name is not None)
-        _log.info("%s is named anew in its config.yaml (%s)", run.path, told or "no label")
-        text = yaml.safe_dump(values | names, sort_keys=False, allow_unicode=True)
-        with writing(run.path):
-            write_atomically(run.path / "config.yaml", text)
+    told = ", ".join(f"{key}: {name}" for key, name in names.items() if name is not None)
+    _log.info("%s is named anew in its config.yaml (%s)", run.path, told or "no label")
+    with writing(run.path):
+        keep_in_config(run, names)
 
 
 def _finished(recipe: Recipe) -> RunFolder | None:
@@ -255,6 +252,7 @@ def as_json(summaries: Sequence[RunSummary]) -> dict[str, Any]:
             "miou_by_seed": {str(s.seed): s.miou for s in runs},
             "minus_control": row.difference.differences if row.difference else None,
             "seconds_per_step": row.seconds_per_step,
+            **({"sets": _sets_as_json(row.sets)} if row.sets else {}),
         }
     judged = verdicts(summaries)
     differ = times_differ(summaries)
@@ -267,4 +265,16 @@ def as_json(summaries: Sequence[RunSummary]) -> dict[str, Any]:
         "contrasts": [asdict(contrast) for v in judged for contrast in v.contrasts],
         "times": {"comparable": not differ, "differ": differ},
         "environment": next((dict(s.environment) for s in summaries if s.environment), {}),
+    }
+
+
+def _sets_as_json(sets: Mapping[str, OnSet]) -> dict[str, Any]:
+    return {
+        name: {
+            "miou_mean": found.miou,
+            "miou_sd": found.miou_sd,
+            "miou_by_seed": dict(found.by_seed),
+            "minus_control": found.difference.differences if found.difference else None,
+        }
+        for name, found in sets.items()
     }

@@ -12,11 +12,15 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
+import yaml
+
 from segdistill.config import Recipe, map_code_names, read_yaml
 from segdistill.run.recipe import parse_recipe
 from segdistill.trust import FromRun, from_run
 
 _log = logging.getLogger(__name__)
+SETS = "evaluations"
+"""Folder of a run: its metrics on further sets, one file per set."""
 WEIGHTS = {"model": "model.safetensors", "best": "best.safetensors"}
 
 
@@ -161,6 +165,10 @@ class RunFolder:
         self._config = values
         return deepcopy(values)
 
+    def forget(self) -> None:
+        """Read config.yaml again when it is next asked for."""
+        self._config = None
+
     def recipe(self) -> Recipe:
         """The recipe as resolved, parsed once; keys newer than the run have their defaults.
 
@@ -196,6 +204,23 @@ class RunFolder:
                 f"{self.path} is not finished. Resume it with `segdistill train`"
             )
         return {**info, "name": from_run(info.get("name"), str(self.path))}
+
+    def sets(self) -> dict[str, dict[str, Any]]:
+        """The metrics of the last weights on each further set, by its name.
+
+        Raises:
+            ValueError: A file is damaged, or belongs to other weights.
+        """
+        found = {}
+        for path in sorted((self.path / SETS).glob("*.json")):
+            record = read_json(path) or {}
+            if record.get("weights_sha256") != self.model_info().get("sha256"):
+                raise ValueError(
+                    f"{path} does not belong to {WEIGHTS['model']} (its SHA-256 differs). Remove it, or run "
+                    f"`segdistill evaluate {self.path} --on {path.stem}`"
+                )
+            found[path.stem] = record
+        return found
 
     def preparation(self) -> dict[str, Any] | None:
         """Values that the losses recorded before step 1, such as the position readout's R²."""
@@ -268,6 +293,19 @@ class RunFolder:
                 f"{self.path / 'evaluation.json'} does not belong to {path.name} (its SHA-256 differs). "
                 "Restore both files, or retrain the run"
             )
+
+
+def is_in_config(run: RunFolder, values: Mapping[str, Any]) -> bool:
+    """Whether a run's config.yaml has these values at its top level; a key newer than the run is empty."""
+    old = run.config()
+    return all((old.get(key) or None) == (value or None) for key, value in values.items())
+
+
+def keep_in_config(run: RunFolder, values: Mapping[str, Any]) -> None:
+    """Write top-level keys of a finished run's config.yaml that say nothing of what was trained."""
+    text = yaml.safe_dump(run.config() | dict(values), sort_keys=False, allow_unicode=True)
+    write_atomically(run.path / "config.yaml", text)
+    run.forget()
 
 
 def recorded_miou(path: str | Path | None) -> float | None:

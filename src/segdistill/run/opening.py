@@ -1,14 +1,18 @@
 """Open what a recipe names: data and device."""
 
+import re
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
 import torch
 
-from segdistill.config import DataConfig, Recipe
+from segdistill.config import DataConfig, EvaluationSetConfig, Recipe
 from segdistill.data import build_dataset
-from segdistill.data.dataset import require_labels
+from segdistill.data.dataset import list_names, require_labels
+from segdistill.names import unknown
 from segdistill.run.folder import RunFolder
+from segdistill.run.recipe import joined
 
 
 def open_split(config: DataConfig, split: str, labelled: bool = True) -> Any:
@@ -37,6 +41,79 @@ def split_options(config: DataConfig, split: str) -> dict[str, Any]:
         **config.options,
         **(config.train_options if split == "train" else config.val_options),
     }
+
+
+def set_data(data: DataConfig, one: EvaluationSetConfig) -> DataConfig:
+    """The data of an evaluation set: the recipe's with the set's changes, to be opened as its `val` split.
+
+    The size is the recipe's, since a set is measured under the recipe's protocol.
+    """
+    other = one.name is not None and one.name != data.name
+    return replace(
+        data,
+        name=one.name or data.name,
+        root=one.root if other or one.root is not None else data.root,
+        val_split=one.split or data.val_split,
+        options=dict(one.options) if other else joined(data.options, one.options),
+        train_options={},
+        val_options={},
+    )
+
+
+def open_sets(recipe: Recipe, classes: Sequence[str]) -> dict[str, Any]:
+    """Open every evaluation set of a recipe, by name.
+
+    Args:
+        recipe: The recipe.
+        classes: Names of the classes that the networks predict.
+
+    Raises:
+        ValueError: A name is not a file's name, or a set cannot be opened, has no labels or other classes.
+    """
+    return {name: open_set(recipe, name, classes) for name in recipe.evaluation}
+
+
+def open_set(recipe: Recipe, name: str, classes: Sequence[str] | None) -> Any:
+    """Open one evaluation set of a recipe; arguments and errors are those of `open_sets`.
+
+    Without `classes` those of the set are not checked.
+    """
+    if name not in recipe.evaluation:
+        raise ValueError(unknown("evaluation set", name, recipe.evaluation))
+    check_set_name(name)
+    try:
+        dataset = open_split(set_data(recipe.data, recipe.evaluation[name]), "val")
+    except (ValueError, OSError) as error:
+        raise ValueError(f"evaluation.{name}: {error}") from None
+    if classes is not None:
+        check_set_classes(dataset, classes, f"evaluation.{name}")
+    return dataset
+
+
+def check_set_name(name: str) -> None:
+    """Refuse a name of an evaluation set that cannot name a file.
+
+    Raises:
+        ValueError: The name holds other characters than letters, digits, '_', '+', '.' and '-'.
+    """
+    if not re.fullmatch(r"[\w+-][\w+.-]*", name):
+        raise ValueError(
+            f"evaluation: {name!r} names a file; use only letters, digits, '_', '+', '.' and '-'"
+        )
+
+
+def check_set_classes(dataset: Any, classes: Sequence[str], what: str) -> None:
+    """Refuse data whose classes are not those that the networks predict.
+
+    Raises:
+        ValueError: The classes differ.
+    """
+    found = [str(name) for name in dataset.classes]
+    if found != list(classes):
+        raise ValueError(
+            f"{what} has the classes {list_names(found)}; expected those of data, {list_names(classes)}. "
+            "Map its labels with its options"
+        )
 
 
 def with_teacher_classes(recipe: Recipe) -> Recipe:

@@ -1,9 +1,9 @@
 """Read recipe files, checking keys and types before anything is built."""
 
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from copy import deepcopy
-from dataclasses import fields, is_dataclass
+from dataclasses import fields, is_dataclass, replace
 from functools import cache
 from pathlib import Path
 from typing import Any, get_args, get_origin, get_type_hints
@@ -12,11 +12,13 @@ import yaml
 from jsonargparse import ArgumentParser, set_parsing_settings
 
 from segdistill.config import (
+    DataConfig,
     Recipe,
     TrainConfig,
     annotation_at,
     check_keys,
     check_ranges,
+    option_texts,
     read_yaml,
     to_dict,
 )
@@ -136,6 +138,25 @@ def parse_recipe(
     for variant in recipe.variants:
         variant_training(recipe, variant)
     return recipe
+
+
+def measured_data_keys() -> dict[str, str]:
+    """The keys of a recipe's data that concern what is measured, with what each is."""
+    texts = option_texts(DataConfig)
+    return {key: text for key, text in texts.items() if not key.startswith("train_")}
+
+
+def changed_data(data: DataConfig, changes: Mapping[str, str]) -> DataConfig:
+    """The data of a recipe with some of its keys replaced by values as given on the command line.
+
+    Raises:
+        ValueError: A key does not exist, or a value has the wrong type.
+    """
+    options = [f"--data.{key}={text}" for key, text in changes.items()]
+    values = {"data": to_dict(Recipe(data=data))["data"]}
+    made = parse_recipe(values, options, "evaluate").data
+    # The name of a run's data is marked as the run's, not the user's.
+    return made if "name" in changes else replace(made, name=data.name)
 
 
 def variant_training(recipe: Recipe, name: str) -> TrainConfig:

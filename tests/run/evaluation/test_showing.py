@@ -130,7 +130,7 @@ def test_every_command_shows_the_network_the_same_image(folder: Path, setting: s
     expected = _inputs()
     logits = _margin(model, dataset, protocol, tuple(ids.shape))
 
-    evaluate_run(str(run.path), "model", None, "cpu", absent=None)
+    evaluate_run(str(run.path), "model", None, {}, "cpu", absent=None)
     _assert_all_equal(_inputs()[: len(expected)], expected)  # then its latency is measured
     agreement(model, dataset, model, protocol)
     _assert_all_equal(_inputs(), expected)

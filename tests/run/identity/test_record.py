@@ -95,7 +95,7 @@ def test_a_run_records_what_made_it(base: Path) -> None:
         lambda base: train(_student(base, "another"), progress=False),
         lambda base: train(_recipe(base, "teacher", train={"seed": 9}), progress=False),
         lambda base: report([base / "teacher"], panels=0, images=1, latency=False),
-        lambda base: evaluate_run(str(base / "teacher"), "model", None, "cpu", absent=None),
+        lambda base: evaluate_run(str(base / "teacher"), "model", None, {}, "cpu", absent=None),
         lambda base: export(base / "teacher"),
     ],
 )
@@ -128,7 +128,7 @@ def test_a_retrained_teacher_is_noticed(base: Path) -> None:
         train(_student(base), progress=False)
     for read in (
         lambda: summarise(find_runs([base / "student"])),
-        lambda: evaluate_run(str(base / "student"), "model", None, "cpu", absent=None),
+        lambda: evaluate_run(str(base / "student"), "model", None, {}, "cpu", absent=None),
     ):
         with pytest.raises(IdentityDiffers, match="differ from those that taught the run"):
             read()
@@ -153,7 +153,7 @@ def test_seeds_of_two_teachers_are_not_averaged(base: Path) -> None:
     "read",
     [
         lambda base: train(_student(base), progress=False),
-        lambda base: evaluate_run(str(base / "student"), "model", None, "cpu", absent=None),
+        lambda base: evaluate_run(str(base / "student"), "model", None, {}, "cpu", absent=None),
         lambda base: report([base / "student"], panels=1, images=1, latency=False),
     ],
 )

@@ -15,9 +15,11 @@ from segdistill.run.auditing.data_audit import (
     Findings,
     Split,
     judge,
+    judge_both,
     judge_sizes,
     missing_labels,
     open_for_audit,
+    split_of,
 )
 from segdistill.run.auditing.pixels import judged_pixels
 from segdistill.run.auditing.proposal import proposals
@@ -28,7 +30,7 @@ from segdistill.run.console import render, say
 from segdistill.run.evaluation import Protocol, measure
 from segdistill.run.folder import recorded_miou
 from segdistill.run.networks import load_teacher
-from segdistill.run.opening import resolve_device, with_teacher_classes
+from segdistill.run.opening import open_set, resolve_device, with_teacher_classes
 from segdistill.run.progress import counting
 
 _ROWS = 32
@@ -42,8 +44,8 @@ def check(
 ) -> None:
     """Audit a recipe's data and teacher, and print the findings.
 
-    Every image and mask of both splits is read once. The declared mapping may be wrong: the ids in
-    the masks are counted without it, and a mapping that would fit is printed.
+    Every image and mask of both splits, and of further evaluation sets, is read once. The declared mapping
+    may be wrong: the ids in the masks are counted without it, and a mapping that would fit is printed.
 
     Args:
         recipe: The recipe to check.
@@ -75,6 +77,7 @@ def check(
     for split in splits[:1]:
         _check_method(recipe, split, findings)
     judge_sizes(recipe, splits, surveys, findings)
+    _check_sets(recipe, splits[:1], surveys[:1], findings)
     proposed = _propose(recipe.data, splits, surveys)
     if recipe.teacher is not None:
         if all(split.opened for split in opened) and not any(one.unusable for one in surveys):
@@ -164,6 +167,27 @@ def _check_pixels(splits: Sequence[Split], surveys: Sequence[Survey], findings: 
             refused, warning = judged_pixels(split.dataset, split.name)
             findings.problems += [refused] * bool(refused)
             findings.warnings += [warning] * bool(warning)
+
+
+def _check_sets(
+    recipe: Recipe, train: Sequence[Split], surveys: Sequence[Survey], findings: Findings
+) -> None:
+    """Audit each further evaluation set by itself, and beside the training split where that could be read."""
+    for name in recipe.evaluation:
+        try:
+            dataset = open_set(recipe, name, train[0].classes if train else None)
+        except ValueError as error:
+            findings.add_problems([str(error)])
+            continue
+        split = split_of(f"evaluation.{name}", dataset)
+        with counting(f"reading {split.name}") as progress:
+            one = survey(split.dataset, split.label_map, progress, split.orientation)
+        _print_split(split, one)
+        _print_classes([split], [one])
+        judge([split], [one], findings)
+        _check_pixels([split], [one], findings)
+        if train:
+            judge_both([*train, split], [*surveys, one], findings)
 
 
 def _check_method(recipe: Recipe, train: Split, findings: Findings) -> None:

@@ -168,7 +168,7 @@ def judge(splits: Sequence[Split], surveys: Sequence[Survey], findings: Findings
             "id. Map the ids to fewer classes"
         )
     if len(surveys) == 2:
-        _judge_both(splits, surveys, findings)
+        judge_both(splits, surveys, findings)
 
 
 def _unclear_palettes(surveys: Sequence[Survey]) -> str:
@@ -278,7 +278,8 @@ def judge_sizes(
             )
 
 
-def _judge_both(splits: Sequence[Split], surveys: Sequence[Survey], findings: Findings) -> None:
+def judge_both(splits: Sequence[Split], surveys: Sequence[Survey], findings: Findings) -> None:
+    """Images and groups that a split to measure on, the second, has in common with the training split."""
     shared = shared_images(surveys[0], surveys[1])
     if shared:
         findings.problems.append(

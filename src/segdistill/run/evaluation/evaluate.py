@@ -1,7 +1,8 @@
 """Measure a network on a labelled data set, from a single confusion matrix."""
 
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass, fields
+from copy import deepcopy
+from dataclasses import dataclass, fields
 from typing import Any, ClassVar, Literal
 
 import torch
@@ -15,6 +16,7 @@ from segdistill.data.loader import evaluation_loader
 from segdistill.data.samples import Indexed
 from segdistill.escaping import terminal_line
 from segdistill.models.contract import device_of
+from segdistill.run.evaluation.by_image import ByImage, Entry, entry_of
 from segdistill.run.evaluation.protocol import Protocol, Size, evaluating
 from segdistill.run.evaluation.showing import segment
 
@@ -40,6 +42,7 @@ class Evaluation:
         confusion: Pixel counts, rows labels, columns predictions; int64.
         images: Number of images.
         protocol: How images were shown to the network, and the rule for absent classes.
+        by_image: The confusion matrix of each image, if asked for.
     """
 
     score: ClassVar[tuple[str, str]] = ("miou", "mIoU")
@@ -54,6 +57,7 @@ class Evaluation:
     confusion: Tensor
     images: int
     protocol: dict[str, Any]
+    by_image: ByImage | None = None
 
     @classmethod
     def from_confusion(
@@ -102,7 +106,11 @@ class Evaluation:
 
     def to_json(self) -> dict[str, Any]:
         """Plain values for a JSON file; `from_json` reads them back."""
-        return {**asdict(self), "confusion": self.confusion.tolist()}
+        values = {key: value for key, value in vars(self).items() if key != "by_image"}
+        values["confusion"] = self.confusion.tolist()
+        if self.by_image is not None:
+            values["by_image"] = self.by_image.to_json()
+        return deepcopy(values)
 
     @classmethod
     def from_json(cls, values: dict[str, Any]) -> "Evaluation":
@@ -111,12 +119,13 @@ class Evaluation:
         Raises:
             ValueError: A key is missing.
         """
-        names = [field.name for field in fields(cls)]
+        names = [field.name for field in fields(cls) if field.name != "by_image"]
         if missing := [name for name in names if name not in values]:
             raise ValueError(f"the evaluation lacks {', '.join(missing)}. Run `evaluate` again")
         known = {name: values[name] for name in names}
         known["confusion"] = torch.tensor(values["confusion"], dtype=torch.int64)
-        return cls(**known)
+        single = values.get("by_image")
+        return cls(**known, by_image=None if single is None else ByImage.from_json(single))
 
     def table(self) -> str:
         """The metrics in per cent as aligned plain text, one line per class."""
@@ -220,8 +229,14 @@ def measure(
     world: int = 1,
     all_reduce: Callable[[Tensor], Tensor] | None = None,
     progress: Callable[[int, int], None] | None = None,
+    gather: Callable[[list[Entry]], list[Entry]] | None = None,
 ) -> Evaluation:
-    """`evaluate` with a given protocol; arguments and errors are those of `evaluate`."""
+    """`evaluate` with a given protocol; other arguments and errors are those of `evaluate`.
+
+    Args:
+        gather: Gives the entries of all processes for those of this one. None: the confusion matrices of
+            single images are not kept.
+    """
     if absent not in ("undefined", "zero"):
         raise ValueError(f"absent is {absent!r}; expected 'undefined' or 'zero'")
     require_labels(dataset)
@@ -234,26 +249,34 @@ def measure(
     sums = torch.zeros(len(classes) ** 2 + 1, dtype=torch.int64, device=device)
     loader = evaluation_loader(dataset, rank, world, workers)
     todo = len(range(rank, len(dataset), world))  # type: ignore[arg-type]
+    entries: list[Entry] = []
     with evaluating(model):
         for done, batch in enumerate(loader, 1):
             image, labels = batch["image"][0], batch["label"][0]
             check_labels(labels, len(classes), name=batch["name"][0])
             sample = {"image": image, "label": labels}
             predictions = segment(model, sample, protocol, len(classes)).to(device)
-            sums[:-1] += confusion_matrix(labels.to(device), predictions, len(classes)).flatten()
+            confusion = confusion_matrix(labels.to(device), predictions, len(classes))
+            sums[:-1] += confusion.flatten()
             sums[-1] += 1
+            if gather is not None:
+                entries.append(entry_of(rank + (done - 1) * world, batch["name"][0], confusion))
             get_on(f"image {done} of {todo}")
             if progress is not None:
                 progress(done, todo)
     if all_reduce is not None:
         sums = all_reduce(sums)
-    return Evaluation.from_confusion(
+    result = Evaluation.from_confusion(
         sums[:-1].view(len(classes), len(classes)),
         classes=classes,
         absent=absent,
         images=int(sums[-1]),
         protocol=protocol.describe(model),
     )
+    if gather is not None:
+        groups = getattr(dataset, "groups", ())
+        result.by_image = ByImage.of(gather(entries), len(classes), groups)
+    return result
 
 
 def confusion_matrix(

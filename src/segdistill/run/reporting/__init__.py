@@ -2,7 +2,12 @@
 
 from segdistill.run.reporting.claims.gist import gist
 from segdistill.run.reporting.claims.standing import context, teacher_figures
-from segdistill.run.reporting.claims.table import comparison_rows, comparison_table, times_differ
+from segdistill.run.reporting.claims.table import (
+    OnSet,
+    comparison_rows,
+    comparison_table,
+    times_differ,
+)
 from segdistill.run.reporting.notation import number, signed, spread
 from segdistill.run.reporting.page import fill
 from segdistill.run.reporting.reading.runs import find_runs, summarise
@@ -11,6 +16,7 @@ from segdistill.run.reporting.summary import RunSummary, default_subject
 from segdistill.run.reporting.verdict import verdicts
 
 __all__ = [
+    "OnSet",
     "RunSummary",
     "comparison_rows",
     "comparison_table",

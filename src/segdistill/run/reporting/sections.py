@@ -17,6 +17,8 @@ from segdistill.run.reporting.claims.table import (
     input_sizes,
     marked,
     reference_name,
+    set_cells,
+    set_headings,
     times_note,
 )
 from segdistill.run.reporting.notation import (
@@ -98,7 +100,7 @@ def comparison_view(summaries: Sequence[RunSummary]) -> dict[str, Any]:
         "controls": len(controls(summaries)),
         "reference": reference_name(summaries),
         "times": times_note(summaries),
-        "headings": [heading for heading, _ in shown],
+        "headings": [*(heading for heading, _ in shown), *set_headings(summaries)],
         "rows": [
             {
                 "label": row.label,
@@ -110,7 +112,7 @@ def comparison_view(summaries: Sequence[RunSummary]) -> dict[str, Any]:
                 if row.difference
                 else [],
                 "pixel_accuracy": number(row.pixel_accuracy, 1),
-                "cells": [text(row) for _, text in shown],
+                "cells": [*(text(row) for _, text in shown), *set_cells(row)],
             }
             for row in rows
         ],

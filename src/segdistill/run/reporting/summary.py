@@ -48,6 +48,12 @@ class RunSummary:
     """of a teacher whose `evaluation` is at the students' input: its evaluation at its own input"""
     start: str | None = None
     """digest of the initial weights"""
+    sets: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    """metrics on each further evaluation set, by its name, in the form of `evaluation`"""
+
+    def on(self, name: str) -> "RunSummary":
+        """The run as measured on a further set; without mIoU where it was not."""
+        return replace(self, evaluation=self.sets.get(name) or {"miou": None}, own=None)
 
     @property
     def label(self) -> str:
@@ -232,6 +238,16 @@ def _measured(
     count = run.profile.get("parameters")
     alike = [p for p in (own, *profiles.values()) if p is not None and p["parameters"] == count]
     return alike[0] if alike else run.profile
+
+
+def set_names(summaries: Iterable[RunSummary]) -> list[str]:
+    """Names of the further sets that any run was measured on, in order of appearance."""
+    return list(dict.fromkeys(name for run in summaries for name in run.sets))
+
+
+def on_set(summaries: Iterable[RunSummary], name: str) -> list[RunSummary]:
+    """The runs as measured on a further set."""
+    return [run.on(name) for run in summaries]
 
 
 def seed_pairs(

@@ -1,8 +1,8 @@
 """A training before it runs: recipe, networks and data, and the device to run on."""
 
 import os
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
@@ -16,6 +16,7 @@ from segdistill.config import Recipe, code_names
 from segdistill.run.evaluation import Evaluation, Protocol, measure
 from segdistill.run.evaluation.agreement import agreement
 from segdistill.run.identity import Identity, identify
+from segdistill.run.identity.data import data_digest
 from segdistill.run.opening import resolve_device
 
 
@@ -33,6 +34,7 @@ class Job:
         val_set: Samples to evaluate on.
         classes: Names of the classes.
         observers: Objects that receive each row and may stop the training.
+        sets: Further sets to measure on, by name.
     """
 
     recipe: Recipe
@@ -44,6 +46,14 @@ class Job:
     val_set: Any
     classes: list[str]
     observers: Sequence[Any] = ()
+    sets: Mapping[str, Any] = field(default_factory=dict)
+    _set_digests: dict[str, str | None] = field(default_factory=dict)
+
+    @property
+    def measured_on(self) -> dict[str, Any]:
+        """The evaluation split, under its split's name, and the further sets, each as `evaluation.NAME`."""
+        further = {f"evaluation.{name}": dataset for name, dataset in self.sets.items()}
+        return {self.recipe.data.val_split: self.val_set, **further}
 
     @cached_property
     def identity(self) -> Identity:
@@ -56,6 +66,12 @@ class Job:
             self.classes,
             code_names(self.recipe),
         )
+
+    def set_digest(self, name: str) -> str | None:
+        """Digest of a further set; None where it could not be checked."""
+        if name not in self._set_digests:
+            self._set_digests[name] = data_digest(self.sets[name], f"evaluation.{name}")
+        return self._set_digests[name]
 
     @property
     def val_labelled(self) -> bool:
@@ -96,23 +112,34 @@ def share_state(fabric: Fabric, module: nn.Module) -> None:
         torch.distributed.broadcast(tensor.detach(), src=0)
 
 
-def evaluate_with(job: Job, model: nn.Module, fabric: Fabric) -> Evaluation:
-    """Evaluate a network on the evaluation split, over all processes, in full precision.
+def evaluate_with(job: Job, model: nn.Module, fabric: Fabric, dataset: Any = None) -> Evaluation:
+    """Evaluate a network over all processes, in full precision, and keep the counts of single images.
 
-    If the split has no labels, the teacher's predictions are used.
+    Args:
+        job: The training. If its evaluation split has no labels, the teacher's predictions are used.
+        model: The network.
+        fabric: Device and processes.
+        dataset: Labelled images; None: the evaluation split.
     """
     many = fabric.world_size > 1
     measured: Callable[..., Evaluation] = measure
-    if not job.val_labelled:
+    if dataset is None and not job.val_labelled:
         assert job.teacher is not None
         measured = partial(agreement, teacher=job.teacher)
     return measured(
         model,
-        job.val_set,
+        job.val_set if dataset is None else dataset,
         protocol=Protocol.of(job.recipe),
         absent=job.recipe.evaluate.absent,
         device=str(fabric.device),
         rank=fabric.global_rank,
         world=fabric.world_size,
         all_reduce=partial(sum_over_processes, fabric) if many else None,
+        gather=_from_all_processes if many else list,
     )
+
+
+def _from_all_processes(entries: list[Any]) -> list[Any]:
+    found: list[list[Any]] = [[] for _ in range(torch.distributed.get_world_size())]
+    torch.distributed.all_gather_object(found, entries)
+    return [entry for part in found for entry in part]

@@ -1,7 +1,9 @@
 """What a training logs and writes besides metrics.jsonl."""
 
 import logging
+import os
 from collections.abc import Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -14,13 +16,22 @@ from segdistill.distillation.distiller import Distiller, TapRow
 from segdistill.models.foreign.wrapped import read_as
 from segdistill.run.console import log_table
 from segdistill.run.environment import describe_environment, differences, load
-from segdistill.run.evaluation import Evaluation
+from segdistill.run.evaluation import Evaluation, Protocol, measure
 from segdistill.run.evaluation.profile import profile
-from segdistill.run.folder import WEIGHTS, RunFolder, file_sha256, write_json
+from segdistill.run.evaluation.sets import Measuring, Network, teacher_network
+from segdistill.run.folder import (
+    WEIGHTS,
+    RunFolder,
+    file_sha256,
+    is_in_config,
+    keep_in_config,
+    write_json,
+)
 from segdistill.run.identity import FILE
-from segdistill.run.networks import save_network
+from segdistill.run.networks import load_run_model, save_network
+from segdistill.run.opening import resolve_device, set_data
 from segdistill.run.training.checkpoint import drop_checkpoints, has_checkpoint, load_checkpoint
-from segdistill.run.training.job import Job
+from segdistill.run.training.job import Job, evaluate_with
 from segdistill.run.training.loop import Loop
 
 _log = logging.getLogger(__name__)
@@ -141,3 +152,54 @@ def record_network(job: Job, evaluation: Evaluation, loop: Loop) -> None:
             loop.stopped["reason"],
         )
     _log.info("%s: %s, last weights", job.out, evaluation.headline())
+
+
+def record_sets(job: Job, fabric: Fabric) -> None:
+    """Measure the student that was just trained, and its teacher, on the recipe's further sets."""
+    weights = RunFolder(job.out).model_info()["sha256"] if fabric.is_global_zero else None
+    student = Network(lambda: job.student, job.student, fabric.broadcast(weights))
+    measuring = Measuring(
+        job.out,
+        Protocol.of(job.recipe),
+        job.recipe.evaluate.absent,
+        student,
+        _teacher_of(job),
+        lambda model, dataset: evaluate_with(job, model, fabric, dataset),
+        fabric.broadcast,
+        fabric.is_global_zero,
+    )
+    _measure_sets(job, measuring)
+
+
+def complete_sets(job: Job, run: RunFolder) -> None:
+    """Measure a finished run on the sets that its recipe has gained since, in the first process."""
+    if not job.sets or os.environ.get("RANK", "0") != "0":
+        return
+    device = resolve_device(job.recipe.train.device)
+    absent = job.recipe.evaluate.absent
+    protocol = Protocol.of(job.recipe)
+    weights = run.model_info().get("sha256")
+    measuring = Measuring(
+        run.path,
+        protocol,
+        absent,
+        Network(lambda: load_run_model(run), job.student, weights),
+        _teacher_of(job),
+        partial(measure, protocol=protocol, absent=absent, device=device, gather=list),
+    )
+    _measure_sets(job, measuring)
+    sets = {"evaluation": to_dict(job.recipe)["evaluation"]}
+    if not is_in_config(run, sets):
+        keep_in_config(run, sets)
+
+
+def _teacher_of(job: Job) -> Network | None:
+    if job.teacher is None:
+        return None
+    return teacher_network(job.teacher, job.origin, job.identity.teacher)
+
+
+def _measure_sets(job: Job, measuring: Measuring) -> None:
+    for name, dataset in job.sets.items():
+        data = set_data(job.recipe.data, job.recipe.evaluation[name])
+        measuring.on(name, dataset, data, job.set_digest(name))

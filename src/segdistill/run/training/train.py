@@ -38,7 +38,7 @@ from segdistill.run.folder import (
 from segdistill.run.identity import check_resumable
 from segdistill.run.lock import writing
 from segdistill.run.networks import build_student, load_teacher, save_network
-from segdistill.run.opening import open_split, resolve_device, with_teacher_classes
+from segdistill.run.opening import open_sets, open_split, resolve_device, with_teacher_classes
 from segdistill.run.progress import counting
 from segdistill.run.training.batches import augmentation, make_loader, probe_batch
 from segdistill.run.training.checkpoint import drop_checkpoints, has_checkpoint
@@ -53,9 +53,11 @@ from segdistill.run.training.job import Job, evaluate_with, make_fabric, share_s
 from segdistill.run.training.loop import Loop, Validation
 from segdistill.run.training.observing import Observers, build_observers
 from segdistill.run.training.records import (
+    complete_sets,
     record_environment,
     record_identity,
     record_network,
+    record_sets,
     record_start,
     show_groups,
     show_parts,
@@ -67,7 +69,7 @@ from segdistill.trust import remember, trusting
 
 _log = logging.getLogger(__name__)
 _FREE = {"hang_after", "workers", "log_every", "save_every", "device"}
-_NAMES = {"out", "label", "role", "tests", "variants", "observers"}
+_NAMES = {"out", "label", "role", "tests", "variants", "observers", "evaluation"}
 _PREPARATION_BYTES = 2**28
 
 
@@ -115,6 +117,7 @@ def _train(recipe: Recipe, out: Path, progress: bool, observers: Sequence[Any]) 
         _log.info(
             "%s is already finished. To retrain, delete it or name another folder with --out", out
         )
+        complete_sets(job, finished)
         return finished
     return execute(job, progress)
 
@@ -134,7 +137,8 @@ def _open_job(recipe: Recipe, out: Path, observers: Sequence[Any] = ()) -> Job:
     origin: dict[str, Any] = {}
     if recipe.teacher is not None:
         teacher, origin = load_teacher(recipe.teacher, classes)
-    return Job(recipe, out, student, teacher, origin, train_set, val_set, classes, watching)
+    sets = open_sets(recipe, classes)
+    return Job(recipe, out, student, teacher, origin, train_set, val_set, classes, watching, sets)
 
 
 def rehearse(recipe: Recipe, classes: Sequence[str], whole: bool = True) -> list[str]:
@@ -264,7 +268,7 @@ def _build_distiller(job: Job, samples: bool = True) -> tuple[Distiller, Batch, 
     config = job.recipe.train
     check_classes(job)
     check_encoder(job)
-    refuse_unclear_orientation(job.train_set, job.val_set)
+    refuse_unclear_orientation(job.train_set, *job.measured_on.values())
     if samples and os.environ.get("RANK", "0") == "0":
         _check_masks(job)
         # Afterwards, since a sample holds a mask, and each bad one should have been named.
@@ -302,14 +306,7 @@ def _execute(job: Job, progress: bool) -> RunFolder:
     if first:
         show_taps(rows)
         show_parts(distiller, config, fabric.world_size)
-        shared = shared_files(job.train_set, job.val_set)
-        if shared:
-            _log.warning(
-                "%d images of %s are also in the training split (%s); metrics on them are meaningless",
-                len(shared),
-                job.recipe.data.val_split,
-                list_names(shared),
-            )
+        _tell_shared(job)
     if job.teacher is not None:
         with doing("measuring the teacher"):
             audit_teacher(job, fabric, write=first)
@@ -353,14 +350,25 @@ def _execute(job: Job, progress: bool) -> RunFolder:
     if first:
         record_network(job, result, loop)
     fabric.barrier()
+    record_sets(job, fabric)
     run = RunFolder(job.out)
     observers.finished(run)
     return run
 
 
+def _tell_shared(job: Job) -> None:
+    for name, dataset in job.measured_on.items():
+        if shared := shared_files(job.train_set, dataset):
+            _log.warning(
+                "%d images of %s are also in the training split (%s); metrics on them are meaningless",
+                len(shared),
+                name,
+                list_names(shared),
+            )
+
+
 def _check_pixels(job: Job) -> None:
-    data = job.recipe.data
-    for split, dataset in ((data.train_split, job.train_set), (data.val_split, job.val_set)):
+    for split, dataset in ((job.recipe.data.train_split, job.train_set), *job.measured_on.items()):
         with doing(f"looking at the images of {split}"):
             refused, warning = judged_pixels(dataset, split)
         if refused:
@@ -370,7 +378,7 @@ def _check_pixels(job: Job) -> None:
 
 
 def _check_masks(job: Job) -> None:
-    """Read the masks of both splits; of somebody's own data set only those that are measured on."""
+    """Read the masks of all splits; of somebody's own data set only those that are measured on."""
     config, identity = job.recipe.data, job.identity
     opened = (
         (config.train_split, job.train_set, identity.train_data),
@@ -386,6 +394,10 @@ def _check_masks(job: Job) -> None:
     known = " ".join(digest for digest in digests if digest is not None)
     with doing("reading the masks"), counting("masks") as progress:
         check_masks(splits, None if None in digests else known, progress)
+        # Each by itself: another data set may have another mapping and other palettes.
+        for name, dataset in job.sets.items():
+            digest = job.set_digest(name) if isinstance(dataset, PairDataset) else None
+            check_masks([(f"evaluation.{name}", dataset)], digest, progress)
 
 
 def _check_outputs(job: Job, images: Tensor) -> None:

@@ -1,6 +1,6 @@
 """The comparison as a table: means over seeds, differences from the first control, marked times."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from rich.table import Table
@@ -14,8 +14,21 @@ from segdistill.run.reporting.summary import (
     by_label,
     controls,
     mean_of_known,
+    on_set,
     paired_miou,
+    set_names,
 )
+
+
+@dataclass(frozen=True)
+class OnSet:
+    """One label on a further evaluation set, in mIoU points."""
+
+    miou: float | None
+    miou_sd: float | None
+    by_seed: Mapping[str, float | None]
+    difference: Paired | None
+    """from the first control"""
 
 
 @dataclass(frozen=True)
@@ -38,6 +51,8 @@ class ComparisonRow:
     """why its times cannot be compared with the first control's; empty if they can"""
     tests: str | None
     """label of the method that a placebo tests"""
+    sets: Mapping[str, OnSet]
+    """by the name of each further evaluation set"""
 
 
 def times_differ(summaries: Sequence[RunSummary]) -> dict[str, list[str]]:
@@ -66,6 +81,7 @@ def comparison_rows(summaries: Sequence[RunSummary]) -> list[ComparisonRow]:
     mIoU, its sd and difference in points; latency in ms; times in seconds, mean over the seeds.
     """
     rows, incomparable = [], times_differ(summaries)
+    sets = {name: _on_set(on_set(summaries, name)) for name in set_names(summaries)}
     main = next(iter(controls(summaries)), None)
     for label, runs in by_label(summaries).items():
         mious = [run.miou for run in runs if run.miou is not None]
@@ -89,9 +105,26 @@ def comparison_rows(summaries: Sequence[RunSummary]) -> list[ComparisonRow]:
                 training_seconds=mean_of_known(run.training_seconds for run in runs),
                 times_differ=incomparable.get(label, ()),
                 tests=runs[0].tests,
+                sets={name: found[label] for name, found in sets.items()},
             )
         )
     return rows
+
+
+def _on_set(summaries: Sequence[RunSummary]) -> dict[str, OnSet]:
+    """Each label's metrics, from runs as measured on one set."""
+    main = next(iter(controls(summaries)), None)
+    found = {}
+    for label, runs in by_label(summaries).items():
+        mious = [run.miou for run in runs if run.miou is not None]
+        plain = label in ("teacher", main)
+        found[label] = OnSet(
+            mean(mious) if mious else None,
+            sd(mious),
+            {str(run.seed): run.miou for run in runs},
+            None if plain else paired_miou(summaries, label, main),
+        )
+    return found
 
 
 def input_sizes(summaries: Sequence[RunSummary]) -> str:
@@ -119,6 +152,7 @@ def comparison_table(summaries: Sequence[RunSummary]) -> Table:
         "params",
         "mult-adds",
         "s/step",
+        *set_headings(summaries),
     ):
         table.add_column(heading, justify="right", no_wrap=True)
     for row in comparison_rows(summaries):
@@ -133,11 +167,27 @@ def comparison_table(summaries: Sequence[RunSummary]) -> Table:
             quantity(row.parameters),
             quantity(row.multiply_adds),
             marked(number(row.seconds_per_step, 3), row),
+            *set_cells(row),
         )
     sizes = input_sizes(summaries)
     notes = [f"mult-adds {sizes}" if sizes else "", times_note(summaries)]
     table.caption = "; ".join(filter(None, notes)) or None
     return table
+
+
+def set_headings(summaries: Sequence[RunSummary]) -> list[str]:
+    """Headings of the columns of `set_cells`: two for each further evaluation set."""
+    against = f"vs. {reference_name(summaries)}"
+    return [text for name in set_names(summaries) for text in (name, f"{name}, {against}")]
+
+
+def set_cells(row: ComparisonRow) -> list[str]:
+    """mIoU and its difference from the first control, for each further evaluation set."""
+    return [
+        text
+        for found in row.sets.values()
+        for text in (spread(found.miou, found.miou_sd), difference_text(found.difference))
+    ]
 
 
 def reference_name(summaries: Sequence[RunSummary]) -> str:

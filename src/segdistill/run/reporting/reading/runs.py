@@ -9,9 +9,9 @@ from pathlib import Path
 from segdistill.distillation.catalogue import METHODS
 from segdistill.run.comparing import is_distilled
 from segdistill.run.folder import RunFolder, read_json
-from segdistill.run.identity import FILE, check_comparable, check_teacher
-from segdistill.run.reporting.reading.teachers import at_students_input
-from segdistill.run.reporting.summary import RunSummary
+from segdistill.run.identity import FILE, IdentityDiffers, check_comparable, check_teacher
+from segdistill.run.reporting.reading.teachers import at_students_input, sets_of
+from segdistill.run.reporting.summary import RunSummary, set_names
 
 
 def find_runs(paths: Iterable[str | Path]) -> list[RunFolder]:
@@ -56,9 +56,27 @@ def summarise(folders: Sequence[RunFolder]) -> list[RunSummary]:
         (_summary(name, run, labels[run.path]), run) for name, run in named if run.path in labels
     ]
     check_comparable([(summary.label, run) for summary, run in students])
+    _check_sets([summary for summary, _ in students])
     summarised = {run.path: summary for summary, run in students}
     summaries = [summarised.get(run.path) or _teacher(name, run, students) for name, run in named]
     return summaries if teachers else [*_audited(students), *summaries]
+
+
+def _check_sets(students: Sequence[RunSummary]) -> None:
+    """Refuse runs that were measured on different data under one name of a set.
+
+    Raises:
+        IdentityDiffers: Two runs differ; both are named.
+    """
+    for name in set_names(students):
+        measured = [(run.name, run.sets[name]) for run in students if name in run.sets]
+        first, one = measured[0]
+        for other, two in measured[1:]:
+            if (one.get("of") or {}).get("data") != (two.get("of") or {}).get("data"):
+                raise IdentityDiffers(
+                    f"{first} and {other} were measured on different data as evaluation set {name!r}. "
+                    "Repeat the command that trained them, which measures again on the data as it is now"
+                )
 
 
 def _labels(folders: Sequence[RunFolder]) -> dict[Path, str]:
@@ -92,6 +110,7 @@ def _summary(name: str, run: RunFolder, label: str) -> RunSummary:
         run.model_info().get("training_seconds"),
         tests=recipe.tests,
         start=(read_json(run.path / FILE) or {}).get("student_start"),
+        sets=run.sets(),
     )
 
 
@@ -105,7 +124,8 @@ def _teacher(
         for summary, student in students
         if (path := _teacher_path(student)) and path.resolve() == run.path.resolve()
     ]
-    return at_students_input(own, taught)
+    sets = sets_of(summary for summary, _ in taught)
+    return replace(at_students_input(own, taught), sets=sets)
 
 
 def _audited(students: Sequence[tuple[RunSummary, RunFolder]]) -> list[RunSummary]:
@@ -113,7 +133,8 @@ def _audited(students: Sequence[tuple[RunSummary, RunFolder]]) -> list[RunSummar
     audits = [(summary, audit) for summary, run in students if (audit := run.teacher())]
     if not audits:
         return []
-    bare = RunSummary("teacher", "teacher", "teacher", evaluation=audits[0][1])
+    sets = sets_of(summary for summary, _ in audits)
+    bare = RunSummary("teacher", "teacher", "teacher", evaluation=audits[0][1], sets=sets)
     return [replace(at_students_input(bare, audits[:1]), own=None)]
 
 

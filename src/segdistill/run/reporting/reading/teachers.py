@@ -1,6 +1,6 @@
 """The mIoU of a teacher as its students saw it: at their input, under their protocol."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -29,9 +29,9 @@ def at_students_input(teacher: RunSummary, audits: Sequence[Audited]) -> RunSumm
     if not known:
         return teacher
     first, audit = known[0]
-    mious = [points(one["miou"]) or 0.0 for _, one in known]
     views = [student.view for student, _ in known]
-    if max(mious) - min(mious) > _ALIKE or not all(same_view(views[0], view) for view in views):
+    differ = _spread([one for _, one in known]) > _ALIKE
+    if differ or not all(same_view(views[0], view) for view in views):
         return teacher
     # The size is the student's, also where the recipe leaves images as they are.
     kept = {key: (first.evaluation or {}).get(key) for key in ("protocol", "split", "images")}
@@ -42,3 +42,32 @@ def at_students_input(teacher: RunSummary, audits: Sequence[Audited]) -> RunSumm
         **({"profile": {"size": size}} if size else {}),
     }
     return replace(teacher, evaluation=evaluation, own=teacher.evaluation)
+
+
+def sets_of(students: Iterable[RunSummary]) -> dict[str, dict[str, Any]]:
+    """A teacher's metrics on further sets, as its students' records hold them.
+
+    A set on which they do not all have the same is left out, as no one figure belongs beside theirs.
+
+    Args:
+        students: Students of one teacher.
+    """
+    found: dict[str, list[Mapping[str, Any]]] = {}
+    for student in students:
+        for name, record in student.sets.items():
+            if "teacher" in record:
+                found.setdefault(name, []).append(record)
+    return {
+        name: {
+            **{key: records[0]["teacher"].get(key) for key in _FIGURES},
+            **{key: records[0][key] for key in ("protocol", "split", "images")},
+        }
+        for name, records in found.items()
+        if _spread([record["teacher"] for record in records]) <= _ALIKE
+    }
+
+
+def _spread(measured: Sequence[Mapping[str, Any]]) -> float:
+    """Points between the lowest and the highest mIoU."""
+    mious = [points(one["miou"]) or 0.0 for one in measured]
+    return max(mious) - min(mious)
