@@ -82,29 +82,65 @@ def compare(
             belongs to no method, two entries share a label, or one cannot be trained. Raised before
             anything is trained.
     """
-    entries = entries_of(recipe, list(map(str.strip, methods or _default_names(recipe))))
+    entries = checked_entries(recipe, methods)
     if seeds < 1:
         raise ValueError(f"seeds is {seeds}; expected a positive integer")
-    if recipe.teacher is None and any(_needs_teacher(entry) for entry in entries):
-        raise ValueError(
-            "compare: the recipe has no teacher. Add one, or compare only supervised variants"
-        )
-    _check_terms(recipe, entries)
-    if recipe.teacher is not None:
-        _check_labels(with_teacher_classes(recipe).data)
     base = Path(recipe.out or f"runs/{name}")
     recipes = [
         entry.run(seed, base) for seed in range(first_seed, first_seed + seeds) for entry in entries
     ]
     with spoken(progress), trusting(trust), discarded_if_empty(base), writing(output_folder(base)):
-        _check_semantics(recipes)
-        _check_folders(recipes)
-        _check_entries(entries, recipes)
+        check_runs(entries, recipes)
         _tell_equal(entries)
-        runs = {place: train(recipes[place], progress=progress) for place in _order(recipes)}
+        runs = {
+            place: train(recipes[place], progress=progress) for place in training_order(recipes)
+        }
         for place, run in runs.items():
             _name(run, recipes[place])
         return conclude([runs[place] for place in range(len(recipes))], base)
+
+
+def checked_entries(
+    recipe: Recipe, methods: Sequence[str] | None, command: str = "compare"
+) -> list[Entry]:
+    """The entries with these names, or the default ones, checked against the recipe.
+
+    Args:
+        recipe: Data, student, teacher and training.
+        methods: As for `compare`.
+        command: The command that asks, for messages.
+
+    Raises:
+        ValueError: As for `compare`.
+    """
+    entries = entries_of(recipe, list(map(str.strip, methods or _default_names(recipe))))
+    if recipe.teacher is None and any(_needs_teacher(entry) for entry in entries):
+        raise ValueError(
+            f"{command}: the recipe has no teacher. Add one, or {command} only supervised variants"
+        )
+    _check_terms(recipe, entries, command)
+    if recipe.teacher is not None:
+        _check_labels(with_teacher_classes(recipe).data, command)
+    return entries
+
+
+def check_runs(
+    entries: Sequence[Entry], recipes: Sequence[Recipe], command: str = "compare"
+) -> None:
+    """Refuse, before anything is trained, folders of other runs and entries that cannot be trained.
+
+    Args:
+        entries: The entries.
+        recipes: Their runs: that of each entry in turn, over and over.
+        command: The command that asks, for messages.
+
+    Raises:
+        IdentityDiffers: Finished runs among them were trained under other semantics.
+        ValueError: A folder holds the run of another recipe, or an entry cannot be trained.
+    """
+    _check_semantics(recipes)
+    _check_folders(recipes)
+    _check_entries(entries, recipes, command)
 
 
 def _default_names(recipe: Recipe) -> list[str]:
@@ -122,7 +158,7 @@ def _needs_teacher(entry: Entry) -> bool:
     return method.name != "supervised" or method.labels == "teacher"
 
 
-def _order(recipes: Sequence[Recipe]) -> list[int]:
+def training_order(recipes: Sequence[Recipe]) -> list[int]:
     """Finished runs first, so that a mismatch is refused before anything is trained.
 
     Of each seed, runs with a teacher come first: a teacher that is too poor is found before their step 1.
@@ -141,7 +177,7 @@ def _check_folders(recipes: Sequence[Recipe]) -> None:
         open_folder(with_teacher_classes(recipe), Path(str(recipe.out)))
 
 
-def _check_entries(entries: Sequence[Entry], recipes: Sequence[Recipe]) -> None:
+def _check_entries(entries: Sequence[Entry], recipes: Sequence[Recipe], command: str) -> None:
     """Build each entry that is still to be trained, and pass two crops through it.
 
     Raises:
@@ -155,7 +191,7 @@ def _check_entries(entries: Sequence[Entry], recipes: Sequence[Recipe]) -> None:
         first = with_teacher_classes(missing[0])
         classes = open_split(first.data, "train", labelled=first.teacher is None).classes
         if problems := rehearse(first, [str(name) for name in classes]):
-            raise ValueError(f"compare: {entry.label}: {problems[0]}")
+            raise ValueError(f"{command}: {entry.label}: {problems[0]}")
 
 
 def _tell_equal(entries: Sequence[Entry]) -> None:
@@ -199,15 +235,15 @@ def _check_semantics(recipes: Sequence[Recipe]) -> None:
         )
 
 
-def _check_labels(data: DataConfig) -> None:
+def _check_labels(data: DataConfig, command: str) -> None:
     if not getattr(open_split(data, "val", labelled=False), "labelled", True):
         raise ValueError(
-            f"compare ranks by mIoU, but split {data.val_split!r} has no labels. Name a labelled "
+            f"{command} ranks by mIoU, but split {data.val_split!r} has no labels. Name a labelled "
             "data.val_split, or train each method and read its agreement with the teacher"
         )
 
 
-def _check_terms(recipe: Recipe, entries: Iterable[Entry]) -> None:
+def _check_terms(recipe: Recipe, entries: Iterable[Entry], command: str) -> None:
     """Refuse unknown terms in the recipe; terms of methods that are not compared are allowed."""
     known = {term for method in METHODS for term in method_terms(method)}
     for entry in entries:
@@ -215,7 +251,7 @@ def _check_terms(recipe: Recipe, entries: Iterable[Entry]) -> None:
         known |= {*method_terms(method.name, method.preset), *entry.recipe.terms}
     for name in recipe.terms:
         if name not in known:
-            raise ValueError(f"compare: terms.{name}: {unknown('term of a method', name, known)}")
+            raise ValueError(f"{command}: terms.{name}: {unknown('term of a method', name, known)}")
 
 
 def one_run(recipe: Recipe, method: MethodConfig, seed: int, base: Path) -> Recipe:
