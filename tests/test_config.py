@@ -135,6 +135,7 @@ def test_parsing_does_not_change_the_values() -> None:
         ({"train": {"crop": [3]}}, "train.crop is [3]; expected a list of two values"),
         ({"terms": 5}, "terms is 5; expected a mapping"),
         ({"out": 5}, "out is 5; expected text or null"),
+        ({"teacher": {"scale": "abc"}}, "here: teacher.scale is abc; expected a number"),
         ({"train": {"precision": 32}}, "train.precision is 32; expected '32', 'bf16' or 'fp16'"),
     ],
 )

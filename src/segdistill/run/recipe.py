@@ -132,7 +132,7 @@ def parse_recipe(
     try:
         recipe = Recipe(**vars(parser.instantiate(parser.parse_object(deepcopy(merged)))))
     except Exception as error:
-        raise ValueError(f"{name}: {_one_line(error)}") from None
+        raise ValueError(f"{name}: {_one_line(_error_within(merged) or error)}") from None
     _restore_options(recipe, merged)
     check_ranges(recipe)
     for variant in recipe.variants:
@@ -157,6 +157,21 @@ def changed_data(data: DataConfig, changes: Mapping[str, str]) -> DataConfig:
     made = parse_recipe(values, options, "evaluate").data
     # The name of a run's data is marked as the run's, not the user's.
     return made if "name" in changes else replace(made, name=data.name)
+
+
+def _error_within(values: dict[str, Any]) -> Exception | None:
+    """The error inside a part that may be null, of which the parser names only the part."""
+    for key, annotation in get_type_hints(Recipe).items():
+        kind = next((kind for kind in get_args(annotation) if is_dataclass(kind)), None)
+        if kind is None or not isinstance(values.get(key), dict):
+            continue
+        parser = ArgumentParser(exit_on_error=False, default_env=False)
+        parser.add_class_arguments(kind, nested_key=key)  # type: ignore[arg-type]
+        try:
+            parser.parse_object({key: deepcopy(values[key])})
+        except Exception as error:
+            return error
+    return None
 
 
 def variant_training(recipe: Recipe, name: str) -> TrainConfig:
