@@ -136,6 +136,10 @@ def test_parsing_does_not_change_the_values() -> None:
         ({"terms": 5}, "terms is 5; expected a mapping"),
         ({"out": 5}, "out is 5; expected text or null"),
         ({"teacher": {"scale": "abc"}}, "here: teacher.scale is abc; expected a number"),
+        (
+            {"data": {"size": 3}, "variants": {"a": {"terms": {"pixelwise": {"weight": 1}}}}},
+            "here: data.size is 3; expected",
+        ),
         ({"train": {"precision": 32}}, "train.precision is 32; expected '32', 'bf16' or 'fp16'"),
     ],
 )

@@ -160,9 +160,10 @@ def changed_data(data: DataConfig, changes: Mapping[str, str]) -> DataConfig:
 
 
 def _error_within(values: dict[str, Any]) -> Exception | None:
-    """The error inside a part that may be null, of which the parser names only the part."""
+    """The error inside a part, of which the parser of all parts may name only the part, or another one."""
     for key, annotation in get_type_hints(Recipe).items():
-        kind = next((kind for kind in get_args(annotation) if is_dataclass(kind)), None)
+        kinds = (annotation, *get_args(annotation))
+        kind = next((kind for kind in kinds if is_dataclass(kind)), None)
         if kind is None or not isinstance(values.get(key), dict):
             continue
         parser = ArgumentParser(exit_on_error=False, default_env=False)
