@@ -135,6 +135,11 @@ def test_an_unknown_key_is_named_with_its_path_and_the_nearest(
     )
     error = _refused(command, "compare", good, "--seeds", "many")
     assert "compare: --seeds is many; expected an integer" in error
+    error = _refused(command, "tune", good, "--trials", "many")
+    assert "tune: --trials is many; expected an integer" in error
+    error = _refused(command, "tune", good, "--trails", "2")
+    assert "tune: no option named '--trails'; did you mean '--trials'?" in error
+    assert "the recipe has no tuning.data; expected" in _refused(command, "tune", good)
     error = _refused(command, "compare", good, "--sedes", "2")
     assert "compare: no option named '--sedes'; did you mean '--seeds'?" in error
     error = _refused(command, "compare", good, "--trian.lr", "2")
@@ -244,7 +249,17 @@ def test_debug_shows_the_traceback_and_internal_errors_are_never_hidden(
 def test_help_and_version(command: Command) -> None:
     code, out, _ = command()
     assert code == 0
-    for name in ("train", "compare", "evaluate", "predict", "report", "profile", "list", "demo"):
+    for name in (
+        "train",
+        "compare",
+        "tune",
+        "evaluate",
+        "predict",
+        "report",
+        "profile",
+        "list",
+        "demo",
+    ):
         assert name in out
     assert command("--version")[1].startswith("segdistill ")
     code, out, _ = command("train", "--help")

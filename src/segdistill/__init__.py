@@ -23,6 +23,7 @@ if TYPE_CHECKING:  # for editors and type checkers, which cannot see through `__
     from segdistill.run.shipping.predict import predict as predict
     from segdistill.run.training.distill import distill as distill
     from segdistill.run.training.train import train as train
+    from segdistill.run.tuning.tune import tune as tune
 
 __version__ = "0.1.0"
 
@@ -42,6 +43,7 @@ _PUBLIC = {
     "profile": "segdistill.run.evaluation.profile",
     "report": "segdistill.run.reporting.report",
     "train": "segdistill.run.training.train",
+    "tune": "segdistill.run.tuning.tune",
     "wrap": "segdistill.models",
 }
 

@@ -6,7 +6,7 @@ import sys
 import tempfile
 import traceback
 import warnings
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from inspect import signature
 from pathlib import Path
@@ -63,24 +63,39 @@ def check(argv: list[str]) -> None:
 def compare(argv: list[str]) -> None:
     """Train a recipe with several methods and seeds from the same start, and print a verdict."""
     from segdistill.run.compare import compare as run_compare
-    from segdistill.run.recipe import load_recipe, recipe_name, split_options
+    from segdistill.run.recipe import load_recipe, recipe_name
     from segdistill.trust import trusting
 
     trust, argv = _trust_in(argv)
-    parser = ArgumentParser(exit_on_error=False)
-    _compare_options(parser)
-    options = {name: f"--{name}={text}" for name, text in split_options(argv[1:]).items()}
-    names = list(vars(parser.get_defaults()))
-    _check_own_options(options, names)
-    try:
-        known: Any = parser.parse_args([options.pop(name) for name in names if name in options])
-    except ArgumentError as error:
-        kinds = {"methods": str, "seeds": int, "first_seed": int}
-        raise ValueError(f"compare: {in_words(error, kinds)}") from None
-    recipe = load_recipe(argv[0], list(options.values()))
-    methods = known.methods.split(",") if known.methods else None
+    known, words = _own_options("compare", argv)
     with trusting(trust):
-        run_compare(recipe, methods, known.seeds, known.first_seed, recipe_name(argv[0]))
+        run_compare(
+            load_recipe(argv[0], words),
+            known.methods.split(",") if known.methods else None,
+            known.seeds,
+            known.first_seed,
+            recipe_name(argv[0]),
+        )
+
+
+def tune(argv: list[str]) -> None:
+    """Choose each method's learning rate and weights by equally many trials, on data that nothing is reported on."""
+    from segdistill.run.recipe import load_recipe, recipe_name
+    from segdistill.run.tuning.tune import tune as run_tune
+    from segdistill.trust import trusting
+
+    trust, argv = _trust_in(argv)
+    known, words = _own_options("tune", argv)
+    # The recipe that is written starts from this file, if that is all there is to it.
+    source = None if any(not word.startswith("--out=") for word in words) else argv[0]
+    with trusting(trust):
+        run_tune(
+            load_recipe(argv[0], words),
+            known.methods.split(",") if known.methods else None,
+            known.trials,
+            recipe_name(argv[0]),
+            source,
+        )
 
 
 def evaluate(
@@ -281,6 +296,7 @@ _WITH_RECIPE: dict[str, Callable[[list[str]], None]] = {
     "check": check,
     "train": train,
     "compare": compare,
+    "tune": tune,
 }
 _COMMANDS: dict[str, Callable[..., Any]] = {
     "demo": demo,
@@ -330,14 +346,49 @@ def _compare_options(parser: ArgumentParser) -> None:
     )
 
 
-def _check_own_options(options: Mapping[str, str], names: Sequence[str]) -> None:
-    """Refuse an option that is neither an option of `compare` nor a key of a recipe."""
-    from segdistill.run.recipe import KEYS as keys
+def _tune_options(parser: ArgumentParser) -> None:
+    parser.add_argument(
+        "--methods",
+        type=str,
+        help="methods, and variants of the recipe, separated by commas; default: those of compare",
+    )
+    parser.add_argument(
+        "--trials",
+        type=int,
+        default=9,
+        help="number of trials of each method; more trials add to fewer",
+    )
 
+
+_OPTIONS: dict[str, tuple[Callable[[ArgumentParser], None], dict[str, Any]]] = {
+    "compare": (_compare_options, {"methods": str, "seeds": int, "first_seed": int}),
+    "tune": (_tune_options, {"methods": str, "trials": int}),
+}
+"""Options of commands with a recipe that are no keys of it, and their types."""
+
+
+def _own_options(command: str, argv: Sequence[str]) -> tuple[Any, list[str]]:
+    """The values of a command's own options, and the words that are keys of the recipe.
+
+    Raises:
+        ValueError: An option is neither, or has a wrong value.
+    """
+    from segdistill.run.recipe import KEYS as keys
+    from segdistill.run.recipe import split_options
+
+    add, kinds = _OPTIONS[command]
+    parser = ArgumentParser(exit_on_error=False)
+    add(parser)
+    options = {name: f"--{name}={text}" for name, text in split_options(argv[1:]).items()}
     for name in options:
-        if name.partition(".")[0] not in [*names, *keys]:
-            known = [f"--{known}" for known in (*names, *keys)]
-            raise ValueError(f"compare: {unknown('option', f'--{name}', known)}")
+        if name.partition(".")[0] not in [*kinds, *keys]:
+            known = [f"--{known}" for known in (*kinds, *keys)]
+            raise ValueError(f"{command}: {unknown('option', f'--{name}', known)}")
+    try:
+        values = parser.parse_args([options.pop(name) for name in kinds if name in options])
+    except ArgumentError as error:
+        raise ValueError(f"{command}: {in_words(error, kinds)}") from None
+    return values, list(options.values())
 
 
 def _data_options(parser: ArgumentParser) -> None:
@@ -388,8 +439,8 @@ def _command_parser(name: str, function: Callable[..., Any]) -> ArgumentParser:
             help="import modules of somebody's code that the run at teacher.run names, and remember "
             "them as trusted",
         )
-        if name == "compare":
-            _compare_options(parser)
+        if name in _OPTIONS:
+            _OPTIONS[name][0](parser)
         return parser
     parser = Parser(description=_first_line(function), exit_on_error=False)
     texts = {p.arg_name: p.description for p in parse_from_object(function).params}

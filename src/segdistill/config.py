@@ -227,6 +227,24 @@ class EvaluationConfig:
 
 
 @dataclass
+class TuningConfig:
+    """What `segdistill tune` searches, on data that no reported figure uses."""
+
+    data: dict[str, Any] = field(default_factory=dict)
+    """changes to data, such as {val_split: train, val_options: {groups: [0001TP]}}"""
+    teacher: dict[str, Any] = field(default_factory=dict)
+    """changes to teacher, such as {run: runs/camvid/teacher-without-0001TP-s0}"""
+    seeds: list[int] = field(default_factory=lambda: [1000])
+    """seeds of each trial, whose result is the mean over them; none of those that are compared"""
+    lr: list[float] = field(default_factory=lambda: [0.25, 0.5, 1.0, 2.0, 4.0])
+    """factors of train.lr, in ascending order, 1 among them"""
+    weights: list[float] = field(default_factory=lambda: [0.1, 0.3, 1.0, 3.0, 10.0])
+    """factors of all distillation weights of an entry together; as many as of weight_decay"""
+    weight_decay: list[float] = field(default_factory=lambda: [0.1, 0.3, 1.0, 3.0, 10.0])
+    """factors of train.weight_decay, for entries without distillation weights, such as the control"""
+
+
+@dataclass
 class Recipe:
     """Everything that makes a run."""
 
@@ -238,6 +256,7 @@ class Recipe:
     """changes to the method's terms, such as {position: {weight: 0}}, and added terms"""
     variants: dict[str, VariantConfig] = field(default_factory=dict)
     """methods with changed terms, by the names that `segdistill compare` and its tables use"""
+    tuning: TuningConfig | None = None
     train: TrainConfig = field(default_factory=TrainConfig)
     evaluate: EvaluationConfig = field(default_factory=EvaluationConfig)
     evaluation: dict[str, EvaluationSetConfig] = field(default_factory=dict)
@@ -427,6 +446,10 @@ _RANGES: dict[str, tuple[float, float, str]] = {
     "train.log_every": (1, 10**9, "a positive integer"),
     "train.workers": (0, 256, "a number of processes, 0 to 256"),
     "train.hang_after": (0, 1e9, "seconds, 0 or above"),
+    "tuning.seeds": (0, 2**63 - 1, "integers from 0 to 2^63 - 1"),
+    "tuning.lr": (1e-6, 1e6, "factors above 0"),
+    "tuning.weights": (1e-6, 1e6, "factors above 0"),
+    "tuning.weight_decay": (1e-6, 1e6, "factors above 0"),
     "evaluate.window": (16, _LARGEST_SIDE, f"pixels, 16 to {_LARGEST_SIDE} each"),
     "evaluate.overlap": (0, 0.95, "a fraction in [0, 0.95]"),
     "evaluate.scales": (1 / 64, 64, "factors above 0, 1/64 to 64"),

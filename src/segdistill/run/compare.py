@@ -92,9 +92,7 @@ def compare(
     with spoken(progress), trusting(trust), discarded_if_empty(base), writing(output_folder(base)):
         check_runs(entries, recipes)
         _tell_equal(entries)
-        runs = {
-            place: train(recipes[place], progress=progress) for place in training_order(recipes)
-        }
+        runs = {place: train(recipes[place], progress=progress) for place in _order(recipes)}
         for place, run in runs.items():
             _name(run, recipes[place])
         return conclude([runs[place] for place in range(len(recipes))], base)
@@ -158,7 +156,7 @@ def _needs_teacher(entry: Entry) -> bool:
     return method.name != "supervised" or method.labels == "teacher"
 
 
-def training_order(recipes: Sequence[Recipe]) -> list[int]:
+def _order(recipes: Sequence[Recipe]) -> list[int]:
     """Finished runs first, so that a mismatch is refused before anything is trained.
 
     Of each seed, runs with a teacher come first: a teacher that is too poor is found before their step 1.
@@ -166,7 +164,7 @@ def training_order(recipes: Sequence[Recipe]) -> list[int]:
 
     def rank(place: int) -> tuple[bool, int, bool]:
         recipe = recipes[place]
-        return _finished(recipe) is None, recipe.train.seed, recipe.teacher is None
+        return finished_run(recipe) is None, recipe.train.seed, recipe.teacher is None
 
     return sorted(range(len(recipes)), key=rank)
 
@@ -185,7 +183,7 @@ def _check_entries(entries: Sequence[Entry], recipes: Sequence[Recipe], command:
     """
     count = len(entries)
     for place, entry in enumerate(entries):
-        missing = [recipe for recipe in recipes[place::count] if _finished(recipe) is None]
+        missing = [recipe for recipe in recipes[place::count] if finished_run(recipe) is None]
         if not missing:
             continue
         first = with_teacher_classes(missing[0])
@@ -215,7 +213,8 @@ def _name(run: RunFolder, recipe: Recipe) -> None:
         keep_in_config(run, names)
 
 
-def _finished(recipe: Recipe) -> RunFolder | None:
+def finished_run(recipe: Recipe) -> RunFolder | None:
+    """The run of a recipe in its folder; None if it is not finished or not there."""
     try:
         run = RunFolder(str(recipe.out))
     except FileNotFoundError:
@@ -225,7 +224,7 @@ def _finished(recipe: Recipe) -> RunFolder | None:
 
 def _check_semantics(recipes: Sequence[Recipe]) -> None:
     """Refuse to add runs to finished ones that were trained under other semantics."""
-    finished = [run for recipe in recipes if (run := _finished(recipe)) is not None]
+    finished = [run for recipe in recipes if (run := finished_run(recipe)) is not None]
     older = [run for run in finished if semantics_of(run) != TRAINING_SEMANTICS]
     if older and len(finished) < len(recipes):
         raise IdentityDiffers(

@@ -69,7 +69,7 @@ from segdistill.trust import remember, trusting
 
 _log = logging.getLogger(__name__)
 _FREE = {"hang_after", "workers", "log_every", "save_every", "device"}
-_NAMES = {"out", "label", "role", "tests", "variants", "observers", "evaluation"}
+_NAMES = {"out", "label", "role", "tests", "variants", "tuning", "observers", "evaluation"}
 _PREPARATION_BYTES = 2**28
 
 
