@@ -32,7 +32,7 @@ def teacher(tmp_path_factory: pytest.TempPathFactory) -> RunFolder:
 def _recipe(teacher: RunFolder, out: Path, **changes: Any) -> Any:
     changes = {"train": {"steps": 2, "log_every": 1}, "evaluation": SETS, **changes}
     return small.recipe(
-        **{**small.distilled(teacher.path), "method": "kd", **changes}, out=str(out)
+        **small.distilled(teacher.path, **{"method": "kd", **changes}), out=str(out)
     )
 
 

@@ -40,7 +40,7 @@ def teacher(tmp_path_factory: pytest.TempPathFactory) -> RunFolder:
 def _values(run: RunFolder, /, **changes: Any) -> dict[str, Any]:
     short = {"steps": 2, "lr": 0.004, "log_every": 1}
     changes = {"tuning": TUNING, "variants": VARIANTS, "train": short, **changes}
-    return small.values(**{**small.distilled(run.path), **changes})
+    return small.values(**small.distilled(run.path, **changes))
 
 
 def _recipe(run: RunFolder, out: Path, /, **changes: Any) -> Recipe:
@@ -279,7 +279,12 @@ def test_the_mean_over_seeds_decides(teacher: RunFolder, tmp_path: Path) -> None
         (
             {"tuning": {"data": {"options": {"cache": False}}}},
             None,
-            r"tuning.data evaluates on 6 images that the recipe itself evaluates on \(val-0-00000",
+            r"tuning.data evaluates on 6 images that the recipe itself evaluates on: val-0-00000",
+        ),
+        (
+            {"evaluation": {"other": {"options": {"seed": 7}}}},
+            None,
+            r"6 images that the recipe itself evaluates on \(evaluation.other\): val-7-0000",
         ),
         ({}, ["kdd"], r"did you mean 'kd'"),
         ({"teacher": None}, ["kd"], r"tune: the recipe has no teacher"),

@@ -128,7 +128,9 @@ def on_tuning_data(recipe: Recipe) -> Recipe:
         made = parse_recipe(joined(parts, {k: v for k, v in changes.items() if v}))
     except ValueError as error:
         raise ValueError(f"tuning.{str(error).removeprefix('recipe: ')}") from None
-    return replace(recipe, data=made.data, teacher=made.teacher, tuning=None, out=None)
+    return replace(
+        recipe, data=made.data, teacher=made.teacher, tuning=None, evaluation={}, out=None
+    )
 
 
 def _train(runs: Sequence[_Run], progress: bool) -> dict[tuple[str, int], float | None]:

@@ -12,7 +12,7 @@ from segdistill.data.samples import read_sample
 from segdistill.run.folder import RunFolder
 from segdistill.run.identity.data import pairs_of
 from segdistill.run.identity.digests import file_digests
-from segdistill.run.opening import open_split
+from segdistill.run.opening import open_split, set_data
 
 _log = logging.getLogger(__name__)
 
@@ -28,13 +28,19 @@ def check_unreported(recipe: Recipe, tuning: Recipe) -> None:
         ValueError: Both evaluate on the same images.
     """
     used = open_split(tuning.data, "val")
-    shared = shared_images(used, open_split(recipe.data, "val"))
-    if shared:
-        raise ValueError(
-            f"tuning.data evaluates on {len(shared)} images that the recipe itself evaluates on "
-            f"({list_names(shared)}); expected none. Hold out others, such as tuning: {{data: {{val_split: train, "
-            "val_options: {groups: [..]}, train_options: {groups: [..]}}}"
-        )
+    reported = {"": recipe.data}
+    reported |= {
+        f" (evaluation.{name})": set_data(recipe.data, changes)
+        for name, changes in recipe.evaluation.items()
+    }
+    for name, data in reported.items():
+        shared = shared_images(used, open_split(data, "val"))
+        if shared:
+            raise ValueError(
+                f"tuning.data evaluates on {len(shared)} images that the recipe itself evaluates on{name}: "
+                f"{list_names(shared)}; expected none. Hold out others, such as tuning: {{data: {{val_split: "
+                "train, val_options: {groups: [..]}, train_options: {groups: [..]}}}"
+            )
     learnt = shared_images(used, _teachers_images(tuning))
     if learnt:
         _log.warning(
