@@ -5,6 +5,7 @@ import os
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -63,6 +64,27 @@ def unchecked(monkeypatch: pytest.MonkeyPatch) -> None:
     import jaxtyping
 
     monkeypatch.setitem(vars(jaxtyping.config), "jaxtyping_disable", True)
+
+
+@pytest.fixture
+def brief_readouts(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Readouts of positions fitted in ten steps: 300 take longer than a training of a few steps."""
+    from segdistill.losses import position, readout
+    from segdistill.run.reporting import pictures
+
+    def fit(batches: Any, steps: int, *arguments: Any, **options: Any) -> Any:
+        return readout.fit_readout(batches, min(steps, 10), *arguments, **options)
+
+    for module in (position, pictures):
+        monkeypatch.setattr(module, "fit_readout", fit)
+
+
+@pytest.fixture
+def undrawn(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Charts of reports laid out but not drawn, which takes most of the time of a page."""
+    from segdistill.run.reporting import charts
+
+    monkeypatch.setattr(charts, "to_svg", lambda *_: "<svg></svg>")
 
 
 @pytest.fixture(scope="session")

@@ -8,6 +8,8 @@ import pytest
 
 from tests.walk import blocks, walk, write_photographs
 
+pytestmark = pytest.mark.usefixtures("brief_readouts")
+
 ROOT = Path(__file__).parent.parent
 SMALL = (
     (r"steps: \d+", "steps: 4"),
@@ -17,6 +19,7 @@ SMALL = (
 )
 
 
+@pytest.mark.usefixtures("undrawn")
 def test_the_commands_of_the_quickstart_run_in_order(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -12,6 +12,8 @@ from segdistill.config import Recipe
 from segdistill.run import demo as module
 from segdistill.run.recipe import load_recipe
 
+pytestmark = pytest.mark.usefixtures("brief_readouts")
+
 
 def _small(path: Path) -> Recipe:
     recipe = load_recipe(path)
@@ -20,6 +22,7 @@ def _small(path: Path) -> Recipe:
     return replace(recipe, data=data, train=train)
 
 
+@pytest.mark.usefixtures("undrawn")
 def test_the_demo_trains_all_rows_and_writes_table_and_report(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:

@@ -1,6 +1,6 @@
 """Every command gives the network the same input, and so gets the same classes."""
 
-import subprocess
+import runpy
 import sys
 from pathlib import Path
 from typing import Any
@@ -114,6 +114,7 @@ CASES = [
 ]
 
 
+@pytest.mark.usefixtures("undrawn")
 @pytest.mark.parametrize(("folder", "setting"), CASES, indirect=["folder"])
 def test_every_command_shows_the_network_the_same_image(folder: Path, setting: str) -> None:
     changes = {key: dict(value) for key, value in SETTINGS[setting].items()}
@@ -169,8 +170,10 @@ def _assert_file_agrees(
     """The exported file run by `predict` and by the exported script."""
     bundle = export(run)
     predict_run(str(bundle), [str(file)], str(folder / "by_file"), "model", "cpu", None)
-    command = [sys.executable, str(bundle / "infer.py"), str(file)]
-    subprocess.run(command, cwd=folder, check=True, capture_output=True)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(folder)
+        patch.setattr(sys, "argv", ["infer.py", str(file)])
+        runpy.run_path(str(bundle / "infer.py"), run_name="__main__")
     clear = margin > 1e-3
     assert float(clear.float().mean()) > 0.9
     for written in (folder / "by_file" / "0.png", folder / "0_mask.png"):

@@ -108,12 +108,14 @@ def bold(html):
     return re.findall(r'<tr class="best">\s*<td><span class="chip"><i [^>]*></i>([^<]+)<', html)
 
 
+@pytest.mark.usefixtures("undrawn")
 def test_the_best_method_is_bold_whatever_the_focus(html):
     assert bold(html) == ["idd"]
     runs = [replace(r, metrics=()) for r in three_seeds()]
     assert bold(render(Report(runs, CLASSES, [], focus="kd"))) == ["idd"]
 
 
+@pytest.mark.usefixtures("undrawn")
 def test_nothing_is_bold_without_a_clear_gain():
     runs = [replace(r, metrics=()) for r in three_seeds() if r.seed == 0]
     html = render(Report(runs, CLASSES, []))
@@ -150,6 +152,7 @@ def test_user_text_is_escaped():
     assert evil in Page(html).text
 
 
+@pytest.mark.usefixtures("undrawn")
 @pytest.mark.parametrize(
     "labels",
     [("control", "idd"), ("teacher", "idd"), ("idd",), ("control",), ("teacher", "control")],
@@ -161,6 +164,7 @@ def test_any_part_of_the_runs_makes_a_page(labels):
     assert ("These runs have no control" in page.text) == ("control" not in labels)
 
 
+@pytest.mark.usefixtures("undrawn")
 def test_one_seed_is_not_explained_with_the_legends_of_several(page):
     words = ("Rings", "Thin lines", "standard deviation ±", "95 % interval", "mean over seeds", "±")
     runs = [r for r in three_seeds() if r.seed == 0]
@@ -199,6 +203,7 @@ def test_times_are_in_one_unit_per_column(page):
     assert "41.6 168 2.8" in page.text
 
 
+@pytest.mark.usefixtures("undrawn")
 def test_a_page_is_rendered_for_one_seed():
     runs = [replace(r, metrics=r.val_rows) for r in three_seeds() if r.seed == 0]
     page = Page(render(Report(runs, CLASSES, [])))
@@ -253,6 +258,7 @@ def test_many_classes_are_cut_in_the_chart_but_not_in_the_table():
     assert all(name in page.text for name in names)
 
 
+@pytest.mark.usefixtures("undrawn")
 def test_runs_shown_with_their_last_validation_are_named():
     rows = [{"kind": "val", "step": 9, "miou": 0.5}]
     runs = [replace(run("kd", seed), metrics=rows) for seed in range(3)]

@@ -1,8 +1,9 @@
+import importlib
 import json
 import re
 import shutil
-import subprocess
 import sys
+import types
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -11,6 +12,7 @@ import pytest
 import yaml
 from torch import nn
 
+import segdistill.run
 from segdistill.cli import main
 from segdistill.run.folder import RunFolder
 from segdistill.run.networks import load_run_model
@@ -19,7 +21,7 @@ from segdistill.run.reporting.findings import Findings
 from segdistill.run.reporting.pictures import PictureOptions, measure, spread_evenly
 from segdistill.run.reporting.report import _title, find_runs, report, summarise
 from segdistill.run.training.train import train
-from tests.run import small
+from tests.run import processes, small
 from tests.run.reporting.test_page import Page
 
 
@@ -84,6 +86,7 @@ def test_the_page_shows_the_figures_of_the_runs(runs: Path, page: Page) -> None:
     assert "Multiply-adds and median latency at 32 × 48 input" in page.text
 
 
+@pytest.mark.usefixtures("undrawn")
 def test_the_gist_of_real_runs_is_on_the_page_and_in_the_log(
     runs: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -138,6 +141,7 @@ def test_runs_of_one_method_with_different_recipes_are_distinguished(
     assert {s.label for s in summaries} == {"teacher", "idd", "stronger"}
 
 
+@pytest.mark.usefixtures("undrawn")
 def test_unfinished_runs_are_left_out_and_named(runs: Path, tmp_path: Path) -> None:
     begun = tmp_path / "kd-s0"
     begun.mkdir()
@@ -157,6 +161,7 @@ def test_runs_with_other_classes_are_refused(runs: Path, tmp_path: Path) -> None
         report([runs / "control-s0", other], tmp_path / "a.html")
 
 
+@pytest.mark.usefixtures("undrawn")
 def test_the_report_notes_runs_of_another_student(runs: Path, tmp_path: Path) -> None:
     other = copied(runs / "control-s0", tmp_path / "wide-s3")
     config = yaml.safe_load((other / "config.yaml").read_text())
@@ -188,6 +193,7 @@ def test_the_title_names_the_data(
     assert _title([RunFolder(own)]) == f"{expected}, {small.MODEL}"
 
 
+@pytest.mark.usefixtures("undrawn")
 def test_a_teacher_that_is_not_a_run_is_summarised_from_its_audit(
     runs: Path, tmp_path: Path
 ) -> None:
@@ -237,6 +243,7 @@ def test_the_report_is_written_beside_its_runs(
     assert f"report: {expected}" in caplog.text
 
 
+@pytest.mark.usefixtures("undrawn")
 def test_the_command_writes_beside_the_runs_by_default(
     runs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -249,6 +256,7 @@ def test_the_command_writes_beside_the_runs_by_default(
     assert (tmp_path / "page.html").is_file()
 
 
+@pytest.mark.usefixtures("undrawn")
 def test_a_report_is_written_beside_its_runs(
     runs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -273,6 +281,7 @@ def test_an_unwritable_output_is_refused_before_the_work(
         report([runs / "control-s0"], tmp_path)
 
 
+@pytest.mark.usefixtures("undrawn")
 def test_networks_that_cannot_be_rebuilt_leave_the_pictures_out(runs: Path, tmp_path: Path) -> None:
     own = copied(runs / "control-s0", tmp_path / "mine-s0")
     change(own / "model.json", rebuild=False)
@@ -300,18 +309,20 @@ def test_findings_are_measured_without_a_page(runs: Path) -> None:
     assert alone.profiles == {} and not alone.panels and not alone.positions
 
 
-def test_measuring_does_not_know_the_page() -> None:
-    # Without the room's door, which opens onto the page as well.
-    code = (
-        "import sys, types, segdistill.run\n"
-        "room = types.ModuleType('segdistill.run.reporting')\n"
-        "room.__path__ = [f'{path}/reporting' for path in segdistill.run.__path__]\n"
-        "sys.modules[room.__name__] = room\n"
-        "import segdistill.run.reporting.pictures\n"
-        "page = {f'segdistill.run.reporting.{name}' for name in ('page', 'sections', 'views', 'charts')}\n"
-        "sys.exit(bool(page & set(sys.modules)))"
-    )
-    assert subprocess.run([sys.executable, "-c", code]).returncode == 0
+def _measure_without_the_page() -> None:
+    """Import the measuring part alone: without the room's door, which opens onto the page as well."""
+    for name in [name for name in sys.modules if name.startswith("segdistill.run.reporting")]:
+        del sys.modules[name]
+    room = types.ModuleType("segdistill.run.reporting")
+    room.__path__ = [f"{path}/reporting" for path in segdistill.run.__path__]
+    sys.modules[room.__name__] = room
+    importlib.import_module("segdistill.run.reporting.pictures")
+    page = {f"{room.__name__}.{name}" for name in ("page", "sections", "views", "charts")}
+    sys.exit(bool(page & set(sys.modules)))
+
+
+def test_measuring_does_not_know_the_page(tmp_path: Path) -> None:
+    processes.run(tmp_path / "log", _measure_without_the_page)
 
 
 def test_indices_are_spread_evenly() -> None:
