@@ -58,6 +58,19 @@ def known_scenes() -> Iterator[None]:
         yield
 
 
+@pytest.fixture(scope="session", autouse=True)
+def brief_readouts() -> Iterator[None]:
+    """Ten steps for readouts of the position, except in their tests: 300 take longer than a small training."""
+    from segdistill.losses import position, readout
+
+    def fit(batches: Any, steps: int, *arguments: Any, **options: Any) -> Any:
+        return readout.fit_readout(batches, min(steps, 10), *arguments, **options)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(position, "fit_readout", fit)
+        yield
+
+
 @pytest.fixture
 def unchecked(monkeypatch: pytest.MonkeyPatch) -> None:
     """No checks, for arguments that the annotations forbid and the code refuses with a message."""
@@ -67,23 +80,11 @@ def unchecked(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.fixture
-def brief_readouts(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Readouts of positions fitted in ten steps: 300 take longer than a training of a few steps."""
-    from segdistill.losses import position, readout
-    from segdistill.run.reporting import pictures
-
-    def fit(batches: Any, steps: int, *arguments: Any, **options: Any) -> Any:
-        return readout.fit_readout(batches, min(steps, 10), *arguments, **options)
-
-    for module in (position, pictures):
-        monkeypatch.setattr(module, "fit_readout", fit)
-
-
-@pytest.fixture
 def undrawn(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Charts of reports laid out but not drawn, which takes most of the time of a page."""
-    from segdistill.run.reporting import charts
+    """Reports whose charts are laid out but not drawn, and whose readouts are fitted briefly."""
+    from segdistill.run.reporting import charts, pictures
 
+    monkeypatch.setattr(pictures, "_READOUT_STEPS", 10)
     monkeypatch.setattr(charts, "to_svg", lambda *_: "<svg></svg>")
 
 

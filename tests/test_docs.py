@@ -14,8 +14,6 @@ from segdistill.run.folder import RunFolder
 from segdistill.run.recipe import parse_recipe
 from tests.run.plain import write_scenes
 
-pytestmark = pytest.mark.usefixtures("brief_readouts")
-
 ROOT = Path(__file__).parent.parent
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
 SMALL = (

@@ -17,8 +17,6 @@ from segdistill.models import build_model, build_trained, network
 from segdistill.run.folder import RunFolder
 from segdistill.run.networks import load_run_model
 
-pytestmark = pytest.mark.usefixtures("brief_readouts")
-
 CLASSES = 19
 TEACHERS: dict[str, tuple[str, dict[str, Any]]] = {
     "unet": ("smp:Unet", {"encoder_name": "resnet34"}),

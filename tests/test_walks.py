@@ -8,14 +8,12 @@ import pytest
 
 from tests.walk import blocks, walk, write_photographs
 
-pytestmark = pytest.mark.usefixtures("brief_readouts")
-
 ROOT = Path(__file__).parent.parent
 SMALL = (
     (r"steps: \d+", "steps: 4"),
     (r"crop: \[\d+, \d+\]", "crop: [32, 32]"),
     (r"size: \[\d+, \d+\]", "size: [48, 64]"),
-    (r"pspnet_r\w+", "compact"),
+    (r"pspnet_r\w+", "tests.run.plain.NoNorm"),
 )
 
 
@@ -45,6 +43,7 @@ def test_the_commands_of_the_readme_run_in_order(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     write_photographs(tmp_path / "data" / "mine")
+    monkeypatch.setattr("segdistill.run.reporting.pictures._READOUT_STEPS", 10)
     # A teacher of four steps is at chance level.
     monkeypatch.setattr("segdistill.run.auditing.teacher.refusal", lambda *_: "")
     commands = walk(ROOT / "README.md", SMALL, monkeypatch)

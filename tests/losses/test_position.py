@@ -3,7 +3,7 @@ import logging
 import pytest
 import torch
 
-from segdistill.losses import PositionInformation
+from segdistill.losses import PositionInformation, position
 from segdistill.losses.position import mask_difference, standardised
 from segdistill.losses.readout import fit_readout, ramps, score
 from segdistill.losses.ridge import RidgeMap, ridge_map, second_moments
@@ -30,6 +30,13 @@ def ready(pairs, **options):
     loss = PositionInformation(**{"steps": STEPS, **options})
     loss.build(pairs[0][0].shape, pairs[0][1].shape)
     return loss, loss.prepare(pairs)
+
+
+@pytest.fixture(scope="module", autouse=True)
+def fitted_in_all_steps():
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(position, "fit_readout", fit_readout)
+        yield
 
 
 @pytest.fixture(scope="module")

@@ -54,16 +54,10 @@ def teacher(folder: Path, **options: Any) -> RunFolder:
     )
 
 
-READOUT = {"position": {"options": {"steps": 20}}}
-"""Terms of `idd` with a readout that is fitted briefly: the 300 steps take longer than the training."""
-
-
-def distilled(teacher_folder: Path, method: str = "idd", **changes: Any) -> dict[str, Any]:
-    """A method, by default `idd` with a brief readout."""
+def distilled(teacher_folder: Path, **changes: Any) -> dict[str, Any]:
     return {
         "teacher": {"run": str(teacher_folder), "min_miou": 0.0},
-        "method": method,
-        **({"terms": READOUT} if method == "idd" else {}),
+        "method": "idd",
         **changes,
     }
 

@@ -25,7 +25,7 @@ def teacher(tmp_path_factory: pytest.TempPathFactory) -> RunFolder:
 def _recipe(teacher: RunFolder, out: Path, **changes: Any) -> Any:
     # A learning rate of zero keeps the initial weights.
     changes = {"train": {"steps": 2, "lr": 0.0, "log_every": 1}, **changes}
-    return small.recipe(**small.distilled(teacher.path, terms={}, out=str(out)) | changes)
+    return small.recipe(**small.distilled(teacher.path, out=str(out)), **changes)
 
 
 @pytest.fixture(scope="module")
@@ -216,7 +216,7 @@ def test_a_mistake_is_refused_before_anything_is_trained(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(module, "train", lambda *_, **__: pytest.fail("something was trained"))
-    values = small.distilled(teacher.path, terms={}) | changes
+    values = {**small.distilled(teacher.path), **changes}
     with pytest.raises(ValueError, match=message):
         compare(small.recipe(**values, out=str(tmp_path / "runs")), methods, 1)
     assert not (tmp_path / "runs").exists()

@@ -12,8 +12,6 @@ from segdistill.config import Recipe
 from segdistill.run import demo as module
 from segdistill.run.recipe import load_recipe
 
-pytestmark = pytest.mark.usefixtures("brief_readouts")
-
 
 def _small(path: Path) -> Recipe:
     recipe = load_recipe(path)
