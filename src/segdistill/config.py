@@ -102,6 +102,8 @@ class MethodConfig:
     number of classes; paper: as published or released"""
     labels: Literal["data", "teacher"] = "data"
     """labels that terms learn from: those of the data, or the teacher's class of every pixel"""
+    confidence: float = 0.0
+    """with labels: teacher, the teacher's probability from which a pixel counts, 0 to 1; means stay over all"""
 
 
 @dataclass

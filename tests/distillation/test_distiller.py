@@ -384,3 +384,60 @@ def test_the_teachers_labels_are_counted_where_they_are_used() -> None:
     counted = distiller.denominators(images, torch.full_like(labels, 255))
     assert counted["cross_entropy"] == labels.numel()
     assert counted["intra_class"] == labels.numel() / 16
+
+
+def _gated(method: str, share: float) -> tuple[Distiller, Tensor, Tensor]:
+    """A distiller that learns from the teacher's surest pixels; images, and where it is sure."""
+    torch.manual_seed(0)
+    student, teacher = Tiny(6), Tiny(9).eval()
+    teacher.head.weight.data *= 5
+    images, _ = batch(images=4)
+    full = F.interpolate(teacher(images), images.shape[-2:], mode="bilinear")
+    probability = full.detach().softmax(1).amax(1)
+    confidence = float(probability.quantile(1 - share)) if share else 1.0
+    sure = probability >= confidence
+    distiller = Distiller(student, build_method(method, 3), teacher, "teacher", confidence)
+    distiller.dry_pass(images)
+    return distiller, images, sure
+
+
+def test_only_sure_pixels_count_and_all_divide() -> None:
+    distiller, images, sure = _gated("supervised", 0.3)
+    assert 0.29 < sure.float().mean() < 0.31
+    teacher = distiller.teacher
+    assert teacher is not None
+    classes = _teacher_classes(teacher, images, False)
+    values = distiller(images, torch.full_like(classes, 255))
+    logits = distiller.student(images)
+    full = F.interpolate(logits, images.shape[-2:], mode="bilinear")
+    expected = (F.cross_entropy(full, classes, reduction="none") * sure).sum() / classes.numel()
+    torch.testing.assert_close(values["cross_entropy"], expected)
+
+
+@pytest.mark.parametrize("method", ["supervised", "ifvd", "idd"])
+def test_parts_of_a_gated_batch_add_up_to_it(method: str) -> None:
+    distiller, images, _ = _gated(method, 0.3)
+    if method == "idd":
+        distiller.prepare([images] * 4)
+    distiller.eval()
+    labels = torch.full((4, *images.shape[-2:]), 255)
+    # The mean edge and the moments are statistics of a batch.
+    names = [n for n in distiller.method.terms if n not in distiller.statistics()]
+    whole, counted = distiller(images, labels), distiller.denominators(images, labels)
+    for name in names:
+        total = torch.zeros(())
+        for part in (slice(0, 1), slice(1, 4)):
+            some = distiller.denominators(images[part], labels[part])[name]
+            share = some / counted[name]
+            total = total + share * distiller(images[part], labels[part])[name]
+        torch.testing.assert_close(total, whole[name], msg=name)
+
+
+def test_a_gate_that_no_pixel_passes_gives_zero_with_a_gradient() -> None:
+    distiller, images, sure = _gated("ifvd", 0.0)
+    assert not sure.any()
+    values = distiller(images, torch.full((4, *images.shape[-2:]), 255))
+    assert values["cross_entropy"] == values["intra_class"] == 0
+    assert values["pixelwise"] > 0
+    distiller.method.total(values).backward()
+    assert all(torch.isfinite(p.grad).all() for p in distiller.student.parameters())

@@ -1,6 +1,7 @@
 """Runs teacher and student with their taps open and passes the tensors to the method's terms."""
 
 import logging
+import math
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from copy import deepcopy
 from dataclasses import dataclass
@@ -14,6 +15,7 @@ from segdistill.distillation.fractions import weighed
 from segdistill.distillation.method import Method, Term
 from segdistill.distillation.taps import Taps, tap_paths, uncompiled
 from segdistill.geometry import Cells, check_cells, declaration, tap_cells, to_pixels
+from segdistill.labels import IGNORED
 from segdistill.losses.base import Loss, raised
 from segdistill.names import unknown
 
@@ -40,8 +42,10 @@ class Distiller(nn.Module):
 
     With `labels="teacher"` every term that learns from labels gets the teacher's instead: the class
     of its largest logit at each pixel, with logits brought to the pixels from where the teacher's
-    cells lie. They are hard labels, right or wrong: uncertainty is not marked, and the padding
-    of a crop that extends beyond its image gets a class as well.
+    cells lie. They are hard labels, right or wrong, and the padding of a crop that extends beyond its
+    image gets a class as well. `confidence` ignores a pixel where the teacher's probability of its
+    class is lower. The values of the terms are still divided by what they would count if no pixel were
+    ignored (UniMatch V2, https://arxiv.org/abs/2410.10777), so that few sure pixels weigh little.
 
     Where the cells of a tap lie on the images follows from what its network declares
     (`segdistill.geometry`), once for all: student and teacher are brought to common cells by it, and
@@ -56,6 +60,7 @@ class Distiller(nn.Module):
         method: The terms. Terms marked optional whose tap the student lacks are left out.
         teacher: Frozen network, for methods that need one.
         labels: `data`, or `teacher` for the teacher's classes in place of the labels.
+        confidence: With the teacher's labels, the probability in [0, 1] from which a pixel counts.
 
     Raises:
         ValueError: A term reads a tap that a network does not have, a network declares `cells` that
@@ -68,6 +73,7 @@ class Distiller(nn.Module):
         method: Method,
         teacher: nn.Module | None = None,
         labels: Literal["data", "teacher"] = "data",
+        confidence: float = 0.0,
     ) -> None:
         super().__init__()
         student_paths = tap_paths(student)
@@ -78,7 +84,7 @@ class Distiller(nn.Module):
             raise ValueError(
                 f"method {method.name!r} needs a teacher, but none is given; add `teacher` to the recipe"
             )
-        self._teacher_labels = labels == "teacher"
+        self._teacher_labels, self._confidence = labels == "teacher", confidence
         if self._teacher_labels and teacher is None:
             raise ValueError(
                 "method.labels is teacher, but no teacher is given; add `teacher` to the recipe, or use data"
@@ -161,14 +167,17 @@ class Distiller(nn.Module):
             only: Names of the terms to compute; None: all.
         """
         student, teacher = self._run(images)
+        whole = labels
         if self._teacher_labels:
-            labels = self._classes(teacher["logits"], images)
+            whole, labels = self._classes(teacher["logits"], images)
         batch = {"images": images, "labels": labels}
-        values: dict[str, Tensor] = {
-            name: term.loss(**self._arguments(name, term, student, teacher, batch))
-            for name, term in self.method.terms.items()
-            if only is None or name in only
-        }
+        values: dict[str, Tensor] = {}
+        for name, term in self.method.terms.items():
+            if only is None or name in only:
+                arguments = self._arguments(name, term, student, teacher, batch)
+                values[name] = term.loss(**arguments)
+                if self._confidence and "labels" in arguments:
+                    values[name] = values[name] * _counted(term.loss, arguments, whole)
         # A training framework may add hooks to what it returns, so it gets copies; shares are taken from
         # these.
         self._values = values
@@ -198,7 +207,8 @@ class Distiller(nn.Module):
                 f"the images are {height}x{width}; expected {expected}. Call dry_pass with images of this size"
             )
         if self._teacher_labels:
-            labels = self._classes(self._run_teacher(images)["logits"], images)
+            # The values are divided by what counts without the gate.
+            labels, _ = self._classes(self._run_teacher(images)["logits"], images)
         counted: dict[str, Tensor | None] = {}
         for name, term in self.method.terms.items():
             denominator = getattr(term.loss, "denominator", None)
@@ -213,11 +223,15 @@ class Distiller(nn.Module):
         found = {n: getattr(t.loss, "statistic", "") for n, t in self.method.terms.items()}
         return {name: statistic for name, statistic in found.items() if statistic}
 
-    def _classes(self, logits: Tensor, images: Tensor) -> Tensor:
-        """The teacher's class of each pixel of the images, `b h w`."""
+    def _classes(self, logits: Tensor, images: Tensor) -> tuple[Tensor, Tensor]:
+        """The teacher's class of each pixel of the images, `b h w`, and the same with unsure ones ignored."""
         full = to_pixels(logits.float(), _cells(self._hidden[0], "logits", logits, images))
         # Not argmax, which is slower over an inner axis on a CPU.
-        return full.max(1).indices
+        largest, classes = full.max(1)
+        if not self._confidence:
+            return classes, classes
+        sure = largest - full.logsumexp(1) >= math.log(self._confidence)
+        return classes, classes.masked_fill(~sure, IGNORED)
 
     def _arguments(
         self,
@@ -466,6 +480,21 @@ def shares_of(gradients: Mapping[str, Tensor], task: str = "cross_entropy") -> d
     norms = {name: float(gradient.norm()) for name, gradient in gradients.items()}
     base = norms.get(task, 0.0)
     return {name: norm / base for name, norm in norms.items()} if base > 0 else {}
+
+
+@torch.no_grad()
+def _counted(loss: nn.Module, arguments: Mapping[str, Tensor], whole: Tensor) -> Tensor | float:
+    """How much of what a loss would count with labels for all pixels it counts with the given ones."""
+    denominator: Any = getattr(loss, "denominator", None)
+    if denominator is None:
+        return 1.0
+    student, teacher = arguments["student"], arguments.get("teacher")
+    shapes = student.shape, None if teacher is None else teacher.shape
+    ours, all_of_it = denominator(arguments["labels"], *shapes), denominator(whole, *shapes)
+    if ours is None:
+        return 1.0
+    part: Tensor = ours / torch.where(all_of_it > 0, all_of_it, 1)
+    return part.to(student)
 
 
 def _check_declared(network: nn.Module, owner: str) -> None:

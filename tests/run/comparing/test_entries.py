@@ -100,6 +100,7 @@ def test_a_key_added_to_a_method_keeps_its_name(tmp_path: Path) -> None:
         "name": "kd",
         "preset": "paper",
         "labels": "data",
+        "confidence": 0.0,
     }
     (tmp_path / "base.yaml").write_text("method: idd\nvariants: {v: {method: skd}}\n")
     (tmp_path / "top.yaml").write_text(

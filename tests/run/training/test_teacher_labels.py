@@ -125,3 +125,39 @@ def test_the_input_of_a_relabelled_teacher_is_suspected_too(tmp_path: Path) -> N
     cause = suspect(Relabelled(wrap(ByColour(scale=255.0), 3), [0, 0, 1], 2), dataset)
     assert cause is not None
     assert "scale: 255" in cause.remedy
+
+
+@pytest.mark.parametrize(
+    ("method", "message"),
+    [
+        (
+            {"name": "kd", "confidence": 0.9},
+            r"method\.confidence is 0\.9 with method\.labels data; expected 0\. Set method\.labels",
+        ),
+        (
+            {"name": "kd", "labels": "teacher", "confidence": 95},
+            r"method\.confidence is 95\.?0?; expected a probability from 0 to 1",
+        ),
+    ],
+)
+def test_a_gate_needs_the_teachers_labels(
+    method: dict[str, Any], message: str, tmp_path: Path
+) -> None:
+    recipe = small.recipe(**small.distilled(tmp_path, method=method), out=str(tmp_path / "run"))
+    with pytest.raises(ValueError, match=f"^{message}"):
+        train(recipe, progress=False)
+
+
+def test_a_gated_run_trains_and_differs_from_one_that_is_not(tmp_path: Path) -> None:
+    teacher = small.teacher(tmp_path / "teacher")
+    values = []
+    for confidence in (0.0, 0.2):
+        method = {"name": "kd", "labels": "teacher", "confidence": confidence}
+        recipe = small.recipe(
+            **small.distilled(teacher.path, method=method),
+            train={"steps": 2, "log_every": 1},
+            out=str(tmp_path / f"{confidence}"),
+        )
+        first = train(recipe, progress=False).metrics()[0]
+        values.append(first["terms"]["cross_entropy"]["value"])
+    assert 0 <= values[1] < values[0]

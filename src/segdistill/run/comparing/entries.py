@@ -87,8 +87,14 @@ def entry_of(recipe: Recipe, name: str) -> Entry:
         raise ValueError(unknown("method or variant", method_name, known))
     method = MethodConfig(method_name, preset or "default")  # type: ignore[arg-type]
     if method_name != "supervised":
-        method.labels = recipe.chosen_method().labels
+        method = _learning_as(recipe, method)
     return method_entry(recipe, method)
+
+
+def _learning_as(recipe: Recipe, method: MethodConfig) -> MethodConfig:
+    """The method with the labels that the recipe's learns from."""
+    own = recipe.chosen_method()
+    return replace(method, labels=own.labels, confidence=own.confidence)
 
 
 def method_entry(recipe: Recipe, method: MethodConfig) -> Entry:
@@ -118,7 +124,7 @@ def _variant_entry(recipe: Recipe, name: str) -> Entry:
     if not isinstance(method, MethodConfig):
         method = MethodConfig(method)
         if method.name != "supervised":
-            method.labels = recipe.chosen_method().labels
+            method = _learning_as(recipe, method)
     try:
         terms = _merged_terms(recipe, variant, method)
         changes = {term: vars(change) for term, change in terms.items()}

@@ -31,7 +31,7 @@ def _settings(recipe: Recipe) -> str:
     kept: dict[str, Any] = {key: values[key] for key in ("data", "student", "evaluate")}
     left_out = _OF_THE_MACHINE | _OF_THE_RECORD
     kept["train"] = {k: v for k, v in values["train"].items() if k not in left_out}
-    kept["labels"] = recipe.chosen_method().labels
+    kept["labels"] = [recipe.chosen_method().labels, recipe.chosen_method().confidence]
     kept["teacher"] = values["teacher"] if is_distilled(recipe) else None
     kept["observers"] = values["observers"]  # may stop the training
     kept["terms"] = _terms(recipe)

@@ -23,6 +23,16 @@ def check_recipe(recipe: Recipe) -> None:
     device = resolve_device(config.device)
     if config.precision == "fp16" and device == "cpu":
         raise ValueError("train.precision is fp16; expected bf16 or 32 on a CPU")
+    method = recipe.chosen_method()
+    if not 0 <= method.confidence <= 1:
+        raise ValueError(
+            f"method.confidence is {method.confidence}; expected a probability from 0 to 1"
+        )
+    if method.confidence and method.labels != "teacher":
+        raise ValueError(
+            f"method.confidence is {method.confidence} with method.labels {method.labels}; expected 0. "
+            "Set method.labels to teacher, or leave confidence out"
+        )
     if config.batch % (world * config.accumulate):
         raise ValueError(
             f"train.batch is {config.batch}; expected a multiple of {world * config.accumulate} "

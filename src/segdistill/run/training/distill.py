@@ -44,6 +44,7 @@ def distill(
     preset: str = "default",
     terms: Mapping[str, Mapping[str, Any]] | None = None,
     labels: Literal["data", "teacher"] = "data",
+    confidence: float = 0.0,
     classes: list[str] | None = None,
     teacher_taps: Mapping[str, str] | None = None,
     student_taps: Mapping[str, str] | None = None,
@@ -78,6 +79,7 @@ def distill(
         preset: `default` or `paper`.
         terms: Overrides of the method's terms, `{"channelwise": {"weight": 5}}`.
         labels: Labels that terms learn from: those of the `data`, or the `teacher`'s predictions.
+        confidence: With the teacher's labels, its probability (0..1) from which a pixel counts.
         classes: Names of the classes; those of the data set by default.
         teacher_taps: Tap name -> module path in the teacher. `logits` is its output, and `features` the
             input of its last layer with one channel per class, unless given here.
@@ -133,7 +135,7 @@ def distill(
     values: dict[str, Any] = {
         "data": {"name": _path_of(train_set)},
         "student": {"model": _path_of(student)},
-        "method": {"name": method, "preset": preset, "labels": labels},
+        "method": {"name": method, "preset": preset, "labels": labels, "confidence": confidence},
         "terms": {name: dict(change) for name, change in (terms or {}).items()},
         "train": {"steps": steps, **train},
         "out": str(out),

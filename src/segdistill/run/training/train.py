@@ -278,7 +278,8 @@ def _build_distiller(job: Job, samples: bool = True) -> tuple[Distiller, Batch, 
         job.student = nn.SyncBatchNorm.convert_sync_batchnorm(job.student)  # type: ignore[no-untyped-call]
     torch.manual_seed(config.seed + 1)
     method = _build_method(job.recipe, len(job.classes))
-    distiller = Distiller(job.student, method, job.teacher, job.recipe.chosen_method().labels)
+    chosen = job.recipe.chosen_method()
+    distiller = Distiller(job.student, method, job.teacher, chosen.labels, chosen.confidence)
     check_labels(job, distiller.method)
     probe = probe_batch(job)
     check_channels(job, probe["image"].shape[1])
