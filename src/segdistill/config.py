@@ -258,6 +258,13 @@ class Recipe:
     """changes to the method's terms, such as {position: {weight: 0}}, and added terms"""
     variants: dict[str, VariantConfig] = field(default_factory=dict)
     """methods with changed terms, by the names that `segdistill compare` and its tables use"""
+    contrasts: list[list[str]] = field(default_factory=list)
+    """claims that a comparison tests, as pairs of variants or methods such as [[idd, kd]]; empty: each method against
+    every control"""
+    claims_on: str | None = None
+    """evaluation set that claims and verdicts are made on; null: the evaluation split"""
+    thin_classes: list[str] = field(default_factory=list)
+    """classes whose mean IoU is a column of its own, such as [pole, sign]"""
     tuning: TuningConfig | None = None
     train: TrainConfig = field(default_factory=TrainConfig)
     evaluate: EvaluationConfig = field(default_factory=EvaluationConfig)

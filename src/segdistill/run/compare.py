@@ -3,7 +3,7 @@
 import logging
 import os
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from itertools import combinations
 from pathlib import Path
 from typing import Any
@@ -11,7 +11,16 @@ from typing import Any
 from segdistill.config import DataConfig, MethodConfig, Recipe
 from segdistill.distillation.catalogue import METHODS, method_terms
 from segdistill.names import unknown
-from segdistill.run.comparing import Entry, entries_of, entry_of, method_entry, same_settings
+from segdistill.run.comparing import (
+    Entry,
+    claims_of,
+    entries_of,
+    entry_of,
+    method_entry,
+    register,
+    registered,
+    same_settings,
+)
 from segdistill.run.console import log_table, spoken
 from segdistill.run.folder import (
     RunFolder,
@@ -27,6 +36,8 @@ from segdistill.run.opening import open_split, with_teacher_classes
 from segdistill.run.reporting import (
     OnSet,
     RunSummary,
+    claim_tables,
+    claims_as_json,
     comparison_rows,
     comparison_table,
     context,
@@ -86,12 +97,18 @@ def compare(
     if seeds < 1:
         raise ValueError(f"seeds is {seeds}; expected a positive integer")
     base = Path(recipe.out or f"runs/{name}")
+    pairs = claims_of(recipe, entries)
     recipes = [
-        entry.run(seed, base) for seed in range(first_seed, first_seed + seeds) for entry in entries
+        replace(entry.run(seed, base), contrasts=pairs)
+        for seed in range(first_seed, first_seed + seeds)
+        for entry in entries
     ]
     with spoken(progress), trusting(trust), discarded_if_empty(base), writing(output_folder(base)):
         check_runs(entries, recipes)
         _tell_equal(entries)
+        register(
+            base, pairs, recipe.claims_on, sum(finished_run(one) is not None for one in recipes)
+        )
         runs = {place: train(recipes[place], progress=progress) for place in _order(recipes)}
         for place, run in runs.items():
             _name(run, recipes[place])
@@ -205,12 +222,14 @@ def _tell_equal(entries: Sequence[Entry]) -> None:
 def _name(run: RunFolder, recipe: Recipe) -> None:
     """Give a finished run the label and role of this comparison, which later reports read."""
     names = {key: getattr(recipe, key) for key in ("label", "role", "tests")}
-    if os.environ.get("RANK", "0") != "0" or is_in_config(run, names):
+    reading = {key: getattr(recipe, key) for key in ("contrasts", "claims_on", "thin_classes")}
+    if os.environ.get("RANK", "0") != "0" or is_in_config(run, names | reading):
         return
     told = ", ".join(f"{key}: {name}" for key, name in names.items() if name is not None)
-    _log.info("%s is named anew in its config.yaml (%s)", run.path, told or "no label")
+    if not is_in_config(run, names):
+        _log.info("%s is named anew in its config.yaml (%s)", run.path, told or "no label")
     with writing(run.path):
-        keep_in_config(run, names)
+        keep_in_config(run, names | reading)
 
 
 def finished_run(recipe: Recipe) -> RunFolder | None:
@@ -262,12 +281,17 @@ def conclude(runs: Sequence[RunFolder], base: Path) -> list[RunSummary]:
     """Log the table and the verdict of finished runs, and write them to `comparison.json`."""
     summaries = summarise(find_runs([run.path for run in runs]))
     log_table(_log, comparison_table(summaries))
+    for table in claim_tables(summaries):
+        log_table(_log, table)
     _log.info("%s", context(summaries))
     for verdict in verdicts(summaries):
         _log.info("%s. %s", verdict.headline, " ".join(verdict.details))
     if (saved := gist(summaries, default_subject(summaries))) is not None:
         _log.info("%s", saved)
-    write_json(base / "comparison.json", as_json(summaries))
+    values = as_json(summaries)
+    if (before := registered(base)) is not None and "claims" in values:
+        values["claims_registered_after"] = before["finished_before"]
+    write_json(base / "comparison.json", values)
     return summaries
 
 
@@ -288,6 +312,7 @@ def as_json(summaries: Sequence[RunSummary]) -> dict[str, Any]:
             "minus_control": row.difference.differences if row.difference else None,
             "seconds_per_step": row.seconds_per_step,
             **({"sets": _sets_as_json(row.sets)} if row.sets else {}),
+            **({"thin_classes": _sets_as_json(row.thin)} if row.thin else {}),
         }
     judged = verdicts(summaries)
     differ = times_differ(summaries)
@@ -297,6 +322,7 @@ def as_json(summaries: Sequence[RunSummary]) -> dict[str, Any]:
         "verdict": {v.label: [v.headline, *v.details] for v in judged},
         "tone": {v.label: v.tone for v in judged},
         "control": {v.label: v.control for v in judged},
+        **claims_as_json(summaries),
         "contrasts": [asdict(contrast) for v in judged for contrast in v.contrasts],
         "times": {"comparable": not differ, "differ": differ},
         "environment": next((dict(s.environment) for s in summaries if s.environment), {}),
@@ -305,7 +331,7 @@ def as_json(summaries: Sequence[RunSummary]) -> dict[str, Any]:
 
 def _sets_as_json(sets: Mapping[str, OnSet]) -> dict[str, Any]:
     return {
-        name: {
+        name or "val": {
             "miou_mean": found.miou,
             "miou_sd": found.miou_sd,
             "miou_by_seed": dict(found.by_seed),

@@ -81,6 +81,10 @@ def open_set(recipe: Recipe, name: str, classes: Sequence[str] | None) -> Any:
     if name not in recipe.evaluation:
         raise ValueError(unknown("evaluation set", name, recipe.evaluation))
     check_set_name(name)
+    if name == recipe.data.val_split:
+        raise ValueError(
+            f"evaluation.{name} has the name of data.val_split; expected another, as both are columns. Rename it"
+        )
     try:
         dataset = open_split(set_data(recipe.data, recipe.evaluation[name]), "val")
     except (ValueError, OSError) as error:

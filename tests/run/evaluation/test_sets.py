@@ -118,8 +118,11 @@ def _job(recipe: Any, out: Path) -> Any:
     return _open_job(recipe, out)
 
 
-def test_the_teacher_s_metrics_are_taken_over_within_a_comparison(
-    teacher: RunFolder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+def test_a_comparison_measures_the_teacher_once_and_repeats_its_tables(
+    teacher: RunFolder,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
 ) -> None:
     seen: list[str] = []
     plain = records.evaluate_with
@@ -129,8 +132,19 @@ def test_the_teacher_s_metrics_are_taken_over_within_a_comparison(
         return plain(job, model, *rest)
 
     monkeypatch.setattr(records, "evaluate_with", noting)
-    recipe = _recipe(teacher, tmp_path, evaluation={"other": SETS["other"]})
+    claims = {"contrasts": [["kd", "control"]], "claims_on": "other"}
+    recipe = _recipe(teacher, tmp_path, evaluation={"other": SETS["other"]}, **claims)
+    caplog.set_level("INFO")
     compare(recipe, ["supervised", "kd", "cwd"], seeds=2, progress=False)
+    first = [line for line in caplog.messages if "mult-adds" in line or "Registered" in line]
+    before = (tmp_path / "comparison.json").read_bytes()
+    caplog.clear()
+    compare(recipe, ["supervised", "kd", "cwd"], seeds=2, progress=False)
+    assert len(first) == 2
+    assert first == [
+        line for line in caplog.messages if "mult-adds" in line or "Registered" in line
+    ]
+    assert (tmp_path / "comparison.json").read_bytes() == before
     assert seen.count("student") == 6 and seen.count("teacher") == 1
 
     content = json.loads((tmp_path / "comparison.json").read_text())
@@ -140,6 +154,14 @@ def test_the_teacher_s_metrics_are_taken_over_within_a_comparison(
     assert rows["teacher"]["sets"]["other"]["miou_mean"] == 100 * record["teacher"]["miou"]
     plain_runs = [RunFolder(tmp_path / f"supervised-s{seed}").sets()["other"] for seed in (0, 1)]
     own = [RunFolder(tmp_path / f"kd-s{seed}").sets()["other"] for seed in (0, 1)]
+    assert content["claims_on"] == "other" and content["claims_registered_after"] == 0
+    assert content["claims"][0]["on"]["other"]["differences"] == [
+        pytest.approx(value) for value in rows["kd"]["sets"]["other"]["minus_control"]
+    ]
+    assert [(one["label"], one["reference"]) for one in content["exploratory"]] == [
+        ("cwd", "control"),
+        ("cwd", "kd"),
+    ]
     assert rows["kd"]["sets"]["other"]["minus_control"] == [
         pytest.approx(100 * (one["miou"] - other["miou"]))
         for one, other in zip(own, plain_runs, strict=True)

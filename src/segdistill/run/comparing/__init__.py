@@ -1,13 +1,17 @@
 """What a comparison consists of: entries with a role, a label and settings."""
 
+from segdistill.run.comparing.claims import claims_of, register, registered
 from segdistill.run.comparing.entries import Entry, entries_of, entry_of, method_entry
 from segdistill.run.comparing.settings import is_distilled, same_settings
 
 __all__ = [
     "Entry",
+    "claims_of",
     "entries_of",
     "entry_of",
     "is_distilled",
     "method_entry",
+    "register",
+    "registered",
     "same_settings",
 ]

@@ -1,6 +1,7 @@
 """Reports on runs: tables, charts and an HTML page."""
 
 from segdistill.run.reporting.claims.gist import gist
+from segdistill.run.reporting.claims.registered import claim_tables, claims_as_json
 from segdistill.run.reporting.claims.standing import context, teacher_figures
 from segdistill.run.reporting.claims.table import (
     OnSet,
@@ -18,6 +19,8 @@ from segdistill.run.reporting.verdict import verdicts
 __all__ = [
     "OnSet",
     "RunSummary",
+    "claim_tables",
+    "claims_as_json",
     "comparison_rows",
     "comparison_table",
     "context",

@@ -10,6 +10,7 @@ from markupsafe import Markup
 
 from segdistill.escaping import html
 from segdistill.run.reporting import charts
+from segdistill.run.reporting.claims.registered import claims_view
 from segdistill.run.reporting.findings import Findings
 from segdistill.run.reporting.sections import (
     against_view,
@@ -68,6 +69,7 @@ def render(report: Report) -> str:
         colour={label: f"var({charts.VARIABLES[value]})" for label, value in hues.items()},
         subject=subject,
         verdict=verdict_view(runs, subject, hues),
+        claims=claims_view(runs),
         comparison=comparison_view(runs),
         against=against_view(runs),
         curves=curves_view(runs, hues),

@@ -250,6 +250,39 @@ def on_set(summaries: Iterable[RunSummary], name: str) -> list[RunSummary]:
     return [run.on(name) for run in summaries]
 
 
+def claims_on(summaries: Iterable[RunSummary]) -> str | None:
+    """The set that claims are made on; None: the evaluation split."""
+    recipes = (run.recipe for run in summaries if run.role != "teacher")
+    return next((one.claims_on for one in recipes if one is not None and one.claims_on), None)
+
+
+def judged(summaries: Iterable[RunSummary]) -> list[RunSummary]:
+    """The runs as measured on the set that claims are made on."""
+    runs = list(summaries)
+    name = claims_on(runs)
+    return runs if name is None else on_set(runs, name)
+
+
+def on_thin(summaries: Iterable[RunSummary]) -> list[RunSummary] | None:
+    """The runs with the mean IoU of the thin classes in place of mIoU; None where no recipe names any."""
+    runs = list(summaries)
+    recipes = [run.recipe for run in runs if run.recipe is not None and run.role != "teacher"]
+    names = next((recipe.thin_classes for recipe in recipes if recipe.thin_classes), None)
+    classes = next(
+        (one["classes"] for run in runs if (one := run.evaluation or {}).get("classes")), None
+    )
+    if names is None or classes is None:
+        return None
+    places = [classes.index(name) for name in names if name in classes]
+    return [replace(run, evaluation={"miou": _mean_iou(run, places)}, own=None) for run in runs]
+
+
+def _mean_iou(run: RunSummary, places: Sequence[int]) -> float | None:
+    """Mean IoU of some classes as a fraction; undefined ones are left out."""
+    iou = (run.evaluation or {}).get("iou") or []
+    return mean_of_known(iou[place] for place in places if place < len(iou))
+
+
 def seed_pairs(
     summaries: Iterable[RunSummary], label: str, reference: str | None = None
 ) -> list[tuple[RunSummary, RunSummary]]:

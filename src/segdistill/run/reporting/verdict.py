@@ -2,7 +2,6 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Literal
 
 from segdistill.run.reporting.claims.contrasts import (
     Contrast,
@@ -10,8 +9,10 @@ from segdistill.run.reporting.claims.contrasts import (
     contrasts,
     control_in_words,
     in_words,
+    named,
     strictest,
 )
+from segdistill.run.reporting.claims.registered import Claim, Tone, claims, registered_pairs
 from segdistill.run.reporting.claims.table import times_differ
 from segdistill.run.reporting.notation import p_text, signed
 from segdistill.run.reporting.statistics import Paired, holm
@@ -20,13 +21,12 @@ from segdistill.run.reporting.summary import (
     by_label,
     compared,
     controls,
+    judged,
     mean_of_known,
     methods,
     placebos,
     seed_pairs,
 )
-
-Tone = Literal["better", "worse", "unclear"]
 
 
 @dataclass(frozen=True)
@@ -55,7 +55,13 @@ def verdicts(summaries: Sequence[RunSummary]) -> list[Verdict]:
     and `worse` require an interval of the paired mean that excludes zero and, if several methods are
     compared, p below 0.05 after Holm's correction. One seed is `unclear`, and so is a comparison of equal
     settings.
+
+    All is judged on the set that claims are made on. Where a recipe registers claims, only labels that are
+    the first of one get a verdict: the least favourable of their claims, corrected over all claims.
     """
+    summaries = judged(summaries)
+    if registered_pairs(summaries):
+        return _of_claims(summaries)
     against = controls(summaries)
     found = {label: contrasts(summaries, label, against) for label in compared(summaries)}
     known = {label: one for label, one in found.items() if one}
@@ -75,6 +81,38 @@ def verdicts(summaries: Sequence[RunSummary]) -> list[Verdict]:
     ]
 
 
+def _of_claims(summaries: Sequence[RunSummary]) -> list[Verdict]:
+    """One verdict for each label that claims something, largest mean difference first."""
+    found = claims(summaries)
+    by_subject: dict[str, list[Claim]] = {}
+    for claim in found:
+        by_subject.setdefault(claim.contrast.label, []).append(claim)
+    made = [_of_subject(summaries, ones, len(found)) for ones in by_subject.values()]
+    return sorted(made, key=lambda verdict: -verdict.difference.mean)
+
+
+def _of_subject(summaries: Sequence[RunSummary], ones: Sequence[Claim], count: int) -> Verdict:
+    """The verdict on one label: its least favourable claim in the headline, the others in the details."""
+    order = ("worse", "unclear", "better")
+    least = min(order.index(one.tone) for one in ones)
+    candidates = [one for one in ones if order.index(one.tone) == least]
+    chosen_contrast = strictest([one.contrast for one in candidates])
+    chosen = next(one for one in candidates if one.contrast is chosen_contrast)
+    contrast = chosen.contrast
+    tone, headline, details = _claim(summaries, contrast, 1, chosen.p, count, "registered claims")
+    for other in ones:
+        if other is not chosen:
+            p = "" if other.p is None else f" ({p_text(other.p)} after Holm: {other.tone})"
+            details.append(f"{in_words(other.contrast).rstrip('.')}{p}.")
+    details += _budget(summaries, contrast.label, contrast.reference)
+    tests = by_label(summaries)[contrast.label][0].tests
+    everything = [one.contrast for one in ones]
+    difference, reference = contrast.difference, contrast.reference
+    return Verdict(
+        contrast.label, tone, headline, details, difference, reference, tests, everything
+    )
+
+
 def _corrected(tested: Mapping[str, Sequence[Contrast]]) -> dict[str, float]:
     """p of each method after Holm's correction; one seed has none, and a method equal to a control makes no claim."""
     claims = {name: found for name, found in tested.items() if not strictest(found).itself}
@@ -92,8 +130,10 @@ def best(judged: Sequence[Verdict]) -> str | None:
 
 def control_of(summaries: Sequence[RunSummary], label: str) -> str:
     """Label of the control that the verdict on a method rests on; without a verdict the first control's."""
+    known = controls(summaries)
     rests = {verdict.label: verdict.control for verdict in verdicts(summaries)}
-    return rests.get(label) or next(iter(controls(summaries)), "control")
+    rest = rests.get(label)
+    return rest if rest in known else next(iter(known), "control")
 
 
 def _verdict(
@@ -126,9 +166,10 @@ def _claim(
     count: int,
     p: float | None,
     compared: int,
+    kind: str = "methods",
 ) -> tuple[Tone, str, list[str]]:
     """Tone, headline and details of a contrast with the strictest of `count` controls."""
-    difference, against = chosen.difference, control_in_words(chosen.reference)
+    difference, against = chosen.difference, named(chosen)
     n = len(difference.differences)
     grounds = _grounds(summaries, chosen, count)
     subject = _subject(summaries, chosen.label)
@@ -150,12 +191,12 @@ def _claim(
         headline = f"{subject}: no clear difference from {against} ({grounds})"
         details.append(f"Mean difference {signed(difference.mean)} mIoU.")
     elif p is None or p >= 0.05:
-        many = f"{compared} methods" if compared > 1 else f"{count} controls"
+        many = f"{compared} {kind}" if compared > 1 else f"{count} controls"
         headline = f"{stands}: this may be chance, as {many} were compared"
     else:
         headline = stands
         tone = "better" if difference.mean > 0 else "worse"
-    details += _chance(difference, p, compared, control_in_words(chosen.reference, "the control"))
+    details += _chance(difference, p, compared, named(chosen, "the control"), kind)
     return tone, headline, details
 
 
@@ -185,7 +226,9 @@ def image_count(
     return counts.pop() if len(counts) == 1 else None
 
 
-def _chance(difference: Paired, p: float | None, compared: int, control: str) -> list[str]:
+def _chance(
+    difference: Paired, p: float | None, compared: int, control: str, kind: str
+) -> list[str]:
     n = len(difference.differences)
     if difference.half_width is None or difference.low is None or difference.high is None:
         return []
@@ -208,7 +251,7 @@ def _chance(difference: Paired, p: float | None, compared: int, control: str) ->
     )
     if compared > 1 and p is not None:
         sentences.append(
-            f"Paired t test with Holm's correction for {compared} methods: {p_text(p)}."
+            f"Paired t test with Holm's correction for {compared} {kind}: {p_text(p)}."
         )
     return sentences
 
@@ -225,7 +268,7 @@ def _unpaired_references(
 def _budget(summaries: Sequence[RunSummary], label: str, reference: str) -> list[str]:
     groups = by_label(summaries)
     runs, control = groups[label], groups[reference]
-    name = control_in_words(reference, "the control")
+    name = _in_role(summaries, reference)
     steps = {run.steps for run in runs}, {run.steps for run in control}
     sentences = []
     if steps[0] != steps[1] and None not in steps[0] | steps[1]:
@@ -241,6 +284,11 @@ def _budget(summaries: Sequence[RunSummary], label: str, reference: str) -> list
     return sentences
 
 
+def _in_role(summaries: Sequence[RunSummary], reference: str) -> str:
+    role = by_label(summaries)[reference][0].role
+    return control_in_words(reference, "the control") if role == "control" else reference
+
+
 def _times(summaries: Sequence[RunSummary], label: str, reference: str) -> list[str]:
     groups = by_label(summaries)
     times = [
@@ -254,7 +302,7 @@ def _times(summaries: Sequence[RunSummary], label: str, reference: str) -> list[
         return [f"Times are not comparable: {'; '.join(reasons)}."]
     if times[0] <= 1.05 * times[1]:
         return []
-    name, ratio = control_in_words(reference, "the control"), times[0] / times[1]
+    name, ratio = _in_role(summaries, reference), times[0] / times[1]
     return [
         f"A step takes {ratio:.1f} times as long as {name}'s; in the same time {name} could run "
         f"{ratio:.1f} times as many steps."

@@ -1,12 +1,14 @@
 """Checks before the first step: settings, classes, channels and labels."""
 
 import os
+from collections.abc import Sequence
 
 from segdistill.config import Recipe, check_ranges
 from segdistill.data.dataset import require_labels
 from segdistill.distillation.method import Method
 from segdistill.models import encoders
 from segdistill.models import network as shipped
+from segdistill.names import unknown
 from segdistill.run.auditing import missing_labels
 from segdistill.run.opening import resolve_device
 from segdistill.run.training.job import Job
@@ -57,6 +59,20 @@ def check_classes(job: Job) -> None:
         raise ValueError(
             f"the numbers of classes differ ({listed}); expected the same number everywhere"
         )
+
+
+def check_reading(recipe: Recipe, classes: Sequence[str]) -> None:
+    """Refuse unknown names among what is measured and claimed after the training.
+
+    Raises:
+        ValueError: `thin_classes` names no class of the data, or `claims_on` no evaluation set.
+    """
+    for name in recipe.thin_classes:
+        if name not in classes:
+            raise ValueError(f"thin_classes: {unknown('class', name, classes)}")
+    if recipe.claims_on is not None and recipe.claims_on not in recipe.evaluation:
+        known = recipe.evaluation
+        raise ValueError(f"claims_on: {unknown('evaluation set', recipe.claims_on, known)}")
 
 
 def check_encoder(job: Job) -> None:

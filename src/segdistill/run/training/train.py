@@ -47,6 +47,7 @@ from segdistill.run.training.checks import (
     check_classes,
     check_encoder,
     check_labels,
+    check_reading,
     check_recipe,
 )
 from segdistill.run.training.job import Job, evaluate_with, make_fabric, share_state
@@ -69,7 +70,9 @@ from segdistill.trust import remember, trusting
 
 _log = logging.getLogger(__name__)
 _FREE = {"hang_after", "workers", "log_every", "save_every", "device"}
-_NAMES = {"out", "label", "role", "tests", "variants", "tuning", "observers", "evaluation"}
+_NAMES = {"out", "label", "role", "tests", "variants", "tuning", "observers"}
+_READING = {"evaluation", "contrasts", "claims_on", "thin_classes"}
+"""Keys about what is measured and claimed after the training."""
 _PREPARATION_BYTES = 2**28
 
 
@@ -137,6 +140,7 @@ def _open_job(recipe: Recipe, out: Path, observers: Sequence[Any] = ()) -> Job:
     origin: dict[str, Any] = {}
     if recipe.teacher is not None:
         teacher, origin = load_teacher(recipe.teacher, classes)
+    check_reading(recipe, classes)
     sets = open_sets(recipe, classes)
     return Job(recipe, out, student, teacher, origin, train_set, val_set, classes, watching, sets)
 
@@ -177,7 +181,7 @@ def _problem_of(attempt: Callable[[], object]) -> list[str]:
 
 def _comparable(recipe: Recipe) -> dict[str, Any]:
     values = {**to_dict(recipe), "method": vars(recipe.chosen_method())}
-    kept = {k: v for k, v in values.items() if k not in _NAMES}
+    kept = {k: v for k, v in values.items() if k not in _NAMES | _READING}
     kept["train"] = {k: v for k, v in kept["train"].items() if k not in _FREE}
     for part, key in (("data", "name"), ("student", "model"), ("teacher", "model")):
         if kept.get(part):

@@ -9,6 +9,8 @@ from segdistill.run.reporting.notation import difference_text
 from segdistill.run.reporting.statistics import Paired
 from segdistill.run.reporting.summary import RunSummary, paired_miou, seed_pairs
 
+ReferenceRole = Literal["control", "placebo", "method"]
+
 
 @dataclass(frozen=True)
 class Contrast:
@@ -16,7 +18,7 @@ class Contrast:
 
     label: str
     reference: str
-    role: Literal["control", "placebo"]
+    role: ReferenceRole
     """of the reference"""
     difference: Paired
     itself: bool = False
@@ -27,7 +29,7 @@ def contrasts(
     summaries: Sequence[RunSummary],
     label: str,
     references: Sequence[str],
-    role: Literal["control", "placebo"] = "control",
+    role: ReferenceRole = "control",
 ) -> list[Contrast]:
     """A label against each of several others; those without a seed in common are left out."""
     found = {name: paired_miou(summaries, label, name) for name in references if name != label}
@@ -78,6 +80,12 @@ def claim_p(found: Sequence[Contrast]) -> float | None:
     return max(c.difference.p for c in found if c.difference.p is not None)
 
 
+def named(contrast: Contrast, plain: str = "plain training") -> str:
+    """The reference of a contrast in a sentence."""
+    name = contrast.reference
+    return name if contrast.role != "control" else control_in_words(name, plain)
+
+
 def control_in_words(label: str, plain: str = "plain training") -> str:
     """A control in a sentence; the one that has no label of its own is plain training."""
     return plain if label == "control" else f"the control {label}"
@@ -86,7 +94,7 @@ def control_in_words(label: str, plain: str = "plain training") -> str:
 def in_words(contrast: Contrast) -> str:
     """A contrast beside the one of the headline."""
     name = contrast.reference
-    against = f"its placebo {name}" if contrast.role == "placebo" else control_in_words(name)
+    against = f"its placebo {name}" if contrast.role == "placebo" else named(contrast)
     text = f"Against {against}: {difference_text(contrast.difference)}"
     if contrast.itself:
         return f"{text}, the same settings."

@@ -6,7 +6,9 @@ from typing import Any
 from segdistill.run.reporting.claims.table import comparison_rows
 from segdistill.run.reporting.summary import (
     RunSummary,
+    claims_on,
     controls,
+    judged,
     methods,
     paired_miou,
     points,
@@ -24,6 +26,9 @@ def context(summaries: Sequence[RunSummary]) -> str:
 
     A second sentence warns of fewer than 10 images.
     """
+    name = claims_on(summaries)
+    where = "" if name is None else f"On {name}: "
+    summaries = judged(summaries)
     counts = [
         count
         for label in methods(summaries)
@@ -31,11 +36,9 @@ def context(summaries: Sequence[RunSummary]) -> str:
     ]
     fewest = min(counts, default=_FEW_IMAGES)
     if fewest >= _FEW_IMAGES:
-        return _standing(summaries)
+        return where + _standing(summaries)
     measured = "one image" if fewest == 1 else f"{fewest} images"
-    return (
-        f"{_standing(summaries)} Measured on {measured}: others may rank the methods differently."
-    )
+    return f"{where}{_standing(summaries)} Measured on {measured}: others may rank the methods differently."
 
 
 def _standing(summaries: Sequence[RunSummary]) -> str:

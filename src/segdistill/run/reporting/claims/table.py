@@ -15,6 +15,7 @@ from segdistill.run.reporting.summary import (
     controls,
     mean_of_known,
     on_set,
+    on_thin,
     paired_miou,
     set_names,
 )
@@ -53,6 +54,8 @@ class ComparisonRow:
     """label of the method that a placebo tests"""
     sets: Mapping[str, OnSet]
     """by the name of each further evaluation set"""
+    thin: Mapping[str, OnSet]
+    """the thin classes on the evaluation split, as "", and on each set; empty without thin classes"""
 
 
 def times_differ(summaries: Sequence[RunSummary]) -> dict[str, list[str]]:
@@ -81,7 +84,13 @@ def comparison_rows(summaries: Sequence[RunSummary]) -> list[ComparisonRow]:
     mIoU, its sd and difference in points; latency in ms; times in seconds, mean over the seeds.
     """
     rows, incomparable = [], times_differ(summaries)
-    sets = {name: _on_set(on_set(summaries, name)) for name in set_names(summaries)}
+    measured = {name: on_set(summaries, name) for name in set_names(summaries)}
+    sets = {name: _on_set(runs) for name, runs in measured.items()}
+    thin = {
+        name: _on_set(runs)
+        for name, whole in {"": summaries, **measured}.items()
+        if (runs := on_thin(whole)) is not None
+    }
     main = next(iter(controls(summaries)), None)
     for label, runs in by_label(summaries).items():
         mious = [run.miou for run in runs if run.miou is not None]
@@ -106,6 +115,7 @@ def comparison_rows(summaries: Sequence[RunSummary]) -> list[ComparisonRow]:
                 times_differ=incomparable.get(label, ()),
                 tests=runs[0].tests,
                 sets={name: found[label] for name, found in sets.items()},
+                thin={name: found[label] for name, found in thin.items()},
             )
         )
     return rows
@@ -176,18 +186,30 @@ def comparison_table(summaries: Sequence[RunSummary]) -> Table:
 
 
 def set_headings(summaries: Sequence[RunSummary]) -> list[str]:
-    """Headings of the columns of `set_cells`: two for each further evaluation set."""
+    """Headings of the columns of `set_cells`."""
     against = f"vs. {reference_name(summaries)}"
-    return [text for name in set_names(summaries) for text in (name, f"{name}, {against}")]
+    first = next(iter(comparison_rows(summaries)), None)
+    names = [] if first is None else list(_further(first))
+    return [text for name in names for text in (name, f"{name}, {against}")]
 
 
 def set_cells(row: ComparisonRow) -> list[str]:
-    """mIoU and its difference from the first control, for each further evaluation set."""
+    """mIoU and its difference from the first control, for the thin classes and for each further set."""
     return [
         text
-        for found in row.sets.values()
+        for found in _further(row).values()
         for text in (spread(found.miou, found.miou_sd), difference_text(found.difference))
     ]
+
+
+def _further(row: ComparisonRow) -> dict[str, OnSet]:
+    """Everything beside the mIoU on the evaluation split, under the names of the columns."""
+    found = {"thin classes": row.thin[""]} if "" in row.thin else {}
+    for name, whole in row.sets.items():
+        found[name] = whole
+        if name in row.thin:
+            found[f"{name}, thin classes"] = row.thin[name]
+    return found
 
 
 def reference_name(summaries: Sequence[RunSummary]) -> str:

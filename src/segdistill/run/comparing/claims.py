@@ -1,0 +1,90 @@
+"""The claims that a comparison tests, registered before anything is trained."""
+
+import logging
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from segdistill.config import Recipe
+from segdistill.names import unknown
+from segdistill.run.comparing.entries import Entry
+from segdistill.run.folder import read_json, write_json
+
+_log = logging.getLogger(__name__)
+FILE = "claims.json"
+
+
+def claims_of(recipe: Recipe, entries: Sequence[Entry]) -> list[list[str]]:
+    """A recipe's contrasts as pairs of labels.
+
+    Args:
+        recipe: Its `contrasts` name entries by their names or labels; `control` is also the first control.
+        entries: What is compared.
+
+    Raises:
+        ValueError: A contrast is not a pair of different entries, or stands twice.
+    """
+    pairs = [
+        _pair(contrast, f"contrasts.{n}", entries) for n, contrast in enumerate(recipe.contrasts)
+    ]
+    for number, pair in enumerate(pairs):
+        if {*pair} in [{*other} for other in pairs[:number]]:
+            raise ValueError(
+                f"contrasts.{number} is [{', '.join(pair)}], which stands twice. Remove one of them"
+            )
+    return pairs
+
+
+def _pair(contrast: Sequence[str], key: str, entries: Sequence[Entry]) -> list[str]:
+    if len(contrast) != 2:
+        raise ValueError(
+            f"{key} is [{', '.join(contrast)}]; expected two entries of the comparison, such as [idd, kd]"
+        )
+    pair = [_label(name, key, entries) for name in contrast]
+    if pair[0] == pair[1]:
+        raise ValueError(f"{key} is [{', '.join(contrast)}]; expected two different entries")
+    return pair
+
+
+def _label(name: str, key: str, entries: Sequence[Entry]) -> str:
+    found = [entry.label for entry in entries if name in (entry.label, entry.name)]
+    if not found and name == "control":
+        found = [entry.label for entry in entries if entry.role == "control"]
+    if not found:
+        known = {text for entry in entries for text in (entry.name, entry.label)}
+        raise ValueError(f"{key}: {unknown('entry of the comparison', name, known)}")
+    return found[0]
+
+
+def register(base: Path, pairs: Sequence[Sequence[str]], on: str | None, finished: int) -> None:
+    """Write the claims beside the runs, with the number of runs that were finished by then.
+
+    Claims that were registered before stay as they are. Others are written anew, and the log says so where
+    runs are finished, since claims that are chosen after a look at results prove nothing.
+
+    Args:
+        base: Folder of the comparison.
+        pairs: The claims, as pairs of labels; without any, nothing is registered.
+        on: Set that they are made on; None: the evaluation split.
+        finished: Number of runs that are finished already.
+    """
+    claims = {"contrasts": [list(pair) for pair in pairs], "on": on}
+    before = registered(base)
+    if before is not None and {key: before.get(key) for key in claims} == claims:
+        return
+    if not pairs and before is None:
+        return
+    if finished:
+        _log.warning(
+            "the claims are registered after %d run%s finished", finished, "s" * (finished != 1)
+        )
+    write_json(base / FILE, {**claims, "finished_before": finished})
+
+
+def registered(base: Path) -> dict[str, Any] | None:
+    """What `register` wrote; None without claims.
+
+    Raises:
+        ValueError: The file is damaged.
+    """
+    return read_json(base / FILE)

@@ -1,0 +1,138 @@
+from dataclasses import replace
+from typing import Any
+
+import pytest
+
+from segdistill.config import MethodConfig, VariantConfig
+from segdistill.run.comparing import claims_of, entries_of, register, registered
+from segdistill.run.reporting.claims.registered import (
+    claim_tables,
+    claims,
+    claims_as_json,
+    claims_view,
+    exploratory,
+)
+from segdistill.run.reporting.claims.standing import context
+from segdistill.run.reporting.claims.table import comparison_rows
+from segdistill.run.reporting.page import render
+from segdistill.run.reporting.statistics import holm, paired
+from segdistill.run.reporting.summary import RunSummary, paired_miou
+from segdistill.run.reporting.verdict import verdicts
+from tests.run import made_up, small
+
+PAIRS = [["idd", "control"], ["idd", "kd"]]
+
+
+def _runs(pairs: Any = PAIRS, on: str | None = None, **keys: Any) -> list[RunSummary]:
+    """Three seeds whose `far` set turns the order of idd and the control round."""
+    changed = []
+    for run in made_up.three_seeds():
+        recipe = replace(run.recipe, contrasts=pairs, claims_on=on, **keys)
+        evaluation = {**run.evaluation, "split": "val", "classes": made_up.CLASSES}
+        gain = {"idd": -0.03, "control": 0.02}.get(run.label, 0.0)
+        far = {**evaluation, "miou": evaluation["miou"] + gain - 0.1}
+        changed.append(replace(run, recipe=recipe, evaluation=evaluation, sets={"far": far}))
+    return changed
+
+
+def test_holm_runs_over_the_registered_claims_alone() -> None:
+    runs = _runs()
+    found = claims(runs)
+    assert [(c.contrast.label, c.contrast.reference) for c in found] == [tuple(p) for p in PAIRS]
+    plain = {
+        str(n): (paired_miou(runs, *pair) or paired([0.0])).p or 0 for n, pair in enumerate(PAIRS)
+    }
+    assert [c.p for c in found] == list(holm(plain).values())
+    assert [c.tone for c in found] == ["better", "unclear"]
+    assert exploratory(runs) == [("kd", "control")]
+    (alone,) = claims(_runs([["idd", "kd"]]))
+    assert alone.p == pytest.approx(plain["1"])
+
+
+def test_a_label_without_a_claim_has_no_verdict() -> None:
+    found = verdicts(_runs())
+    assert [v.label for v in found] == ["idd"]
+    assert found[0].tone == "unclear" and found[0].control == "kd"
+    assert any("after Holm: better" in text for text in found[0].details)
+    assert {v.label for v in verdicts(_runs([]))} == {"kd", "idd"}
+    assert claims_view(_runs([])) is None and claims_as_json(_runs([])) == {}
+
+
+def test_claims_are_made_on_the_set_that_is_named() -> None:
+    (on_far,) = claims(_runs([["idd", "control"]], "far"))
+    assert on_far.tone == "worse"
+    assert on_far.contrast.difference.mean == pytest.approx(3.1 - 5.0)
+    view = claims_view(_runs([["idd", "control"]], "far"))
+    assert view is not None and view["sets"] == ["far", "val"]
+    assert view["claims"][0][:3] == ["idd − control", "−1.9 ± 0.9", "+3.1 ± 0.9"]
+    assert context(_runs(on="far")).startswith("On far: ")
+    content = claims_as_json(_runs(on="far"))
+    assert content["claims_on"] == "far"
+    assert content["claims"][0]["on"]["val"]["mean"] == pytest.approx(3.1)
+    assert [set(one) for one in content["exploratory"]] == [{"label", "reference", "on"}]
+
+
+def test_thin_classes_have_a_column_of_their_own() -> None:
+    runs = _runs(thin_classes=["pole", "sign"])
+    row = next(row for row in comparison_rows(runs) if row.label == "idd")
+    own = [run for run in runs if run.label == "idd"]
+    expected = [100 * (run.evaluation["iou"][2] + run.evaluation["iou"][6]) / 2 for run in own]
+    assert list(row.thin[""].by_seed.values()) == pytest.approx(expected)
+    assert row.thin[""].difference is not None and row.thin["far"].miou is not None
+    assert not comparison_rows(_runs())[0].thin
+
+
+def test_the_tables_show_claims_with_and_other_pairs_without_a_verdict() -> None:
+    runs = _runs(on="far")
+    registered_table, other = claim_tables(runs)
+    assert [c.header for c in registered_table.columns] == [
+        "",
+        "far",
+        "val",
+        "after Holm",
+        "verdict",
+    ]
+    assert [c.header for c in other.columns] == ["", "far", "val"]
+    page = render(made_up.full_report(summaries=runs))
+    assert "Exploratory: every other pair, without a verdict" in page
+    assert "Exploratory" not in render(made_up.full_report())
+
+
+def _entries(recipe: Any) -> Any:
+    return entries_of(recipe, ["supervised", *recipe.variants])
+
+
+@pytest.mark.parametrize(
+    ("pairs", "message"),
+    [
+        ([["idd"]], r"contrasts.0 is \[idd\]; expected two entries"),
+        (
+            [["idd", "kdd"]],
+            r"contrasts.0: no entry of the comparison named 'kdd'; did you mean 'kd'",
+        ),
+        ([["idd", "kd"], ["kd", "idd"]], r"contrasts.1 is \[knowledge, idd\], which stands twice"),
+        ([["idd", "idd"]], r"contrasts.0 is \[idd, idd\]; expected two different entries"),
+    ],
+)
+def test_a_mistake_in_a_claim_is_refused(pairs: Any, message: str) -> None:
+    recipe = small.recipe()
+    recipe.variants = {
+        "idd": VariantConfig(method=MethodConfig("idd")),
+        "kd": VariantConfig(method=MethodConfig("kd"), label="knowledge"),
+    }
+    recipe.contrasts = [["idd", "control"], ["kd", "supervised"]]
+    assert claims_of(recipe, _entries(recipe)) == [["idd", "control"], ["knowledge", "control"]]
+    recipe.contrasts = pairs
+    with pytest.raises(ValueError, match=message):
+        claims_of(recipe, _entries(recipe))
+
+
+def test_claims_after_results_are_told(tmp_path: Any, caplog: pytest.LogCaptureFixture) -> None:
+    register(tmp_path, [], None, 3)
+    assert registered(tmp_path) is None
+    register(tmp_path, PAIRS, None, 0)
+    register(tmp_path, PAIRS, None, 5)
+    assert (registered(tmp_path) or {})["finished_before"] == 0 and not caplog.messages
+    register(tmp_path, PAIRS, "far", 5)
+    assert (registered(tmp_path) or {})["finished_before"] == 5
+    assert caplog.messages == ["the claims are registered after 5 runs finished"]
