@@ -114,6 +114,8 @@ class TermConfig:
     """loss of this term (`segdistill list losses`, or a dotted path); null: the term's own name"""
     weight: float | None = None
     """factor of the loss; 0 removes the term"""
+    schedule: Literal["constant", "linear", "cosine"] | None = None
+    """course of the weight; linear and cosine fall from weight at the first step to 0 at the last one"""
     on: str | None = None
     """tap that the loss reads: logits, features, aux, or a custom one"""
     options: dict[str, Any] = field(default_factory=dict)

@@ -13,6 +13,28 @@ def test_the_total_weighs_each_term() -> None:
     assert float(method.total(values)) == 1.0 + 2.5 * 4.0
 
 
+@pytest.mark.parametrize(
+    ("schedule", "factors"),
+    [("constant", [1, 1, 1]), ("linear", [1, 0.5, 0]), ("cosine", [1, 0.5, 0])],
+)
+def test_a_weight_follows_its_schedule_from_the_first_step_to_the_last(
+    schedule: str, factors: list[float]
+) -> None:
+    method = build_method("kd", 3, terms={"pixelwise": {"weight": 4.0, "schedule": schedule}})
+    found = [method.weights(progress) for progress in (0.0, 0.5, 1.0)]
+    assert [each["pixelwise"] for each in found] == pytest.approx([4 * f for f in factors])
+    assert [each["cross_entropy"] for each in found] == [1, 1, 1]
+    values = {name: torch.tensor(2.0) for name in method.terms}
+    others = method.total(values, 1.0) - 2 * found[2]["pixelwise"]
+    assert float(method.total(values, 0.5) - others) == pytest.approx(2 * 4 * factors[1])
+
+
+def test_a_cosine_falls_slowly_at_both_ends() -> None:
+    term = build_method("kd", 3, terms={"pixelwise": {"schedule": "cosine"}}).terms["pixelwise"]
+    assert term.weight_at(0.25) == pytest.approx((1 + 0.5**0.5) / 2)
+    assert build_method("kd", 3).terms["pixelwise"].weight_at(0.7) == term.weight
+
+
 def test_an_override_keeps_what_it_does_not_name() -> None:
     plain = method_terms("cwd")["channelwise"]
     term = build_method("cwd", 3, terms={"channelwise": {"options": {"temperature": 2.0}}}).terms[
@@ -29,6 +51,10 @@ def test_an_override_keeps_what_it_does_not_name() -> None:
         (
             {"chanelwise": {"weight": 1.0}},
             "terms.chanelwise: no loss named 'chanelwise'; did you mean 'channelwise'",
+        ),
+        (
+            {"channelwise": {"schedule": "cosin"}},
+            r"terms\.channelwise: schedule is 'cosin'; expected constant, linear or cosine",
         ),
         ({"pairwise": {}}, "terms.pairwise.weight is missing; expected a number"),
         (

@@ -432,7 +432,10 @@ class Distiller(nn.Module):
         return last
 
     def anchor_gradients(
-        self, scale: float = 1.0, fraction: Mapping[str, Tensor] | None = None
+        self,
+        scale: float = 1.0,
+        fraction: Mapping[str, Tensor] | None = None,
+        progress: float = 0.0,
     ) -> dict[str, Tensor]:
         """Each weighted term's gradient at the anchor weight, in float32 or more.
 
@@ -443,17 +446,18 @@ class Distiller(nn.Module):
         Args:
             scale: Factor on all gradients against underflow in half precision.
             fraction: What the values count in those of a larger batch; they are left whole without it.
+            progress: 0 at the first step of the training, 1 at the last.
         """
         anchor = self.anchor()
         if anchor is None or not anchor.requires_grad:
             return {}
         values = weighed(self._values, fraction or {})
         gradients = {}
-        for name, term in self.method.terms.items():
+        for name, weight in self.method.weights(progress).items():
             if name not in values or not values[name].requires_grad:
                 continue
             (grad,) = torch.autograd.grad(
-                scale * term.weight * values[name], anchor, retain_graph=True, allow_unused=True
+                scale * weight * values[name], anchor, retain_graph=True, allow_unused=True
             )
             if grad is not None:
                 gradients[name] = raised(grad)

@@ -1,6 +1,7 @@
 """A method is a mapping of named terms; a term is a loss, its weight and the tap it reads."""
 
 import inspect
+import math
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -12,6 +13,12 @@ from segdistill.losses import LOSSES, Loss
 from segdistill.names import check_options, made, unknown
 
 CELLS = ("declared", "released")
+SCHEDULES: dict[str, Callable[[float], float]] = {
+    "constant": lambda progress: 1.0,
+    "linear": lambda progress: 1.0 - progress,
+    "cosine": lambda progress: (1.0 + math.cos(math.pi * progress)) / 2,
+}
+"""Factor of a weight by the progress of the training: 0 at its first step, 1 at its last."""
 _SOURCES = ("student", "teacher", "labels", "images")
 
 
@@ -27,6 +34,7 @@ class TermSpec:
         source: Where weight and form come from: "published", "released code", "assumed" or "tuned".
         optional: Left out where the student has no such tap (an auxiliary head).
         cells: As for `Term`.
+        schedule: As for `Term`.
     """
 
     loss: str
@@ -36,6 +44,7 @@ class TermSpec:
     source: str = ""
     optional: bool = False
     cells: str = "declared"
+    schedule: str = "constant"
 
 
 @dataclass(frozen=True)
@@ -44,16 +53,17 @@ class Term:
 
     Attributes:
         loss: Called with those of `student`, `teacher`, `labels` and `images` that its `forward` names.
-        weight: Factor of the loss in the total.
+        weight: Factor of the loss in the total, at the first step.
         on: Tap that `student` and `teacher` are read from.
         source: Where weight and form come from.
         optional: Left out where the student has no such tap.
         cells: `declared` for the places that the networks declare (`segdistill.geometry`), `released`
             for the rule of released codes: maps of different size are resized by half pixels, and
             the loss reads labels by a rule of its own.
+        schedule: Course of the weight: `constant`, or `linear` or `cosine` down to 0 at the last step.
 
     Raises:
-        ValueError: `cells` is neither.
+        ValueError: `cells` or `schedule` is none of these.
     """
 
     loss: nn.Module
@@ -62,10 +72,23 @@ class Term:
     source: str = ""
     optional: bool = False
     cells: str = "declared"
+    schedule: str = "constant"
 
     def __post_init__(self) -> None:
-        if self.cells not in CELLS:
-            raise ValueError(f"cells is {self.cells!r}; expected {' or '.join(CELLS)}")
+        for key, known in (("cells", CELLS), ("schedule", tuple(SCHEDULES))):
+            if getattr(self, key) not in known:
+                *others, last = known
+                raise ValueError(
+                    f"{key} is {getattr(self, key)!r}; expected {', '.join(others)} or {last}"
+                )
+
+    def weight_at(self, progress: float) -> float:
+        """The weight at a step.
+
+        Args:
+            progress: 0 at the first step of the training, 1 at the last.
+        """
+        return self.weight * SCHEDULES[self.schedule](progress)
 
     def inputs(self) -> dict[str, bool]:
         """Argument names of the loss's `forward`, and whether each is required."""
@@ -120,11 +143,19 @@ class Method:
         dropped = set(names)
         return Method(self.name, {n: t for n, t in self.terms.items() if n not in dropped})
 
-    def total(self, values: Mapping[str, Tensor]) -> Tensor:
-        """The weighted sum of the terms' values."""
-        return sum(
-            (term.weight * values[name] for name, term in self.terms.items()), start=_zero(values)
-        )
+    def weights(self, progress: float = 0.0) -> dict[str, float]:
+        """The weight of each term at a step; `progress` is 0 at the first and 1 at the last."""
+        return {name: term.weight_at(progress) for name, term in self.terms.items()}
+
+    def total(self, values: Mapping[str, Tensor], progress: float = 0.0) -> Tensor:
+        """The weighted sum of the terms' values.
+
+        Args:
+            values: Term name -> unweighted value.
+            progress: 0 at the first step of the training, 1 at the last.
+        """
+        weights = self.weights(progress)
+        return sum((weight * values[n] for n, weight in weights.items()), start=_zero(values))
 
 
 def _zero(values: Mapping[str, Tensor]) -> Tensor:
@@ -172,7 +203,15 @@ def build_terms(specs: Mapping[str, TermSpec], num_classes: int) -> dict[str, Te
             options.setdefault("num_classes", num_classes)
         try:
             loss = _built_loss(spec.loss, options, Loss, "segdistill.losses.Loss")
-            term = Term(loss, spec.weight, spec.on, spec.source, spec.optional, spec.cells)
+            term = Term(
+                loss,
+                spec.weight,
+                spec.on,
+                spec.source,
+                spec.optional,
+                spec.cells,
+                spec.schedule,
+            )
         except (ValueError, TypeError) as error:
             raise ValueError(f"terms.{name}: {error}") from None
         terms[name] = term
@@ -186,7 +225,7 @@ def override(
 
     Args:
         specs: The method's terms.
-        changes: Term name -> `{loss, weight, on, options, cells}`; what is None or missing is kept.
+        changes: Term name -> `{loss, weight, on, options, cells, schedule}`; what is None or missing is kept.
             A new term needs a weight; its loss defaults to its name, its tap to `logits`.
 
     Raises:
@@ -216,6 +255,7 @@ def override(
             weight=old.weight if weight is None else float(weight),
             on=change.get("on") or old.on,
             cells=change.get("cells") or old.cells,
+            schedule=change.get("schedule") or old.schedule,
             # Another loss has other options.
             options={**({} if other else old.options), **(change.get("options") or {})},
             source="recipe" if weight is not None or change.get("options") else old.source,

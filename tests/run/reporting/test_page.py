@@ -8,6 +8,7 @@ import pytest
 from segdistill.config import Recipe
 from segdistill.run.reporting.findings import Distances, Findings
 from segdistill.run.reporting.page import Report, render
+from segdistill.run.reporting.sections import SHARES_AT, term_view
 from tests.run.made_up import CLASSES, distances, full_findings, full_report, run, three_seeds
 
 VOID = {"meta", "img", "br", "hr", "link", "input"}
@@ -264,3 +265,37 @@ def test_runs_shown_with_their_last_validation_are_named():
     runs = [replace(run("kd", seed), metrics=rows) for seed in range(3)]
     runs[1] = replace(runs[1], evaluation=None)
     assert "last validation: kd-s1." in Page(render(Report(runs, CLASSES, []))).text
+
+
+def falling(seed, steps=100):
+    """A run whose term has the share of its step, in per mille, and a weight that falls to 0."""
+    rows = [
+        {
+            "kind": "train",
+            "step": step,
+            "terms": {
+                "cross_entropy": {"value": 1.0, "weight": 1.0, "share": 1.0},
+                "pixelwise": {"value": 1.0, "weight": 3 * (1 - step / steps), "share": step / 1000},
+            },
+        }
+        for step in range(5, steps + 1, 5)
+    ]
+    return replace(run("kd", seed), metrics=rows)
+
+
+def test_shares_are_shown_along_the_training():
+    assert SHARES_AT == (10, 25, 50, 100)
+    rows = {row["term"]: row for row in term_view([falling(0), falling(1)])}
+    # The three nearest rows of each run: 5, 10, 15; 20, 25, 30; 45, 50, 55; 90, 95, 100.
+    assert rows["pixelwise"]["shares"] == ["0.01", "0.025", "0.05", "0.095"]
+    assert rows["cross_entropy"]["shares"] == ["1"] * 4
+    assert rows["pixelwise"]["weight"] == "2.85 → 0" and rows["cross_entropy"]["weight"] == "1"
+    made = replace(full_report(), summaries=[*three_seeds(), falling(7)])
+    assert "gradient share at 10 % 25 % 50 % 100 %" in Page(render(made)).text
+
+
+def test_a_term_without_a_share_has_none_at_any_step():
+    terms = {"position": {"value": 0.0, "weight": 1.0, "share": None}}
+    rows = [{"kind": "train", "step": step, "terms": terms} for step in (1, 2)]
+    (row,) = term_view([replace(run("idd"), metrics=rows)])
+    assert row["shares"] == ["–"] * 4

@@ -105,7 +105,33 @@ def test_the_teacher_is_measured_where_its_run_was_measured_otherwise(
 
 def test_a_killed_run_resumes_bit_identically(teacher: RunFolder, tmp_path: Path) -> None:
     kills = {signal.SIGKILL: 4, signal.SIGTERM: 8}
-    _kill_and_resume(kills, small.distilled(teacher.path), tmp_path)
+    terms = {"channelwise": {"schedule": "cosine"}, "pairwise": {"schedule": "linear"}}
+    _kill_and_resume(kills, small.distilled(teacher.path, terms=terms), tmp_path)
+
+
+def test_a_schedule_is_in_the_log_and_in_each_row(
+    teacher: RunFolder, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """The share is that of the weight in its row: per unit of weight it is that of a constant one."""
+    caplog.set_level("INFO")
+    rows = {}
+    for name, schedule in (("a", "linear"), ("b", None)):
+        recipe = small.recipe(
+            **small.distilled(teacher.path, method="kd"),
+            terms={"pixelwise": {"weight": 4.0, "schedule": schedule}},
+            # The weights of the network do not change, so that the gradients are the same.
+            train={"steps": 5, "log_every": 1, "lr": 0.0},
+            out=str(tmp_path / name),
+        )
+        found = train(recipe, progress=False).metrics()
+        rows[name] = [row["terms"]["pixelwise"] for row in found if row["kind"] == "train"]
+    assert "4 → 0, linear" in caplog.text
+    assert [row["weight"] for row in rows["a"]] == [4, 3, 2, 1, 0]
+    assert [row["weight"] for row in rows["b"]] == [4] * 5
+    for falling, constant in zip(rows["a"], rows["b"], strict=True):
+        assert falling["value"] == pytest.approx(constant["value"])
+        share = falling["weight"] / 4 * constant["share"]
+        assert falling["share"] == pytest.approx(share, rel=1e-4) and constant["share"] > 0
 
 
 def test_a_killed_run_resumes_with_the_statistics_that_a_loss_prepared(

@@ -46,7 +46,10 @@ def _terms(recipe: Recipe) -> Any:
     except ValueError:  # a recipe of another version
         return [method.name, method.preset, changes]
     return {
-        name: [spec.loss, spec.weight, spec.on, spec.options, spec.optional, spec.cells]
+        name: [
+            *(spec.loss, spec.weight, spec.on, spec.options, spec.optional, spec.cells),
+            spec.schedule,
+        ]
         for name, spec in specs.items()
         if spec.weight
     }

@@ -13,6 +13,7 @@ from segdistill.run.reporting import charts
 from segdistill.run.reporting.claims.registered import claims_view
 from segdistill.run.reporting.findings import Findings
 from segdistill.run.reporting.sections import (
+    SHARES_AT,
     against_view,
     class_view,
     comparison_view,
@@ -81,6 +82,7 @@ def render(report: Report) -> str:
         positions=position_view(findings.positions),
         positions_note=findings.positions_note,
         terms=term_view(runs),
+        shares_at=SHARES_AT,
         preparation=preparation_view(runs),
         recipes=recipes(runs),
         environment=environment(runs),

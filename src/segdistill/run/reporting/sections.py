@@ -227,8 +227,17 @@ def _class_shares(summaries: Sequence[RunSummary], classes: Sequence[str]) -> li
     return [float(value) for value in 100 * pixels / max(pixels.sum(), 1)]
 
 
+SHARES_AT = (10, 25, 50, 100)
+"""Percentages of the steps at which gradient shares are shown."""
+_ROWS_AT = 3
+
+
 def term_view(summaries: Sequence[RunSummary]) -> list[dict[str, Any]]:
-    """Weight, value and gradient share of each label's terms, averaged over seeds."""
+    """Weight, value and gradient share of each label's terms, averaged over seeds.
+
+    The share at a percentage of the steps is the median over the three logged rows of each run that are
+    nearest to it.
+    """
     view: list[dict[str, Any]] = []
     for label, runs in by_label(summaries).items():
         rows = [row for run in runs for row in run.train_rows if row.get("terms")]
@@ -238,21 +247,40 @@ def term_view(summaries: Sequence[RunSummary]) -> list[dict[str, Any]]:
                 for run in runs
             ]
             series = [entries for entries in series if entries]
-            shares = [
-                e["share"] for entries in series for e in entries if e.get("share") is not None
+            at = [
+                [share for run in runs for share in _shares_at(run, term, percent)]
+                for percent in SHARES_AT
             ]
             view.append(
                 {
                     "label": label,
                     "first_of_label": not view or view[-1]["label"] != label,
                     "term": term,
-                    "weight": _figure(series[0][-1].get("weight")),
+                    "weight": _weights(entry.get("weight") for entry in series[0]),
                     "first": _figure(_mean([entries[0].get("value") for entries in series])),
                     "last": _figure(_mean([entries[-1].get("value") for entries in series])),
-                    "share": _figure(median(shares)) if shares else "–",
+                    "shares": [_figure(median(each)) if each else "–" for each in at],
                 }
             )
     return view
+
+
+def _weights(recorded: Iterable[float | None]) -> str:
+    """The weight of a term; its first and last recorded value where it follows a schedule."""
+    known = [value for value in recorded if value is not None]
+    ends = dict.fromkeys(known[:1] + known[-1:])
+    return " → ".join(map(_figure, ends)) or "–"
+
+
+def _shares_at(run: RunSummary, term: str, percent: int) -> list[float]:
+    """The recorded gradient shares of a term nearest to a percentage of a run's steps."""
+    rows = [row for row in run.train_rows if row.get("terms")]
+    if not rows:
+        return []
+    wanted = rows[-1]["step"] * percent / 100
+    known = [row for row in rows if row["terms"].get(term, {}).get("share") is not None]
+    nearest = sorted(known, key=lambda row: abs(row["step"] - wanted))[:_ROWS_AT]
+    return [float(row["terms"][term]["share"]) for row in nearest]
 
 
 def _mean(values: Iterable[float | None]) -> float | None:

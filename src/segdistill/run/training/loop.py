@@ -359,11 +359,14 @@ class Loop:
                 values = self.module(*part)
                 self._check_finite(values, batch)
                 if with_shares:
-                    some = self.distiller.anchor_gradients(self._scale(), fraction)
+                    some = self.distiller.anchor_gradients(
+                        self._scale(), fraction, self._progress(self.step)
+                    )
                     gradients = _summed(gradients, some)
                 values = weighed(values, fraction)
                 # Fabric averages gradients over the processes; a batch is the sum of its parts.
-                self.fabric.backward(method.total(values) * self.fabric.world_size)
+                total = method.total(values, self._progress(self.step))
+                self.fabric.backward(total * self.fabric.world_size)
             sums = _summed(sums, {name: value.detach() for name, value in values.items()})
         if config.clip is not None:
             self.fabric.clip_gradients(
@@ -376,6 +379,10 @@ class Loop:
             sums |= self._train_adversaries(batch)
         gradients = {name: self._sum(gradient) for name, gradient in gradients.items()}
         return self._over_processes(sums), shares_of(gradients)
+
+    def _progress(self, step: int) -> float:
+        """0 at the first step, 1 at the last: what the schedules of the terms' weights follow."""
+        return step / max(self.config.steps - 1, 1)
 
     def _fractions(self, parts: Sequence[tuple[Tensor, Tensor]]) -> Sequence[Mapping[str, Tensor]]:
         """Weights of each part in the batch of all processes; empty if the part is the whole batch."""
@@ -474,7 +481,7 @@ class Loop:
         means = window.means()
         seconds, waiting = self._mean_seconds(window)
         if means and self.fabric.is_global_zero:
-            weights = {name: term.weight for name, term in self.distiller.method.terms.items()}
+            weights = self.distiller.method.weights(self._progress(self.step - 1))
             terms = {
                 name: {"value": means[name], "weight": weight, "share": shares.get(name)}
                 for name, weight in (weights | self.adversaries.weights).items()

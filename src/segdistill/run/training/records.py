@@ -13,6 +13,7 @@ from rich.table import Table
 from segdistill.config import TrainConfig, to_dict
 from segdistill.data.samples import read_sample
 from segdistill.distillation.distiller import Distiller, TapRow
+from segdistill.distillation.method import Method
 from segdistill.models.foreign.wrapped import read_as
 from segdistill.run.console import log_table
 from segdistill.run.environment import describe_environment, differences, load
@@ -37,12 +38,17 @@ from segdistill.run.training.loop import Loop
 _log = logging.getLogger(__name__)
 
 
-def show_taps(rows: list[TapRow]) -> None:
-    """Log the tap table."""
-    table = Table("term", "tap", "student", "teacher", "alignment", title="What each term reads")
+def show_taps(rows: list[TapRow], method: Method) -> None:
+    """Log the tap table, with the weight of each term."""
+    heads = ("term", "weight", "tap", "student", "teacher", "alignment")
+    table = Table(*heads, title="What each term reads")
     for row in rows:
         shapes = ("x".join(map(str, s[1:])) if s else "-" for s in (row.student, row.teacher))
-        table.add_row(row.term, row.tap, *shapes, row.alignment)
+        term = method.terms[row.term]
+        weight = f"{term.weight:g}"
+        if term.schedule != "constant":
+            weight += f" → {term.weight_at(1):g}, {term.schedule}"
+        table.add_row(row.term, weight, row.tap, *shapes, row.alignment)
     log_table(_log, table)
 
 

@@ -309,7 +309,7 @@ def _execute(job: Job, progress: bool) -> RunFolder:
         distiller.to(memory_format=torch.channels_last)
     fabric.to_device(distiller)
     if first:
-        show_taps(rows)
+        show_taps(rows, distiller.method)
         show_parts(distiller, config, fabric.world_size)
         _tell_shared(job)
     if job.teacher is not None:
