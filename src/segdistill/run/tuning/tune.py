@@ -25,6 +25,8 @@ from segdistill.trust import trusting
 
 _log = logging.getLogger(__name__)
 TRIALS = 9
+_UNREPORTED: dict[str, Any] = {"evaluation": {}, "contrasts": [], "claims_on": None}
+"""Trials are neither measured on what is reported, nor make claims."""
 
 
 @dataclass(frozen=True)
