@@ -19,6 +19,7 @@ TINY = {
     "ocrnet_r101": (SMALL, 0.05),
     "ann_r101": (SMALL, 0.05),
 }
+QUICK = ("icnet", "fcn8s_vgg16", "ocrnet_r101")
 
 
 @pytest.mark.parametrize(
@@ -55,7 +56,11 @@ def _halves() -> tuple[Tensor, Tensor]:
     return images, labels
 
 
-@pytest.mark.parametrize("name", TINY)
+@pytest.mark.parametrize(
+    "name",
+    # The quick run takes one with batch norm, one without, and one whose loss reads regions.
+    [pytest.param(name, marks=() if name in QUICK else pytest.mark.slow) for name in TINY],
+)
 def test_learns_from_scratch_in_a_few_steps(name):
     options, rate = TINY[name]
     torch.manual_seed(0)

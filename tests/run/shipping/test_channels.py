@@ -38,7 +38,7 @@ def _values(
     fields: Path, channels: int = 5, reads: int = 5, **changes: object
 ) -> dict[str, object]:
     options = {"classes": ["soil", "crop"], "channels": channels, "mapping": {0: 0, 1: 1}}
-    student = {"model": "compact", "options": {"width": 6, "in_channels": reads}}
+    student = {"model": "compact", "options": {"width": 6, "depth": 1, "in_channels": reads}}
     data = {"name": "folder", "root": str(fields), "options": options}
     return small.values(data=data, student=student, method="supervised", **changes)
 
