@@ -111,6 +111,13 @@ def test_the_stored_value_is_the_id_in_every_mode(tmp_path, mode):
     assert read.dtype == torch.uint8 and read.tolist() == raw.tolist()
 
 
+def test_an_undeclared_white_of_one_bit_is_named(tmp_path):
+    path = tmp_path / "mask.png"
+    Image.fromarray(ids(2) > 0).save(path)
+    with pytest.raises(ValueError, match=r"label id 1 \(first at row 0, column 1\)"):
+        read_mask(path, LabelMap({0: 0, 255: 1}, 2))
+
+
 def test_sixteen_bit_ids_above_255_are_mapped(tmp_path):
     path = save_mask(tmp_path / "deep.png", np.full((4, 4), 1001, np.uint16))
     assert read_mask(path, LabelMap({1001: 2}, 3)).unique().tolist() == [2]

@@ -176,6 +176,8 @@ class StoredMask(NamedTuple):
             return np.array(image) * np.uint8(255)
         if image.mode in ID_MODES and not (by_grey and image.mode == "P"):
             raw = np.array(image)
+            if raw.dtype == bool:  # as an index it would choose instead of count
+                raw = raw.astype(np.uint8)
             bits = re.match("L;([24])", self.raw_mode)
             # Pillow spreads 2 and 4 bits over 0..255.
             return raw if by_grey or bits is None else raw // (255 // (2 ** int(bits[1]) - 1))
