@@ -41,6 +41,7 @@ def test_the_demo_trains_all_rows_and_writes_table_and_report(
     assert re.fullmatch(rf"1/3  the teacher, about {clock}", told[2])
     left = [m for m in told if re.fullmatch(rf".* is finished; about {clock} left", m)]
     assert [m.split()[0] for m in left] == ["teacher", "supervised-s0", "kd-s0", "idd-s0"]
+    assert sum("× smaller" in line for line in told) == 1
     caplog.clear()
     module.demo(tmp_path, seeds=1)
     # Everything is finished, so nothing is timed or estimated.

@@ -278,7 +278,15 @@ def one_run(recipe: Recipe, method: MethodConfig, seed: int, base: Path) -> Reci
 
 
 def conclude(runs: Sequence[RunFolder], base: Path) -> list[RunSummary]:
-    """Log the table and the verdict of finished runs, and write them to `comparison.json`."""
+    """Log table, verdict and gist of finished runs, and write them to `comparison.json`."""
+    summaries = tabulate(runs, base)
+    if (saved := gist(summaries, default_subject(summaries))) is not None:
+        _log.info("%s", saved)
+    return summaries
+
+
+def tabulate(runs: Sequence[RunFolder], base: Path) -> list[RunSummary]:
+    """As `conclude`, without the gist, which a report logs."""
     summaries = summarise(find_runs([run.path for run in runs]))
     log_table(_log, comparison_table(summaries))
     for table in claim_tables(summaries):
@@ -286,8 +294,6 @@ def conclude(runs: Sequence[RunFolder], base: Path) -> list[RunSummary]:
     _log.info("%s", context(summaries))
     for verdict in verdicts(summaries):
         _log.info("%s. %s", verdict.headline, " ".join(verdict.details))
-    if (saved := gist(summaries, default_subject(summaries))) is not None:
-        _log.info("%s", saved)
     values = as_json(summaries)
     if (before := registered(base)) is not None and "claims" in values:
         values["claims_registered_after"] = before["finished_before"]

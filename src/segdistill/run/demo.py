@@ -9,7 +9,7 @@ from statistics import median
 from tempfile import TemporaryDirectory
 
 from segdistill.config import MethodConfig, Recipe, TeacherConfig
-from segdistill.run.compare import conclude, one_run
+from segdistill.run.compare import one_run, tabulate
 from segdistill.run.console import quiet
 from segdistill.run.folder import RunFolder
 from segdistill.run.progress import duration
@@ -60,7 +60,7 @@ def demo(out: str | Path = "runs/demo", seeds: int = 1, first_seed: int = 0) -> 
         runs.append(train(recipe))
         clock.done(name)
     _log.info("3/3  table and report")
-    conclude(runs, base)
+    tabulate(runs, base)
     file = report([base], base / "report.html", title="segdistill demo", remark=REMARK)
     _log.info("finished in %s; open %s", duration(time.perf_counter() - start), file)
     return file
