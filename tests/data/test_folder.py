@@ -162,7 +162,13 @@ def test_files_that_are_not_images_are_skipped(folder_tree):
     assert len(Folder(folder_tree, "all", classes=3)) == 40
 
 
-@pytest.mark.parametrize("folder", [".ipynb_checkpoints", ".git", "__MACOSX", "@eaDir"])
+@pytest.mark.parametrize(
+    "folder",
+    [
+        *(".ipynb_checkpoints", ".git", "__MACOSX", "@eaDir", "$RECYCLE.BIN", "lost+found"),
+        *("System Volume Information", "#recycle", "__pycache__"),
+    ],
+)
 def test_hidden_folders_and_those_of_operating_systems_are_skipped(folder_tree, folder):
     for kind in ("images", "masks"):
         save_image(folder_tree / kind / folder / "001.png")

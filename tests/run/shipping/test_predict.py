@@ -1,6 +1,8 @@
 """Palette masks of the photograph's size, overlays, and early refusal of bad input."""
 
 import json
+import os
+import shutil
 
 import numpy as np
 import pytest
@@ -147,6 +149,23 @@ def test_missing_inputs_are_refused(network, photographs, tmp_path):
     with pytest.raises(FileNotFoundError, match="no images to predict"):
         find_images([])
     assert Brightness.calls == 0
+
+
+def test_hidden_files_and_those_of_systems_are_skipped(network, photographs, tmp_path):
+    expected = find_images(photographs)
+    for name in ("._rgb.png", ".hidden.jpg", "Thumbs.db"):
+        (photographs / name).write_bytes(b"no image")
+    for folder in (".ipynb_checkpoints", "__MACOSX", "deeper"):
+        (photographs / folder).mkdir()
+        shutil.copy(photographs / "rgb.png", photographs / folder / "other.png")
+    assert find_images(photographs) == expected
+
+
+def test_a_pipe_is_named_and_not_opened(network, photographs, tmp_path):
+    os.mkfifo(photographs / "pipe.png")
+    for inputs in (photographs, [photographs / "pipe.png"]):
+        with pytest.raises(ValueError, match=r"named pipe.*; expected"):
+            run(network, inputs, tmp_path / "out")
 
 
 def test_an_input_is_never_overwritten(network, photographs):

@@ -8,12 +8,24 @@ from pathlib import Path, PureWindowsPath
 
 from segdistill.data.reading.opening import irregular
 
-_FOREIGN = ("__MACOSX", "@eaDir")
-"""Folders that an operating system writes beside the user's files, with pictures of its own."""
+_FOREIGN = (
+    "__macosx",
+    "__pycache__",
+    "@eadir",
+    "#recycle",
+    "#snapshot",
+    "$recycle.bin",
+    "lost+found",
+    "recycler",
+    "system volume information",
+)
+"""Folders that an operating system writes beside the user's files, with pictures of its own; in lower case."""
 _SHOWN = 3
 
 
-def visible_files(folder: Path | str, endings: Sequence[str], any_case: bool = False) -> list[str]:
+def visible_files(
+    folder: Path | str, endings: Sequence[str], any_case: bool = False, deep: bool = True
+) -> list[str]:
     """Files in a folder and its subfolders whose names have one of these endings.
 
     Hidden files and folders (`.ipynb_checkpoints`, `._a.png`) are left out, and so are those of operating
@@ -23,6 +35,7 @@ def visible_files(folder: Path | str, endings: Sequence[str], any_case: bool = F
         folder: Where to look.
         endings: Endings of names, such as `.png`; in lower case with `any_case`.
         any_case: Whether upper and lower case are the same.
+        deep: Whether to look in subfolders, too.
 
     Returns:
         Their paths: the files of a folder in order, then those of its subfolders. Text, since Path takes
@@ -39,7 +52,7 @@ def visible_files(folder: Path | str, endings: Sequence[str], any_case: bool = F
         with os.scandir(waiting.pop()) as scanned:
             entries = sorted((one for one in scanned if _visible(one.name)), key=lambda e: e.name)
         inside = [entry for entry in entries if entry.is_dir(follow_symlinks=False)]
-        waiting += [entry.path for entry in reversed(inside)]
+        waiting += [entry.path for entry in reversed(inside) if deep]
         for entry in entries:
             name = entry.name.lower() if any_case else entry.name
             # Links are asked by their path, since a circle of them raises here; others cost no question.
@@ -60,7 +73,7 @@ def visible_files(folder: Path | str, endings: Sequence[str], any_case: bool = F
 
 
 def _visible(name: str) -> bool:
-    return not name.startswith(".") and name not in _FOREIGN
+    return not name.startswith(".") and name.lower() not in _FOREIGN
 
 
 def _kind(entry: os.DirEntry[str]) -> str:

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from segdistill.data.channels import ARRAY_SUFFIX, in_unit_range, visible
 from segdistill.data.dataset import generated_palette, list_names
 from segdistill.data.files import IMAGE_SUFFIXES, read_image
+from segdistill.data.reading.listing import visible_files
 from segdistill.models.contract import device_of
 from segdistill.run.evaluation import Protocol, Size, evaluating, in_channels, segment
 from segdistill.run.folder import RunFolder, file_sha256, output_folder, read_json
@@ -174,26 +175,25 @@ def find_images(inputs: Inputs, suffixes: Sequence[str] = IMAGE_SUFFIXES) -> lis
     """List image files without duplicates: the files named, and those in the folders named.
 
     Args:
-        inputs: Files and folders.
+        inputs: Files and folders. Hidden files in a folder are left out.
         suffixes: Suffixes of the files to read from folders.
 
     Raises:
         FileNotFoundError: An input does not exist, a folder holds no image, or `inputs` is empty.
+        ValueError: A folder holds a pipe, a socket or a broken link with such a suffix.
     """
     inputs = [inputs] if isinstance(inputs, str | Path) else list(inputs)
     images: dict[Path, Path] = {}
     for path in map(Path, inputs):
         if path.is_dir():
-            inside = sorted(
-                file
-                for file in path.iterdir()
-                if file.is_file() and file.suffix.lower() in suffixes
-            )
+            inside = [
+                Path(file) for file in visible_files(path, suffixes, any_case=True, deep=False)
+            ]
             if not inside:
                 raise FileNotFoundError(
                     f"no image in {path}; expected files that end in {', '.join(suffixes)}"
                 )
-        elif path.is_file():
+        elif path.exists():  # what is no regular file is refused on reading
             inside = [path]
         else:
             raise FileNotFoundError(f"no image or folder at {path}. Check the path")
