@@ -179,5 +179,5 @@ def test_check_and_train_refuse_until_the_orientation_is_declared(
     with pytest.raises(ValueError, match="to fix before training"):
         check(recipe)
     printed = capsys.readouterr().out
-    assert "pixel for pixel" in printed  # copies of one image
+    assert "are also in train" in printed  # copies of one image
     assert "orientation" not in printed

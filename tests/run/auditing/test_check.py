@@ -272,7 +272,7 @@ def _spoil(tree: Path, fault: str) -> str:
         return "masks/3.png: the mask is a JPEG"
     if fault == "leak":
         shutil.copy(image, tree / "val/images/1.png")
-        return "1 images of val are also in train, pixel for pixel (1 = 3)"
+        return "1 image of val is also in train (1 = 3)"
     mask.unlink()
     return "1 of 8 images in"
 
@@ -492,18 +492,33 @@ def test_the_teacher_is_not_measured_on_faulty_data(
 # Training ----------------------------------------------------------------------------------------
 
 
-def test_training_warns_about_images_in_both_splits(
-    scenes: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+@pytest.mark.parametrize("how", ["the same file", "a copy", "one split, on purpose"])
+def test_check_and_train_judge_images_in_both_splits_alike(
+    how: str, scenes: Path, tmp_path: Path, check: Check, caplog: pytest.LogCaptureFixture
 ) -> None:
-    (scenes / "train.txt").write_text("val/images/0.png val/masks/0.png\n")
+    shutil.copy(scenes / "val/images/0.png", scenes / "val/images/copy.png")
+    shutil.copy(scenes / "val/masks/0.png", scenes / "val/masks/copy.png")
+    name = "copy" if how == "a copy" else "0"
+    (scenes / "train.txt").write_text(f"val/images/{name}.png val/masks/{name}.png\n")
     (scenes / "val.txt").write_text("val/images/0.png val/masks/0.png\n")
     data = _data(scenes, mapping={10: 0, 20: 1, 30: 2}, list_file="{split}.txt")
+    if "purpose" in how:
+        data["val_split"] = "train"
     student = {"model": "tests.run.plain.NoNorm"}
     training = {"crop": [16, 16], "steps": 1}
     recipe = small.recipe(data=data, student=student, train=training, out=str(tmp_path / "run"))
-    with caplog.at_level("WARNING", "segdistill"):
+    code, found, _ = check(data=data, student=student, train=training)
+    if "purpose" in how:
+        assert train(recipe, progress=False).finished
+        for said in (found, caplog.text):
+            assert "1 image of train is also in train (val/images/0)" in said
+        assert not code
+        return
+    with pytest.raises(
+        ValueError, match=r"1 image of val is also in train \(val/images/0"
+    ) as error:
         train(recipe, progress=False)
-    assert "1 images of val are also in the training split (val/images/0)" in caplog.text
+    assert f"problem: {error.value}" in found
 
 
 # Real masks --------------------------------------------------------------------------------------

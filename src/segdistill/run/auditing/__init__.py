@@ -1,9 +1,9 @@
 """Checks of data and teacher before any long work."""
 
 from segdistill.run.auditing.data_audit import (
+    judged_shared,
     missing_labels,
     refuse_unclear_orientation,
-    shared_files,
 )
 from segdistill.run.auditing.masks import check_masks
 from segdistill.run.auditing.outputs import judged_outputs
@@ -17,9 +17,9 @@ __all__ = [
     "judged",
     "judged_outputs",
     "judged_pixels",
+    "judged_shared",
     "missing_labels",
     "refuse_unclear_orientation",
-    "shared_files",
     "suspect",
     "unmeasurable",
 ]

@@ -187,7 +187,7 @@ def _check_sets(
         judge([split], [one], findings)
         _check_pixels([split], [one], findings)
         if train:
-            judge_both([*train, split], [*surveys, one], findings)
+            judge_both([*train, split], [*surveys, one], findings, further=True)
 
 
 def _check_method(recipe: Recipe, train: Split, findings: Findings) -> None:

@@ -7,7 +7,7 @@ from inspect import signature
 from typing import Any
 
 from segdistill.config import DataConfig, Recipe
-from segdistill.data.dataset import list_names
+from segdistill.data.dataset import Pair, list_names
 from segdistill.data.folder import folder_pairs
 from segdistill.data.label_map import IGNORED, MAX_CLASSES, LabelMap, colour_text
 from segdistill.data.orientation import Orientation, check_orientation, unclear_orientations
@@ -15,6 +15,8 @@ from segdistill.distillation.method import Method
 from segdistill.run.auditing.noise import RIM
 from segdistill.run.auditing.proposal import without_id
 from segdistill.run.auditing.survey import Survey, palettes_differ, shared_images, undeclared_line
+from segdistill.run.identity.data import handed_on, pairs_of
+from segdistill.run.identity.digests import file_digests
 from segdistill.run.opening import open_split, split_options
 
 _FEW = 10
@@ -278,14 +280,26 @@ def judge_sizes(
             )
 
 
-def judge_both(splits: Sequence[Split], surveys: Sequence[Survey], findings: Findings) -> None:
-    """Images and groups that a split to measure on, the second, has in common with the training split."""
-    shared = shared_images(surveys[0], surveys[1])
-    if shared:
-        findings.problems.append(
-            f"{len(shared)} images of {splits[1].name} are also in {splits[0].name}, pixel for pixel "
+def judge_both(
+    splits: Sequence[Split], surveys: Sequence[Survey], findings: Findings, further: bool = False
+) -> None:
+    """Images and groups that a split to measure on, the second, has in common with the training split.
+
+    Args:
+        splits: The training split and the other.
+        surveys: What was found in them.
+        findings: Where problems and warnings are added.
+        further: The second is a further evaluation set, whose images may be trained on.
+    """
+    train, val = splits
+    refused, warning = judged_shared((train.name, train.dataset), (val.name, val.dataset), further)
+    findings.add_problems([refused] if refused else [])
+    if not refused and not warning and (shared := shared_images(surveys[0], surveys[1])):
+        warning = (
+            f"{len(shared)} images of {val.name} are also in {train.name}, pixel for pixel in another file "
             f"({list_names(shared)}); metrics on them are meaningless. Remove them from one split"
         )
+    findings.warnings += [warning] if warning else []
     groups = [set(getattr(split.dataset, "groups", [])) - {""} for split in splits]
     if both := sorted(groups[0] & groups[1]):
         findings.warnings.append(
@@ -294,14 +308,52 @@ def judge_both(splits: Sequence[Split], surveys: Sequence[Survey], findings: Fin
         )
 
 
-def shared_files(train_set: Any, val_set: Any) -> list[str]:
-    """Names of the evaluation samples whose image file is also trained on; no file is opened.
+def judged_shared(
+    train: tuple[str, Any], val: tuple[str, Any], further: bool = False
+) -> tuple[str, str]:
+    """What is wrong with images that are in both splits, as `check` and a training find it alike.
 
-    `segdistill check` compares the pixels.
+    Images are compared by the bytes of their files; only pairs of files are, and subsets of them.
+
+    Args:
+        train: Name and data set of the training split.
+        val: The same for the evaluation split. Naming the training split for both is taken as intended.
+        further: It is a further evaluation set, whose images may be trained on.
+
+    Returns:
+        Why it is refused and what to do, and a warning; "" for each that there is not.
+
+    Raises:
+        OSError: A file cannot be read.
     """
-    sets = [getattr(dataset, "pairs", []) for dataset in (train_set, val_set)]
-    trained = {pair.image.resolve() for pair in sets[0]}
-    return [pair.name for pair in sets[1] if pair.image.resolve() in trained]
+    trained = {key: name for key, name in reversed(_image_digests(train[1]))}
+    shared = [
+        name if trained[key] == name else f"{name} = {trained[key]}"
+        for key, name in _image_digests(val[1])
+        if key in trained
+    ]
+    if not shared:
+        return "", ""
+    start = (
+        f"{len(shared)} image{'s' * (len(shared) > 1)} of {val[0]} {'are' if shared[1:] else 'is'} also in "
+        f"{train[0]} ({list_names(shared)}); metrics on them are meaningless"
+    )
+    if further or train[0] == val[0] or train[1] is val[1]:
+        return "", f"{start}. Name another split for evaluation, unless this is intended"
+    return (
+        f"{start}. Remove them from one split, or set data.val_split to {train[0]} to measure on training "
+        "images on purpose",
+        "",
+    )
+
+
+def _image_digests(dataset: Any) -> list[tuple[str, str]]:
+    """The digest of each image file, and the sample's name; nothing where samples may be changed."""
+    pairs: Sequence[Pair] = dataset if isinstance(dataset, list) else ()
+    if handed_on(dataset):
+        pairs = pairs_of(dataset)[1]
+    digests = file_digests([pair.image for pair in pairs])
+    return [(key, pair.name) for key, pair in zip(digests, pairs, strict=True)]
 
 
 def refuse_unclear_orientation(*datasets: Any) -> None:

@@ -37,7 +37,7 @@ def data_digest(dataset: Any, name: str = "the data") -> str | None:
     """
     files, pairs = pairs_of(dataset)
     of_files = None if files is None else _digest_of_pairs(files, pairs)
-    if of_files is not None and _handed_on(dataset):
+    if of_files is not None and handed_on(dataset):
         return of_files
     once, twice = (_digest_of_samples(dataset) for _ in range(2))
     if once != twice:
@@ -46,7 +46,7 @@ def data_digest(dataset: Any, name: str = "the data") -> str | None:
     return once if of_files is None else hashlib.sha256((of_files + once).encode()).hexdigest()
 
 
-def _handed_on(dataset: Any) -> bool:
+def handed_on(dataset: Any) -> bool:
     """Whether the samples are those of the set of files behind them, unchanged."""
     while hands_on(dataset) or getattr(dataset, "only_declares", False):
         if isinstance(dataset, PairDataset):

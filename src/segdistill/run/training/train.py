@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from segdistill.activity import doing, get_on
 from segdistill.config import Recipe, code_names, recipe_text, to_dict
-from segdistill.data.dataset import PairDataset, list_names
+from segdistill.data.dataset import PairDataset
 from segdistill.data.loader import Batch, training_loader
 from segdistill.distillation.catalogue import build_method
 from segdistill.distillation.distiller import Distiller, TapRow
@@ -22,8 +22,8 @@ from segdistill.run.auditing import (
     check_masks,
     judged_outputs,
     judged_pixels,
+    judged_shared,
     refuse_unclear_orientation,
-    shared_files,
 )
 from segdistill.run.console import spoken
 from segdistill.run.evaluation import Agreement, Evaluation
@@ -274,6 +274,7 @@ def _build_distiller(job: Job, samples: bool = True) -> tuple[Distiller, Batch, 
     check_encoder(job)
     refuse_unclear_orientation(job.train_set, *job.measured_on.values())
     if samples and os.environ.get("RANK", "0") == "0":
+        _check_shared(job)
         _check_masks(job)
         # Afterwards, since a sample holds a mask, and each bad one should have been named.
         _check_pixels(job)
@@ -311,7 +312,6 @@ def _execute(job: Job, progress: bool) -> RunFolder:
     if first:
         show_taps(rows, distiller.method)
         show_parts(distiller, config, fabric.world_size)
-        _tell_shared(job)
     if job.teacher is not None:
         with doing("measuring the teacher"):
             audit_teacher(job, fabric, write=first)
@@ -361,25 +361,25 @@ def _execute(job: Job, progress: bool) -> RunFolder:
     return run
 
 
-def _tell_shared(job: Job) -> None:
-    for name, dataset in job.measured_on.items():
-        if shared := shared_files(job.train_set, dataset):
-            _log.warning(
-                "%d images of %s are also in the training split (%s); metrics on them are meaningless",
-                len(shared),
-                name,
-                list_names(shared),
-            )
+def _check_shared(job: Job) -> None:
+    train = job.recipe.data.train_split, job.train_set
+    with doing("looking for images in both splits"):
+        for split in job.measured_on.items():
+            further = split[1] is not job.val_set
+            _refuse_or_warn(*judged_shared(train, split, further))
 
 
 def _check_pixels(job: Job) -> None:
     for split, dataset in ((job.recipe.data.train_split, job.train_set), *job.measured_on.items()):
         with doing(f"looking at the images of {split}"):
-            refused, warning = judged_pixels(dataset, split)
-        if refused:
-            raise ValueError(refused)
-        if warning:
-            _log.warning("%s", warning)
+            _refuse_or_warn(*judged_pixels(dataset, split))
+
+
+def _refuse_or_warn(refused: str, warning: str) -> None:
+    if refused:
+        raise ValueError(refused)
+    if warning:
+        _log.warning("%s", warning)
 
 
 def _check_masks(job: Job) -> None:
