@@ -1,8 +1,12 @@
 import re
+from dataclasses import replace
+from html import unescape
 
 import numpy as np
 import pytest
+from matplotlib.figure import Figure
 
+from segdistill.escaping import terminal_line
 from segdistill.run.reporting import charts, views
 from segdistill.run.reporting.summary import class_changes
 from segdistill.run.reporting.verdict import verdicts
@@ -38,6 +42,20 @@ def test_colours_of_methods_teacher_and_control_are_fixed():
     colour = charts.colours([run("idd"), run("control"), run("kd")])
     assert colour["idd"] == charts.SERIES[0] and colour["kd"] == charts.SERIES[1]
     assert colour["control"] == charts.CONTROL
+
+
+@pytest.mark.parametrize("name", [r"C:\data\new", r"\g<1>\1", "a\x1b[2Jb", r"$\frac{$ 5 $", "_a_"])
+@pytest.mark.filterwarnings("error")
+def test_labels_of_any_content_are_drawn(name):
+    runs = [replace(r, method=name) if r.method == "idd" else r for r in three_seeds()]
+    colour = charts.colours(runs)
+    drawings = [
+        charts.validation_curves(runs, colour),
+        charts.forest(verdicts(runs), colour),
+        charts.to_svg(Figure(), name),
+    ]
+    for drawing in drawings:
+        assert terminal_line(name) in unescape(drawing) and "\x1b" not in drawing
 
 
 def test_curves_label_each_method_with_its_last_value():

@@ -6,6 +6,7 @@ so that one drawing serves light mode, dark mode and print.
 
 import io
 import re
+import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from itertools import count
@@ -105,7 +106,10 @@ def to_svg(figure: Figure, description: str) -> str:
         description: Text alternative for screen readers.
     """
     buffer = io.StringIO()
-    figure.savefig(buffer, format="svg", transparent=True)
+    with warnings.catch_warnings():
+        # The browser's fonts draw the text. And the warning holds the character, which a terminal may obey.
+        warnings.filterwarnings("ignore", r"Glyph \d+ .* missing", UserWarning)
+        figure.savefig(buffer, format="svg", transparent=True)
     drawing = html(buffer.getvalue())
     drawing = drawing[drawing.index("<svg") :]
     drawing = re.sub(r"<metadata>.*?</metadata>|<!--.*?-->", "", drawing, flags=re.DOTALL)
@@ -121,7 +125,8 @@ def to_svg(figure: Figure, description: str) -> str:
     width = re.search(r'viewBox="0 0 ([\d.]+)', drawing)
     label = f'role="img" aria-label="{escape(html(description))}"'
     head = f'<svg {label} style="max-width:{width.group(1) if width else 0}px"'
-    return re.sub(r'^<svg width="[^"]*" height="[^"]*"', head, drawing.strip())
+    # A function, since a description may hold backslashes.
+    return re.sub(r'^<svg width="[^"]*" height="[^"]*"', lambda _: head, drawing.strip())
 
 
 def _font(match: re.Match[str]) -> str:
