@@ -274,5 +274,5 @@ def test_images_of_a_set_that_are_also_trained_on_are_told(
         train(
             small.recipe(**changes, train={"steps": 1}, out=str(tmp_path / "run")), progress=False
         )
-    told = [text for text in caplog.messages if "also in the training split" in text]
+    told = [text for text in caplog.messages if "also in train" in text]
     assert len(told) == 1 and "evaluation.seen" in told[0]
