@@ -53,3 +53,11 @@ def test_a_callable_with_kwargs_accepts_any_option_unless_strict() -> None:
 
 def test_a_callable_without_signature_accepts_any_option() -> None:
     check_options("int", ["bass"], int)
+
+
+def test_absurd_counts_are_refused_before_anything_is_made() -> None:
+    def network(depth: int = 1, seed: int = 0, scale: float = 1.0) -> None: ...
+
+    check_options("net", {"depth": 1000, "seed": 2**62, "scale": 1e18}, network)
+    with pytest.raises(ValueError, match=f"option depth is {10**18}; expected at most 1000000000"):
+        check_options("net", {"depth": 10**18}, network)

@@ -2,6 +2,7 @@
 
 import inspect
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from contextlib import suppress
 from difflib import get_close_matches
 from pathlib import Path
 from types import NoneType, UnionType
@@ -103,6 +104,24 @@ def _check_types(owner: str, options: Mapping[Any, Any], maker: Callable[..., An
             raise ValueError(
                 f"{owner}: option {option} is {value!r:.60}; expected {in_words(stated[option])}"
             )
+        if option != "seed" and isinstance(value, int) and abs(value) > _GREATEST:
+            raise ValueError(
+                f"{owner}: option {option} is {value}; expected at most {_GREATEST}, as anything of that many "
+                "parts is never finished. Lower it"
+            )
+
+
+_GREATEST = 10**9
+
+
+def fitting(options: Mapping[Any, Any], maker: Callable[..., Any]) -> dict[str, Any]:
+    """Those of some options that a class accepts, with values of the stated types."""
+    kept = {}
+    for option, value in options.items():
+        with suppress(ValueError):
+            check_options("", {option: value}, maker, strict=True)
+            kept[option] = value
+    return kept
 
 
 def fits(value: Any, annotation: Any) -> bool:

@@ -108,18 +108,25 @@ class Folder(PairDataset):
             raise ValueError(
                 "folder: `classes` is missing; expected a list of names, or their number"
             )
-        if isinstance(classes, int):
-            classes = [f"class{number}" for number in range(classes)]
+        count = classes if isinstance(classes, int) else len(classes)
+        label_map = LabelMap(mapping, count, threshold=threshold, tolerance=tolerance)
         super().__init__(
             pairs,
-            LabelMap(mapping, len(classes), threshold=threshold, tolerance=tolerance),
-            classes,
+            label_map,
+            class_names(classes),
             palette,
             groups=groups,
             limit=limit,
             cache=cache,
             orientation=orientation,
         )
+
+
+def class_names(classes: Sequence[str] | int) -> list[str]:
+    """Names of classes; generated where only their number is declared."""
+    if isinstance(classes, int):
+        return [f"class{number}" for number in range(classes)]
+    return [str(name) for name in classes]
 
 
 def folder_pairs(

@@ -338,6 +338,33 @@ def test_different_palettes_suggest_a_mapping_of_colours(tree: Path, check: Chec
     assert "palettes of the masks" not in out
 
 
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"mask_suffix": 1.5},
+        {"mask_dir": [1]},
+        {"image_dir": 7},
+        {"list_file": ["a"]},
+        {"val_fraction": "1:30"},
+        {"classes": -1.5},
+        {"classes": 10**8},
+        {"classes": 10**18},
+        {"mapping": "none"},
+        {"threshold": [1]},
+        {"root": "elsewhere"},
+        {"unpaired": [1]},
+        {"orientation": 3},
+    ],
+    ids=str,
+)
+def test_options_of_the_wrong_type_are_problems(
+    options: dict[str, Any], tree: Path, check: Check
+) -> None:
+    data = _data(tree)
+    data["options"].update(options)
+    assert next(iter(options)) in _problems(check(data=data))
+
+
 def test_a_wrong_root_is_one_line(tmp_path: Path, check: Check) -> None:
     assert "nowhere: no such folder" in _problems(check(data=_data(tmp_path / "nowhere")))
     problems = _problems(check(data={"name": "camvid", "root": str(tmp_path)}))

@@ -8,10 +8,11 @@ from typing import Any
 
 from segdistill.config import DataConfig, Recipe
 from segdistill.data.dataset import Pair, list_names
-from segdistill.data.folder import folder_pairs
+from segdistill.data.folder import Folder, class_names, folder_pairs
 from segdistill.data.label_map import IGNORED, MAX_CLASSES, LabelMap, colour_text
 from segdistill.data.orientation import Orientation, check_orientation, unclear_orientations
 from segdistill.distillation.method import Method
+from segdistill.names import fitting
 from segdistill.run.auditing.noise import RIM
 from segdistill.run.auditing.proposal import without_id
 from segdistill.run.auditing.survey import Survey, palettes_differ, shared_images, undeclared_line
@@ -110,12 +111,13 @@ def split_of(name: str, dataset: Any) -> Split:
 
 
 def _open_leniently(config: DataConfig, which: str, name: str, findings: Findings) -> Split:
-    options = split_options(config, which)
     if config.name != "folder":
         return Split(name, None, False, [], None)
-    classes = options.get("classes") or []
-    if isinstance(classes, int):
-        classes = [f"class{number}" for number in range(classes)]
+    # Others have been reported, and nothing can be opened with them.
+    options = fitting(split_options(config, which), Folder)
+    declared = options.get("classes") or []
+    most = isinstance(declared, int) and declared > MAX_CLASSES
+    classes = class_names([] if most else declared)
     try:
         reading = {key: options[key] for key in ("threshold", "tolerance") if key in options}
         label_map = LabelMap(options.get("mapping"), len(classes), **reading)
@@ -123,6 +125,7 @@ def _open_leniently(config: DataConfig, which: str, name: str, findings: Finding
         label_map = None
     unpaired: list[str] = []
     layout = {k: v for k, v in options.items() if k in signature(folder_pairs).parameters}
+    layout = {k: v for k, v in layout.items() if k not in ("root", "split")}
     try:
         pairs = folder_pairs(config.root, name, unpaired=unpaired, **layout)
     except (ValueError, OSError) as error:
@@ -132,7 +135,7 @@ def _open_leniently(config: DataConfig, which: str, name: str, findings: Finding
     orientation: Orientation | None = None
     with suppress(ValueError):  # already reported
         orientation = check_orientation(options.get("orientation"))
-    return Split(name, pairs, False, [str(c) for c in classes], label_map, orientation=orientation)
+    return Split(name, pairs, False, classes, label_map, orientation=orientation)
 
 
 def judge(splits: Sequence[Split], surveys: Sequence[Survey], findings: Findings) -> None:
