@@ -86,7 +86,11 @@ def test_prepare_measures_what_the_teacher_has_and_the_student_lacks(planted, ca
     with caplog.at_level(logging.WARNING):
         loss, figures = ready(planted)
     assert set(figures) == {
-        *(f"{what}_{axis}" for what in ("r2_teacher", "r2_student", "headroom") for axis in "xy"),
+        *(
+            f"{what}_{axis}"
+            for what in ("r2_teacher", "r2_student", "headroom", "taught")
+            for axis in "xy"
+        ),
         "readout_mse",
         "chance_mse",
     }
@@ -126,11 +130,55 @@ def test_an_axis_that_the_teacher_does_not_know_is_switched_off(caplog) -> None:
     assert "this axis is disabled" in caplog.text
 
 
-def test_nothing_to_teach_is_warned_of(caplog) -> None:
-    pairs = batches(student={"c": 6, "x": 1.0, "y": 1.0})
+def test_an_axis_that_the_student_knows_as_well_is_switched_off(caplog) -> None:
+    pairs = batches(student={"c": 6, "x": 1.0, "y": 0.0})
     with caplog.at_level(logging.WARNING):
-        ready(pairs)
-    assert "nothing to teach" in caplog.text
+        loss, figures = ready(pairs)
+    assert figures["headroom_x"] < 0.05 < figures["headroom_y"]
+    assert (figures["taught_x"], figures["taught_y"]) == (0, 1)
+    assert loss.axes.tolist() == [0, 1]
+    (line,) = caplog.messages
+    assert line.startswith("position: nothing to teach in x: on held-out images R² is 0.85 for the")
+    assert line.endswith("this axis is disabled. switch_off: never keeps it")
+
+
+NOTHING = {"unknown": {"teacher": {"x": 0.0, "y": 0.0}}, "known": {"student": {"x": 1.0, "y": 1.0}}}
+
+
+@pytest.mark.parametrize(
+    ("rule", "form", "taught"),
+    [
+        (None, "default", {"unknown": 0, "known": 0}),
+        ("headroom", "paper", {"unknown": 0, "known": 0}),
+        (None, "paper", {"unknown": 0, "known": 1}),
+        ("unreadable", "default", {"unknown": 0, "known": 1}),
+        ("never", "default", {"unknown": 1, "known": 1}),
+    ],
+)
+def test_a_term_with_nothing_to_teach_is_switched_off_by_a_rule(rule, form, taught, caplog) -> None:
+    for case, on in taught.items():
+        pairs = batches(count=4, **NOTHING[case])
+        caplog.clear()
+        with caplog.at_level(logging.WARNING):
+            loss, figures = ready(pairs, form=form, switch_off=rule)
+        assert [figures["taught_x"], figures["taught_y"]] == loss.axes.tolist() == [on, on]
+        assert ("this term is switched off" in caplog.text) == (not on)
+        assert caplog.text.count("is kept (switch_off: ") == 2 * on
+        student = pairs[0][0].clone().requires_grad_()
+        loss.train()(student, pairs[0][1]).backward()
+        assert bool(student.grad.abs().sum() > 0) == bool(on)
+
+
+def test_a_term_that_is_switched_off_stays_so_when_it_resumes(planted) -> None:
+    off, _ = ready(batches(count=4, **NOTHING["known"]))
+    pair = planted[0]
+    fresh, _ = ready(planted)
+    assert fresh.eval()(*pair) > 0
+    for source, on in ((off, False), (ready(planted)[0], True)):
+        fresh.load_state_dict(source.state_dict())
+        assert bool(fresh.eval()(*pair) > 0) == on
+    with pytest.raises(ValueError, match=r"switch_off is 'no'; expected headroom, unreadable or"):
+        PositionInformation(switch_off="no")
 
 
 def test_readout_reads_features_of_any_scale_and_offset_alike(planted) -> None:

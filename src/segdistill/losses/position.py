@@ -14,8 +14,9 @@ from segdistill.losses.ridge import RidgeMap
 
 logger = logging.getLogger(__name__)
 
-_FORMS = {"default": "fit", "paper": "free"}
+_FORMS = {"default": ("fit", "headroom"), "paper": ("free", "unreadable")}
 _AXES = ("x", "y")
+_RULES = ["headroom", "unreadable", "never"]
 _LEAST_R2 = 0.2
 _LEAST_HEADROOM = 0.05
 
@@ -54,6 +55,17 @@ class PositionInformation(Loss):
     same map, and processes whose buffers are synchronised share it. Where a batch is split
     (`train.accumulate`), each part renews them; over several processes they are the first one's.
 
+    Where there is nothing to teach, `prepare` switches off an axis, or both. What decides is measured
+    on held-out images, once, before the first step:
+
+    | `switch_off` | an axis is switched off if |
+    | --- | --- |
+    | `headroom` (`form="default"`) | the teacher's R² is below 0.2, or not 0.05 above that of the student's start |
+    | `unreadable` (`form="paper"`) | the teacher's R² is below 0.2 |
+    | `never` | never |
+
+    With both switched off the loss is 0 and costs nothing.
+
     `target="ramp"` is the control: no teacher; a readout trained with the student regresses the
     ramps themselves. A gain of the distilled term over this one is due to the teacher.
 
@@ -63,6 +75,7 @@ class PositionInformation(Loss):
         form: `default` (align `fit`) or `paper` (align `free`).
         align: `fit`, `free` or `logits`; None: that of the form.
         target: `teacher` or `ramp`.
+        switch_off: `headroom`, `unreadable` or `never`; None: that of the form.
         steps: Adam steps that fit the readout.
         momentum: fraction of the running moments replaced at each step.
         ridge: regularisation of A, as a fraction of the student's mean square feature.
@@ -70,7 +83,7 @@ class PositionInformation(Loss):
             generator is neither read nor advanced.
 
     Raises:
-        ValueError: for an unknown form, align or target.
+        ValueError: for an unknown form, align, target or switch_off.
     """
 
     matches_grid = True
@@ -84,19 +97,24 @@ class PositionInformation(Loss):
         form: str = "default",
         align: str | None = None,
         target: str = "teacher",
+        switch_off: str | None = None,
         steps: int = 300,
         momentum: float | int = 0.05,
         ridge: float | int = 1e-3,
         seed: int = 0,
     ) -> None:
         super().__init__(form)
-        self.align = one_of("position", "align", align or _FORMS[form], ["fit", "free", "logits"])
+        preset = _FORMS[form]
+        self.align = one_of("position", "align", align or preset[0], ["fit", "free", "logits"])
+        self.switch_off = one_of("position", "switch_off", switch_off or preset[1], _RULES)
         self.target = one_of("position", "target", target, ["teacher", "ramp"])
         self.steps, self.momentum, self.ridge, self.seed = steps, momentum, ridge, seed
         self.readout: Readout | None = None
         self.adapter: nn.Conv2d | RidgeMap | None = None
         self.register_buffer("axes", torch.ones(2))
         self.register_buffer("prepared", torch.tensor(0))
+        self._off: bool | None = None
+        self.register_load_state_dict_post_hook(_ask_again)  # type: ignore[no-untyped-call]
 
     @property
     def wants_preparation(self) -> bool:
@@ -138,15 +156,16 @@ class PositionInformation(Loss):
         of the ramp) of the fitted readout there: 1 where the position can be read exactly, 0 at
         chance. The student's R² is that of a readout of its own, fitted on its features in the same
         way, so that the two differ only in the features; the headroom is the teacher's less the
-        student's.
+        student's. An axis in which there is nothing to teach is switched off by the rule `switch_off`.
 
         Args:
             batches: (student, teacher) tensors of the tap.
 
         Returns:
             `r2_teacher_x`, `r2_teacher_y`, `r2_student_x`, `r2_student_y`, `headroom_x`,
-            `headroom_y`, `readout_mse` (of the teacher's masks) and `chance_mse` (of the best
-            constant), both means over the two axes. Nothing under `target="ramp"`.
+            `headroom_y`, `taught_x`, `taught_y` (0 for an axis that is switched off), `readout_mse` (of
+            the teacher's masks) and `chance_mse` (of the best constant), both means over the two axes.
+            Nothing under `target="ramp"`.
 
         Raises:
             ValueError: before `build`, without batches, or for maps under 4x4, where no axis
@@ -171,14 +190,21 @@ class PositionInformation(Loss):
             r2_student, _ = score(probe, [student for student, _ in held_out], cells)
             if isinstance(self.adapter, RidgeMap):
                 self.adapter.fill(pairs)
-        self.axes.copy_(torch.tensor([float(r2 >= _LEAST_R2) for r2 in r2_teacher]))
+        taught = [
+            _taught(axis, teacher, student, self.switch_off)
+            for axis, teacher, student in zip(_AXES, r2_teacher, r2_student, strict=True)
+        ]
+        if not any(taught):
+            logger.warning("position: no axis is left, so this term is switched off")
+        self.axes.copy_(torch.tensor(taught).float())
         self.prepared.fill_(1)
+        self._off = None
         headroom = [t - s for t, s in zip(r2_teacher, r2_student, strict=True)]
-        _warn(r2_teacher, headroom)
         return {
             **{f"r2_teacher_{axis}": r2 for axis, r2 in zip(_AXES, r2_teacher, strict=True)},
             **{f"r2_student_{axis}": r2 for axis, r2 in zip(_AXES, r2_student, strict=True)},
             **{f"headroom_{axis}": gap for axis, gap in zip(_AXES, headroom, strict=True)},
+            **{f"taught_{axis}": float(on) for axis, on in zip(_AXES, taught, strict=True)},
             "readout_mse": error,
             "chance_mse": chance_error([teacher for _, teacher in held_out], cells),
         }
@@ -208,7 +234,7 @@ class PositionInformation(Loss):
             )
         check_pair("position", student, teacher, grid=True)
         self._check_prepared()
-        if cells == 0:
+        if cells == 0 or self._is_off():
             return attached_zero(student)
         with torch.no_grad():
             target = readout(self._seen(teacher))
@@ -243,6 +269,12 @@ class PositionInformation(Loss):
                 seen = self._aligned(seen) if side == "student" else self._seen(seen)
             both = readout(seen)
         return both[:, 0], both[:, 1]
+
+    def _is_off(self) -> bool:
+        """Whether both axes are switched off; asked once, as reading a buffer makes a GPU wait."""
+        if self._off is None:
+            self._off = not bool(self.axes.any())
+        return self._off
 
     def _aligned(self, student: Tensor) -> Tensor:
         if self.adapter is None:
@@ -332,20 +364,38 @@ def _split(
     return pairs[:-held], pairs[-held:]
 
 
-def _warn(r2_teacher: Sequence[float], headroom: Sequence[float]) -> None:
-    for axis, r2 in zip(_AXES, r2_teacher, strict=True):
-        if r2 < _LEAST_R2:
-            logger.warning(
-                "position: the teacher's features do not encode %s (R² %.2f on held-out images, "
-                "below %.2f); this axis is disabled",
-                axis,
-                r2,
-                _LEAST_R2,
-            )
-    if max(headroom) < _LEAST_HEADROOM:
+def _taught(axis: str, teacher: float, student: float, rule: str) -> bool:
+    """Whether an axis is taught, by R² on held-out images; the log says where there is nothing to teach."""
+    if teacher < _LEAST_R2:
+        taught = rule == "never"
         logger.warning(
-            "position: nothing to teach at the start: the student already encodes position as well as "
-            "the teacher (headroom %.2f in x, %.2f in y, below %.2f)",
-            *headroom,
-            _LEAST_HEADROOM,
+            "position: the teacher's features do not encode %s (R² %.2f on held-out images, below "
+            "%.2f); this axis is %s",
+            axis,
+            teacher,
+            _LEAST_R2,
+            _fate(taught, rule),
         )
+        return taught
+    if teacher - student < _LEAST_HEADROOM:
+        taught = rule != "headroom"
+        logger.warning(
+            "position: nothing to teach in %s: on held-out images R² is %.2f for the teacher and %.2f "
+            "for the student's start (headroom %.2f, below %.2f); this axis is %s",
+            axis,
+            teacher,
+            student,
+            teacher - student,
+            _LEAST_HEADROOM,
+            _fate(taught, rule),
+        )
+        return taught
+    return True
+
+
+def _fate(taught: bool, rule: str) -> str:
+    return f"kept (switch_off: {rule})" if taught else "disabled. switch_off: never keeps it"
+
+
+def _ask_again(loss: PositionInformation, _keys: object) -> None:
+    loss._off = None
