@@ -13,13 +13,19 @@ import segdistill
 from segdistill import cli
 from segdistill.config import (
     EvaluationSetConfig,
+    FoldConfig,
     Recipe,
     TermConfig,
     VariantConfig,
     option_texts,
 )
 
-NAMED = {"terms": TermConfig, "variants": VariantConfig, "evaluation": EvaluationSetConfig}
+NAMED = {
+    "terms": TermConfig,
+    "variants": VariantConfig,
+    "evaluation": EvaluationSetConfig,
+    "folds": FoldConfig,
+}
 """Mappings of a recipe whose keys are free names, with what each name holds."""
 
 _TYPES = {bool: "`true` or `false`", int: "integer", float: "number", str: "text", Any: "any value"}

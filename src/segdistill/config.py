@@ -146,6 +146,18 @@ class VariantConfig:
 
 
 @dataclass
+class FoldConfig:
+    """One fold of a comparison: changes that are merged with the recipe's own values."""
+
+    data: dict[str, Any] = field(default_factory=dict)
+    """changes to data, such as {train_options: {groups: [0006R0]}}"""
+    teacher: dict[str, Any] = field(default_factory=dict)
+    """changes to teacher, such as {run: runs/mine/teacher-a}; all rows of the fold share it"""
+    evaluation: dict[str, Any] = field(default_factory=dict)
+    """changes to evaluation, by the names of its sets"""
+
+
+@dataclass
 class ObserverConfig:
     """An object that watches a training, such as a logger or early stopping."""
 
@@ -267,6 +279,10 @@ class Recipe:
     """evaluation set that claims and verdicts are made on; null: the evaluation split"""
     thin_classes: list[str] = field(default_factory=list)
     """classes whose mean IoU is a column of its own, such as [pole, sign]"""
+    scene_frames: int = 0
+    """consecutive images in a block of the bootstrap over scenes; 0: no bootstrap"""
+    folds: dict[str, FoldConfig] = field(default_factory=dict)
+    """folds of a comparison, by name, each with its own data and teacher; their results are pooled"""
     tuning: TuningConfig | None = None
     train: TrainConfig = field(default_factory=TrainConfig)
     evaluate: EvaluationConfig = field(default_factory=EvaluationConfig)
@@ -436,6 +452,7 @@ _RANGES: dict[str, tuple[float, float, str]] = {
     "teacher.min_miou": (0, 100, "a mIoU from 0 to 100"),
     "terms.*.weight": (0, 1e12, "a finite number, 0 or above"),
     "variants.*.terms.*.weight": (0, 1e12, "a finite number, 0 or above"),
+    "scene_frames": (0, 10**9, "a number of images, 0 or above"),
     "train.steps": (1, 10**9, "a positive integer"),
     "train.batch": (1, 2**16, "a positive integer, at most 65536"),
     "train.crop": (1, _LARGEST_SIDE, f"pixels, 1 to {_LARGEST_SIDE} each"),

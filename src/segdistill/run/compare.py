@@ -2,8 +2,8 @@
 
 import logging
 import os
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict, replace
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
 from itertools import combinations
 from pathlib import Path
 from typing import Any
@@ -16,6 +16,7 @@ from segdistill.run.comparing import (
     claims_of,
     entries_of,
     entry_of,
+    fold_recipes,
     method_entry,
     register,
     registered,
@@ -36,6 +37,7 @@ from segdistill.run.opening import open_split, with_teacher_classes
 from segdistill.run.reporting import (
     OnSet,
     RunSummary,
+    by_seed,
     claim_tables,
     claims_as_json,
     comparison_rows,
@@ -54,6 +56,8 @@ from segdistill.trust import trusting
 
 _log = logging.getLogger(__name__)
 RIVALS = ("kd", "cwd", "idd")
+READING = ("contrasts", "claims_on", "thin_classes", "scene_frames")
+"""Keys of a recipe that later reports of its finished runs read."""
 
 
 def compare(
@@ -69,7 +73,8 @@ def compare(
 
     With the same seed, all methods start from the same weights and see the same crops in the same order,
     for the same number of steps. Finished runs are reused, so the same command resumes an interrupted
-    comparison. `supervised` is the control: the student without a teacher.
+    comparison. `supervised` is the control: the student without a teacher. With `folds` in the recipe, all of
+    this happens in each fold, on its own data and with its own teacher, and the folds are pooled.
 
     Args:
         recipe: Data, student, teacher and training. Its `terms` apply to the methods that have them.
@@ -93,26 +98,61 @@ def compare(
             belongs to no method, two entries share a label, or one cannot be trained. Raised before
             anything is trained.
     """
-    entries = checked_entries(recipe, methods)
     if seeds < 1:
         raise ValueError(f"seeds is {seeds}; expected a positive integer")
     base = Path(recipe.out or f"runs/{name}")
-    pairs = claims_of(recipe, entries)
-    recipes = [
-        replace(entry.run(seed, base), contrasts=pairs)
-        for seed in range(first_seed, first_seed + seeds)
-        for entry in entries
-    ]
+    numbers = range(first_seed, first_seed + seeds)
+    plans = {fold: _plan(one, methods, numbers) for fold, one in fold_recipes(recipe, base).items()}
     with spoken(progress), trusting(trust), discarded_if_empty(base), writing(output_folder(base)):
-        check_runs(entries, recipes)
-        _tell_equal(entries)
-        register(
-            base, pairs, recipe.claims_on, sum(finished_run(one) is not None for one in recipes)
-        )
-        runs = {place: train(recipes[place], progress=progress) for place in _order(recipes)}
-        for place, run in runs.items():
-            _name(run, recipes[place])
-        return conclude([runs[place] for place in range(len(recipes))], base)
+        _check_plans(plans.values())
+        _register(recipe, plans, base)
+        runs = {fold: _trained(plan, progress) for fold, plan in plans.items()}
+        return conclude(runs[""], base) if "" in runs else _conclude_folds(runs, base)
+
+
+@dataclass(frozen=True)
+class _Plan:
+    """What is trained in one fold: the entries, and a recipe for each seed and entry, in this order."""
+
+    entries: Sequence[Entry]
+    recipes: Sequence[Recipe]
+    pairs: Sequence[list[str]]
+
+
+def _plan(recipe: Recipe, methods: Sequence[str] | None, seeds: Iterable[int]) -> _Plan:
+    entries = checked_entries(recipe, methods)
+    pairs = claims_of(recipe, entries)
+    out = Path(str(recipe.out))
+    recipes = [
+        replace(entry.run(seed, out), contrasts=pairs) for seed in seeds for entry in entries
+    ]
+    return _Plan(entries, recipes, pairs)
+
+
+def _check_plans(plans: Collection[_Plan]) -> None:
+    """Refuse what cannot be trained in any fold, before anything is trained."""
+    recipes = [recipe for plan in plans for recipe in plan.recipes]
+    _check_semantics(recipes)
+    _check_folders(recipes)
+    for plan in plans:
+        _check_entries(plan.entries, plan.recipes, "compare")
+    _tell_equal(next(iter(plans)).entries)
+
+
+def _register(recipe: Recipe, plans: Mapping[str, _Plan], base: Path) -> None:
+    finished = [
+        one for plan in plans.values() for one in plan.recipes if finished_run(one) is not None
+    ]
+    register(base, next(iter(plans.values())).pairs, recipe.claims_on, len(finished))
+
+
+def _trained(plan: _Plan, progress: bool) -> list[RunFolder]:
+    """The runs of a plan, trained or taken over, with their labels and roles."""
+    recipes = plan.recipes
+    runs = {place: train(recipes[place], progress=progress) for place in _order(recipes)}
+    for place, run in runs.items():
+        _name(run, recipes[place])
+    return [runs[place] for place in range(len(recipes))]
 
 
 def checked_entries(
@@ -222,7 +262,7 @@ def _tell_equal(entries: Sequence[Entry]) -> None:
 def _name(run: RunFolder, recipe: Recipe) -> None:
     """Give a finished run the label and role of this comparison, which later reports read."""
     names = {key: getattr(recipe, key) for key in ("label", "role", "tests")}
-    reading = {key: getattr(recipe, key) for key in ("contrasts", "claims_on", "thin_classes")}
+    reading = {key: getattr(recipe, key) for key in READING}
     if os.environ.get("RANK", "0") != "0" or is_in_config(run, names | reading):
         return
     told = ", ".join(f"{key}: {name}" for key, name in names.items() if name is not None)
@@ -288,6 +328,23 @@ def conclude(runs: Sequence[RunFolder], base: Path) -> list[RunSummary]:
 def tabulate(runs: Sequence[RunFolder], base: Path) -> list[RunSummary]:
     """As `conclude`, without the gist, which a report logs."""
     summaries = summarise(find_runs([run.path for run in runs]))
+    _tell(summaries, base)
+    return summaries
+
+
+def _conclude_folds(folds: Mapping[str, Sequence[RunFolder]], base: Path) -> list[RunSummary]:
+    """Conclude each fold in its own folder, then all of them with the fold as block."""
+    together: list[RunSummary] = []
+    for fold, runs in folds.items():
+        _log.info("fold %s", fold)
+        summaries = conclude(runs, base / fold)
+        together += [replace(one, fold=fold, name=f"{fold}/{one.name}") for one in summaries]
+    _log.info("all %d folds", len(folds))
+    _tell(together, base)
+    return together
+
+
+def _tell(summaries: Sequence[RunSummary], base: Path) -> None:
     log_table(_log, comparison_table(summaries))
     for table in claim_tables(summaries):
         log_table(_log, table)
@@ -298,7 +355,6 @@ def tabulate(runs: Sequence[RunFolder], base: Path) -> list[RunSummary]:
     if (before := registered(base)) is not None and "claims" in values:
         values["claims_registered_after"] = before["finished_before"]
     write_json(base / "comparison.json", values)
-    return summaries
 
 
 def as_json(summaries: Sequence[RunSummary]) -> dict[str, Any]:
@@ -314,7 +370,7 @@ def as_json(summaries: Sequence[RunSummary]) -> dict[str, Any]:
             **({"tests": row.tests} if row.tests else {}),
             "miou_mean": row.miou,
             "miou_sd": row.miou_sd,
-            "miou_by_seed": {str(s.seed): s.miou for s in runs},
+            "miou_by_seed": by_seed(runs),
             "minus_control": row.difference.differences if row.difference else None,
             "seconds_per_step": row.seconds_per_step,
             **({"sets": _sets_as_json(row.sets)} if row.sets else {}),

@@ -94,15 +94,15 @@ def open_set(recipe: Recipe, name: str, classes: Sequence[str] | None) -> Any:
     return dataset
 
 
-def check_set_name(name: str) -> None:
-    """Refuse a name of an evaluation set that cannot name a file.
+def check_set_name(name: str, key: str = "evaluation") -> None:
+    """Refuse a name of an evaluation set or fold that cannot name a file or folder.
 
     Raises:
         ValueError: The name holds other characters than letters, digits, '_', '+', '.' and '-'.
     """
     if not re.fullmatch(r"[\w+-][\w+.-]*", name):
         raise ValueError(
-            f"evaluation: {name!r} names a file; use only letters, digits, '_', '+', '.' and '-'"
+            f"{key}: {name!r} names a file; use only letters, digits, '_', '+', '.' and '-'"
         )
 
 

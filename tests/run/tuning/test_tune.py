@@ -286,6 +286,11 @@ def test_the_mean_over_seeds_decides(teacher: RunFolder, tmp_path: Path) -> None
             None,
             r"6 images that the recipe itself evaluates on \(evaluation.other\): val-7-0000",
         ),
+        (
+            {"folds": {"east": {"data": {"options": {"seed": 7}}}}},
+            None,
+            r"6 images that the recipe itself evaluates on \(folds.east\): val-7-0000",
+        ),
         ({}, ["kdd"], r"did you mean 'kd'"),
         ({"teacher": None}, ["kd"], r"tune: the recipe has no teacher"),
         (

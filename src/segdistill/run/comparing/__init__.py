@@ -2,6 +2,7 @@
 
 from segdistill.run.comparing.claims import claims_of, register, registered
 from segdistill.run.comparing.entries import Entry, entries_of, entry_of, method_entry
+from segdistill.run.comparing.folds import fold_recipes
 from segdistill.run.comparing.settings import is_distilled, same_settings
 
 __all__ = [
@@ -9,6 +10,7 @@ __all__ = [
     "claims_of",
     "entries_of",
     "entry_of",
+    "fold_recipes",
     "is_distilled",
     "method_entry",
     "register",

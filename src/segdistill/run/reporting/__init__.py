@@ -5,6 +5,7 @@ from segdistill.run.reporting.claims.registered import claim_tables, claims_as_j
 from segdistill.run.reporting.claims.standing import context, teacher_figures
 from segdistill.run.reporting.claims.table import (
     OnSet,
+    by_seed,
     comparison_rows,
     comparison_table,
     times_differ,
@@ -19,6 +20,7 @@ from segdistill.run.reporting.verdict import verdicts
 __all__ = [
     "OnSet",
     "RunSummary",
+    "by_seed",
     "claim_tables",
     "claims_as_json",
     "comparison_rows",

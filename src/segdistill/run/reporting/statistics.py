@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 
 def mean(values: Sequence[float]) -> float:
@@ -82,6 +82,8 @@ class Paired:
     """half the interval of the mean, t · sd / √n; None for one pair. Smaller gains are not detectable."""
     p: float | None
     """two-sided p value of the paired t test; None for one pair"""
+    folds: Mapping[str, float] = field(default_factory=dict)
+    """mean difference in each fold, where several are pooled"""
 
     @property
     def low(self) -> float | None:
@@ -111,10 +113,50 @@ def paired(differences: Sequence[float], confidence: float = 0.95) -> Paired:
     if spread is None:
         return Paired(tuple(differences), centre, None, None, None)
     error = spread / math.sqrt(n)
+    half_width, p = _student(centre, error, n - 1, confidence)
+    return Paired(tuple(differences), centre, spread, half_width, p)
+
+
+def pooled(by_fold: Mapping[str, Sequence[float]], confidence: float = 0.95) -> Paired:
+    """Paired differences of several folds, with the fold as a block.
+
+    With d_fs the difference in fold f with seed s, n_f seeds in fold f and F folds: the estimate is the mean
+    of the fold means m_f. The model is d_fs = m_f + e_fs with one variance of e in all folds, estimated within
+    them, s² = Σ_fs (d_fs − m_f)² / Σ_f (n_f − 1). The standard error of the estimate is
+    s / F · √(Σ_f 1 / n_f), and its degrees of freedom are Σ_f (n_f − 1): the fold effects are removed, as in a
+    randomised block design (Fisher 1935, The design of experiments). So the interval speaks of further
+    seeds on *these* folds. How much folds differ is not in it; `folds` has each fold's mean.
+
+    Args:
+        by_fold: The differences of each fold, at least one each.
+        confidence: Two-sided probability of the interval, in (0, 1).
+
+    Raises:
+        ValueError: There is no fold, or a fold has no differences.
+
+    Example:
+        >>> result = pooled({"a": [2.0, 4.0], "b": [7.0, 9.0]})
+        >>> f"{result.mean:.2f} ± {result.half_width:.2f}"
+        '5.50 ± 3.04'
+    """
+    means = {fold: mean(values) for fold, values in by_fold.items()}
+    every = tuple(value for values in by_fold.values() for value in values)
+    centre, df = mean(list(means.values())), len(every) - len(by_fold)
+    if df < 1:
+        return Paired(every, centre, None, None, None, means)
+    squares = [(v - means[fold]) ** 2 for fold, values in by_fold.items() for v in values]
+    spread = math.sqrt(math.fsum(squares) / df)
+    parts = math.fsum(1 / len(values) for values in by_fold.values())
+    error = spread / len(by_fold) * math.sqrt(parts)
+    half_width, p = _student(centre, error, df, confidence)
+    return Paired(every, centre, spread, half_width, p, means)
+
+
+def _student(centre: float, error: float, df: int, confidence: float) -> tuple[float, float]:
+    """Half the interval of a mean, and the two-sided p value of its t test against zero."""
     # Identical differences: t is infinite, or 0/0 if all are zero.
     t = centre / error if error else math.inf if centre else 0.0
-    p = 1 - t_within(t, n - 1)
-    return Paired(tuple(differences), centre, spread, t_quantile(confidence, n - 1) * error, p)
+    return t_quantile(confidence, df) * error, 1 - t_within(t, df)
 
 
 def holm(p_values: Mapping[str, float]) -> dict[str, float]:

@@ -7,7 +7,7 @@ from statistics import median
 from typing import Any, Literal
 
 from segdistill.config import Recipe
-from segdistill.run.reporting.statistics import Paired, mean, paired
+from segdistill.run.reporting.statistics import Paired, mean, paired, pooled
 
 Role = Literal["teacher", "control", "placebo", "method"]
 
@@ -50,6 +50,8 @@ class RunSummary:
     """digest of the initial weights"""
     sets: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     """metrics on each further evaluation set, by its name, in the form of `evaluation`"""
+    fold: str = ""
+    """fold of the data that it belongs to; "": there are no folds"""
 
     def on(self, name: str) -> "RunSummary":
         """The run as measured on a further set; without mIoU where it was not."""
@@ -151,7 +153,7 @@ def by_label(summaries: Iterable[RunSummary]) -> dict[str, list[RunSummary]]:
     """
     groups: dict[str, list[RunSummary]] = {}
     for run in _in_order(summaries):
-        twins = [other for other in groups.get(run.label, []) if other.seed == run.seed]
+        twins = [other for other in groups.get(run.label, []) if _pair_key(other) == _pair_key(run)]
         if twins and run.role != "teacher":
             raise ValueError(
                 f"runs {twins[0].name!r} and {run.name!r} are both {run.label} with seed "
@@ -165,6 +167,11 @@ def by_label(summaries: Iterable[RunSummary]) -> dict[str, list[RunSummary]]:
             )
         groups.setdefault(run.label, []).append(run)
     return groups
+
+
+def _pair_key(run: RunSummary) -> tuple[str, int | None]:
+    """What two runs must share to be a pair."""
+    return run.fold, run.seed
 
 
 def _in_order(summaries: Iterable[RunSummary]) -> list[RunSummary]:
@@ -286,7 +293,7 @@ def _mean_iou(run: RunSummary, places: Sequence[int]) -> float | None:
 def seed_pairs(
     summaries: Iterable[RunSummary], label: str, reference: str | None = None
 ) -> list[tuple[RunSummary, RunSummary]]:
-    """Pairs of runs of two labels with the same seed, ordered by seed; runs without mIoU are left out.
+    """Pairs of runs of two labels with the same fold and seed, in this order; runs without mIoU are left out.
 
     Args:
         summaries: The runs.
@@ -297,19 +304,43 @@ def seed_pairs(
     if reference is None:
         runs = [run for group in groups.values() for run in group]
         reference = next(iter(controls(runs)), "")
-    partners = {run.seed: run for run in groups.get(reference, []) if run.miou is not None}
-    runs = [run for run in groups.get(label, []) if run.miou is not None and run.seed in partners]
-    runs.sort(key=lambda run: (run.seed is None, run.seed or 0))
-    return [(run, partners[run.seed]) for run in runs]
+    partners = {_pair_key(run): run for run in groups.get(reference, []) if run.miou is not None}
+    measured = [run for run in groups.get(label, []) if run.miou is not None]
+    runs = [run for run in measured if _pair_key(run) in partners]
+    runs.sort(key=lambda run: (run.fold, run.seed is None, run.seed or 0))
+    return [(run, partners[_pair_key(run)]) for run in runs]
 
 
 def paired_miou(
     summaries: Iterable[RunSummary], label: str, reference: str | None = None
 ) -> Paired | None:
-    """Difference in mIoU points, `label` minus `reference` (None: the first control); None without pairs."""
+    """Difference in mIoU points, `label` minus `reference` (None: the first control); None without pairs.
+
+    Several folds are pooled with the fold as block (`statistics.pooled`).
+    """
     pairs = seed_pairs(summaries, label, reference)
-    differences = [(one.miou or 0.0) - (other.miou or 0.0) for one, other in pairs]
-    return paired(differences) if differences else None
+    return _over_folds(
+        [(one.fold, (one.miou or 0.0) - (other.miou or 0.0)) for one, other in pairs]
+    )
+
+
+def _over_folds(differences: Sequence[tuple[str, float]]) -> Paired | None:
+    """Statistics of differences, each with its fold; None without any."""
+    by_fold: dict[str, list[float]] = {}
+    for fold, difference in differences:
+        by_fold.setdefault(fold, []).append(difference)
+    if len(by_fold) > 1:
+        return pooled(by_fold)
+    return paired(next(iter(by_fold.values()))) if by_fold else None
+
+
+def mean_and_sd(runs: Iterable[RunSummary]) -> tuple[float | None, float | None]:
+    """mIoU of one label in points: mean over seeds (of fold means, where there are folds) and its sd.
+
+    With folds, the sd is the one within folds.
+    """
+    found = _over_folds([(run.fold, run.miou) for run in runs if run.miou is not None])
+    return (None, None) if found is None else (found.mean, found.sd)
 
 
 @dataclass(frozen=True)
@@ -341,9 +372,9 @@ def class_changes(
             group: mean_of_known(_class_iou(run, index) for run in runs)
             for group, runs in groups.items()
         }
-        both = [(_class_iou(one, index), _class_iou(other, index)) for one, other in pairs]
-        differences = [one - other for one, other in both if one is not None and other is not None]
-        changes.append(ClassChange(name, iou, paired(differences) if differences else None))
+        both = [(p[0].fold, _class_iou(p[0], index), _class_iou(p[1], index)) for p in pairs]
+        known = [(f, one - two) for f, one, two in both if one is not None and two is not None]
+        changes.append(ClassChange(name, iou, _over_folds(known)))
     return sorted(changes, key=lambda c: -c.change.mean if c.change else float("inf"))
 
 

@@ -13,7 +13,8 @@ from segdistill.run.reporting.claims.contrasts import (
     strictest,
 )
 from segdistill.run.reporting.claims.registered import Claim, Tone, claims, registered_pairs
-from segdistill.run.reporting.claims.table import times_differ
+from segdistill.run.reporting.claims.scenes import scenes_in_words, scenes_of
+from segdistill.run.reporting.claims.table import by_seed, times_differ
 from segdistill.run.reporting.notation import p_text, signed
 from segdistill.run.reporting.statistics import Paired, holm
 from segdistill.run.reporting.summary import (
@@ -197,6 +198,8 @@ def _claim(
         headline = stands
         tone = "better" if difference.mean > 0 else "worse"
     details += _chance(difference, p, compared, named(chosen, "the control"), kind)
+    if (scenes := scenes_of(summaries, chosen.label, chosen.reference)) is not None:
+        details.append(scenes_in_words(scenes))
     return tone, headline, details
 
 
@@ -207,14 +210,20 @@ def _subject(summaries: Sequence[RunSummary], label: str) -> str:
 
 def _grounds(summaries: Sequence[RunSummary], chosen: Contrast, controls: int) -> str:
     """What a difference was measured on, such as "mean of 3 seeds, 101 images"."""
-    n = len(chosen.difference.differences)
     images = image_count(summaries, chosen.label, chosen.reference)
-    parts = ["1 seed" if n == 1 else f"mean of {n} seeds"]
+    parts = [_over(chosen.difference)]
     if images is not None:
         parts.append(f"{images:,} image{'s' * (images != 1)}")
     if controls > 1:
         parts.append(f"the strictest of {controls} controls")
     return ", ".join(parts)
+
+
+def _over(difference: Paired) -> str:
+    n, folds = len(difference.differences), len(difference.folds)
+    if folds:
+        return f"mean of {folds} folds, {n} paired runs"
+    return "1 seed" if n == 1 else f"mean of {n} seeds"
 
 
 def image_count(
@@ -233,27 +242,41 @@ def _chance(
     if difference.half_width is None or difference.low is None or difference.high is None:
         return []
     seeds = ", ".join(signed(value) for value in difference.differences)
-    sentences = [f"Each seed: {seeds}."]
+    sentences = [*_folds(difference), f"Each {_unit(difference)}: {seeds}."]
     if not any(difference.differences):
-        return [*sentences, "The mIoU is the same in every seed."]
+        return [*sentences, f"The mIoU is the same in every {_unit(difference)}."]
     for side, holds in (
         ("above", min(difference.differences) > 0),
         ("below", max(difference.differences) < 0),
     ):
         if holds:
             sentences.append(
-                f"{side.capitalize()} {control} in all {n} seeds; without any effect the chance of that is "
-                f"1 in {2**n}."
+                f"{side.capitalize()} {control} in all {n} {_unit(difference)}s; without any effect the "
+                f"chance of that is 1 in {2**n}."
             )
     sentences.append(
         f"95 % interval of the paired mean: {signed(difference.low)} to {signed(difference.high)}; "
-        f"with this spread, {n} seeds cannot detect gains below {difference.half_width:.1f} mIoU."
+        f"with this spread, {n} {_unit(difference)}s cannot detect gains below {difference.half_width:.1f} mIoU."
     )
     if compared > 1 and p is not None:
         sentences.append(
             f"Paired t test with Holm's correction for {compared} {kind}: {p_text(p)}."
         )
     return sentences
+
+
+def _unit(difference: Paired) -> str:
+    return "paired run" if difference.folds else "seed"
+
+
+def _folds(difference: Paired) -> list[str]:
+    """Each fold's mean, and what the pooled interval leaves out."""
+    if not difference.folds:
+        return []
+    listed = ", ".join(f"{name} {signed(value)}" for name, value in difference.folds.items())
+    return [
+        f"Each fold: {listed}. The interval is over seeds on these folds, not over other folds."
+    ]
 
 
 def _unpaired_references(
@@ -275,10 +298,7 @@ def _budget(summaries: Sequence[RunSummary], label: str, reference: str) -> list
         counts = [" / ".join(f"{count:,}" for count in sorted(filter(None, one))) for one in steps]
         sentences.append(f"The budgets differ: {counts[0]} steps, and {counts[1]} for {name}.")
     sentences += _times(summaries, label, reference)
-    unpaired = sorted(
-        {str(run.seed) for run in runs} ^ {str(run.seed) for run in control},
-        key=lambda seed: (len(seed), seed),
-    )
+    unpaired = sorted(by_seed(runs).keys() ^ by_seed(control).keys(), key=lambda s: (len(s), s))
     if unpaired:
         sentences.append(f"Not in the difference, since unpaired: seed {', '.join(unpaired)}.")
     return sentences

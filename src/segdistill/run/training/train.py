@@ -71,7 +71,7 @@ from segdistill.trust import remember, trusting
 _log = logging.getLogger(__name__)
 _FREE = {"hang_after", "workers", "log_every", "save_every", "device"}
 _NAMES = {"out", "label", "role", "tests", "variants", "tuning", "observers"}
-_READING = {"evaluation", "contrasts", "claims_on", "thin_classes"}
+_READING = {"evaluation", "contrasts", "claims_on", "thin_classes", "scene_frames", "folds"}
 """Keys about what is measured and claimed after the training."""
 _PREPARATION_BYTES = 2**28
 

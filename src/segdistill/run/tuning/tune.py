@@ -25,7 +25,7 @@ from segdistill.trust import trusting
 
 _log = logging.getLogger(__name__)
 TRIALS = 9
-_UNREPORTED: dict[str, Any] = {"evaluation": {}, "contrasts": [], "claims_on": None}
+_UNREPORTED: dict[str, Any] = {"evaluation": {}, "contrasts": [], "claims_on": None, "folds": {}}
 """Trials are neither measured on what is reported, nor make claims."""
 
 

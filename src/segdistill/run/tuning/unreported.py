@@ -2,13 +2,15 @@
 
 import logging
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import torch
 
-from segdistill.config import Recipe
+from segdistill.config import DataConfig, Recipe
 from segdistill.data.dataset import list_names
 from segdistill.data.samples import read_sample
+from segdistill.run.comparing.folds import fold_recipes
 from segdistill.run.folder import RunFolder
 from segdistill.run.identity.data import pairs_of
 from segdistill.run.identity.digests import file_digests
@@ -28,11 +30,13 @@ def check_unreported(recipe: Recipe, tuning: Recipe) -> None:
         ValueError: Both evaluate on the same images.
     """
     used = open_split(tuning.data, "val")
-    reported = {"": recipe.data}
-    reported |= {
-        f" (evaluation.{name})": set_data(recipe.data, changes)
-        for name, changes in recipe.evaluation.items()
-    }
+    reported: dict[str, DataConfig] = {}
+    for fold, one in fold_recipes(recipe, Path()).items():
+        place = f"folds.{fold}" if fold else ""
+        reported[f" ({place})" if place else ""] = one.data
+        for name, changes in one.evaluation.items():
+            where = ": ".join(filter(None, (place, f"evaluation.{name}")))
+            reported[f" ({where})"] = set_data(one.data, changes)
     for name, data in reported.items():
         shared = shared_images(used, open_split(data, "val"))
         if shared:

@@ -1,14 +1,15 @@
 """Claims that a recipe registered before the training, and all other pairs, which are exploratory."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from itertools import combinations
 from typing import Any, Literal, cast
 
 from rich.table import Table
 
 from segdistill.run.reporting.claims.contrasts import Contrast, ReferenceRole, contrasts
-from segdistill.run.reporting.notation import difference_text, p_text
+from segdistill.run.reporting.claims.scenes import scenes_of
+from segdistill.run.reporting.notation import difference_text, p_text, signed
 from segdistill.run.reporting.statistics import Paired, holm
 from segdistill.run.reporting.summary import (
     RunSummary,
@@ -107,12 +108,22 @@ def claims_view(summaries: Sequence[RunSummary]) -> dict[str, Any] | None:
         return None
     found, others = claims(summaries), exploratory(summaries)
     pairs = [(claim.contrast.label, claim.contrast.reference) for claim in found]
+    scenes = [scenes_of(judged(summaries), *pair) for pair in pairs]
+    drawn = any(one is not None for one in scenes)
+    texts = ["–" if one is None else f"{signed(one.low)} to {signed(one.high)}" for one in scenes]
     return {
         "sets": list(measured_on(summaries)),
+        "more": [*(["over scenes"] if drawn else []), "after Holm", "verdict"],
         "claims": [
-            [f"{label} − {reference}", *_cells(row), _p(claim), claim.tone]
-            for (label, reference), row, claim in zip(
-                pairs, pair_rows(summaries, pairs), found, strict=True
+            [
+                f"{label} − {reference}",
+                *_cells(row),
+                *([text] if drawn else []),
+                _p(claim),
+                claim.tone,
+            ]
+            for (label, reference), row, claim, text in zip(
+                pairs, pair_rows(summaries, pairs), found, texts, strict=True
             )
         ],
         "exploratory": [
@@ -138,7 +149,7 @@ def claim_tables(summaries: Sequence[RunSummary]) -> list[Table]:
     where, *_ = view["sets"]
     count = len(view["claims"])
     tables = [
-        (f"Registered claims on {where}; Holm over {count}", "claims", ["after Holm", "verdict"]),
+        (f"Registered claims on {where}; Holm over {count}", "claims", view["more"]),
         ("Exploratory: every other pair, without a verdict", "exploratory", []),
     ]
     return [
@@ -165,8 +176,19 @@ def claims_as_json(summaries: Sequence[RunSummary]) -> dict[str, Any]:
     return {
         "claims_on": next(iter(measured_on(summaries))),
         "claims": [
-            {**one, "p_holm": claim.p, "tone": claim.tone, "same_settings": claim.contrast.itself}
-            for claim, one in zip(found, _pairs_as_json(summaries, pairs), strict=True)
+            {
+                **one,
+                "scenes": scenes and asdict(scenes),
+                "p_holm": claim.p,
+                "tone": claim.tone,
+                "same_settings": claim.contrast.itself,
+            }
+            for claim, one, scenes in zip(
+                found,
+                _pairs_as_json(summaries, pairs),
+                [scenes_of(judged(summaries), *pair) for pair in pairs],
+                strict=True,
+            )
         ],
         "exploratory": _pairs_as_json(summaries, others),
     }
@@ -192,4 +214,5 @@ def _difference_as_json(difference: Paired) -> dict[str, Any]:
         "high": difference.high,
         "p": difference.p,
         "differences": list(difference.differences),
+        **({"folds": dict(difference.folds)} if difference.folds else {}),
     }

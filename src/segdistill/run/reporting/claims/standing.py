@@ -29,6 +29,8 @@ def context(summaries: Sequence[RunSummary]) -> str:
     name = claims_on(summaries)
     where = "" if name is None else f"On {name}: "
     summaries = judged(summaries)
+    if folds := {run.fold for run in summaries if run.fold}:
+        return where + _over_folds(summaries, len(folds))
     counts = [
         count
         for label in methods(summaries)
@@ -39,6 +41,17 @@ def context(summaries: Sequence[RunSummary]) -> str:
         return where + _standing(summaries)
     measured = "one image" if fewest == 1 else f"{fewest} images"
     return f"{where}{_standing(summaries)} Measured on {measured}: others may rank the methods differently."
+
+
+def _over_folds(summaries: Sequence[RunSummary], folds: int) -> str:
+    """The mean over folds of teachers and controls; a gap is given by each fold."""
+    stand = ["teacher", *controls(summaries)]
+    known = [
+        f"{'the teachers' if row.label == 'teacher' else f'the control {_plain(row.label)}'} {row.miou:.1f}"
+        for row in comparison_rows(summaries)
+        if row.label in stand and row.miou is not None
+    ]
+    return f"Mean mIoU of {folds} folds: {', '.join(known)}."
 
 
 def _standing(summaries: Sequence[RunSummary]) -> str:

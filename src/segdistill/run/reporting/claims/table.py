@@ -7,12 +7,13 @@ from rich.table import Table
 
 from segdistill.run.environment import timing_differences
 from segdistill.run.reporting.notation import difference_text, number, quantity, signed, spread
-from segdistill.run.reporting.statistics import Paired, mean, sd
+from segdistill.run.reporting.statistics import Paired
 from segdistill.run.reporting.summary import (
     Role,
     RunSummary,
     by_label,
     controls,
+    mean_and_sd,
     mean_of_known,
     on_set,
     on_thin,
@@ -93,7 +94,7 @@ def comparison_rows(summaries: Sequence[RunSummary]) -> list[ComparisonRow]:
     }
     main = next(iter(controls(summaries)), None)
     for label, runs in by_label(summaries).items():
-        mious = [run.miou for run in runs if run.miou is not None]
+        miou, miou_sd = mean_and_sd(runs)
         profiles = [run.profile for run in runs if run.profile]
         profile = profiles[0] if profiles else {}
         rows.append(
@@ -101,8 +102,8 @@ def comparison_rows(summaries: Sequence[RunSummary]) -> list[ComparisonRow]:
                 label=label,
                 role=runs[0].role,
                 runs=len(runs),
-                miou=mean(mious) if mious else None,
-                miou_sd=sd(mious),
+                miou=miou,
+                miou_sd=miou_sd,
                 difference=None
                 if label in ("teacher", main)
                 else paired_miou(summaries, label, main),
@@ -126,15 +127,18 @@ def _on_set(summaries: Sequence[RunSummary]) -> dict[str, OnSet]:
     main = next(iter(controls(summaries)), None)
     found = {}
     for label, runs in by_label(summaries).items():
-        mious = [run.miou for run in runs if run.miou is not None]
         plain = label in ("teacher", main)
         found[label] = OnSet(
-            mean(mious) if mious else None,
-            sd(mious),
-            {str(run.seed): run.miou for run in runs},
+            *mean_and_sd(runs),
+            by_seed(runs),
             None if plain else paired_miou(summaries, label, main),
         )
     return found
+
+
+def by_seed(runs: Sequence[RunSummary]) -> dict[str, float | None]:
+    """The mIoU of each run of a label by its seed, `FOLD/SEED` where there are folds."""
+    return {f"{run.fold}/{run.seed}".lstrip("/"): run.miou for run in runs}
 
 
 def input_sizes(summaries: Sequence[RunSummary]) -> str:
