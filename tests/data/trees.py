@@ -19,11 +19,12 @@ def _mask(ids: Sequence[int], size: Size) -> np.ndarray:
 
 def cityscapes(root: Path, count: int = 3, size: Size = (12, 16)) -> Path:
     """Two cities in train, one each in val and test, whose masks are blank as in the real test."""
-    for split, city in (("train", "aachen"), ("train", "ulm"), ("val", "lindau"), ("test", "bonn")):
+    cities = (("train", "aachen"), ("train", "ulm"), ("val", "lindau"), ("test", "bonn"))
+    for place, (split, city) in enumerate(cities):
         for i in range(count):
             stem = f"{city}_{i:06d}_000019"
             image = root / "leftImg8bit" / split / city / f"{stem}_leftImg8bit.png"
-            save_image(image, *size, value=i)
+            save_image(image, *size, value=40 * place + i)
             truth = root / "gtFine" / split / city / f"{stem}_gtFine_labelIds.png"
             ids = [0] if split == "test" else range(34)
             save_mask(truth, _mask(ids, size))
@@ -39,9 +40,9 @@ def voc(root: Path, count: int = 3, size: Size = (12, 16)) -> Path:
         split: [f"20{year:02d}_{i:06d}" for i in range(count)]
         for year, split in enumerate(("train", "extra", "val", "test"), 7)
     }
-    for split, stems in names.items():
-        for stem in stems:
-            save_image(base / "JPEGImages" / f"{stem}.jpg", *size)
+    for place, (split, stems) in enumerate(names.items()):
+        for i, stem in enumerate(stems):
+            save_image(base / "JPEGImages" / f"{stem}.jpg", *size, value=40 * place + 4 * i)
             if split in ("train", "val"):
                 save_mask(base / f"SegmentationClass/{stem}.png", _mask([*range(21), 255], size))
             if split in ("train", "extra"):
@@ -55,10 +56,11 @@ def voc(root: Path, count: int = 3, size: Size = (12, 16)) -> Path:
 def ade20k(root: Path, count: int = 3, size: Size = (20, 36)) -> Path:
     """`ADEChallengeData2016`, with the images of test beside."""
     base = root / "ADEChallengeData2016"
-    for split, short in (("training", "train"), ("validation", "val"), ("testing", "test")):
+    splits = (("training", "train"), ("validation", "val"), ("testing", "test"))
+    for place, (split, short) in enumerate(splits):
         for i in range(1, count + 1):
             stem = f"ADE_{short}_{i:08d}"
-            save_image(base / "images" / split / f"{stem}.jpg", *size)
+            save_image(base / "images" / split / f"{stem}.jpg", *size, value=40 * place + 4 * i)
             if split != "testing":
                 save_mask(base / "annotations" / split / f"{stem}.png", _mask(range(151), size))
     return root
@@ -67,8 +69,9 @@ def ade20k(root: Path, count: int = 3, size: Size = (20, 36)) -> Path:
 def cocostuff(root: Path, count: int = 3, size: Size = (20, 36)) -> Path:
     """The layout of the official README."""
     ids = [*(int(row["id"]) for row in COCO_CLASSES), 255]
-    for split in ("train2017", "val2017"):
+    for place, split in enumerate(("train2017", "val2017")):
         for i in range(count):
-            save_image(root / "images" / split / f"{i:012d}.jpg", *size)
+            value = 40 * place + 4 * i
+            save_image(root / "images" / split / f"{i:012d}.jpg", *size, value=value)
             save_mask(root / "annotations" / split / f"{i:012d}.png", _mask(ids, size))
     return root

@@ -162,6 +162,8 @@ def changed_data(data: DataConfig, changes: Mapping[str, str]) -> DataConfig:
 def _error_within(values: dict[str, Any]) -> Exception | None:
     """The error inside a part, of which the parser of all parts may name only the part, or another one."""
     for key, annotation in get_type_hints(Recipe).items():
+        if get_origin(annotation) is dict:  # parts of its own names
+            continue
         kinds = (annotation, *get_args(annotation))
         kind = next((kind for kind in kinds if is_dataclass(kind)), None)
         if kind is None or not isinstance(values.get(key), dict):

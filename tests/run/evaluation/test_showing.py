@@ -64,7 +64,9 @@ def folder(request: pytest.FixtureRequest, tmp_path: Path) -> Path:
     for name in ("images", "masks"):
         (tmp_path / "data" / name).mkdir(parents=True)
     for number in range(4):
-        image.save(tmp_path / "data" / "images" / f"{number}.jpg", quality=95, exif=exif)
+        # Different files of one picture, as a file in both splits is refused.
+        kept = {"quality": 95, "exif": exif, "comment": f"{number}"}
+        image.save(tmp_path / "data" / "images" / f"{number}.jpg", **kept)
         Image.fromarray(ids).save(tmp_path / "data" / "masks" / f"{number}.png")
     return tmp_path
 
