@@ -5,12 +5,17 @@ from pathlib import Path
 
 import pytest
 
+from segdistill.run.training.train import train
 from tests.reliability import breaking, trials
+from tests.run import small
 
 
 @pytest.fixture(scope="module")
 def training(tmp_path_factory: pytest.TempPathFactory) -> trials.Training:
-    return trials.Training("supervised", tmp_path_factory.mktemp("training") / "supervised")
+    folder = tmp_path_factory.mktemp("training")
+    # What is prepared here need not be in each process forked from here: checks of types, and scenes.
+    train(small.recipe(out=str(folder / "here")), progress=False)
+    return trials.Training("supervised", folder / "supervised")
 
 
 def test_the_operations_of_a_save_are_seen(training: trials.Training) -> None:
