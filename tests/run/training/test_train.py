@@ -134,6 +134,21 @@ def test_a_schedule_is_in_the_log_and_in_each_row(
         assert falling["share"] == pytest.approx(share, rel=1e-4) and constant["share"] > 0
 
 
+def test_images_that_the_teacher_learnt_from_are_named(
+    teacher: RunFolder, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    for name, further in (("clean", {}), ("seen", {"evaluation": {"all": {"split": "train"}}})):
+        recipe = small.recipe(
+            **small.distilled(teacher.path, method="kd", **further),
+            train={"steps": 1},
+            out=str(tmp_path / name),
+        )
+        train(recipe, progress=False)
+        told = [line for line in caplog.messages if "the teacher was trained on" in line]
+        assert len(told) == len(further)
+    assert "trained on 6 images of evaluation.all (train-0-00000" in told[0]
+
+
 def test_a_killed_run_resumes_with_the_statistics_that_a_loss_prepared(
     teacher: RunFolder, tmp_path: Path
 ) -> None:

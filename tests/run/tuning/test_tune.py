@@ -13,13 +13,13 @@ from segdistill.config import Recipe
 from segdistill.run import compare as comparison
 from segdistill.run.comparing import entry_of, same_settings
 from segdistill.run.folder import RunFolder
+from segdistill.run.identity.shared import shared_images
 from segdistill.run.recipe import load_recipe
 from segdistill.run.training.loop import NonFiniteLoss
 from segdistill.run.tuning import tune as module
 from segdistill.run.tuning import unreported
 from segdistill.run.tuning.outcome import Outcome, tuned
 from segdistill.run.tuning.tune import on_tuning_data, tune
-from segdistill.run.tuning.unreported import shared_images
 from tests.run import small
 from tests.run.plain import write_scenes
 

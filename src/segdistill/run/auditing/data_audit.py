@@ -17,7 +17,7 @@ from segdistill.run.auditing.noise import RIM
 from segdistill.run.auditing.proposal import without_id
 from segdistill.run.auditing.survey import Survey, palettes_differ, shared_images, undeclared_line
 from segdistill.run.identity.data import handed_on, pairs_of
-from segdistill.run.identity.digests import file_digests
+from segdistill.run.identity.shared import shared_pairs
 from segdistill.run.opening import open_split, split_options
 
 _FEW = 10
@@ -329,11 +329,9 @@ def judged_shared(
     Raises:
         OSError: A file cannot be read.
     """
-    trained = {key: name for key, name in reversed(_image_digests(train[1]))}
     shared = [
-        name if trained[key] == name else f"{name} = {trained[key]}"
-        for key, name in _image_digests(val[1])
-        if key in trained
+        name if name == trained else f"{name} = {trained}"
+        for name, trained in shared_pairs(_unchanged_pairs(val[1]), _unchanged_pairs(train[1]))
     ]
     if not shared:
         return "", ""
@@ -350,13 +348,11 @@ def judged_shared(
     )
 
 
-def _image_digests(dataset: Any) -> list[tuple[str, str]]:
-    """The digest of each image file, and the sample's name; nothing where samples may be changed."""
-    pairs: Sequence[Pair] = dataset if isinstance(dataset, list) else ()
-    if handed_on(dataset):
-        pairs = pairs_of(dataset)[1]
-    digests = file_digests([pair.image for pair in pairs])
-    return [(key, pair.name) for key, pair in zip(digests, pairs, strict=True)]
+def _unchanged_pairs(dataset: Any) -> Sequence[Pair]:
+    """The files behind a data set; none where samples may be changed."""
+    if isinstance(dataset, list):
+        return dataset
+    return pairs_of(dataset)[1] if handed_on(dataset) else ()
 
 
 def refuse_unclear_orientation(*datasets: Any) -> None:

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from segdistill.activity import doing, get_on
 from segdistill.config import Recipe, code_names, recipe_text, to_dict
-from segdistill.data.dataset import PairDataset
+from segdistill.data.dataset import PairDataset, list_names
 from segdistill.data.loader import Batch, training_loader
 from segdistill.distillation.catalogue import build_method
 from segdistill.distillation.distiller import Distiller, TapRow
@@ -36,6 +36,7 @@ from segdistill.run.folder import (
     write_json,
 )
 from segdistill.run.identity import check_resumable
+from segdistill.run.identity.shared import learnt_by_teacher
 from segdistill.run.lock import writing
 from segdistill.run.networks import build_student, load_teacher, save_network
 from segdistill.run.opening import open_sets, open_split, resolve_device, with_teacher_classes
@@ -367,6 +368,19 @@ def _check_shared(job: Job) -> None:
         for split in job.measured_on.items():
             further = split[1] is not job.val_set
             _refuse_or_warn(*judged_shared(train, split, further))
+            _refuse_or_warn("", _learnt_already(job, *split))
+
+
+def _learnt_already(job: Job, name: str, dataset: Any) -> str:
+    """A warning where the teacher was trained on images that its student is measured on."""
+    learnt = learnt_by_teacher(job.recipe.teacher, dataset)
+    return (
+        f"the teacher was trained on {len(learnt)} image{'s' * (len(learnt) != 1)} of {name} "
+        f"({list_names(learnt)}), so it and what learns from it look better there than on new images. Measure "
+        "on others, or name a teacher that has not seen them"
+        if learnt
+        else ""
+    )
 
 
 def _check_pixels(job: Job) -> None:
