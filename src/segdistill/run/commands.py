@@ -62,14 +62,15 @@ def evaluate_run(
     data = _data_of(run, on, changes)
     device = resolve_device(device)
     check_teacher(run)
+    dataset = open_split(data, "val", labelled=on is not None or run.recipe().teacher is None)
     if on is None:
-        result = _on_data(run, model, data, device, protocol)
+        result = _on_data(run, model, data, dataset, device, protocol)
     else:
         kept = weights == "model" and all(value is None for value in protocol.values())
-        result = _on_set(run, model, on, data, device, protocol, kept)
+        result = _on_set(run, model, on, data, dataset, device, protocol, kept)
     say(result.table())
     networks = {path: model, **_teacher_of(run)}
-    size = data.size or tuple(open_split(data, "val", labelled=False)[0]["image"].shape[-2:])
+    size = data.size or tuple(dataset[0]["image"].shape[-2:])
     say(profile_table(compare_profiles(networks, size)))
 
 
@@ -96,11 +97,15 @@ def _data_of(run: RunFolder, on: str | None, changes: Mapping[str, str]) -> Data
 
 
 def _on_data(
-    run: RunFolder, model: Any, data: DataConfig, device: str, protocol: dict[str, Any]
+    run: RunFolder,
+    model: Any,
+    data: DataConfig,
+    dataset: Any,
+    device: str,
+    protocol: dict[str, Any],
 ) -> Evaluation:
     recipe = run.recipe()
     settings, absent = _protocol(recipe, protocol)
-    dataset = open_split(data, "val", labelled=recipe.teacher is None)
     if data == recipe.data:
         check_split(run, dataset)
     if recipe.teacher is None or getattr(dataset, "labelled", True):
@@ -114,6 +119,7 @@ def _on_set(
     model: Any,
     name: str,
     data: DataConfig,
+    dataset: Any,
     device: str,
     protocol: dict[str, Any],
     kept: bool,
@@ -121,7 +127,6 @@ def _on_set(
     """The metrics on a further set, taken over from the run or measured and, if `kept`, written there."""
     info, recipe = run.model_info(), run.recipe()
     settings, absent = _protocol(recipe, protocol)
-    dataset = open_split(data, "val")
     check_set_classes(dataset, info["classes"], name)
     ways = partial(measure, protocol=settings, absent=absent, device=device, gather=list)
     if not kept:
