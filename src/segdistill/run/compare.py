@@ -2,13 +2,14 @@
 
 import logging
 import os
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from itertools import combinations
 from pathlib import Path
 from typing import Any
 
 from segdistill.config import DataConfig, MethodConfig, Recipe
+from segdistill.data.dataset import list_names
 from segdistill.distillation.catalogue import METHODS, method_terms
 from segdistill.names import unknown
 from segdistill.run.comparing import (
@@ -32,8 +33,9 @@ from segdistill.run.folder import (
     write_json,
 )
 from segdistill.run.identity import TRAINING_SEMANTICS, IdentityDiffers, semantics_of
+from segdistill.run.identity.shared import shared_images
 from segdistill.run.lock import writing
-from segdistill.run.opening import open_split, with_teacher_classes
+from segdistill.run.opening import open_split, set_data, with_teacher_classes
 from segdistill.run.reporting import (
     OnSet,
     RunSummary,
@@ -104,7 +106,7 @@ def compare(
     numbers = range(first_seed, first_seed + seeds)
     plans = {fold: _plan(one, methods, numbers) for fold, one in fold_recipes(recipe, base).items()}
     with spoken(progress), trusting(trust), discarded_if_empty(base), writing(output_folder(base)):
-        _check_plans(plans.values())
+        _check_plans(plans)
         _register(recipe, plans, base)
         runs = {fold: _trained(plan, progress) for fold, plan in plans.items()}
         return conclude(runs[""], base) if "" in runs else _conclude_folds(runs, base)
@@ -129,14 +131,34 @@ def _plan(recipe: Recipe, methods: Sequence[str] | None, seeds: Iterable[int]) -
     return _Plan(entries, recipes, pairs)
 
 
-def _check_plans(plans: Collection[_Plan]) -> None:
+def _check_plans(plans: Mapping[str, _Plan]) -> None:
     """Refuse what cannot be trained in any fold, before anything is trained."""
-    recipes = [recipe for plan in plans for recipe in plan.recipes]
-    _check_semantics(recipes)
-    _check_folders(recipes)
-    for plan in plans:
-        _check_entries(plan.entries, plan.recipes, "compare")
-    _tell_equal(next(iter(plans)).entries)
+    # Over all folds, since they are pooled.
+    _check_semantics([recipe for plan in plans.values() for recipe in plan.recipes])
+    for plan in plans.values():
+        check_runs(plan.entries, plan.recipes, "compare")
+    _check_apart({fold: plan.recipes[0] for fold, plan in plans.items()})
+    _tell_equal(next(iter(plans.values())).entries)
+
+
+def _check_apart(folds: Mapping[str, Recipe]) -> None:
+    """Refuse folds whose claims are made on the same images, which pooling would count twice."""
+    if len(folds) < 2:
+        return
+    used = {fold: open_split(_claimed_on(recipe), "val") for fold, recipe in folds.items()}
+    for one, other in combinations(used, 2):
+        if shared := shared_images(used[one], used[other]):
+            raise ValueError(
+                f"folds.{one} and folds.{other} are both judged on {len(shared)} images "
+                f"({list_names(shared)}); expected none in common, as folds are pooled. Change the data or "
+                "evaluation of one of them"
+            )
+
+
+def _claimed_on(recipe: Recipe) -> DataConfig:
+    """The data that claims and verdicts are made on."""
+    further = recipe.evaluation.get(recipe.claims_on or "")
+    return with_teacher_classes(recipe).data if further is None else set_data(recipe.data, further)
 
 
 def _register(recipe: Recipe, plans: Mapping[str, _Plan], base: Path) -> None:
@@ -179,9 +201,7 @@ def checked_entries(
     return entries
 
 
-def check_runs(
-    entries: Sequence[Entry], recipes: Sequence[Recipe], command: str = "compare"
-) -> None:
+def check_runs(entries: Sequence[Entry], recipes: Sequence[Recipe], command: str) -> None:
     """Refuse, before anything is trained, folders of other runs and entries that cannot be trained.
 
     Args:

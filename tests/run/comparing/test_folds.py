@@ -75,3 +75,17 @@ def test_each_fold_has_its_data_and_teacher_and_all_are_pooled(tmp_path: Path) -
 def test_a_mistake_in_a_fold_is_refused(folds: Any, message: str, tmp_path: Path) -> None:
     with pytest.raises(ValueError, match=message):
         fold_recipes(small.recipe(folds=folds), tmp_path)
+
+
+@pytest.mark.parametrize("on", [None, "far"])
+def test_folds_that_are_judged_on_the_same_images_are_refused(
+    on: str | None, tmp_path: Path
+) -> None:
+    alike = {"data": {"train_options": {"seed": 1}}}
+    far = {"far": {"options": {"seed": 7}}}
+    recipe = small.recipe(
+        evaluation=far, folds={"a": alike, "b": alike}, claims_on=on, out=str(tmp_path / "runs")
+    )
+    with pytest.raises(ValueError, match=r"folds.a and folds.b are both judged on 6 images \("):
+        compare(recipe, ["supervised"], seeds=1, progress=False)
+    assert not (tmp_path / "runs").exists()
