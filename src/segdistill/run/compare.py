@@ -47,6 +47,7 @@ from segdistill.run.reporting import (
     context,
     default_subject,
     find_runs,
+    further_table,
     gist,
     summarise,
     teacher_figures,
@@ -365,8 +366,8 @@ def _conclude_folds(folds: Mapping[str, Sequence[RunFolder]], base: Path) -> lis
 
 
 def _tell(summaries: Sequence[RunSummary], base: Path) -> None:
-    log_table(_log, comparison_table(summaries))
-    for table in claim_tables(summaries):
+    tables = [comparison_table(summaries), further_table(summaries), *claim_tables(summaries)]
+    for table in filter(None, tables):
         log_table(_log, table)
     _log.info("%s", context(summaries))
     for verdict in verdicts(summaries):

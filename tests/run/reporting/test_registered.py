@@ -1,7 +1,9 @@
 from dataclasses import replace
+from io import StringIO
 from typing import Any
 
 import pytest
+from rich.console import Console
 
 from segdistill.config import MethodConfig, VariantConfig
 from segdistill.run.comparing import claims_of, entries_of, register, registered
@@ -13,7 +15,7 @@ from segdistill.run.reporting.claims.registered import (
     exploratory,
 )
 from segdistill.run.reporting.claims.standing import context
-from segdistill.run.reporting.claims.table import comparison_rows
+from segdistill.run.reporting.claims.table import comparison_rows, further_table
 from segdistill.run.reporting.page import render
 from segdistill.run.reporting.statistics import holm, paired
 from segdistill.run.reporting.summary import RunSummary, paired_miou
@@ -136,3 +138,22 @@ def test_claims_after_results_are_told(tmp_path: Any, caplog: pytest.LogCaptureF
     register(tmp_path, PAIRS, "far", 5)
     assert (registered(tmp_path) or {})["finished_before"] == 5
     assert caplog.messages == ["the claims are registered after 5 runs finished"]
+
+
+def test_further_sets_fit_eighty_columns_with_their_labels() -> None:
+    sets = [f"another drive {number}" for number in range(5)]
+    runs = [
+        replace(run, sets={name: run.sets["far"] for name in sets})
+        for run in _runs(thin_classes=made_up.CLASSES[:1])
+    ]
+    table = further_table(runs)
+    assert table is not None and further_table(made_up.three_seeds()) is None
+    text = StringIO()
+    Console(file=text, width=80).print(table)
+    lines = text.getvalue().splitlines()
+    for name in ["thin classes", *sets, *(f"{name}, thin classes" for name in sets)]:
+        (start,) = (n for n, line in enumerate(lines) if line.startswith(f"{name}  "))
+        shown = [line[len(name) :].split()[0] for line in lines[start : start + 1]]
+        shown += [line.split()[0] for line in lines[start + 1 : start + 4]]
+        assert shown == ["teacher", "control", "kd", "idd"]
+    assert "…" not in text.getvalue()

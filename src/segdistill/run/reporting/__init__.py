@@ -8,6 +8,7 @@ from segdistill.run.reporting.claims.table import (
     by_seed,
     comparison_rows,
     comparison_table,
+    further_table,
     times_differ,
 )
 from segdistill.run.reporting.notation import number, signed, spread
@@ -29,6 +30,7 @@ __all__ = [
     "default_subject",
     "fill",
     "find_runs",
+    "further_table",
     "gist",
     "mean",
     "number",

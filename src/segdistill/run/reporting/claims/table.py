@@ -166,7 +166,6 @@ def comparison_table(summaries: Sequence[RunSummary]) -> Table:
         "params",
         "mult-adds",
         "s/step",
-        *set_headings(summaries),
     ):
         table.add_column(heading, justify="right", no_wrap=True)
     for row in comparison_rows(summaries):
@@ -181,11 +180,32 @@ def comparison_table(summaries: Sequence[RunSummary]) -> Table:
             quantity(row.parameters),
             quantity(row.multiply_adds),
             marked(number(row.seconds_per_step, 3), row),
-            *set_cells(row),
         )
     sizes = input_sizes(summaries)
     notes = [f"mult-adds {sizes}" if sizes else "", times_note(summaries)]
     table.caption = "; ".join(filter(None, notes)) or None
+    return table
+
+
+def further_table(summaries: Sequence[RunSummary]) -> Table | None:
+    """The thin classes and the further sets for a terminal, one below the other; None without any.
+
+    Beside the other figures they would leave no room for the labels at 80 columns.
+    """
+    rows = comparison_rows(summaries)
+    names = list(_further(rows[0])) if rows else []
+    if not names:
+        return None
+    table = Table(box=None, pad_edge=False, header_style="bold", padding=(0, 2, 0, 0))
+    table.add_column("measured on")
+    table.add_column("", no_wrap=True)
+    for heading in ("mIoU", f"vs. {reference_name(summaries)}"):
+        table.add_column(heading, justify="right", no_wrap=True)
+    for name in names:
+        for place, row in enumerate(rows):
+            found = _further(row)[name]
+            cells = spread(found.miou, found.miou_sd), difference_text(found.difference)
+            table.add_row(name if place == 0 else "", row_name(row), *cells)
     return table
 
 
