@@ -11,6 +11,8 @@ import pytest
 import yaml
 
 from segdistill.distillation.catalogue import METHODS, method_terms
+from segdistill.run.folder import RunFolder
+from segdistill.run.identity import TRAINING_SEMANTICS, semantics_of
 from segdistill.run.recipe import load_recipe
 from segdistill.run.reporting.statistics import Paired, holm, paired
 
@@ -241,3 +243,16 @@ def test_a_published_weight_of_cwd_is_translated_by_its_rule() -> None:
 )
 def test_each_page_of_a_method_says_what_was_not_measured(name: str) -> None:
     assert re.search(r"Not measured: [^.]*(`paper`|any preset)", _page(name))
+
+
+@pytest.mark.parametrize("page", ["README.md", "idd", "kd", "cwd"])
+def test_a_page_says_under_which_semantics_its_figures_were_measured(page: str) -> None:
+    runs = [
+        RunFolder(path.parent) for folder in (CAMVID, DEMO) for path in folder.glob("*/model.json")
+    ]
+    measured = {semantics_of(run) for run in runs}
+    assert len(runs) > 12 and len(measured) == 1
+    if measured != {TRAINING_SEMANTICS}:
+        (then,) = measured
+        said = rf"under training semantics {then}[;,] this version,? (has|with) \[{TRAINING_SEMANTICS}\]"
+        assert re.search(said, _page(page))
