@@ -66,7 +66,7 @@ FLOORS: dict[str, list[set[str]]] = {
         {"evaluation"},
         {"auditing", "reporting", "shipping"},
         {"training"},
-        {"paper"},
+        {"paper", "rows"},
         {"compare", "demo", "listing", "commands"},
         {"tuning"},
     ],

@@ -12,6 +12,7 @@ from segdistill.run.compare import compare
 from segdistill.run.folder import RunFolder
 from segdistill.run.networks import build_student
 from segdistill.run.reporting import find_runs, summarise
+from segdistill.run.rows import taking as obtaining
 from tests.run import small
 
 METHODS = ("supervised", "kd")
@@ -215,7 +216,7 @@ def test_a_mistake_is_refused_before_anything_is_trained(
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(module, "train", lambda *_, **__: pytest.fail("something was trained"))
+    monkeypatch.setattr(obtaining, "train", lambda *_, **__: pytest.fail("something was trained"))
     values = {**small.distilled(teacher.path), **changes}
     with pytest.raises(ValueError, match=message):
         compare(small.recipe(**values, out=str(tmp_path / "runs")), methods, 1)
@@ -311,7 +312,7 @@ def test_equal_settings_are_told_before_the_training(
     def stop(*_: Any, **__: Any) -> None:
         raise Stopped
 
-    monkeypatch.setattr(module, "train", stop)
+    monkeypatch.setattr(obtaining, "train", stop)
     variants = {"plain": {}, "kd": {"method": "kd"}, "again": {"method": "kd"}}
     recipe = _recipe(teacher, tmp_path, variants=variants)
     with caplog.at_level("WARNING"), pytest.raises(Stopped):
@@ -343,7 +344,7 @@ def test_a_folder_of_another_recipe_is_refused_before_anything_is_trained(
     teacher: RunFolder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     compare(_recipe(teacher, tmp_path, variants={"z": {"method": "kd"}}), ["z"], 1, progress=False)
-    monkeypatch.setattr(module, "train", lambda *_, **__: pytest.fail("something was trained"))
+    monkeypatch.setattr(obtaining, "train", lambda *_, **__: pytest.fail("something was trained"))
     other = {"z": {"method": "kd", "terms": {"pixelwise": {"weight": 9.0}}}}
     with pytest.raises(ValueError, match=r"z-s0 holds the run of another recipe"):
         compare(_recipe(teacher, tmp_path, variants=other), seeds=2, progress=False)

@@ -40,6 +40,7 @@ from segdistill.run.reporting import (
     OnSet,
     RunSummary,
     by_seed,
+    by_teacher,
     claim_tables,
     claims_as_json,
     comparison_rows,
@@ -51,10 +52,12 @@ from segdistill.run.reporting import (
     gist,
     summarise,
     teacher_figures,
+    teachers_differ,
     times_differ,
     verdicts,
 )
-from segdistill.run.training.train import open_folder, rehearse, train
+from segdistill.run.rows import complete_seeds, measured_run, obtain
+from segdistill.run.training.train import open_folder, rehearse
 from segdistill.trust import trusting
 
 _log = logging.getLogger(__name__)
@@ -104,9 +107,9 @@ def compare(
     if seeds < 1:
         raise ValueError(f"seeds is {seeds}; expected a positive integer")
     base = Path(recipe.out or f"runs/{name}")
-    numbers = range(first_seed, first_seed + seeds)
-    plans = {fold: _plan(one, methods, numbers) for fold, one in fold_recipes(recipe, base).items()}
+    folds = fold_recipes(recipe, base)
     with spoken(progress), trusting(trust), discarded_if_empty(base), writing(output_folder(base)):
+        plans = {fold: _plan(one, methods, first_seed, seeds) for fold, one in folds.items()}
         _check_plans(plans)
         _register(recipe, plans, base)
         runs = {fold: _trained(plan, progress) for fold, plan in plans.items()}
@@ -122,14 +125,16 @@ class _Plan:
     pairs: Sequence[list[str]]
 
 
-def _plan(recipe: Recipe, methods: Sequence[str] | None, seeds: Iterable[int]) -> _Plan:
+def _plan(recipe: Recipe, methods: Sequence[str] | None, first_seed: int, seeds: int) -> _Plan:
     entries = checked_entries(recipe, methods)
     pairs = claims_of(recipe, entries)
     out = Path(str(recipe.out))
-    recipes = [
-        replace(entry.run(seed, out), contrasts=pairs) for seed in seeds for entry in entries
-    ]
-    return _Plan(entries, recipes, pairs)
+
+    def rows(seed: int) -> list[Recipe]:
+        return [replace(entry.run(seed, out), contrasts=pairs) for entry in entries]
+
+    chosen = complete_seeds(rows, first_seed, seeds)
+    return _Plan(entries, [recipe for seed in chosen for recipe in rows(seed)], pairs)
 
 
 def _check_plans(plans: Mapping[str, _Plan]) -> None:
@@ -164,7 +169,7 @@ def _claimed_on(recipe: Recipe) -> DataConfig:
 
 def _register(recipe: Recipe, plans: Mapping[str, _Plan], base: Path) -> None:
     finished = [
-        one for plan in plans.values() for one in plan.recipes if finished_run(one) is not None
+        one for plan in plans.values() for one in plan.recipes if measured_run(one) is not None
     ]
     register(base, next(iter(plans.values())).pairs, recipe.claims_on, len(finished))
 
@@ -172,7 +177,7 @@ def _register(recipe: Recipe, plans: Mapping[str, _Plan], base: Path) -> None:
 def _trained(plan: _Plan, progress: bool) -> list[RunFolder]:
     """The runs of a plan, trained or taken over, with their labels and roles."""
     recipes = plan.recipes
-    runs = {place: train(recipes[place], progress=progress) for place in _order(recipes)}
+    runs = {place: obtain(recipes[place], progress) for place in _order(recipes)}
     for place, run in runs.items():
         _name(run, recipes[place])
     return [runs[place] for place in range(len(recipes))]
@@ -242,7 +247,7 @@ def _order(recipes: Sequence[Recipe]) -> list[int]:
 
     def rank(place: int) -> tuple[bool, int, bool]:
         recipe = recipes[place]
-        return finished_run(recipe) is None, recipe.train.seed, recipe.teacher is None
+        return measured_run(recipe) is None, recipe.train.seed, recipe.teacher is None
 
     return sorted(range(len(recipes)), key=rank)
 
@@ -261,7 +266,7 @@ def _check_entries(entries: Sequence[Entry], recipes: Sequence[Recipe], command:
     """
     count = len(entries)
     for place, entry in enumerate(entries):
-        missing = [recipe for recipe in recipes[place::count] if finished_run(recipe) is None]
+        missing = [recipe for recipe in recipes[place::count] if measured_run(recipe) is None]
         if not missing:
             continue
         first = with_teacher_classes(missing[0])
@@ -293,18 +298,9 @@ def _name(run: RunFolder, recipe: Recipe) -> None:
         keep_in_config(run, names | reading)
 
 
-def finished_run(recipe: Recipe) -> RunFolder | None:
-    """The run of a recipe in its folder; None if it is not finished or not there."""
-    try:
-        run = RunFolder(str(recipe.out))
-    except FileNotFoundError:
-        return None
-    return run if run.finished else None
-
-
 def _check_semantics(recipes: Sequence[Recipe]) -> None:
     """Refuse to add runs to finished ones that were trained under other semantics."""
-    finished = [run for recipe in recipes if (run := finished_run(recipe)) is not None]
+    finished = [run for recipe in recipes if (run := measured_run(recipe)) is not None]
     older = [run for run in finished if semantics_of(run) != TRAINING_SEMANTICS]
     if older and len(finished) < len(recipes):
         raise IdentityDiffers(
@@ -370,6 +366,8 @@ def _tell(summaries: Sequence[RunSummary], base: Path) -> None:
     for table in filter(None, tables):
         log_table(_log, table)
     _log.info("%s", context(summaries))
+    if several := teachers_differ(summaries):
+        _log.info("%s", several)
     for verdict in verdicts(summaries):
         _log.info("%s. %s", verdict.headline, " ".join(verdict.details))
     values = as_json(summaries)
@@ -399,9 +397,11 @@ def as_json(summaries: Sequence[RunSummary]) -> dict[str, Any]:
         }
     judged = verdicts(summaries)
     differ = times_differ(summaries)
+    several = teachers_differ(summaries)
     return {
         "methods": rows,
         "teacher": teacher_figures(summaries),
+        **({"teachers": by_teacher(summaries)} if several else {}),
         "verdict": {v.label: [v.headline, *v.details] for v in judged},
         "tone": {v.label: v.tone for v in judged},
         "control": {v.label: v.control for v in judged},

@@ -265,6 +265,19 @@ class RunFolder:
             (self.path / name).is_file() for name in ("model.safetensors", "evaluation.json")
         )
 
+    @property
+    def recorded(self) -> bool:
+        """Whether it is the record of a finished run: its metrics and identity, without weights."""
+        names = ("evaluation.json", "model.json", "identity.json")
+        return not (self.path / WEIGHTS["model"]).exists() and all(
+            (self.path / name).is_file() for name in names
+        )
+
+    @property
+    def measured(self) -> bool:
+        """Whether it has the metrics of a finished run, with or without weights."""
+        return self.finished or self.recorded
+
     def weights_path(self, weights: str = "model") -> Path:
         """Path of the last (`model`) or best (`best`) weights."""
         if weights not in WEIGHTS:
@@ -280,9 +293,9 @@ class RunFolder:
         """
         path = self.weights_path(weights)
         recorded = self.model_info().get({"model": "sha256", "best": "best_sha256"}[weights])
-        if recorded is None or not path.is_file():
+        if recorded is None:
             return
-        if file_sha256(path) != recorded:
+        if path.is_file() and file_sha256(path) != recorded:
             raise ValueError(
                 f"{path} is not the file that the training wrote (its SHA-256 differs from model.json). "
                 "Restore the file, or retrain the run"

@@ -15,6 +15,7 @@ from segdistill.run.comparing import entry_of, same_settings
 from segdistill.run.folder import RunFolder
 from segdistill.run.identity.shared import shared_images
 from segdistill.run.recipe import load_recipe
+from segdistill.run.rows import taking as obtaining
 from segdistill.run.training.loop import NonFiniteLoss
 from segdistill.run.tuning import tune as module
 from segdistill.run.tuning import unreported
@@ -99,13 +100,13 @@ def test_the_same_command_trains_nothing_and_more_trials_only_the_new_ones(
     tune(_recipe(teacher, searched), METHODS, trials=2, progress=False)
     assert ((searched / "tuning.json").read_text(), (searched / "tuned.yaml").read_text()) == before
     trained: list[str] = []
-    real = module.train
+    real = obtaining.train
 
     def counted(recipe: Recipe, **options: Any) -> RunFolder:
         trained.append(Path(str(recipe.out)).name)
         return real(recipe, **options)
 
-    monkeypatch.setattr(module, "train", counted)
+    monkeypatch.setattr(obtaining, "train", counted)
     try:
         tune(_recipe(teacher, searched), ["supervised"], trials=3, progress=False)
     finally:
@@ -126,7 +127,7 @@ def unbuilt(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def _fixed(miou: Callable[[Recipe], float | None]) -> Callable[..., Any]:
-    """A stand-in for `train` that gives each recipe a figure; None diverges."""
+    """A stand-in for `obtain` that gives each recipe a figure; None diverges."""
 
     class Run:
         def __init__(self, value: float) -> None:
@@ -135,7 +136,7 @@ def _fixed(miou: Callable[[Recipe], float | None]) -> Callable[..., Any]:
         def evaluation(self) -> dict[str, float]:
             return {"miou": self.value}
 
-    def trained(recipe: Recipe, **_: Any) -> Run:
+    def trained(recipe: Recipe, *_: Any) -> Run:
         value = miou(recipe)
         if value is None:
             raise NonFiniteLoss("step 1: cross_entropy = nan")
@@ -152,7 +153,7 @@ def test_the_best_trial_becomes_a_variant_that_compare_loads(
         weights = sum(term.weight or 0 for term in recipe.terms.values())
         return recipe.train.lr + weights / 1e3 + recipe.train.weight_decay
 
-    monkeypatch.setattr(module, "train", _fixed(best_at_the_corner))
+    monkeypatch.setattr(module, "obtain", _fixed(best_at_the_corner))
     recipe = _recipe(teacher, tmp_path / "t")
     rows = tune(recipe, [*METHODS, "kd", "mixed", "lr2", "fake"], progress=False)
     assert {(row.best.trial.lr, row.best.trial.other) for row in rows} == {(2, 3)}
@@ -181,7 +182,7 @@ def test_the_best_trial_becomes_a_variant_that_compare_loads(
 def test_a_recipe_from_a_file_is_the_base_of_the_chosen_one(
     teacher: RunFolder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(module, "train", _fixed(lambda recipe: recipe.train.lr))
+    monkeypatch.setattr(module, "obtain", _fixed(lambda recipe: recipe.train.lr))
     (tmp_path / "mine").mkdir()
     source = tmp_path / "mine" / "student.yaml"
     source.write_text(yaml.safe_dump(_values(teacher)))
@@ -213,7 +214,7 @@ def test_a_recipe_from_a_file_is_the_base_of_the_chosen_one(
 def test_the_command_names_the_file_unless_options_change_it(
     options: list[str], teacher: RunFolder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(module, "train", _fixed(lambda recipe: recipe.train.lr))
+    monkeypatch.setattr(module, "obtain", _fixed(lambda recipe: recipe.train.lr))
     source = small.write(tmp_path / "student.yaml", **_values(teacher))
     cli.tune([str(source), "--methods", "kd", *options, "--out", str(tmp_path / "t")])
     values = yaml.safe_load((tmp_path / "t" / "tuned.yaml").read_text())
@@ -234,7 +235,7 @@ def test_equal_trials_are_decided_by_their_order_and_diverged_ones_never_win(
             return None
         return 0.9 if run.train.lr > 0.005 else 0.5
 
-    monkeypatch.setattr(module, "train", _fixed(figure))
+    monkeypatch.setattr(module, "obtain", _fixed(figure))
     (row,) = tune(recipe, ["kd"], progress=False)
     assert row.chosen == 0 and row.best.miou == pytest.approx(50)
     fast = [outcome for outcome in row.outcomes if outcome.trial.lr == 2]
@@ -244,7 +245,7 @@ def test_equal_trials_are_decided_by_their_order_and_diverged_ones_never_win(
     assert json.loads((tmp_path / "tuning.json").read_text())["methods"]["kd"]["trials"][4][
         "miou_by_seed"
     ] == {"50": 90.0, "51": None}
-    monkeypatch.setattr(module, "train", _fixed(lambda run: None))
+    monkeypatch.setattr(module, "obtain", _fixed(lambda run: None))
     with pytest.raises(ValueError, match=r"tune: kd: all 9 trials diverged. Lower train.lr"):
         tune(recipe, ["kd"], progress=False)
 
@@ -316,7 +317,7 @@ def test_a_mistake_is_refused_before_anything_is_trained(
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(module, "train", lambda *_, **__: pytest.fail("something was trained"))
+    monkeypatch.setattr(obtaining, "train", lambda *_, **__: pytest.fail("something was trained"))
     with pytest.raises(ValueError, match=message):
         tune(_recipe(teacher, tmp_path / "t", **changes), methods, progress=False)
     assert not (tmp_path / "t").exists()
@@ -325,7 +326,7 @@ def test_a_mistake_is_refused_before_anything_is_trained(
 def test_a_term_that_fails_in_the_dry_pass_is_refused_before_anything_is_trained(
     teacher: RunFolder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(module, "train", lambda *_, **__: pytest.fail("something was trained"))
+    monkeypatch.setattr(obtaining, "train", lambda *_, **__: pytest.fail("something was trained"))
     variants = {"a": {"terms": {"attention": {"weight": 1.0, "on": "featurs"}}}}
     with pytest.raises(ValueError, match=r"tune: a: .*featurs"):
         tune(_recipe(teacher, tmp_path / "t", variants=variants), ["a"], progress=False)

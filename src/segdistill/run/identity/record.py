@@ -171,7 +171,7 @@ def check_resumable(run: RunFolder, now: Identity, but: Collection[str] = ()) ->
         IdentityDiffers: Something differs, or an unfinished run was begun under other semantics.
     """
     semantics = semantics_of(run)
-    if semantics != TRAINING_SEMANTICS and not run.finished:
+    if semantics != TRAINING_SEMANTICS and not run.measured:
         raise IdentityDiffers(
             f"{run.path} was begun under training semantics {semantics}; expected "
             f"{TRAINING_SEMANTICS}, as trainings of this version give other results. Choose another "
@@ -274,11 +274,14 @@ def check_network(run: RunFolder, model: nn.Module, num_classes: int) -> None:
 def check_teacher(run: RunFolder) -> None:
     """Refuse a teacher that was retrained or replaced since it taught the run.
 
-    Nothing is said where the run has no teacher, recorded none, or its file is gone.
+    Nothing is said where the run has no teacher, recorded none, or its file is gone, nor of a record
+    without weights, which another machine may have left.
 
     Raises:
         IdentityDiffers: The weights at the teacher's path are others than it taught with.
     """
+    if run.recorded:
+        return
     config, audit = run.recipe().teacher, run.teacher() or {}
     file = config and (config.weights if config.run is None else f"{config.run}/{WEIGHTS['model']}")
     if not file or not audit.get("sha256") or not Path(file).is_file():
@@ -294,7 +297,8 @@ def check_comparable(runs: Sequence[tuple[str, RunFolder]]) -> None:
     """Refuse to compare runs that differ in more than their methods and seeds.
 
     Runs of one label must have the same teacher, data, classes, taps and inputs; all must have been
-    measured on the same validation data and trained under the same semantics.
+    measured on the same validation data and trained under the same semantics. The teacher of a record without
+    weights may be another machine's.
 
     Args:
         runs: Finished students and controls, each with its label; no teachers.
@@ -316,6 +320,9 @@ def check_comparable(runs: Sequence[tuple[str, RunFolder]]) -> None:
             if one[0] == other[0]
             else {*TITLES, "settings"} - {"val_data", "classes"}
         )
+        if one[1].recorded or other[1].recorded:
+            # Another machine's teacher has other bits; each seed keeps to one, and tables say which.
+            but |= {"teacher"}
         if changed := one[2].differences(other[2], but):
             raise IdentityDiffers(
                 f"{one[1].path} and {other[1].path} cannot be compared: {', '.join(changed)} "

@@ -57,12 +57,12 @@ def reproduce(what: str, runs: Sequence[str | Path] = (), out: str | Path = "rep
 def place_runs(wanted: Exhibit, paths: Iterable[str | Path]) -> list[Placed]:
     """Each run at these paths, and their teachers, with its row or the reason why it has none."""
     folders = find_runs(paths)
-    finished = summarise([folder for folder in folders if folder.finished])
+    finished = summarise([folder for folder in folders if folder.measured])
     # The paper's rows have a teacher's own figure. One known only from an audit has no recipe.
     finished = [replace(run, evaluation=run.own or run.evaluation) for run in finished]
     placed = [_placed(wanted, run, run.recipe) for run in finished if run.recipe is not None]
     for folder in folders:
-        if not folder.finished:
+        if not folder.measured:
             begun = RunSummary(folder.path.name, folder.method_name, "method")
             placed.append(Placed(begun, reason="it is not finished"))
     return placed

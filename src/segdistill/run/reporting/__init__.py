@@ -15,13 +15,19 @@ from segdistill.run.reporting.notation import number, signed, spread
 from segdistill.run.reporting.page import fill
 from segdistill.run.reporting.reading.runs import find_runs, summarise
 from segdistill.run.reporting.statistics import mean, sd
-from segdistill.run.reporting.summary import RunSummary, default_subject
+from segdistill.run.reporting.summary import (
+    RunSummary,
+    by_teacher,
+    default_subject,
+    teachers_differ,
+)
 from segdistill.run.reporting.verdict import verdicts
 
 __all__ = [
     "OnSet",
     "RunSummary",
     "by_seed",
+    "by_teacher",
     "claim_tables",
     "claims_as_json",
     "comparison_rows",
@@ -39,6 +45,7 @@ __all__ = [
     "spread",
     "summarise",
     "teacher_figures",
+    "teachers_differ",
     "times_differ",
     "verdicts",
 ]

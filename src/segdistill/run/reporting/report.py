@@ -17,7 +17,12 @@ from segdistill.run.reporting.claims.gist import gist
 from segdistill.run.reporting.page import Report, render
 from segdistill.run.reporting.pictures import PictureOptions, measure
 from segdistill.run.reporting.reading.runs import find_runs, names_of, summarise
-from segdistill.run.reporting.summary import RunSummary, default_subject, with_profiles
+from segdistill.run.reporting.summary import (
+    RunSummary,
+    default_subject,
+    teachers_differ,
+    with_profiles,
+)
 from segdistill.trust import trusting
 
 _log = logging.getLogger(__name__)
@@ -104,7 +109,7 @@ def _write(
         title or _title(folders),
         f"{datetime.date.today():%d %B %Y} · segdistill {__version__}",
         subject,
-        [*filter(None, [remark]), *notes, *_other_students(summaries)],
+        [*filter(None, [remark]), *notes, *_other_students(summaries), *_teachers(summaries)],
     )
     write_atomically(file, render(page))
     if (saved := gist(summaries, subject)) is not None:
@@ -121,8 +126,8 @@ def _common_folder(paths: Sequence[str | Path]) -> Path:
 
 
 def _finished(folders: Sequence[RunFolder]) -> tuple[list[RunFolder], list[str]]:
-    finished = [run for run in folders if run.finished]
-    left_out = [run.path.name for run in folders if not run.finished]
+    finished = [run for run in folders if run.measured]
+    left_out = [run.path.name for run in folders if not run.measured]
     if not finished:
         raise ValueError(
             f"no run is finished ({', '.join(left_out)}). Resume with `segdistill train`"
@@ -155,6 +160,14 @@ def _other_students(summaries: Sequence[RunSummary]) -> list[str]:
         f"These runs do not all train the same student ({', '.join(networks.values())} differ), so the "
         "differences are not only due to the methods."
     ]
+
+
+def _teachers(summaries: Sequence[RunSummary]) -> list[str]:
+    """Which seeds had which teacher, where it was not one for all."""
+    several = teachers_differ(summaries)
+    return (
+        [f"{several}. The teacher's own figures are those of the one at hand."] if several else []
+    )
 
 
 def _title(folders: Sequence[RunFolder]) -> str:

@@ -52,6 +52,8 @@ class RunSummary:
     """metrics on each further evaluation set, by its name, in the form of `evaluation`"""
     fold: str = ""
     """fold of the data that it belongs to; "": there are no folds"""
+    taught_by: str | None = None
+    """digest of its teacher's weights; None without a teacher, or where it was not recorded"""
 
     def on(self, name: str) -> "RunSummary":
         """The run as measured on a further set; without mIoU where it was not."""
@@ -189,6 +191,35 @@ def _in_order(summaries: Iterable[RunSummary]) -> list[RunSummary]:
 def methods(summaries: Iterable[RunSummary]) -> list[str]:
     """Labels of the methods that are compared, in order of appearance; placebos are not among them."""
     return _labels(summaries, "method")
+
+
+def by_teacher(summaries: Iterable[RunSummary]) -> dict[str, list[str]]:
+    """Seeds (with their fold, where there are folds) by the digest of the teacher that taught their methods."""
+    found: dict[str, list[str]] = {}
+    for run in summaries:
+        seeds = found.setdefault(run.taught_by, []) if run.taught_by else []
+        name = f"{run.fold}/{run.seed}" if run.fold else str(run.seed)
+        if run.role == "method" and name not in seeds:
+            seeds.append(name)
+    return {teacher: seeds for teacher, seeds in found.items() if seeds}
+
+
+def teachers_differ(summaries: Iterable[RunSummary]) -> str:
+    """Which seeds had which teacher, in words; empty if each fold had one."""
+    runs = list(summaries)
+    folds = [by_teacher(run for run in runs if run.fold == fold) for fold in _folds(runs)]
+    if all(len(one) < 2 for one in folds):
+        return ""
+    told = [
+        f"{teacher[:8]} (seed{'s' * (len(seeds) != 1)} {', '.join(seeds)})"
+        for one in folds
+        for teacher, seeds in one.items()
+    ]
+    return f"teachers of the same recipe with other bits: {', '.join(told)}"
+
+
+def _folds(runs: Iterable[RunSummary]) -> list[str]:
+    return list(dict.fromkeys(run.fold for run in runs))
 
 
 def controls(summaries: Iterable[RunSummary]) -> list[str]:

@@ -115,7 +115,7 @@ def _train(recipe: Recipe, out: Path, progress: bool, observers: Sequence[Any]) 
     check_recipe(recipe)
     # Whoever trains from a recipe runs what it names; the run that comes of it is no stranger.
     remember(code_names(recipe))
-    job = _open_job(recipe, out, observers)
+    job = open_job(recipe, out, observers)
     finished = handed_back(job)
     if finished is not None:
         _log.info(
@@ -126,8 +126,13 @@ def _train(recipe: Recipe, out: Path, progress: bool, observers: Sequence[Any]) 
     return execute(job, progress)
 
 
-def _open_job(recipe: Recipe, out: Path, observers: Sequence[Any] = ()) -> Job:
-    """Build what a recipe names: data, networks and observers."""
+def open_job(recipe: Recipe, out: Path, observers: Sequence[Any] = ()) -> Job:
+    """Build what a recipe names: data, networks and observers.
+
+    Raises:
+        ValueError: Recipe, data or networks do not fit together.
+        FileNotFoundError: A file named in the recipe is missing.
+    """
     check_recipe(recipe)
     watching = [*build_observers(recipe), *observers]
     # Without a teacher, unlabelled images can neither be trained on nor be evaluated.
@@ -167,7 +172,7 @@ def rehearse(recipe: Recipe, classes: Sequence[str], whole: bool = True) -> list
         problems += _problem_of(attempt)
     if whole and not problems:
         problems += _problem_of(
-            lambda: _build_distiller(_open_job(recipe, Path()), samples=False)[0].close()
+            lambda: _build_distiller(open_job(recipe, Path()), samples=False)[0].close()
         )
     return problems
 
@@ -199,8 +204,11 @@ def _class_name(path: str | None) -> str | None:
 
 def _begun(out: Path) -> RunFolder | None:
     """The run in a folder; None if nothing was trained yet, so that its recipe may be replaced."""
-    trained = has_checkpoint(out) or (out / WEIGHTS["model"]).exists()
-    return RunFolder(out) if trained and (out / "config.yaml").exists() else None
+    if not (out / "config.yaml").exists():
+        return None
+    run = RunFolder(out)
+    trained = has_checkpoint(out) or (out / WEIGHTS["model"]).exists() or run.recorded
+    return run if trained else None
 
 
 def open_folder(recipe: Recipe, out: Path) -> None:
@@ -238,6 +246,8 @@ def handed_back(job: Job, but: Collection[str] = ()) -> RunFolder | None:
     if run is None:
         return None
     check_resumable(run, job.identity, but)
+    if run.recorded:
+        _log.warning("%s is a record without weights; it is trained again", run.path)
     if not run.finished:
         return None
     run.check_weights()

@@ -7,15 +7,15 @@ from pathlib import Path
 from typing import Any
 
 from segdistill.config import DataConfig, Recipe, TeacherConfig, TuningConfig, check_keys, to_dict
-from segdistill.run.compare import check_runs, checked_entries, finished_run
+from segdistill.run.compare import check_runs, checked_entries
 from segdistill.run.console import log_table, spoken
 from segdistill.run.folder import discarded_if_empty, output_folder, write_atomically, write_json
 from segdistill.run.lock import writing
 from segdistill.run.opening import open_split, with_teacher_classes
 from segdistill.run.recipe import joined, parse_recipe
+from segdistill.run.rows import measured_run, obtain
 from segdistill.run.training.checks import check_recipe
 from segdistill.run.training.loop import NonFiniteLoss
-from segdistill.run.training.train import train
 from segdistill.run.tuning.chosen import FILE, tuned_recipe
 from segdistill.run.tuning.grid import Grid
 from segdistill.run.tuning.outcome import RULE, Outcome, Tuned, as_json, table, tuned
@@ -141,7 +141,7 @@ def _train(runs: Sequence[_Run], progress: bool) -> dict[tuple[str, int], float 
     Finished runs come first, so that a mismatch is refused before anything is trained; then one trial of
     every entry after the other, those with a teacher first.
     """
-    done = {run.recipe.out: finished_run(run.recipe) is not None for run in runs}
+    done = {run.recipe.out: measured_run(run.recipe) is not None for run in runs}
     _log.info("tune: %d runs, of which %d are finished", len(runs), sum(done.values()))
 
     def rank(run: _Run) -> tuple[bool, int, bool]:
@@ -152,7 +152,7 @@ def _train(runs: Sequence[_Run], progress: bool) -> dict[tuple[str, int], float 
 
 def _miou(recipe: Recipe, progress: bool) -> float | None:
     try:
-        figures = train(recipe, progress=progress).evaluation()
+        figures = obtain(recipe, progress).evaluation()
     except NonFiniteLoss as error:
         _log.warning("%s diverged and is not chosen: %s", recipe.out, error)
         return None

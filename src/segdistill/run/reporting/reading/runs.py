@@ -96,6 +96,7 @@ def _labels(folders: Sequence[RunFolder]) -> dict[Path, str]:
 
 def _summary(name: str, run: RunFolder, label: str) -> RunSummary:
     evaluation, recipe = run.evaluation() or {}, run.recipe()
+    identity = read_json(run.path / FILE) or {}
     return RunSummary(
         name,
         label,
@@ -109,8 +110,9 @@ def _summary(name: str, run: RunFolder, label: str) -> RunSummary:
         run.environment(),
         run.model_info().get("training_seconds"),
         tests=recipe.tests,
-        start=(read_json(run.path / FILE) or {}).get("student_start"),
+        start=identity.get("student_start"),
         sets=run.sets(),
+        taught_by=identity.get("teacher"),
     )
 
 
@@ -124,6 +126,9 @@ def _teacher(
         for summary, student in students
         if (path := _teacher_path(student)) and path.resolve() == run.path.resolve()
     ]
+    weights = run.model_info().get("sha256")
+    # Those on record may have had another machine's teacher of this name.
+    taught = [one for one in taught if one[1].get("sha256") in (None, weights)] or taught
     sets = sets_of(summary for summary, _ in taught)
     return replace(at_students_input(own, taught), sets=sets)
 

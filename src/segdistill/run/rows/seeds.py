@@ -1,0 +1,98 @@
+"""The seeds of a comparison whose rows share one teacher and one start, bit for bit."""
+
+import logging
+from collections.abc import Callable, Iterable, Sequence
+from itertools import count
+
+from segdistill.config import Recipe
+from segdistill.run.folder import RunFolder
+from segdistill.run.identity import IdentityDiffers, read_identity
+from segdistill.run.identity.digests import state_digest
+from segdistill.run.networks import build_student, load_teacher
+from segdistill.run.opening import open_split, with_teacher_classes
+from segdistill.run.rows.taking import measured_run
+
+_log = logging.getLogger(__name__)
+
+
+def complete_seeds(
+    recipes_of: Callable[[int], Sequence[Recipe]], first: int, number: int
+) -> list[int]:
+    """The seeds of a comparison: those from `first` on whose rows can share one teacher and one start.
+
+    A seed that another machine began has records of some rows. Where this machine's teacher or the student's
+    start has other bits, the missing rows would be paired with rows of other origin, so that seed is left as it
+    is and a further one is opened.
+
+    Args:
+        recipes_of: Gives the recipes of a seed, one per row.
+        first: The first seed.
+        number: How many are wanted.
+
+    Raises:
+        IdentityDiffers: The rows of a seed were not all made with one teacher and one start.
+    """
+    chosen: list[int] = []
+    for seed in count(first):
+        if len(chosen) == number:
+            return chosen
+        recipes = recipes_of(seed)
+        records = [run for one in recipes if (run := measured_run(one)) and run.recorded]
+        if not records:
+            chosen.append(seed)
+            continue
+        origins = {_origin(run) for run in records}
+        made = _shared(origins, records)
+        lacking = [one for one in recipes if measured_run(one) is None]
+        if lacking and (differ := _differences(made, lacking)):
+            _log.warning(
+                "seed %d is left as it is, with %d of %d rows: %s of this machine has other bits than that of the "
+                "rows on record, so a further seed is opened",
+                seed,
+                len(recipes) - len(lacking),
+                len(recipes),
+                differ,
+            )
+            continue
+        chosen.append(seed)
+    raise AssertionError("unreachable")
+
+
+_Origin = tuple[str | None, str | None]
+"""digests of the teacher (None: a row without one) and of the student's start"""
+
+
+def _origin(run: RunFolder) -> _Origin:
+    identity = read_identity(run)
+    return (None, None) if identity is None else (identity.teacher, identity.student_start)
+
+
+def _shared(origins: Iterable[_Origin], records: Sequence[RunFolder]) -> _Origin:
+    """The one teacher and the one start of a seed's rows."""
+    teachers, starts = ({one for one in column if one} for column in zip(*origins, strict=True))
+    for what, found in (("teacher", teachers), ("start of the student", starts)):
+        if len(found) > 1:
+            raise IdentityDiffers(
+                f"the rows of seed {records[0].seed} on record in {records[0].path.parent} were not made with one "
+                f"{what}. Remove the records of all but one machine"
+            )
+    return next(iter(teachers), None), next(iter(starts), None)
+
+
+def _differences(made: _Origin, lacking: Sequence[Recipe]) -> str:
+    """What this machine makes with other bits, in words; empty if nothing."""
+    teacher, start = made
+    recipe = with_teacher_classes(next((r for r in lacking if r.teacher is not None), lacking[0]))
+    classes = [str(name) for name in open_split(recipe.data, "train", labelled=False).classes]
+    student = state_digest(build_student(recipe.student, len(classes), recipe.train.seed))
+    found = []
+    if teacher is not None and _teacher_digest(recipe, classes) not in (None, teacher):
+        found.append("the teacher")
+    if start is not None and student != start:
+        found.append("the start of the student")
+    return " and ".join(found)
+
+
+def _teacher_digest(recipe: Recipe, classes: Sequence[str]) -> str | None:
+    teacher = recipe.teacher
+    return None if teacher is None else state_digest(load_teacher(teacher, classes)[0])
