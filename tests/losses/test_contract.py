@@ -23,7 +23,11 @@ OPTIONS: dict[str, list[dict[str, Any]]] = {
         {"standardise": True, "top": 1, "confidence": 0.3, "temperature": 2.0},
     ],
     "decoupled": [{"beta": 8.0, "temperature": 4.0}, {"standardise": True}],
-    "inter_class": [{"ordered": True, "min_pixels": 1}],
+    "inter_class": [
+        {"ordered": True, "min_pixels": 1},
+        {"target": "permuted"},
+        {"target": "equal"},
+    ],
     "position": [{"align": "logits"}, {"target": "ramp"}],
     "dist": [{"temperature": 4.0}],
     "image_relation": [{"nodes": 3, "temperature": 1.0}],
@@ -51,9 +55,11 @@ SMALL = {name: loss for name, loss in LOSSES.items() if name not in LARGE}
 CASES = cases(SMALL)
 # Not least, with no gradient, where the student equals the teacher: the fitted map of `position` is
 # not the identity there (it is regularised), and a free one starts anywhere, as the one of `hint`
-# does; the 1e-8 in DIST's released denominator leaves a gradient of that size.
+# does; the 1e-8 in DIST's released denominator leaves a gradient of that size. Placebos are drawn to
+# something else than the teacher.
 NOT_LEAST = [("position", {}), ("position", {"form": "paper"}), ("position", {"target": "ramp"})]
 NOT_LEAST += [("dist", {"form": "dist"})]
+NOT_LEAST += [("inter_class", {"target": target}) for target in ("permuted", "equal")]
 NOT_LEAST += [("hint", options) for name, options in CASES if name == "hint"]
 DISTILLING = [case for case in CASES if takes(case[0], "teacher") and case not in NOT_LEAST]
 DEFAULTS = [(name, {}) for name in SMALL]
@@ -130,6 +136,7 @@ def test_value_and_gradient_are_finite_at_any_size(name, options, shape) -> None
 
 STATISTICS = [("cross_entropy", {"ohem": True, "min_kept": 0}), ("inter_class", {})]
 STATISTICS += [("inter_class", {"ordered": True, "min_pixels": 1}), ("position", {})]
+STATISTICS += [("inter_class", {"target": target}) for target in ("permuted", "equal")]
 STATISTICS += [("position", {"target": "ramp"}), ("hint", {"form": "srd"})]
 
 

@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from segdistill.losses import InterClassDistance
-from segdistill.losses.inter_class import token_distances
+from segdistill.losses.inter_class import next_class, token_distances
 
 
 def drawn(b=3, k=5, size=8, student=6, teacher=9, seed=0):
@@ -41,8 +41,31 @@ def slow_edges(features, labels, min_pixels):
     return images
 
 
-def slow_loss(student, teacher, labels, *, relative, root, min_pixels):
+def slow_permuted(images):
+    """The edges of each image, each class taking those of the next one by 101 · id modulo 257."""
+    changed = []
+    for image in images:
+        shown = sorted({c for pair in image for c in pair}, key=lambda c: 101 * c % 257)
+        after = dict(zip(shown, shown[1:] + shown[:1], strict=True))
+        moved = {pair: tuple(sorted((after[pair[0]], after[pair[1]]))) for pair in image}
+        assert len(shown) < 3 or all(pair != other for pair, other in moved.items())
+        assert sorted(moved.values()) == sorted(image)
+        changed.append({pair: image[other] for pair, other in moved.items()})
+    return changed
+
+
+def slow_equal(images):
+    edges = [edge[0] for image in images for edge in image.values()]
+    mean = sum(edges) / len(edges)
+    return [{pair: (mean, *rest) for pair, (_, *rest) in image.items()} for image in images]
+
+
+TARGETS = {"teacher": list, "permuted": slow_permuted, "equal": slow_equal}
+
+
+def slow_loss(student, teacher, labels, *, relative, root, min_pixels, target="teacher"):
     ours, theirs = (slow_edges(f, labels, min_pixels) for f in (student, teacher))
+    theirs = TARGETS[target](theirs)
     scale = []
     for images in (ours, theirs):
         edges = [edge[0] for image in images for edge in image.values()]
@@ -70,6 +93,65 @@ def test_paper_agrees_with_loops() -> None:
     expected = slow_loss(student, teacher, labels, relative=False, root=False, min_pixels=1)
     value = InterClassDistance(form="paper")(student, teacher, labels)
     torch.testing.assert_close(value.item(), expected)
+
+
+@pytest.mark.parametrize("target", ["permuted", "equal"])
+@pytest.mark.parametrize("form", ["default", "paper"])
+def test_placebos_agree_with_loops(form, target) -> None:
+    student, teacher, labels = drawn(k=7, size=9)
+    labels[2] = labels[2].clamp_min(3)  # other classes than in the first image
+    value = InterClassDistance(form=form, target=target)(student, teacher, labels)
+    default = form == "default"
+    settings = {"relative": default, "root": default, "min_pixels": 4 if default else 1}
+    expected = slow_loss(student, teacher, labels, target=target, **settings)
+    torch.testing.assert_close(value.item(), expected)
+    assert abs(expected - slow_loss(student, teacher, labels, **settings)) > 1e-4
+
+
+def test_classes_that_are_shown_change_places_in_a_fixed_order() -> None:
+    # 101 · id modulo 257: id 0 -> 0, 1 -> 101, 2 -> 202, 3 -> 46, so the order is 0, 3, 1, 2.
+    shown = torch.tensor([[True] * 4, [False, True, True, True], [True, False, True, False]])
+    after = next_class(shown, torch.arange(4))
+    assert after[0].tolist() == [3, 2, 0, 1]
+    assert after[1, 1:].tolist() == [2, 3, 1]
+    assert after[2, [0, 2]].tolist() == [2, 0]
+
+
+def test_the_only_edge_of_two_classes_stays_the_teachers() -> None:
+    student, teacher, labels = drawn(k=2)
+    value = InterClassDistance(target="permuted")(student, teacher, labels)
+    torch.testing.assert_close(value, InterClassDistance()(student, teacher, labels))
+
+
+def test_equal_edges_need_no_teacher_where_edges_are_relative() -> None:
+    student, teacher, labels = drawn()
+    loss = InterClassDistance(target="equal")
+    torch.testing.assert_close(
+        loss(student, teacher, labels), loss(student, teacher.square(), labels)
+    )
+    # Tokens 0, 3, 7: edges 3, 7, 4 over their mean 14/3, less 1: -5/14, 7/14, -2/14; 78/588.
+    few = InterClassDistance(target="equal", edge_weight="uniform", min_pixels=1)
+    value = few(line(0, 3, 7), line(0, 0, 9), torch.tensor([[[0, 1, 2]]]))
+    assert value.item() == pytest.approx(78 / 588)
+
+
+def test_equal_edges_leave_the_diagonal_of_ordered_pairs_at_zero() -> None:
+    student, teacher, labels = drawn()
+    labels[1] = labels[0]  # as many classes in each image
+    once, both = (
+        InterClassDistance(form="paper", target="equal", ordered=ordered)(student, teacher, labels)
+        for ordered in (False, True)
+    )
+    torch.testing.assert_close(both, once * 4 / 5)
+
+
+@pytest.mark.parametrize("target", ["permuted", "equal"])
+def test_placebos_teach_the_student_only(target) -> None:
+    student, teacher, labels = drawn()
+    student.requires_grad_(), teacher.requires_grad_()
+    InterClassDistance(target=target)(student, teacher, labels).backward()
+    assert student.grad.abs().max() > 1e-4
+    assert teacher.grad is None
 
 
 def test_each_option_overrides_its_form() -> None:
@@ -222,6 +304,14 @@ def test_two_classes_are_warned_of_when_built(caplog) -> None:
             "inter_class: distance is 'l1'; expected relative or euclidean",
         ),
         ({"edge_weight": "n"}, "inter_class: edge_weight is 'n'; expected sqrt or uniform"),
+        (
+            {"target": "shuffled"},
+            "inter_class: target is 'shuffled'; expected teacher, permuted or equal",
+        ),
+        (
+            {"target": "permuted", "num_classes": 2},
+            "target is permuted with 2 classes; expected 3 or more.* Use target=equal",
+        ),
         ({"min_pixels": 0}, "min_pixels is 0; expected 1 or more"),
     ],
 )

@@ -13,6 +13,7 @@ from segdistill.losses.classwise import class_tokens, one_hot, present_classes, 
 logger = logging.getLogger(__name__)
 
 _FORMS = {"default": ("relative", "sqrt", 4), "paper": ("euclidean", "uniform", 1)}
+_TARGETS = ["teacher", "permuted", "equal"]
 
 
 class InterClassDistance(Loss):
@@ -47,6 +48,20 @@ class InterClassDistance(Loss):
     A cell's label is that of the pixel at its centre: where the networks say that it lies (`cells`),
     or, where nobody says, `stride · i` as for a network of odd kernels.
 
+    Two placebos tell whether a gain is due to the teacher's distances; pairs, weights and scale are
+    those of the term itself:
+
+    | `target` | the edge that a pair's edge is compared with |
+    | --- | --- |
+    | `teacher` | the teacher's edge of the same pair |
+    | `permuted` | the teacher's edge of two other classes of the same image |
+    | `equal` | the teacher's mean edge over the batch; under `relative` this is 1, without a teacher |
+
+    `permuted` sorts the classes that an image shows by 101 · id modulo 257, a fixed order that mixes
+    neighbouring ids, and gives each class the edges of the next one, the last those of the first. It is
+    the same at every step for the same classes. With three classes or more, no pair keeps its own edge;
+    the only edge of a two-class image cannot move and stays the teacher's.
+
     Args:
         form: `default` or `paper`; sets the four options below, each of which can be set
             separately.
@@ -56,12 +71,13 @@ class InterClassDistance(Loss):
         ordered: mean over all ordered pairs, i = j included, as SKD's pair-wise loss is reduced:
             with uniform weights the value is (k - 1) / k times that over i < j, for k classes.
             False in both forms.
-        num_classes: classes of the task, if known; only used to warn of two classes under
-            `relative`, where a single edge per image is left and only its variation between
-            images can be taught.
+        num_classes: classes of the task, if known; only used to refuse two classes under `permuted`,
+            and to warn of them under `relative`, where a single edge per image is left and only its
+            variation between images can be taught.
+        target: `teacher`, or the placebos `permuted` and `equal`.
 
     Raises:
-        ValueError: for an unknown form or option value.
+        ValueError: for an unknown form or option value, or two classes under `permuted`.
     """
 
     forms = tuple(_FORMS)
@@ -74,6 +90,7 @@ class InterClassDistance(Loss):
         min_pixels: int | None = None,
         ordered: bool = False,
         num_classes: int | None = None,
+        target: str = "teacher",
     ) -> None:
         super().__init__(form)
         preset = _FORMS[form]
@@ -91,6 +108,12 @@ class InterClassDistance(Loss):
             )
         self.ordered = ordered
         self.num_classes = num_classes
+        self.target = one_of("inter_class", "target", target, _TARGETS)
+        if num_classes == 2 and target == "permuted":
+            raise ValueError(
+                "inter_class: target is permuted with 2 classes; expected 3 or more, as an image's only "
+                "edge has no other to change places with. Use target=equal"
+            )
 
     def build(self, student_shape: torch.Size, teacher_shape: torch.Size | None) -> None:
         if self.num_classes == 2 and self.distance == "relative":
@@ -102,7 +125,7 @@ class InterClassDistance(Loss):
 
     @property
     def statistic(self) -> str:
-        return "mean edge" if self.distance == "relative" else ""
+        return "mean edge" if self.distance == "relative" or self.target == "equal" else ""
 
     def denominator(
         self,
@@ -132,6 +155,10 @@ class InterClassDistance(Loss):
         shown = torch.minimum(counts, their_counts) >= self.min_pixels
         edges, their_edges = token_distances(ours), token_distances(theirs)
         pairs = _pairs(shown)
+        if self.target == "permuted":
+            their_edges = permuted(their_edges, next_class(shown, classes))
+        if self.target == "equal":
+            their_edges = equal_edges(their_edges, pairs)
         if self.distance == "relative":
             edges = edges / mean_edge(edges, pairs)
             their_edges = their_edges / mean_edge(their_edges, pairs)
@@ -156,6 +183,44 @@ def token_distances(tokens: Float[Tensor, "b k c"]) -> Float[Tensor, "b k k"]:
 def mean_edge(edges: Float[Tensor, "b k k"], pairs: Bool[Tensor, "b k k"]) -> Float[Tensor, ""]:
     """Mean edge over the pairs of the whole batch, at least 1e-6, so that it can divide."""
     return ((edges * pairs).sum() / pairs.sum().clamp_min(1)).clamp_min(1e-6)
+
+
+def next_class(shown: Bool[Tensor, "b k"], classes: Int64[Tensor, " k"]) -> Int64[Tensor, "b k"]:
+    """For each class that an image shows, the index of the next one that it shows.
+
+    The order is that of 101 · id modulo 257, and the last is followed by the first. What stands at a
+    class that is not shown has no meaning.
+
+    Args:
+        shown: which classes each image shows.
+        classes: their ids, 0 to 255.
+
+    Example:
+        >>> shown = torch.tensor([[True, True, False, True]])
+        >>> next_class(shown, torch.tensor([0, 1, 2, 3])).tolist()  # in order: 0, 3, 1, then 2
+        [[3, 0, 0, 1]]
+    """
+    # 257 is a prime, so that no two ids have the same remainder.
+    order = (classes * 101 % 257).argsort()
+    there = shown[:, order].long()
+    listed = order[there.argsort(dim=1, descending=True, stable=True)]
+    place = there.cumsum(1) % there.sum(1, keepdim=True).clamp_min(1)
+    following = listed.gather(1, place)
+    return following[:, order.argsort()]
+
+
+def permuted(edges: Float[Tensor, "b k k"], by: Int64[Tensor, "b k"]) -> Float[Tensor, "b k k"]:
+    """The edges of other classes: that of i and j becomes that of `by[i]` and `by[j]`."""
+    rows = edges.gather(1, by[:, :, None].expand_as(edges))
+    return rows.gather(2, by[:, None].expand_as(edges))
+
+
+def equal_edges(
+    edges: Float[Tensor, "b k k"], pairs: Bool[Tensor, "b k k"]
+) -> Float[Tensor, "b k k"]:
+    """The mean edge of the batch between any two classes, and 0 between a class and itself."""
+    apart = 1 - torch.eye(edges.shape[1]).to(edges)
+    return mean_edge(edges, pairs) * apart.expand_as(edges)
 
 
 def edge_difference(
