@@ -370,6 +370,52 @@ def test_ramp_equals_the_difference_to_the_coordinates(planted) -> None:
     torch.testing.assert_close(loss(planted[0][0]), expected)
 
 
+def slow_target(masks, target):
+    """The teacher's masks, `b 2 h w`, as each placebo changes them, by loops."""
+    count = len(masks)
+    if target == "shuffled":
+        return torch.stack([masks[count - 1 if b == 0 else b - 1] for b in range(count)])
+    return torch.stack([sum(masks) / count for _ in range(count)])
+
+
+@pytest.mark.parametrize("target", ["averaged", "shuffled"])
+@pytest.mark.parametrize("options", [{}, {"form": "paper"}])
+def test_placebos_keep_readout_and_map_and_change_the_target(planted, target, options) -> None:
+    placebo, figures = ready(planted, target=target, **options)
+    real, same_figures = ready(planted, **options)
+    assert figures == same_figures
+    assert all(torch.equal(v, real.state_dict()[k]) for k, v in placebo.state_dict().items())
+    student, teacher = features(60, b=3, c=4).requires_grad_(), features(61, b=3).requires_grad_()
+    ours, theirs = (
+        torch.stack(real.masks(x, side), 1)
+        for x, side in ((student, "student"), (teacher, "teacher"))
+    )
+    expected = mask_difference(ours, slow_target(theirs, target), real.axes)
+    value = placebo.eval()(student, teacher)
+    torch.testing.assert_close(value, expected, rtol=1e-6, atol=0)
+    assert abs(value - real.eval()(student, teacher)) > 1e-6
+    value.backward()
+    assert student.grad.abs().sum() > 0
+    assert teacher.grad is None
+    assert torch.equal(placebo.masks(teacher, "teacher")[0], real.masks(teacher, "teacher")[0])
+
+
+def test_placebos_say_what_they_take_from_the_batch_and_refuse_one_image(planted) -> None:
+    loss, _ = ready(planted, steps=2, target="shuffled", switch_off="never")
+    assert loss.statistic == "moments of the map and masks of the batch"
+    assert PositionInformation(form="paper", target="averaged").statistic == "masks of the batch"
+    assert PositionInformation().least_images == 1
+    student, teacher = planted[0]
+    with pytest.raises(
+        ValueError, match=r"target is shuffled and the batch holds 1 image; expected 2 or more"
+    ):
+        loss(student[:1], teacher[:1])
+    with pytest.raises(
+        ValueError, match="target is 'mean'; expected teacher, averaged, shuffled or ramp"
+    ):
+        PositionInformation(target="mean")
+
+
 def test_misuse_is_refused_with_the_remedy(planted) -> None:
     student, teacher = planted[0]
     loss = PositionInformation()

@@ -35,6 +35,7 @@ class Loss(nn.Module):
             brought to common cells before they are passed in.
         projects: the loss makes that projection itself, in `build`, because a released form
             uses more than a convolution; the student is passed in at its own width.
+        least_images: images that a batch needs, or each part of one that is split.
         forms: the forms that exist, `default` (ours) first, then the published ones that differ.
             A loss with more than one takes `form=` and hands it to this constructor.
         form: the form that was asked for.
@@ -55,6 +56,7 @@ class Loss(nn.Module):
     matches_channels: ClassVar[bool] = False
     matches_grid: ClassVar[bool] = False
     projects: bool = False
+    least_images: int = 1
     forms: ClassVar[tuple[str, ...]] = ("default",)
     cells: tuple[Cells, ...] | None = None
 

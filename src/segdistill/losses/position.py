@@ -16,6 +16,7 @@ logger = logging.getLogger(__name__)
 
 _FORMS = {"default": ("fit", "headroom"), "paper": ("free", "unreadable")}
 _AXES = ("x", "y")
+_TARGETS = ["teacher", "averaged", "shuffled", "ramp"]
 _RULES = ["headroom", "unreadable", "never"]
 _LEAST_R2 = 0.2
 _LEAST_HEADROOM = 0.05
@@ -66,15 +67,25 @@ class PositionInformation(Loss):
 
     With both switched off the loss is 0 and costs nothing.
 
-    `target="ramp"` is the control: no teacher; a readout trained with the student regresses the
-    ramps themselves. A gain of the distilled term over this one is due to the teacher.
+    Three placebos tell whether a gain is due to what the teacher's features say of an image:
+
+    | `target` | the student's masks are compared with |
+    | --- | --- |
+    | `teacher` | the teacher's masks of the same image |
+    | `averaged` | the mean of the teacher's masks over the batch |
+    | `shuffled` | the teacher's masks of the image before it in the batch, the last one's for the first |
+    | `ramp` | the ramps themselves, without a teacher, through a readout trained with the student |
+
+    `averaged` and `shuffled` keep readout, map and axes of the term itself. They need two images in a
+    batch, and take them from the part where a batch is split (`train.accumulate`, several processes).
+    `ramp` teaches both axes, whatever `switch_off` says.
 
     Maps under 3x3 have no inner cell: the loss is zero.
 
     Args:
         form: `default` (align `fit`) or `paper` (align `free`).
         align: `fit`, `free` or `logits`; None: that of the form.
-        target: `teacher` or `ramp`.
+        target: `teacher`, or the placebos `averaged`, `shuffled` and `ramp`.
         switch_off: `headroom`, `unreadable` or `never`; None: that of the form.
         steps: Adam steps that fit the readout.
         momentum: fraction of the running moments replaced at each step.
@@ -107,7 +118,8 @@ class PositionInformation(Loss):
         preset = _FORMS[form]
         self.align = one_of("position", "align", align or preset[0], ["fit", "free", "logits"])
         self.switch_off = one_of("position", "switch_off", switch_off or preset[1], _RULES)
-        self.target = one_of("position", "target", target, ["teacher", "ramp"])
+        self.target = one_of("position", "target", target, _TARGETS)
+        self.least_images = 2 if target in ("averaged", "shuffled") else 1
         self.steps, self.momentum, self.ridge, self.seed = steps, momentum, ridge, seed
         self.readout: Readout | None = None
         self.adapter: nn.Conv2d | RidgeMap | None = None
@@ -119,13 +131,14 @@ class PositionInformation(Loss):
     @property
     def wants_preparation(self) -> bool:
         """Whether there is a readout to fit before the first step: not where it is trained with the student."""
-        return self.target == "teacher"
+        return self.target != "ramp"
 
     @property
     def statistic(self) -> str:
         if self.target == "ramp":
             return "batch norm of the readout"
-        return "moments of the map" if self.align == "fit" else ""
+        taken = ["moments of the map"] * (self.align == "fit")
+        return " and ".join(taken + ["masks of the batch"] * (self.least_images > 1))
 
     def build(self, student_shape: torch.Size, teacher_shape: torch.Size | None) -> None:
         width = student_shape[1]
@@ -211,7 +224,7 @@ class PositionInformation(Loss):
 
     def train(self, mode: bool = True) -> "PositionInformation":
         super().train(mode)
-        if self.target == "teacher" and self.readout is not None:
+        if self.target != "ramp" and self.readout is not None:
             # Batch statistics would let the student's own mean into the masks.
             self.readout.eval()
         return self
@@ -237,7 +250,7 @@ class PositionInformation(Loss):
         if cells == 0 or self._is_off():
             return attached_zero(student)
         with torch.no_grad():
-            target = readout(self._seen(teacher))
+            target = self._chosen(readout(self._seen(teacher)))
         loss = mask_difference(readout(self._aligned(student)), target, self.axes)
         if self.training and isinstance(self.adapter, RidgeMap):
             self.adapter.renew(student.detach(), teacher.detach())
@@ -260,15 +273,26 @@ class PositionInformation(Loss):
                 under `target="ramp"`.
         """
         readout = self._built()
-        sides = ["student", "teacher"] if self.target == "teacher" else ["student"]
+        sides = ["student"] if self.target == "ramp" else ["student", "teacher"]
         one_of("position", "side", side, sides)
         with torch.autocast(features.device.type, enabled=False):
             seen = raised(features)
-            if self.target == "teacher":
+            if self.target != "ramp":
                 self._check_prepared()
                 seen = self._aligned(seen) if side == "student" else self._seen(seen)
             both = readout(seen)
         return both[:, 0], both[:, 1]
+
+    def _chosen(self, masks: Float[Tensor, "b 2 h w"]) -> Float[Tensor, "#b 2 h w"]:
+        """What the student's masks are compared with, of the teacher's."""
+        if len(masks) < self.least_images:
+            raise ValueError(
+                f"position: target is {self.target} and the batch holds 1 image; expected 2 or more, as "
+                "masks of other images are used. Use larger batches"
+            )
+        if self.target == "averaged":
+            return masks.mean(0, keepdim=True)
+        return masks.roll(1, 0) if self.target == "shuffled" else masks
 
     def _is_off(self) -> bool:
         """Whether both axes are switched off; asked once, as reading a buffer makes a GPU wait."""

@@ -109,3 +109,18 @@ def check_labels(job: Job, method: Method) -> None:
             raise ValueError(refused)
     if job.teacher is None:
         require_labels(job.val_set, f"{data.name}, split {data.val_split!r},")
+
+
+def check_images(job: Job, method: Method) -> None:
+    """Refuse batches, or parts of them, with fewer images than a loss needs."""
+    config, world = job.recipe.train, int(os.environ.get("WORLD_SIZE", "1"))
+    parts = world * config.accumulate
+    images = config.batch // parts
+    for name, term in method.terms.items():
+        least = int(getattr(term.loss, "least_images", 1))
+        if images < least:
+            where = "train.batch" if parts == 1 else f"train.batch in {parts} parts"
+            raise ValueError(
+                f"terms.{name}: {where} has {images} image{'s' * (images > 1)}; expected {least} or more. "
+                "Raise train.batch"
+            )

@@ -47,6 +47,7 @@ from segdistill.run.training.checks import (
     check_channels,
     check_classes,
     check_encoder,
+    check_images,
     check_labels,
     check_reading,
     check_recipe,
@@ -297,6 +298,7 @@ def _build_distiller(job: Job, samples: bool = True) -> tuple[Distiller, Batch, 
     chosen = job.recipe.chosen_method()
     distiller = Distiller(job.student, method, job.teacher, chosen.labels, chosen.confidence)
     check_labels(job, distiller.method)
+    check_images(job, distiller.method)
     probe = probe_batch(job)
     check_channels(job, probe["image"].shape[1])
     with _first_images(probe["image"]):
