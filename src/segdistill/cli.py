@@ -75,6 +75,7 @@ def compare(argv: list[str]) -> None:
             known.seeds,
             known.first_seed,
             recipe_name(argv[0]),
+            budget=known.budget,
         )
 
 
@@ -344,6 +345,13 @@ def _compare_options(parser: ArgumentParser) -> None:
     parser.add_argument(
         "--first_seed", type=int, default=0, help="first of the seeds, which count up by one"
     )
+    parser.add_argument(
+        "--budget",
+        type=Literal["steps", "time"],
+        default="steps",
+        help="steps: all rows train for train.steps; time: all train for as long as the slowest row, with costs of "
+        "steps that are measured once and kept in costs.json",
+    )
 
 
 def _tune_options(parser: ArgumentParser) -> None:
@@ -360,8 +368,12 @@ def _tune_options(parser: ArgumentParser) -> None:
     )
 
 
+_BUDGET = Literal["steps", "time"]
 _OPTIONS: dict[str, tuple[Callable[[ArgumentParser], None], dict[str, Any]]] = {
-    "compare": (_compare_options, {"methods": str, "seeds": int, "first_seed": int}),
+    "compare": (
+        _compare_options,
+        {"methods": str, "seeds": int, "first_seed": int, "budget": _BUDGET},
+    ),
     "tune": (_tune_options, {"methods": str, "trials": int}),
 }
 """Options of commands with a recipe that are no keys of it, and their types."""

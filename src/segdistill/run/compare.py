@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from itertools import combinations
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 from segdistill.config import DataConfig, MethodConfig, Recipe
 from segdistill.data.dataset import list_names
@@ -56,7 +56,14 @@ from segdistill.run.reporting import (
     times_differ,
     verdicts,
 )
-from segdistill.run.rows import complete_seeds, measured_run, obtain
+from segdistill.run.rows import (
+    Budget,
+    complete_seeds,
+    equal_time,
+    frozen,
+    measured_run,
+    obtain,
+)
 from segdistill.run.training.train import open_folder, rehearse
 from segdistill.trust import trusting
 
@@ -74,6 +81,7 @@ def compare(
     name: str = "compare",
     progress: bool = True,
     trust: bool = False,
+    budget: Budget = "steps",
 ) -> list[RunSummary]:
     """Train the recipe's student with each method and seed; print and write the comparison.
 
@@ -92,6 +100,9 @@ def compare(
         name: Names the folder of the runs, `runs/<name>`, if the recipe has no `out`.
         progress: Show progress and the table, unless the application has set up logging.
         trust: As for `train`.
+        budget: `steps`: all rows train for `train.steps`. `time`: all train for as long as the slowest row with
+            these steps. Costs of steps are measured side by side before the first training, and frozen in
+            `costs.json`; without `out` the folder is `runs/<name>-time`.
 
     Returns:
         A summary of each run, including the teacher's. `comparison.json` in the folder holds the content
@@ -106,10 +117,18 @@ def compare(
     """
     if seeds < 1:
         raise ValueError(f"seeds is {seeds}; expected a positive integer")
-    base = Path(recipe.out or f"runs/{name}")
+    if budget not in get_args(Budget):
+        raise ValueError(f"budget is {budget!r}; expected {' or '.join(get_args(Budget))}")
+    base = Path(recipe.out or (f"runs/{name}" if budget == "steps" else f"runs/{name}-time"))
     folds = fold_recipes(recipe, base)
     with spoken(progress), trusting(trust), discarded_if_empty(base), writing(output_folder(base)):
-        plans = {fold: _plan(one, methods, first_seed, seeds) for fold, one in folds.items()}
+        plans = _plans(folds, methods, first_seed, seeds)
+        if budget == "time":
+            if frozen(base) is None:
+                _check_plans(plans)  # before anything is measured
+            first = next(iter(plans.values()))
+            rows = {e.label: r for e, r in zip(first.entries, first.recipes, strict=False)}
+            plans = _plans(folds, methods, first_seed, seeds, equal_time(rows, base))
         _check_plans(plans)
         _register(recipe, plans, base)
         runs = {fold: _trained(plan, progress) for fold, plan in plans.items()}
@@ -125,13 +144,38 @@ class _Plan:
     pairs: Sequence[list[str]]
 
 
-def _plan(recipe: Recipe, methods: Sequence[str] | None, first_seed: int, seeds: int) -> _Plan:
+def _plans(
+    folds: Mapping[str, Recipe],
+    methods: Sequence[str] | None,
+    first_seed: int,
+    seeds: int,
+    steps: Mapping[str, int] | None = None,
+) -> dict[str, _Plan]:
+    return {
+        fold: _plan(recipe, methods, first_seed, seeds, steps or {})
+        for fold, recipe in folds.items()
+    }
+
+
+def _plan(
+    recipe: Recipe,
+    methods: Sequence[str] | None,
+    first_seed: int,
+    seeds: int,
+    steps: Mapping[str, int],
+) -> _Plan:
+    """What is trained with a recipe; `steps` are by label, where they are not the recipe's."""
     entries = checked_entries(recipe, methods)
     pairs = claims_of(recipe, entries)
     out = Path(str(recipe.out))
 
+    def row(entry: Entry, seed: int) -> Recipe:
+        made = entry.run(seed, out)
+        train = replace(made.train, steps=steps.get(entry.label, made.train.steps))
+        return replace(made, train=train, contrasts=pairs)
+
     def rows(seed: int) -> list[Recipe]:
-        return [replace(entry.run(seed, out), contrasts=pairs) for entry in entries]
+        return [row(entry, seed) for entry in entries]
 
     chosen = complete_seeds(rows, first_seed, seeds)
     return _Plan(entries, [recipe for seed in chosen for recipe in rows(seed)], pairs)

@@ -303,4 +303,4 @@ def test_budgets_are_compared_with_the_control_of_the_headline():
         for r in long
     ]
     details = " ".join(verdict([*CONTROL, *long, *IDD], "idd").details)
-    assert "The budgets differ: 1,000 steps, and 2,000 for the control long." in details
+    assert "The steps differ: 1,000 steps, and 2,000 for the control long." in details

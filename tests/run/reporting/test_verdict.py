@@ -134,7 +134,7 @@ def test_costs_and_unequal_budgets_are_reported():
     details = said(three_seeds(), "idd")[1]
     assert "A step takes 2.1 times as long as the control's" in details
     runs = [run("control", steps=1000), run("idd", steps=2000)]
-    assert "The budgets differ: 2,000 steps, and 1,000 for the control." in said(runs, "idd")[1]
+    assert "The steps differ: 2,000 steps, and 1,000 for the control." in said(runs, "idd")[1]
 
 
 def test_unpaired_seeds_are_named():

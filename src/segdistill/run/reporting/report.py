@@ -109,7 +109,12 @@ def _write(
         title or _title(folders),
         f"{datetime.date.today():%d %B %Y} · segdistill {__version__}",
         subject,
-        [*filter(None, [remark]), *notes, *_other_students(summaries), *_teachers(summaries)],
+        [
+            *filter(None, [remark]),
+            *notes,
+            *_other_students(summaries),
+            *_teachers(summaries),
+        ],
     )
     write_atomically(file, render(page))
     if (saved := gist(summaries, subject)) is not None:

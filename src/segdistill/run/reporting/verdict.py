@@ -296,7 +296,7 @@ def _budget(summaries: Sequence[RunSummary], label: str, reference: str) -> list
     sentences = []
     if steps[0] != steps[1] and None not in steps[0] | steps[1]:
         counts = [" / ".join(f"{count:,}" for count in sorted(filter(None, one))) for one in steps]
-        sentences.append(f"The budgets differ: {counts[0]} steps, and {counts[1]} for {name}.")
+        sentences.append(f"The steps differ: {counts[0]} steps, and {counts[1]} for {name}.")
     sentences += _times(summaries, label, reference)
     unpaired = sorted(by_seed(runs).keys() ^ by_seed(control).keys(), key=lambda s: (len(s), s))
     if unpaired:
@@ -320,7 +320,8 @@ def _times(summaries: Sequence[RunSummary], label: str, reference: str) -> list[
     if differ:
         reasons = dict.fromkeys(reason for one in differ.values() for reason in one)
         return [f"Times are not comparable: {'; '.join(reasons)}."]
-    if times[0] <= 1.05 * times[1]:
+    steps = [mean_of_known(run.steps for run in groups[one]) or 1.0 for one in (label, reference)]
+    if times[0] <= 1.05 * times[1] or times[0] * steps[0] <= 1.1 * times[1] * steps[1]:
         return []
     name, ratio = _in_role(summaries, reference), times[0] / times[1]
     return [

@@ -166,6 +166,7 @@ class Loop:
         self.step = 0
         self.best = -math.inf
         self.seconds = 0.0
+        self.preparation_seconds = 0.0
         self.validated = -1
         self.skipped = 0
         self.stopped: dict[str, Any] | None = None
@@ -191,6 +192,7 @@ class Loop:
         # States of older versions have none of these, and were saved after the validation of their step.
         self.stopped, self.validated = state.get("stopped"), state.get("validated", self.step)
         self.skipped = state.get("skipped", 0)
+        self.preparation_seconds = state.get("preparation_seconds", 0.0)
         self._window.load_state_dict(state.get("window", {}))
         if self.fabric.is_global_zero:
             path = self.folder / "metrics.jsonl"
@@ -215,6 +217,7 @@ class Loop:
                 "step": self.step,
                 "best": self.best,
                 "seconds": self.seconds,
+                "preparation_seconds": self.preparation_seconds,
                 "stopped": self.stopped,
                 "validated": self.validated,
                 "skipped": self.skipped,

@@ -130,6 +130,7 @@ def record_network(job: Job, evaluation: Evaluation, loop: Loop) -> None:
         "step": loop.step,
         "stopped": loop.stopped,
         "training_seconds": loop.seconds,
+        "preparation_seconds": loop.preparation_seconds,
         "sha256": file_sha256(job.out / WEIGHTS["model"]),
         "best_sha256": file_sha256(best) if (best := job.out / WEIGHTS["best"]).exists() else None,
     }

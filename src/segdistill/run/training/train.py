@@ -2,6 +2,7 @@
 
 import logging
 import os
+import time
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -358,7 +359,9 @@ def _execute(job: Job, progress: bool) -> RunFolder:
         _log.info("%s resumes after step %d of %d", job.out, loop.step, config.steps)
     else:
         with doing("preparing the losses on the frozen teacher"):
+            start = time.perf_counter()
             _prepare(job, distiller, loop, fabric)
+            loop.preparation_seconds = time.perf_counter() - start
         if not job.val_labelled:
             record_start(loop, evaluation(0), write=first)
     loop.run(progress)

@@ -1,0 +1,169 @@
+"""Equal time: each row of a comparison gets the steps that the slowest row's clock allows."""
+
+import logging
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from statistics import median
+from tempfile import TemporaryDirectory
+from typing import Any, Literal
+
+from torch.utils.data import Dataset
+
+from segdistill.config import Recipe
+from segdistill.names import unknown
+from segdistill.run.console import quiet
+from segdistill.run.folder import read_json, write_json
+from segdistill.run.opening import with_teacher_classes
+from segdistill.run.training.train import execute, open_job
+
+_log = logging.getLogger(__name__)
+
+Budget = Literal["steps", "time"]
+FILE = "costs.json"
+_ROUNDS, _STEPS = 3, 8
+_IMAGES = 2
+"""Images that a probe is evaluated on, which is not timed."""
+
+
+_ROUNDING = 1e-6
+"""Of a step, so that the slowest row keeps its own steps whatever the rounding."""
+
+
+@dataclass(frozen=True)
+class Cost:
+    """What a row costs on the machine that measured it, in seconds.
+
+    Attributes:
+        preparation: What its losses do on the teacher before step 1.
+        step: One step: data, teacher, student, losses and update.
+    """
+
+    preparation: float
+    step: float
+
+    def steps_within(self, seconds: float) -> int:
+        """Steps that a training of this length has; at least one."""
+        return max(1, int((seconds - self.preparation) / self.step + _ROUNDING))
+
+
+def equal_time(rows: Mapping[str, Recipe], base: Path) -> dict[str, int]:
+    """Steps of each row, so that all rows train for as long as the slowest one with the recipe's steps.
+
+    Costs are measured once, in turns, and written to `costs.json`; later calls read them, so that the same
+    steps are trained again, on other machines as well. Evaluation, which is the same for all, does not count.
+
+    Args:
+        rows: The recipe of one run of each row, by label.
+        base: Folder of the comparison.
+
+    Raises:
+        ValueError: A row has steps of its own, or `costs.json` is damaged or of other rows.
+    """
+    steps = _common_steps(rows)
+    known = frozen(base)
+    if known is None:
+        measured = _measured(rows)
+        known = {
+            "steps": steps,
+            "rows": {label: vars(cost) for label, cost in measured.items()},
+        }
+        write_json(base / FILE, known)
+    _check(known, rows, steps, base / FILE)
+    costs = {label: Cost(**known["rows"][label]) for label in known["rows"]}
+    clock = max(cost.preparation + steps * cost.step for cost in costs.values())
+    found = {label: costs[label].steps_within(clock) for label in rows}
+    _log.info(
+        "equal time: %s (costs of a step in %s)",
+        ", ".join(f"{label} {number} steps" for label, number in found.items()),
+        base / FILE,
+    )
+    return found
+
+
+def frozen(base: Path) -> dict[str, Any] | None:
+    """The costs that were measured before; None if there are none.
+
+    Raises:
+        ValueError: The file is damaged.
+    """
+    return read_json(base / FILE)
+
+
+def _common_steps(rows: Mapping[str, Recipe]) -> int:
+    steps = {label: recipe.train.steps for label, recipe in rows.items()}
+    if len(set(steps.values())) > 1:
+        told = ", ".join(f"{label} {number}" for label, number in steps.items())
+        raise ValueError(
+            f"compare: rows have steps of their own ({told}); expected one number, as budget time sets the steps. "
+            "Remove train.steps of the variants, or use budget steps"
+        )
+    return next(iter(steps.values()))
+
+
+def _check(known: Mapping[str, Any], rows: Mapping[str, Recipe], steps: int, path: Path) -> None:
+    try:
+        before, labels = (
+            known["steps"],
+            {label: Cost(**one) for label, one in known["rows"].items()},
+        )
+        damaged = any(not cost.step > 0 or not cost.preparation >= 0 for cost in labels.values())
+    except (KeyError, TypeError, AttributeError):
+        damaged = True
+    if damaged:
+        raise ValueError(f"{path} is damaged. Remove it, and costs are measured again")
+    missing = [label for label in rows if label not in labels]
+    if missing:
+        raise ValueError(
+            f"{path}: {unknown('row', missing[0], labels)}. Costs are measured side by side: choose another out, or "
+            "remove the file and the runs"
+        )
+    if before != steps:
+        raise ValueError(
+            f"{path} is of train.steps {before}; expected {steps}. Choose another out, or remove the file and the "
+            "runs"
+        )
+
+
+def _measured(rows: Mapping[str, Recipe]) -> dict[str, Cost]:
+    """Costs from short trainings, row after row and over again, so that a slow minute hits all rows alike."""
+    _log.info("equal time: measuring the steps of %d rows side by side", len(rows))
+    paces: dict[str, list[float]] = {label: [] for label in rows}
+    preparations: dict[str, list[float]] = {label: [] for label in rows}
+    for _ in range(_ROUNDS):
+        for label, recipe in rows.items():
+            pace, preparation = _probe(recipe)
+            paces[label] += pace
+            preparations[label].append(preparation)
+    return {label: Cost(median(preparations[label]), median(paces[label])) for label in rows}
+
+
+def _probe(recipe: Recipe) -> tuple[list[float], float]:
+    """Seconds of each step but the first of a short training, and of its preparation."""
+    config = replace(recipe.train, steps=_STEPS, log_every=1, val_every=0, warmup=0)
+    teacher = recipe.teacher and replace(recipe.teacher, min_miou=0.0)
+    probe = replace(recipe, train=config, teacher=teacher, evaluation={}, observers=[])
+    with TemporaryDirectory() as folder, quiet():
+        job = open_job(with_teacher_classes(probe), Path(folder))
+        job.val_set = _Few(job.val_set)
+        run = execute(job, progress=False)
+        rows = [row for row in run.metrics() if row["kind"] == "train"]
+        return [row["seconds_per_step"] for row in rows[1:]], run.model_info()[
+            "preparation_seconds"
+        ]
+
+
+class _Few(Dataset[Any]):
+    """The first images of a data set, with all that it declares."""
+
+    def __init__(self, dataset: Any) -> None:
+        self._dataset = dataset
+
+    def __len__(self) -> int:
+        return min(_IMAGES, len(self._dataset))
+
+    def __getitem__(self, index: int) -> Any:
+        return self._dataset[index]
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._dataset, name)
