@@ -51,6 +51,56 @@ def test_class_weights_give_the_weighted_mean() -> None:
     torch.testing.assert_close(value.item(), slow_mean(logits, labels, weight))
 
 
+def slow_balanced(pixels, balance):
+    total = sum(pixels)
+    power = {"sqrt": 0.5, "inverse": 1.0}[balance]
+    raw = [(total / count) ** power for count in pixels if count]
+    return [(total / count) ** power / (sum(raw) / len(raw)) if count else 1.0 for count in pixels]
+
+
+@pytest.mark.parametrize("balance", ["sqrt", "inverse"])
+def test_balanced_classes_agree_with_loops_and_with_given_weights(balance) -> None:
+    pixels = [700, 0, 250, 50]
+    loss = CrossEntropy(balance=balance)
+    loss.count_classes(torch.tensor(pixels))
+    expected = slow_balanced(pixels, balance)
+    assert loss.weight.tolist() == pytest.approx(expected, rel=1e-6)
+    occurring = [w for w, count in zip(expected, pixels, strict=True) if count]
+    assert sum(occurring) / 3 == pytest.approx(1)
+    logits, labels = drawn()
+    logits.requires_grad_()
+    value = loss(logits, labels)
+    assert value.item() == pytest.approx(slow_mean(logits.detach(), labels, expected), rel=1e-6)
+    given = CrossEntropy(weight=expected)
+    torch.testing.assert_close(value, given(logits, labels))
+    shapes = logits.shape, None
+    assert torch.equal(loss.denominator(labels, *shapes), given.denominator(labels, *shapes))
+    gradients = [torch.autograd.grad(one(logits, labels), logits)[0] for one in (loss, given)]
+    torch.testing.assert_close(*gradients)
+
+
+def test_balance_worked_by_hand() -> None:
+    # Shares 0.9 and 0.1: 1/share = 10/9 and 10 over their mean 50/9 is 0.2 and 1.8.
+    loss = CrossEntropy(balance="inverse")
+    loss.count_classes(torch.tensor([900, 100]))
+    assert loss.weight.tolist() == pytest.approx([0.2, 1.8])
+    plain = CrossEntropy()
+    plain.count_classes(torch.tensor([900, 100]))
+    assert plain.weight is None and not plain.wants_class_pixels
+
+
+def test_a_balance_that_cannot_be_is_refused() -> None:
+    logits, labels = drawn()
+    with pytest.raises(ValueError, match="balance is 'log'; expected none, sqrt or inverse"):
+        CrossEntropy(balance="log")
+    with pytest.raises(
+        ValueError, match=r"balance is sqrt and weight is given; expected one of them\. Set weight"
+    ):
+        CrossEntropy(balance="sqrt", weight=[1.0, 2.0])
+    with pytest.raises(ValueError, match=r"classes are not counted yet; call count_classes"):
+        CrossEntropy(balance="sqrt")(logits, labels)
+
+
 def test_weights_of_another_number_of_classes_are_refused() -> None:
     logits, labels = drawn()
     with pytest.raises(ValueError, match="weight has 3 entries; expected one weight per class, 4"):

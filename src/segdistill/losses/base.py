@@ -36,6 +36,8 @@ class Loss(nn.Module):
         projects: the loss makes that projection itself, in `build`, because a released form
             uses more than a convolution; the student is passed in at its own width.
         least_images: images that a batch needs, or each part of one that is split.
+        wants_class_pixels: the loss weighs classes by how often they occur: whoever trains calls
+            `count_classes` before the first step.
         forms: the forms that exist, `default` (ours) first, then the published ones that differ.
             A loss with more than one takes `form=` and hands it to this constructor.
         form: the form that was asked for.
@@ -57,6 +59,7 @@ class Loss(nn.Module):
     matches_grid: ClassVar[bool] = False
     projects: bool = False
     least_images: int = 1
+    wants_class_pixels: bool = False
     forms: ClassVar[tuple[str, ...]] = ("default",)
     cells: tuple[Cells, ...] | None = None
 
@@ -94,6 +97,9 @@ class Loss(nn.Module):
             Metrics to record, by name; none by default.
         """
         return {}
+
+    def count_classes(self, pixels: Int64[Tensor, " k"]) -> None:
+        """Take the number of pixels of each class in the training labels. Most losses have no use for it."""
 
     @property
     def statistic(self) -> str:

@@ -9,9 +9,10 @@ from torch.nn import functional as F
 
 from segdistill.geometry import to_pixels
 from segdistill.labels import IGNORED
-from segdistill.losses.base import Loss, check_labels, positive
+from segdistill.losses.base import Loss, check_labels, one_of, positive
 
 _ZOOM = 8
+_POWERS = {"none": 0.0, "sqrt": 0.5, "inverse": 1.0}
 
 
 class CrossEntropy(Loss):
@@ -31,6 +32,11 @@ class CrossEntropy(Loss):
     we do differently: the released code leaves torch for NumPy and SciPy at each step; here it
     stays in torch and on the device, at the same sampling points, so that only rounding differs.
 
+    `balance` weighs the classes by how seldom they occur in the training labels, `share` being a
+    class's fraction of the labelled pixels: `sqrt` by share^(-1/2), `inverse` by 1 / share, divided by
+    their mean over the classes that occur. A class that never occurs gets the mean, 1, which no
+    training pixel reads. The pixels are counted before the first step (`count_classes`).
+
     Args:
         weight: one weight per class, in order of the ids; None weighs all pixels equally.
         ohem: keep the hard pixels only.
@@ -40,6 +46,10 @@ class CrossEntropy(Loss):
             one that is split; read by `ohem`.
         align_corners: how logits are resized; it should match the network. None: from where the
             network says that its cells lie, or False where nobody says.
+        balance: `none`, `sqrt` or `inverse`.
+
+    Raises:
+        ValueError: for an unknown `balance`, or one beside `weight`.
     """
 
     weight: Tensor | None
@@ -51,8 +61,16 @@ class CrossEntropy(Loss):
         threshold: float | int = 0.7,
         min_kept: int = 100_000,
         align_corners: bool | None = None,
+        balance: str = "none",
     ) -> None:
         super().__init__()
+        self.balance = one_of("cross_entropy", "balance", balance, _POWERS)
+        self.wants_class_pixels = balance != "none"
+        if self.wants_class_pixels and weight is not None:
+            raise ValueError(
+                f"cross_entropy: balance is {balance} and weight is given; expected one of them. Set weight "
+                "to null, or balance to none"
+            )
         values = None if weight is None else torch.tensor(list(weight), dtype=torch.float32)
         # Settings come from the recipe, not from a checkpoint.
         self.register_buffer("weight", values, persistent=False)
@@ -61,6 +79,10 @@ class CrossEntropy(Loss):
         self.min_kept = min_kept
         self.align_corners = align_corners
         self._asked = align_corners is not None
+
+    def count_classes(self, pixels: Int64[Tensor, " k"]) -> None:
+        if self.wants_class_pixels:
+            self.weight = balanced_weights(pixels, _POWERS[self.balance])
 
     @property
     def statistic(self) -> str:
@@ -78,6 +100,11 @@ class CrossEntropy(Loss):
         self, student: Float[Tensor, "b k h w"], labels: Int64[Tensor, "..."]
     ) -> Float[Tensor, ""]:
         check_labels("cross_entropy", student, labels)
+        if self.weight is None and self.wants_class_pixels:
+            raise ValueError(
+                f"cross_entropy: balance is {self.balance}, but the classes are not counted yet; call "
+                "count_classes(pixels) first with the pixels of each class"
+            )
         if self.weight is not None and len(self.weight) != student.shape[1]:
             raise ValueError(
                 f"cross_entropy: weight has {len(self.weight)} entries; expected one weight per "
@@ -102,6 +129,20 @@ def mean_cross_entropy(
     total = F.cross_entropy(logits, labels, weight, ignore_index=IGNORED, reduction="sum")
     counted = counted_weights(labels, weight).sum()
     return total / counted.to(logits).clamp_min(torch.finfo(logits.dtype).tiny)
+
+
+def balanced_weights(pixels: Int64[Tensor, " k"], power: float) -> Float[Tensor, " k"]:
+    """Class weights share^(-power) with a mean of 1 over the classes that occur; 1 for the others.
+
+    Example:
+        >>> balanced_weights(torch.tensor([900, 100, 0]), power=0.5)  # 1 and 3, over their mean
+        tensor([0.5000, 1.5000, 1.0000])
+    """
+    occurs = pixels > 0
+    share = pixels.double() / pixels.sum().clamp_min(1)
+    raw = torch.where(occurs, share, 1.0).pow(-power) * occurs
+    mean = raw.sum() / occurs.sum().clamp_min(1)
+    return torch.where(occurs, raw / mean, 1.0).float()
 
 
 def counted_weights(

@@ -12,7 +12,7 @@ from PIL import Image
 from segdistill.data import build_dataset
 from segdistill.data.dataset import Pair
 from segdistill.run.auditing import facts
-from segdistill.run.auditing.masks import check_masks
+from segdistill.run.auditing.masks import check_masks, class_pixels
 from segdistill.run.auditing.teacher import chance, judged
 from segdistill.run.identity.data import data_digest
 from segdistill.run.training.train import train
@@ -80,6 +80,35 @@ def test_masks_that_passed_are_not_read_again_until_a_byte_changes(
         check_masks([("train", data)], data_digest(data))
 
 
+def test_pixels_of_each_class_are_those_of_the_masks_that_were_checked(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    root = write_pairs(tmp_path / "data")
+    data = _folder(root)
+    expected = [0, 0]
+    for pair in data.pairs:
+        for value in np.array(Image.open(pair.mask)).ravel().tolist():
+            expected[value] += 1
+    assert class_pixels("train", data) == expected
+    check_masks([("train", data), ("val", _folder(root, "val"))], "both")
+    read: list[Path] = []
+    real = facts.open_mask
+    monkeypatch.setattr(facts, "open_mask", lambda path, *a: read.append(path) or real(path, *a))
+    assert class_pixels("train", data, data_digest(data)) == expected
+    assert read == []
+    mapped = build_dataset("folder", root, "train", classes=["sky", "ground"], mapping={0: 1, 1: 0})
+    assert class_pixels("train", mapped, data_digest(mapped)) == expected[::-1]
+    assert len(read) == len(data)
+
+
+def test_pixels_of_each_class_of_a_set_in_memory() -> None:
+    assert class_pixels("train", Loaded(0, 1, 255)) == [24, 24]
+    with pytest.raises(ValueError, match=r"sample 0.*label id is 7"):
+        class_pixels("train", Loaded(0, 1, 7))
+    with pytest.raises(ValueError, match=r"train: no pixel has a class; expected labels to count"):
+        class_pixels("train", Ignored(255, 255))
+
+
 def test_sound_images_are_not_decoded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     decoded: list[Path] = []
     real = facts.read_with_geometry
@@ -110,6 +139,10 @@ class Loaded:
 
     def __getitem__(self, index: int) -> tuple[torch.Tensor, torch.Tensor]:
         return torch.rand(3, 4, 6), torch.tensor(self.ids).repeat(12)[:24].reshape(4, 6)
+
+
+class Ignored(Loaded):
+    num_classes = 3
 
 
 def test_white_is_not_taken_for_the_ignored_id_of_a_data_set_in_memory() -> None:

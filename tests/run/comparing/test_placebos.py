@@ -19,7 +19,13 @@ ONE_LINE: dict[str, dict[str, Any]] = {
     "shuffled": {"terms": {"position": {"options": {"target": "shuffled"}}}},
     "ramp": {"terms": {"position": {"options": {"target": "ramp"}}}},
 }
+BALANCED = {
+    "method": "supervised",
+    "role": "control",
+    "terms": {"cross_entropy": {"options": {"balance": "sqrt"}}},
+}
 VARIANTS: dict[str, dict[str, Any]] = {
+    "balanced": BALANCED,
     "idd": {"method": "idd"},
     **{name: {"method": "idd", "role": "placebo", **line} for name, line in ONE_LINE.items()},
 }
@@ -53,6 +59,7 @@ def _first_values(run: RunFolder) -> dict[str, float]:
 
 def test_each_placebo_trains_on_a_target_of_its_own(compared: Path) -> None:
     first = {name: _first_values(RunFolder(compared / f"{name}-s0")) for name in VARIANTS}
+    assert first["balanced"]["cross_entropy"] != first["idd"]["cross_entropy"]
     for name, line in ONE_LINE.items():
         (changed,) = line["terms"]
         for term, value in first["idd"].items():
@@ -61,7 +68,9 @@ def test_each_placebo_trains_on_a_target_of_its_own(compared: Path) -> None:
 
 def test_the_table_has_each_placebo_beside_its_method(compared: Path) -> None:
     methods = json.loads((compared / "comparison.json").read_text())["methods"]
+    assert methods["balanced"]["role"] == "control"
     assert {name: row.get("tests") for name, row in methods.items() if name != "teacher"} == {
+        "balanced": None,
         "idd": None,
         **dict.fromkeys(ONE_LINE, "idd"),
     }

@@ -5,7 +5,7 @@ from segdistill.run.auditing.data_audit import (
     missing_labels,
     refuse_unclear_orientation,
 )
-from segdistill.run.auditing.masks import check_masks
+from segdistill.run.auditing.masks import check_masks, class_pixels
 from segdistill.run.auditing.outputs import judged_outputs
 from segdistill.run.auditing.pixels import judged_pixels
 from segdistill.run.auditing.suspects import Cause, suspect
@@ -14,6 +14,7 @@ from segdistill.run.auditing.teacher import judged, unmeasurable
 __all__ = [
     "Cause",
     "check_masks",
+    "class_pixels",
     "judged",
     "judged_outputs",
     "judged_pixels",

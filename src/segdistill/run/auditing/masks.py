@@ -1,5 +1,6 @@
 """Reading every mask before a training: a bad one must not surface after the last step."""
 
+import json
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -7,10 +8,18 @@ from segdistill.data.dataset import PairDataset, SegmentationDataset
 from segdistill.data.label_map import MAX_CLASSES, LabelMap
 from segdistill.run.auditing.data_audit import Findings, Split, judge, split_of
 from segdistill.run.auditing.survey import Survey, survey
-from segdistill.run.identity.digests import known_fact, remember_fact
+from segdistill.run.identity.data import data_digest
+from segdistill.run.identity.digests import (
+    known_answer,
+    known_fact,
+    remember_answer,
+    remember_fact,
+)
 
 _CHECKED = "masks, second edition"
 """What is remembered; a new edition of the checks reads masks again that passed an earlier one."""
+_COUNTED = "class pixels"
+"""How often each class occurs, as it is remembered."""
 
 
 def check_masks(
@@ -41,12 +50,58 @@ def check_masks(
         for name, dataset in splits
         if isinstance(dataset, PairDataset) or not isinstance(dataset, SegmentationDataset)
     ]
-    findings = Findings()
-    judge(found, _surveys(found, progress), findings)
-    if findings.problems:
-        raise ValueError("; ".join(findings.problems))
+    surveys = _sound_surveys(found, progress)
     if digest is not None:
         remember_fact(fact)
+        for split, one in zip(found, surveys, strict=True):
+            _remember_pixels(data_digest(split.dataset), one)
+
+
+def class_pixels(
+    name: str,
+    dataset: Any,
+    digest: str | None = None,
+    progress: Callable[[int, int], None] | None = None,
+) -> list[int]:
+    """Pixels of each class in the masks of a split, at their own size; ignored ones are left out.
+
+    What `check_masks` has read is not read again.
+
+    Args:
+        name: The split's name.
+        dataset: Its data set.
+        digest: Digest of its content (`data_digest`); None: nothing is remembered.
+        progress: Called with (done, total) after each mask.
+
+    Raises:
+        ValueError: As for `check_masks`, or no pixel has a class.
+    """
+    known = None if digest is None else known_answer(f"{_COUNTED} {digest}")
+    if known is None:
+        (one,) = _sound_surveys([_described(name, dataset)], progress)
+        pixels: list[int] = one.class_pixels[:-1].tolist()
+        _remember_pixels(digest, one)
+    else:
+        pixels = json.loads(known)
+    if not any(pixels):
+        raise ValueError(f"{name}: no pixel has a class; expected labels to count classes in")
+    return pixels
+
+
+def _remember_pixels(digest: str | None, one: Survey) -> None:
+    if digest is not None:
+        remember_answer(f"{_COUNTED} {digest}", json.dumps(one.class_pixels[:-1].tolist()))
+
+
+def _sound_surveys(
+    splits: list[Split], progress: Callable[[int, int], None] | None
+) -> list[Survey]:
+    """What the splits hold; refused where `segdistill check` calls it a problem."""
+    findings, surveys = Findings(), _surveys(splits, progress)
+    judge(splits, surveys, findings)
+    if findings.problems:
+        raise ValueError("; ".join(findings.problems))
+    return surveys
 
 
 def _described(name: str, dataset: Any) -> Split:

@@ -56,6 +56,9 @@ def _memory() -> sqlite3.Connection:
         "CREATE TABLE IF NOT EXISTS digests (path TEXT PRIMARY KEY, stamp TEXT, digest TEXT)"
     )
     connection.execute("CREATE TABLE IF NOT EXISTS facts (fact TEXT PRIMARY KEY)")
+    connection.execute(
+        "CREATE TABLE IF NOT EXISTS answers (question TEXT PRIMARY KEY, answer TEXT)"
+    )
     return connection
 
 
@@ -111,6 +114,26 @@ def remember_fact(fact: str) -> None:
     try:
         with closing(_memory()) as memory, memory:
             memory.execute("INSERT OR REPLACE INTO facts VALUES (?)", (fact,))
+    except (sqlite3.Error, OSError, RuntimeError):
+        return
+
+
+def known_answer(question: str) -> str | None:
+    """What `remember_answer` was told, in this process or an earlier one; None if nothing."""
+    try:
+        with closing(_memory()) as memory:
+            query = "SELECT answer FROM answers WHERE question = ?"
+            row = memory.execute(query, (question,)).fetchone()
+    except (sqlite3.Error, OSError, RuntimeError):
+        return None
+    return None if row is None else str(row[0])
+
+
+def remember_answer(question: str, answer: str) -> None:
+    """Keep what was measured of a content; the question names it by its digest."""
+    try:
+        with closing(_memory()) as memory, memory:
+            memory.execute("INSERT OR REPLACE INTO answers VALUES (?, ?)", (question, answer))
     except (sqlite3.Error, OSError, RuntimeError):
         return
 

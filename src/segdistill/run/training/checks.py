@@ -107,6 +107,12 @@ def check_labels(job: Job, method: Method) -> None:
         where = f"{data.name}, split {data.train_split!r},"
         if refused := missing_labels(method, labels, where):
             raise ValueError(refused)
+    for name, term in method.terms.items():
+        if labels == "teacher" and getattr(term.loss, "wants_class_pixels", False):
+            raise ValueError(
+                f"terms.{name}: balance is set with method.labels teacher; expected none, as the labels of "
+                "the data, which would be counted, are not learnt from. Leave balance out, or set weight"
+            )
     if job.teacher is None:
         require_labels(job.val_set, f"{data.name}, split {data.val_split!r},")
 

@@ -42,7 +42,13 @@ from segdistill.run.lock import writing
 from segdistill.run.networks import build_student, load_teacher, save_network
 from segdistill.run.opening import open_sets, open_split, resolve_device, with_teacher_classes
 from segdistill.run.progress import counting
-from segdistill.run.training.batches import augmentation, make_loader, probe_batch
+from segdistill.run.training.batches import (
+    augmentation,
+    balance_classes,
+    losses_to_balance,
+    make_loader,
+    probe_batch,
+)
 from segdistill.run.training.checkpoint import drop_checkpoints, has_checkpoint
 from segdistill.run.training.checks import (
     check_channels,
@@ -317,8 +323,9 @@ def _execute(job: Job, progress: bool) -> RunFolder:
     _ = job.identity  # computed before anything changes the student
     torch.use_deterministic_algorithms(config.deterministic)
     distiller, probe, rows = _build_distiller(job)
-    fabric = make_fabric(job.recipe, find_unused=_has_unused(distiller, probe))
+    fabric = make_fabric(job.recipe, find_unused=_has_unused(distiller, probe, len(job.classes)))
     first = fabric.is_global_zero
+    balance_classes(job, distiller.method, fabric)
     observers = Observers(job.observers if first else ())
     if config.channels_last:
         distiller.to(memory_format=torch.channels_last)
@@ -469,11 +476,14 @@ def _first_images(images: Tensor) -> Iterator[None]:
         ) from error
 
 
-def _has_unused(distiller: Distiller, batch: Batch) -> bool:
+def _has_unused(distiller: Distiller, batch: Batch, classes: int) -> bool:
     """Whether a trainable parameter gets no gradient, which DDP needs to know."""
     if int(os.environ.get("WORLD_SIZE", "1")) == 1:
         return False
     prepared = [n for n in distiller.method.terms if n not in distiller.terms_to_prepare()]
+    for loss in losses_to_balance(distiller.method).values():
+        # Not counted yet; any numbers tell which parameters get a gradient.
+        loss.count_classes(torch.ones(classes).long())
     distiller.eval()
     values = distiller(batch["image"], batch["label"], only=prepared)
     sum(values.values()).backward()  # type: ignore[union-attr]
