@@ -199,6 +199,9 @@ class TrainConfig:
     """steps of linear warm-up"""
     clip: float | None = None
     """largest norm of the gradient; null: no clipping"""
+    average: float = 0.0
+    """decay of an exponential moving average of the student's weights, which is evaluated and saved in their place,
+    such as 0.999; 0: none"""
     skip_nonfinite: int = 0
     """number of batches with a non-finite loss or gradient to skip before the training stops"""
     accumulate: int = 1
@@ -466,6 +469,7 @@ _RANGES: dict[str, tuple[float, float, str]] = {
     "train.power": (0, 100, "a finite number, 0 or above"),
     "train.warmup": (0, 10**9, "steps, 0 or above"),
     "train.clip": (1e-12, 1e12, "a number above 0, or null"),
+    "train.average": (0, 1 - 1e-6, "a decay from 0 to below 1"),
     "train.accumulate": (1, 10**6, "a positive integer"),
     "train.skip_nonfinite": (0, 10**9, "batches, 0 or above"),
     "train.seed": (0, 2**63 - 1, "an integer from 0 to 2^63 - 1"),

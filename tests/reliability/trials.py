@@ -20,7 +20,7 @@ from tests.run import processes, small
 
 LIMIT = 60
 """Seconds that a command may take."""
-TRAININGS = ("supervised", "idd", "skd:paper", "accumulate and workers")
+TRAININGS = ("supervised", "idd", "skd:paper", "accumulate, average and workers")
 ENDS = {
     "kill": {-signal.SIGKILL},
     "half a file": {-signal.SIGKILL},
@@ -135,8 +135,8 @@ def _changes(name: str, folder: Path) -> dict[str, Any]:
     steps: dict[str, Any] = {"steps": 4, "log_every": 1, "save_every": 1}
     if name == "supervised":
         return {"train": steps}
-    if name == "accumulate and workers":
-        return {"train": {**steps, "batch": 4, "accumulate": 2, "workers": 1}}
+    if name == "accumulate, average and workers":
+        return {"train": {**steps, "batch": 4, "accumulate": 2, "average": 0.9, "workers": 1}}
     teacher = folder / "teacher"
     if name == "idd":
         small.teacher(teacher)

@@ -137,6 +137,14 @@ def test_costs_and_unequal_budgets_are_reported():
     assert "The steps differ: 2,000 steps, and 1,000 for the control." in said(runs, "idd")[1]
 
 
+def test_a_slower_step_is_not_held_against_a_method_that_had_equal_time():
+    control, idd = run("control", steps=2000), run("idd", steps=2000)
+    assert (
+        "in the same time the control could run 2.1 times as many" in said([control, idd], "idd")[1]
+    )
+    assert "in the same time" not in said([control, run("idd", steps=950)], "idd")[1]
+
+
 def test_unpaired_seeds_are_named():
     runs = [*three_seeds(), run("idd", 12)]
     assert "since unpaired: seed 12." in said(runs, "idd")[1]

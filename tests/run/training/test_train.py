@@ -163,9 +163,12 @@ def test_a_killed_run_with_a_critic_resumes_bit_identically(method: str, tmp_pat
     _kill_and_resume({signal.SIGKILL: 4}, changes, tmp_path)
 
 
-def _kill_and_resume(kills: dict[signal.Signals, int], changes: dict, tmp_path: Path) -> None:
+def _kill_and_resume(
+    kills: dict[signal.Signals, int], changes: dict, tmp_path: Path, **train: object
+) -> None:
     """Killed after these steps; the same command resumes and ends like an uninterrupted run."""
-    recipe = small.write(tmp_path / "recipe.yaml", **changes, train={"steps": 12, "save_every": 3})
+    training = {"steps": 12, "save_every": 3, **train}
+    recipe = small.write(tmp_path / "recipe.yaml", **changes, train=training)
     whole, broken, log = tmp_path / "whole", tmp_path / "broken", tmp_path / "log"
     processes.run(log, main, ["train", str(recipe), "--out", str(whole)])
     for number, step in kills.items():

@@ -24,9 +24,10 @@ from segdistill.distillation.taps import first_tensor
 from segdistill.models import encoders
 from segdistill.run.folder import read_metrics, write_metrics
 from segdistill.run.progress import TrainingProgress
-from segdistill.run.training.adversaries import Adversaries
 from segdistill.run.training.checkpoint import load_checkpoint, save_checkpoint
 from segdistill.run.training.job import sum_over_processes
+from segdistill.run.training.updates.adversaries import Adversaries
+from segdistill.run.training.updates.average import WeightAverage
 
 _log = logging.getLogger(__name__)
 
@@ -163,6 +164,7 @@ class Loop:
         optimizer = build_optimizer(distiller, config)
         self.module, self.optimizer = fabric.setup(distiller, optimizer)
         self.adversaries = Adversaries(fabric, distiller, config)
+        self.average = WeightAverage(distiller.student, config.average)
         self.step = 0
         self.best = -math.inf
         self.seconds = 0.0
@@ -187,6 +189,7 @@ class Loop:
         self.distiller.load_state_dict(state["distiller"])
         self.optimizer.load_state_dict(state["optimizer"])
         self.adversaries.load_state_dict(state.get("adversaries", {}))
+        self.average.load_state_dict(state.get("average", {}))
         self.fabric.strategy.precision.load_state_dict(state["precision"])
         self.step, self.best, self.seconds = state["step"], state["best"], state["seconds"]
         # States of older versions have none of these, and were saved after the validation of their step.
@@ -225,6 +228,7 @@ class Loop:
                 "distiller": self.distiller.state_dict(),
                 "optimizer": self.optimizer.state_dict(),
                 "adversaries": self.adversaries.state_dict(),
+                "average": self.average.state_dict(),
                 "precision": self.fabric.strategy.precision.state_dict(),
             }
             save_checkpoint(self.folder, state)
@@ -234,6 +238,8 @@ class Loop:
 
     def run(self, progress: bool = True) -> None:
         """Train from the current step to the last, or until an observer stops the training.
+
+        Afterwards the student has the averaged weights, if `train.average` asks for them.
 
         Raises:
             Interrupted: SIGINT or SIGTERM was received; the state is saved.
@@ -277,6 +283,7 @@ class Loop:
                     clock = time.perf_counter()
             if self._validate(bar):
                 self._heed(received)
+        self.average.apply()
 
     def _goes_on(self) -> bool:
         return self.step < self.config.steps and self.stopped is None
@@ -326,10 +333,13 @@ class Loop:
             return {}, {}
 
     def _check_state(self) -> None:
-        """Refuse to save non-finite weights or running statistics."""
+        """Refuse to save non-finite weights, running statistics or averages of them."""
         state = {
             name: value
-            for name, value in self.distiller.state_dict().items()
+            for name, value in {
+                **self.distiller.state_dict(),
+                **self.average.named_averages(),
+            }.items()
             if isinstance(value, Tensor) and value.is_floating_point()
         }
         if bool(torch.stack([torch.isfinite(value).all() for value in state.values()]).all()):
@@ -380,6 +390,7 @@ class Loop:
         self.optimizer.zero_grad(set_to_none=True)
         if self.adversaries:
             sums |= self._train_adversaries(batch)
+        self.average.update()
         gradients = {name: self._sum(gradient) for name, gradient in gradients.items()}
         return self._over_processes(sums), shares_of(gradients)
 
@@ -511,22 +522,26 @@ class Loop:
         key, title = validation.score
         if save:
             self.save()
+        with self.average.applied():
+            row = self._measure(validation)
+            self.validated = self.step
+            if self.fabric.is_global_zero:
+                self.record(row)
+                bar.say(f"{self.label}  step {self.step}: {100 * row[key]:.2f} {title}")
+            if row[key] > self.best:
+                self.best = row[key]
+                validation.save_best()
+        return True
+
+    def _measure(self, validation: Validation) -> dict[str, Any]:
         self.module.eval()
         self._validating = True
         try:
             with doing("evaluating the student", f"step {self.step}"):
-                row = {"kind": "val", "step": self.step, **validation.run(self.step)}
+                return {"kind": "val", "step": self.step, **validation.run(self.step)}
         finally:
             self._validating = False
             self.module.train()
-        self.validated = self.step
-        if self.fabric.is_global_zero:
-            self.record(row)
-            bar.say(f"{self.label}  step {self.step}: {100 * row[key]:.2f} {title}")
-        if row[key] > self.best:
-            self.best = row[key]
-            validation.save_best()
-        return True
 
 
 def _nonfinite_layer(model: nn.Module, images: Tensor) -> str | None:

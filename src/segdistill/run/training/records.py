@@ -74,6 +74,17 @@ def show_parts(distiller: Distiller, config: TrainConfig, processes: int) -> Non
         )
 
 
+def show_average(config: TrainConfig) -> None:
+    """Log that an average of the weights is evaluated and saved, where it is."""
+    if config.average:
+        _log.info(
+            "evaluated and saved: the exponential moving average of the student's weights, decay %g, at step "
+            "t min(%g, (1 + t) / (10 + t))",
+            config.average,
+            config.average,
+        )
+
+
 def record_environment(out: Path, fabric: Fabric) -> None:
     """Write `environment.json`, or warn if a resumed run started in another environment."""
     now = describe_environment(fabric.device, fabric.world_size)
@@ -158,7 +169,8 @@ def record_network(job: Job, evaluation: Evaluation, loop: Loop) -> None:
             loop.stopped["by"],
             loop.stopped["reason"],
         )
-    _log.info("%s: %s, last weights", job.out, evaluation.headline())
+    which = "averaged" if recipe.train.average else "last"
+    _log.info("%s: %s, %s weights", job.out, evaluation.headline(), which)
 
 
 def record_sets(job: Job, fabric: Fabric) -> None:

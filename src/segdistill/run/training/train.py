@@ -69,6 +69,7 @@ from segdistill.run.training.records import (
     record_network,
     record_sets,
     record_start,
+    show_average,
     show_groups,
     show_parts,
     show_taps,
@@ -360,6 +361,7 @@ def _execute(job: Job, progress: bool) -> RunFolder:
     )
     if first:
         show_groups(loop.optimizer.param_groups, config.lr)
+        show_average(config)
     resumed = loop.restore()
     observers.started(RunFolder(job.out))
     if resumed:

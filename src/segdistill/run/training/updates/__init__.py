@@ -1,0 +1,1 @@
+"""What a training step updates besides the trained weights."""
