@@ -34,6 +34,8 @@ _failed: list[str] = []
 def doing(what: str, detail: str = "") -> Iterator[Activity]:
     """Record an activity inside the context; after an exception `last_activity` still returns it.
 
+    When it ends, the one around it has got on.
+
     Args:
         what: In words that follow "while".
         detail: What of it; `get_on` changes it.
@@ -50,6 +52,8 @@ def doing(what: str, detail: str = "") -> Iterator[Activity]:
         raise
     finally:
         _stack.remove(activity)
+        # Otherwise the time since before this one would look like a hang.
+        get_on()
 
 
 def get_on(detail: str = "") -> None:

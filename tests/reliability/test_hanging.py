@@ -61,6 +61,19 @@ def test_long_work_that_gets_on_is_left_alone(
     assert not ended and "has made no progress" not in caplog.text
 
 
+def test_an_activity_that_waited_for_long_work_inside_it_has_not_hung(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    ended: list[str] = []
+    with watching(tmp_path, limit=0.3, end=ended.append, **FAST), doing("starting"):
+        with doing("training"):
+            for step in range(20):
+                get_on(f"step {step}")
+                time.sleep(0.03)
+        time.sleep(0.08)  # several looks of the watchdog, shorter than anything it reports
+    assert not ended and "has made no progress" not in caplog.text
+
+
 def test_no_limit_never_ends_a_job(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     ended: list[str] = []
     with watching(tmp_path, limit=0, end=ended.append, **FAST), doing("compiling"):

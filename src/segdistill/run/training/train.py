@@ -377,9 +377,10 @@ def _execute(job: Job, progress: bool) -> RunFolder:
     distiller.close()
     with doing("evaluating the student", f"step {loop.step}"):
         result = evaluation(loop.step)
-    if first:
-        record_network(job, result, loop)
-    fabric.barrier()
+    with doing("saving the network"):
+        if first:
+            record_network(job, result, loop)
+        fabric.barrier()
     record_sets(job, fabric)
     run = RunFolder(job.out)
     observers.finished(run)
