@@ -44,7 +44,7 @@ MAY_IMPORT = {
 # imports from lower floors, its own room, and as a root file from root files of its floor.
 FLOORS: dict[str, list[set[str]]] = {
     "models": [
-        {"input", "contract"},
+        {"input", "contract", "untrained"},
         {"files"},
         {"layers"},
         {"networks"},

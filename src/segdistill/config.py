@@ -89,6 +89,8 @@ class TeacherConfig:
     """factor by which images are resized for it"""
     min_miou: float | None = None
     """lowest mIoU allowed on the evaluation split, 0 to 100; null: better than chance, 0: no limit"""
+    random: bool = False
+    """replace its weights by random ones, always the same, as a placebo; it is then neither measured nor refused"""
 
 
 @dataclass
@@ -137,8 +139,11 @@ class VariantConfig:
     """changes to the method's terms, such as {position: {weight: 0}}"""
     train: dict[str, Any] = field(default_factory=dict)
     """changes to train, such as {lr: 0.02}; seeds are those of the comparison"""
+    teacher: dict[str, Any] = field(default_factory=dict)
+    """{random: true} for a placebo of the same teacher with random weights; all other rows share one teacher"""
     role: Role | None = None
-    """control, placebo (of a method) or method; null: control without a teacher, otherwise method"""
+    """control, placebo (of a method) or method; null: control without a teacher, placebo under a random one, otherwise
+    method"""
     tests: str | None = None
     """method or variant that a placebo tests; null: the only one of the same method"""
     label: str | None = None
@@ -299,13 +304,18 @@ class Recipe:
     label: str | None = None
     """name of the run in tables; null: its method's name"""
     role: Role | None = None
-    """part in a comparison; null: control without a teacher, otherwise method"""
+    """part in a comparison; null: control without a teacher, placebo under a random one, otherwise method"""
     tests: str | None = None
     """label of the method that a placebo tests"""
 
     def chosen_method(self) -> MethodConfig:
         """The method and its preset, as a `MethodConfig`."""
         return self.method if isinstance(self.method, MethodConfig) else MethodConfig(self.method)
+
+    @property
+    def random_teacher(self) -> bool:
+        """Whether the teacher has random weights, so that what learns from it is a placebo."""
+        return self.teacher is not None and self.teacher.random
 
     def chosen_observers(self) -> list[ObserverConfig]:
         """The observers and their options, as `ObserverConfig`."""

@@ -145,7 +145,7 @@ def _on_set(
 def _loaded_teacher(run: RunFolder) -> Network | None:
     """A run's teacher, to be measured beside it; None, and the log says why, where it is not at hand."""
     config = run.recipe().teacher
-    if config is None:
+    if config is None or config.random:
         return None
     try:
         return teacher_network(*load_teacher(config, run.model_info()["classes"]))

@@ -189,6 +189,7 @@ def _check_plans(plans: Mapping[str, _Plan]) -> None:
         check_runs(plan.entries, plan.recipes, "compare")
     _check_apart({fold: plan.recipes[0] for fold, plan in plans.items()})
     _tell_equal(next(iter(plans.values())).entries)
+    _tell_random(next(iter(plans.values())).entries)
 
 
 def _check_apart(folds: Mapping[str, Recipe]) -> None:
@@ -327,6 +328,15 @@ def _tell_equal(entries: Sequence[Entry]) -> None:
                 one.label,
                 other.label,
             )
+
+
+def _tell_random(entries: Sequence[Entry]) -> None:
+    random = [entry.label for entry in entries if entry.recipe.random_teacher]
+    if random:
+        _log.info(
+            "%s: a placebo whose teacher has random weights; all other rows share one teacher",
+            list_names(random),
+        )
 
 
 def _name(run: RunFolder, recipe: Recipe) -> None:

@@ -17,6 +17,7 @@ from segdistill.models.files.weights import ClassesDiffer
 from segdistill.models.foreign.relabelled import Relabelled, resolve_labels
 from segdistill.models.foreign.resampled import ResampledInput
 from segdistill.models.foreign.wrapped import read_as
+from segdistill.models.untrained import untrain
 from segdistill.run.folder import WEIGHTS, RunFolder, file_sha256, write_atomically
 from segdistill.run.identity import check_network
 
@@ -67,6 +68,9 @@ def add_taps(model: nn.Module, taps: dict[str, str]) -> None:
 def load_teacher(config: TeacherConfig, classes: Sequence[str]) -> tuple[nn.Module, dict[str, Any]]:
     """Load the teacher of a recipe; return it with a record of its source.
 
+    With `random`, what has been loaded gets random weights instead; without trained ones it need not
+    be complete.
+
     Args:
         config: The teacher as the recipe states it.
         classes: Names of the data's classes.
@@ -92,11 +96,11 @@ def load_teacher(config: TeacherConfig, classes: Sequence[str]) -> tuple[nn.Modu
         if config.weights is None:
             model = build_model(config.model, num_classes, factory=config.factory, **config.options)
             report = model.weights_report
-            if report is None and "weights" not in config.options:
+            if report is None and "weights" not in config.options and not config.random:
                 raise ValueError(
                     "teacher.weights is null; expected a file of trained weights. Name one, or set teacher.run"
                 )
-            if report is not None and not report.complete:
+            if report is not None and not report.complete and not config.random:
                 raise ValueError(
                     f"teacher.model is partly untrained ({report}). Set teacher.weights"
                 )
@@ -119,6 +123,11 @@ def load_teacher(config: TeacherConfig, classes: Sequence[str]) -> tuple[nn.Modu
         raise ValueError(
             "teacher has no run and no model. Set teacher.run, or a model and its weights"
         )
+    if config.random:
+        untrain(model, int(getattr(model, "in_channels", 3)))
+        origin = {**origin, "random": True, "load": "random weights"}
+        # That of a file that does not teach.
+        origin.pop("sha256", None)
     add_taps(model, config.taps)
     if config.channels is not None or config.scale != 1:
         origin["shown"] = {"channels": config.channels, "scale": config.scale}

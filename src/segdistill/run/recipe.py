@@ -14,6 +14,7 @@ from jsonargparse import ArgumentParser, set_parsing_settings
 from segdistill.config import (
     DataConfig,
     Recipe,
+    TeacherConfig,
     TrainConfig,
     annotation_at,
     check_keys,
@@ -137,6 +138,7 @@ def parse_recipe(
     check_ranges(recipe)
     for variant in recipe.variants:
         variant_training(recipe, variant)
+        variant_teacher(recipe, variant)
     return recipe
 
 
@@ -195,6 +197,34 @@ def variant_training(recipe: Recipe, name: str) -> TrainConfig:
     values = joined(to_dict(recipe)["train"], changes)
     try:
         return parse_recipe({"train": values}).train
+    except ValueError as error:
+        message = str(error).removeprefix("recipe: ")
+        raise ValueError(f"variants.{name}.{message}") from None
+
+
+def variant_teacher(recipe: Recipe, name: str) -> TeacherConfig | None:
+    """The teacher of a variant: the recipe's, or the same one with random weights.
+
+    Raises:
+        ValueError: A key does not exist, a value has the wrong type, or the changes make another teacher
+            than one with random weights.
+    """
+    changes = recipe.variants[name].teacher
+    if not changes:
+        return recipe.teacher
+    key = f"variants.{name}.teacher"
+    check_keys(changes, TeacherConfig, f"{key}.")
+    if changes.get("random") is not True:
+        raise ValueError(
+            f"{key} changes the teacher; expected random: true, as all other variants share one teacher. Compare "
+            "teachers in recipes of their own"
+        )
+    if recipe.teacher is None:
+        raise ValueError(f"{key} is given, but the recipe has no teacher. Add one")
+    try:
+        return parse_recipe(
+            joined({"teacher": to_dict(recipe)["teacher"]}, {"teacher": changes})
+        ).teacher
     except ValueError as error:
         message = str(error).removeprefix("recipe: ")
         raise ValueError(f"variants.{name}.{message}") from None

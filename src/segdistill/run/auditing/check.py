@@ -214,6 +214,8 @@ def _check_teacher(recipe: Recipe, val: Split, findings: Findings) -> None:
         model, origin = load_teacher(recipe.teacher, val.classes)
         source = origin.get("run") or origin.get("model")
         say("\n" + terminal_line(f"teacher: {source}; {origin.get('load', '')}"))
+        if recipe.teacher.random:
+            return
         if not val.labelled:
             findings.warnings.append(f"the teacher was not measured: {val.name} has no labels")
             findings.add_problems(

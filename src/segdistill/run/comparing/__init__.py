@@ -3,7 +3,7 @@
 from segdistill.run.comparing.claims import claims_of, register, registered
 from segdistill.run.comparing.entries import Entry, entries_of, entry_of, method_entry
 from segdistill.run.comparing.folds import fold_recipes
-from segdistill.run.comparing.settings import is_distilled, same_settings
+from segdistill.run.comparing.settings import is_distilled, role_of, same_settings
 
 __all__ = [
     "Entry",
@@ -15,5 +15,6 @@ __all__ = [
     "method_entry",
     "register",
     "registered",
+    "role_of",
     "same_settings",
 ]

@@ -11,8 +11,8 @@ from segdistill.distillation.catalogue import METHODS, method_terms
 from segdistill.distillation.method import override
 from segdistill.escaping import terminal_line
 from segdistill.names import unknown
-from segdistill.run.comparing.settings import is_distilled
-from segdistill.run.recipe import joined, variant_training
+from segdistill.run.comparing.settings import is_distilled, role_of
+from segdistill.run.recipe import joined, variant_teacher, variant_training
 
 
 @dataclass(frozen=True)
@@ -32,7 +32,7 @@ class Entry:
     @property
     def role(self) -> Role:
         """Its part in the comparison."""
-        return self.recipe.role or ("method" if is_distilled(self.recipe) else "control")
+        return role_of(self.recipe)
 
     @property
     def label(self) -> str:
@@ -136,10 +136,24 @@ def _variant_entry(recipe: Recipe, name: str) -> Entry:
         method=method,
         terms=terms,
         train=variant_training(recipe, name),
+        teacher=variant_teacher(recipe, name),
         label=name if variant.label is None else variant.label,
         role=variant.role,
     )
+    _check_random(made, variant, f"variants.{name}")
     return Entry(name, name, _bare(made))
+
+
+def _check_random(recipe: Recipe, variant: VariantConfig, key: str) -> None:
+    """Refuse a random teacher of anything but a placebo."""
+    if variant.teacher and not is_distilled(recipe):
+        raise ValueError(
+            f"{key}.teacher is random, but nothing learns from it; expected a method that does. Name one"
+        )
+    if recipe.random_teacher and is_distilled(recipe) and role_of(recipe) != "placebo":
+        raise ValueError(
+            f"{key}.role is {recipe.role} with a random teacher; expected placebo. Leave role out"
+        )
 
 
 def _merged_terms(

@@ -3,7 +3,7 @@
 import json
 from typing import Any
 
-from segdistill.config import Recipe, to_dict
+from segdistill.config import Recipe, Role, to_dict
 from segdistill.distillation.catalogue import method_terms
 from segdistill.distillation.method import override
 
@@ -16,6 +16,15 @@ def is_distilled(recipe: Recipe) -> bool:
     method = recipe.chosen_method()
     changed = method.labels == "teacher" or set(recipe.terms) - set(method_terms("supervised"))
     return method.name != "supervised" or (recipe.teacher is not None and bool(changed))
+
+
+def role_of(recipe: Recipe) -> Role:
+    """The part of a recipe's run in a comparison: as declared, or as its teacher has it."""
+    if recipe.role is not None:
+        return recipe.role
+    if not is_distilled(recipe):
+        return "control"
+    return "placebo" if recipe.random_teacher else "method"
 
 
 def same_settings(one: Recipe, other: Recipe) -> bool:

@@ -60,7 +60,7 @@ def shared_images(one: Any, other: Any) -> list[str]:
 
 def learnt_by_teacher(teacher: TeacherConfig | None, dataset: Any) -> list[str]:
     """Names of the samples whose image the teacher's run was trained on; none where that cannot be told."""
-    if teacher is None or teacher.run is None:
+    if teacher is None or teacher.run is None or teacher.random:
         return []
     try:
         learnt = open_split(RunFolder(teacher.run).recipe().data, "train", labelled=False)

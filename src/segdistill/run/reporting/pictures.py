@@ -160,7 +160,8 @@ def _teacher(
     if name in folders:
         return {"teacher": _network(name, folders, options)}
     recipes = [run.recipe for run in summaries if run.recipe is not None]
-    config = next(recipe.teacher for recipe in recipes if recipe.teacher is not None)
+    known = [recipe.teacher for recipe in recipes if recipe.teacher is not None]
+    config = next(teacher for teacher in known if not teacher.random)
     return {"teacher": load_teacher(config, classes)[0]}
 
 

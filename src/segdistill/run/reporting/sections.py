@@ -16,6 +16,7 @@ from segdistill.run.reporting.claims.table import (
     comparison_rows,
     input_sizes,
     marked,
+    placebo_name,
     reference_name,
     set_cells,
     set_headings,
@@ -104,7 +105,7 @@ def comparison_view(summaries: Sequence[RunSummary]) -> dict[str, Any]:
         "rows": [
             {
                 "label": row.label,
-                "tests": row.tests,
+                "placebo": placebo_name(row),
                 "runs": row.runs,
                 "miou": spread(row.miou, row.miou_sd),
                 "difference": difference_text(row.difference),

@@ -65,6 +65,11 @@ class RunSummary:
         return "teacher" if self.role == "teacher" else self.method
 
     @property
+    def random_teacher(self) -> bool:
+        """Whether it learnt from a teacher with random weights."""
+        return self.recipe is not None and self.recipe.random_teacher
+
+    @property
     def view(self) -> dict[str, Any]:
         """How images were shown when `evaluation` was measured, as far as it is recorded."""
         return view_of(self.evaluation or {})

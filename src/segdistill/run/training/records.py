@@ -213,7 +213,7 @@ def complete_sets(job: Job, run: RunFolder) -> None:
 
 
 def _teacher_of(job: Job) -> Network | None:
-    if job.teacher is None:
+    if job.teacher is None or job.recipe.random_teacher:
         return None
     return teacher_network(job.teacher, job.origin, job.identity.teacher)
 

@@ -19,7 +19,7 @@ def audit_teacher(job: Job, fabric: Fabric, write: bool = True) -> dict[str, Any
     """Measure the teacher on the evaluation split and record it.
 
     If the teacher is a finished run, measured on the same data with the same protocol, its result is
-    reused. Without labels it cannot be measured; `miou` is then None.
+    reused. Without labels it cannot be measured, and one with random weights is not; `miou` is then None.
 
     Args:
         job: The training.
@@ -32,9 +32,12 @@ def audit_teacher(job: Job, fabric: Fabric, write: bool = True) -> dict[str, Any
     Raises:
         ValueError: The teacher's mIoU is below `teacher.min_miou` or no better than chance; the message
             names the reading of its classes or input that would be clearly better, if any. Or
-            `teacher.min_miou` is set for images without labels.
+            `teacher.min_miou` is set for images without labels, or their only measure would be agreement
+            with a teacher of random weights.
     """
     config = job.recipe.teacher
+    if job.recipe.random_teacher:
+        return _unmeasurable_random(job, write)
     if not job.val_labelled:
         return _unmeasured(job, write)
     figures = _measured(job) or _measure(job, fabric)
@@ -79,6 +82,20 @@ def _unmeasured(job: Job, write: bool) -> dict[str, Any]:
     if write:
         write_json(job.out / "teacher.json", record)
         _log.info("teacher: not measured, since %s has no labels (%s)", split, _where(job.origin))
+    return record
+
+
+def _unmeasurable_random(job: Job, write: bool) -> dict[str, Any]:
+    """Record a teacher of random weights, whose mIoU says nothing."""
+    if not job.val_labelled:
+        raise ValueError(
+            f"teacher.random is true, but {job.recipe.data.val_split} has no labels; expected some, as "
+            "agreement with random weights is not informative. Name a labelled data.val_split"
+        )
+    record = {**job.origin, "miou": None, "unmeasured": "its weights are random"}
+    if write:
+        write_json(job.out / "teacher.json", record)
+        _log.info("teacher: %s with random weights, as a placebo; not measured", _where(job.origin))
     return record
 
 

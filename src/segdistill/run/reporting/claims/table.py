@@ -53,6 +53,8 @@ class ComparisonRow:
     """why its times cannot be compared with the first control's; empty if they can"""
     tests: str | None
     """label of the method that a placebo tests"""
+    random_teacher: bool
+    """whether its teacher has random weights"""
     sets: Mapping[str, OnSet]
     """by the name of each further evaluation set"""
     thin: Mapping[str, OnSet]
@@ -115,6 +117,7 @@ def comparison_rows(summaries: Sequence[RunSummary]) -> list[ComparisonRow]:
                 training_seconds=mean_of_known(run.training_seconds for run in runs),
                 times_differ=incomparable.get(label, ()),
                 tests=runs[0].tests,
+                random_teacher=runs[0].random_teacher,
                 sets={name: found[label] for name, found in sets.items()},
                 thin={name: found[label] for name, found in thin.items()},
             )
@@ -243,8 +246,16 @@ def reference_name(summaries: Sequence[RunSummary]) -> str:
 
 
 def row_name(row: ComparisonRow) -> str:
-    """The label of a row; for a placebo with that of its method."""
-    return f"{row.label} (placebo of {row.tests})" if row.role == "placebo" else row.label
+    """The label of a row; for a placebo with that of its method, and whether its teacher is random."""
+    return f"{row.label} ({placebo})" if (placebo := placebo_name(row)) else row.label
+
+
+def placebo_name(row: ComparisonRow) -> str:
+    """What a placebo tests, and whether its teacher has random weights; "" for any other row."""
+    if row.role != "placebo":
+        return ""
+    of = f"placebo of {row.tests}" if row.tests else "placebo"
+    return f"{of}, random teacher" if row.random_teacher else of
 
 
 def marked(time: str, row: ComparisonRow) -> str:

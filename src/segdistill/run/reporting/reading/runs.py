@@ -7,7 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from segdistill.distillation.catalogue import METHODS
-from segdistill.run.comparing import is_distilled
+from segdistill.run.comparing import is_distilled, role_of
 from segdistill.run.folder import RunFolder, read_json
 from segdistill.run.identity import FILE, IdentityDiffers, check_comparable, check_teacher
 from segdistill.run.reporting.reading.teachers import at_students_input, sets_of
@@ -35,7 +35,10 @@ def find_runs(paths: Iterable[str | Path]) -> list[RunFolder]:
 
 def _teacher_path(run: RunFolder) -> Path | None:
     teacher = run.recipe().teacher
-    return None if teacher is None or teacher.run is None else Path(teacher.run)
+    # One with random weights is not the network of its run.
+    if teacher is None or teacher.run is None or teacher.random:
+        return None
+    return Path(teacher.run)
 
 
 def summarise(folders: Sequence[RunFolder]) -> list[RunSummary]:
@@ -100,7 +103,7 @@ def _summary(name: str, run: RunFolder, label: str) -> RunSummary:
     return RunSummary(
         name,
         label,
-        recipe.role or ("method" if is_distilled(recipe) else "control"),
+        role_of(recipe),
         run.seed,
         run.metrics(),
         evaluation,
@@ -135,7 +138,11 @@ def _teacher(
 
 def _audited(students: Sequence[tuple[RunSummary, RunFolder]]) -> list[RunSummary]:
     """The teacher that is not a run, as its first student's training measured it."""
-    audits = [(summary, audit) for summary, run in students if (audit := run.teacher())]
+    audits = [
+        (summary, audit)
+        for summary, run in students
+        if (audit := run.teacher()) and not audit.get("random")
+    ]
     if not audits:
         return []
     sets = sets_of(summary for summary, _ in audits)
