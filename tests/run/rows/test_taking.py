@@ -109,6 +109,18 @@ def test_another_teacher_opens_a_further_seed_and_the_table_says_so(
     assert "teachers of the same recipe" in report([records / "runs"]).read_text()
 
 
+def test_a_placebo_s_random_teacher_is_not_the_one_that_rows_share(records: Path) -> None:
+    variants = {"kd": {"method": "kd"}, "noise": {"method": "kd", "teacher": {"random": True}}}
+    recipe = _recipe(records, variants=variants)
+    rows = ("supervised", "kd", "noise")
+    compare(recipe, rows, seeds=1, progress=False)
+    for file in (records / "runs").rglob("*.safetensors"):
+        file.unlink()
+    summaries = compare(recipe, rows, seeds=1, progress=False)
+    assert set(_mious(summaries)) == {("control", 0), ("kd", 0), ("noise", 0)}
+    assert not list((records / "runs").rglob("*.safetensors"))
+
+
 def test_rows_of_one_seed_with_two_teachers_are_refused(records: Path) -> None:
     file = records / "runs/kd-s1/identity.json"
     file.write_text(json.dumps({**json.loads(file.read_text()), "teacher": "0" * 64}))

@@ -1,7 +1,7 @@
 """The seeds of a comparison whose rows share one teacher and one start, bit for bit."""
 
 import logging
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence, Set
 from itertools import count
 
 from segdistill.config import Recipe
@@ -41,7 +41,8 @@ def complete_seeds(
         if not records:
             chosen.append(seed)
             continue
-        origins = {_origin(run) for run in records}
+        # A placebo's random teacher is not the one that the rows share.
+        origins = {_origin(run) for run in records if not run.recipe().random_teacher}
         made = _shared(origins, records)
         lacking = [one for one in recipes if measured_run(one) is None]
         if lacking and (differ := _differences(made, lacking)):
@@ -67,9 +68,10 @@ def _origin(run: RunFolder) -> _Origin:
     return (None, None) if identity is None else (identity.teacher, identity.student_start)
 
 
-def _shared(origins: Iterable[_Origin], records: Sequence[RunFolder]) -> _Origin:
+def _shared(origins: Set[_Origin], records: Sequence[RunFolder]) -> _Origin:
     """The one teacher and the one start of a seed's rows."""
-    teachers, starts = ({one for one in column if one} for column in zip(*origins, strict=True))
+    teachers = {teacher for teacher, _ in origins if teacher}
+    starts = {start for _, start in origins if start}
     for what, found in (("teacher", teachers), ("start of the student", starts)):
         if len(found) > 1:
             raise IdentityDiffers(
@@ -82,7 +84,8 @@ def _shared(origins: Iterable[_Origin], records: Sequence[RunFolder]) -> _Origin
 def _differences(made: _Origin, lacking: Sequence[Recipe]) -> str:
     """What this machine makes with other bits, in words; empty if nothing."""
     teacher, start = made
-    recipe = with_teacher_classes(next((r for r in lacking if r.teacher is not None), lacking[0]))
+    taught = [one for one in lacking if one.teacher is not None and not one.random_teacher]
+    recipe = with_teacher_classes((taught or lacking)[0])
     classes = [str(name) for name in open_split(recipe.data, "train", labelled=False).classes]
     student = state_digest(build_student(recipe.student, len(classes), recipe.train.seed))
     found = []
@@ -95,4 +98,6 @@ def _differences(made: _Origin, lacking: Sequence[Recipe]) -> str:
 
 def _teacher_digest(recipe: Recipe, classes: Sequence[str]) -> str | None:
     teacher = recipe.teacher
-    return None if teacher is None else state_digest(load_teacher(teacher, classes)[0])
+    if teacher is None or teacher.random:
+        return None
+    return state_digest(load_teacher(teacher, classes)[0])
