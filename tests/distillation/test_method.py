@@ -129,6 +129,18 @@ def test_the_released_weight_of_hints() -> None:
     assert method_terms("hint")["hint"].source == "assumed"
 
 
+def test_every_constant_of_bpkd_is_assumed() -> None:
+    terms = {name: method_terms("bpkd", "paper")[name] for name in ("boundary", "body")}
+    assert {name: (term.weight, term.options) for name, term in terms.items()} == {
+        "boundary": (50, {"part": "edge", "form": "paper"}),
+        "body": (20, {"part": "body", "form": "paper"}),
+    }
+    for preset in ("default", "paper"):
+        found = method_terms("bpkd", preset)
+        assert {found[name].source for name in terms} == {"assumed"}
+        assert {found[name].loss for name in terms} == {"boundary"}
+
+
 @pytest.mark.parametrize(
     ("method", "form", "weight"),
     [

@@ -23,6 +23,7 @@ OPTIONS: dict[str, list[dict[str, Any]]] = {
         {"standardise": True, "top": 1, "confidence": 0.3, "temperature": 2.0},
     ],
     "decoupled": [{"beta": 8.0, "temperature": 4.0}, {"standardise": True}],
+    "boundary": [{"part": "body"}, {"part": "body", "temperature": 4.0}],
     "inter_class": [
         {"ordered": True, "min_pixels": 1},
         {"target": "permuted"},
@@ -69,9 +70,10 @@ DIFFERENTIABLE = [case for case in CASES if case != ("pairwise", {"form": "skd"}
 
 def ready(name: str, options: dict, channels: int, dtype: torch.dtype = torch.float32) -> Loss:
     """A loss that has been built and prepared for equal channels."""
-    # Two steps are enough to fit a readout whose quality nobody asks for.
-    steps = {"steps": 2} if takes(name, "steps") else {}
-    loss = LOSSES[name](**options, **steps)
+    # Two steps are enough to fit a readout whose quality nobody asks for. In windows of seven pixels, drawn
+    # labels have nothing but edges.
+    few = {"steps": 2, "width": 3}
+    loss = LOSSES[name](**options, **{key: n for key, n in few.items() if takes(name, key)})
     shape = torch.Size([2, channels, 6, 7])
     loss.build(shape, shape)
     generator = torch.Generator().manual_seed(3)

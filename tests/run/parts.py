@@ -27,6 +27,8 @@ EXACT: dict[str, dict[str, Any]] = {
     "pixelwise_skd": {"loss": "pixelwise", "weight": 1.0, "options": {"form": "skd"}},
     "channelwise": {"weight": 3.0},
     "channelwise_features": {"loss": "channelwise", "weight": 2.0, "on": "features"},
+    "boundary": {"weight": 5.0},
+    "body": {"loss": "boundary", "weight": 3.0, "options": {"part": "body", "form": "paper"}},
     "pairwise": {"weight": 1.0, "on": "features"},
     "attention": {"weight": 1.0, "on": "features"},
     "intra_class": {"weight": 5.0, "on": "features"},

@@ -195,6 +195,22 @@ def hint(preset: str) -> Preset:
     return {**supervised(preset), "hint": term}
 
 
+def bpkd(preset: str) -> Preset:
+    """Boundary-privileged distillation (BPKD, Liu et al., WACV 2024): edges and bodies of classes, apart.
+
+    https://arxiv.org/abs/2306.08075
+
+    Its training code was never released: `paper` follows a third-party implementation.
+    """
+    edge, body = (50.0, 20.0) if preset == "paper" else (2.0, 1.0)
+    form = {"form": "paper"} if preset == "paper" else {}
+    return {
+        **supervised(preset),
+        "boundary": TermSpec("boundary", edge, options={"part": "edge", **form}, source="assumed"),
+        "body": TermSpec("boundary", body, options={"part": "body", **form}, source="assumed"),
+    }
+
+
 def idd(preset: str) -> Preset:
     """Inter-class distance distillation (Zhang et al., IJCAI 2022), eq. (6): SKD + CWD + IDDM + PIDM.
 
@@ -232,6 +248,7 @@ METHODS: dict[str, Callable[[str], Preset]] = {
     "dist": dist,
     "cirkd": cirkd,
     "hint": hint,
+    "bpkd": bpkd,
     "idd": idd,
 }
 PRESETS = ("default", "paper")

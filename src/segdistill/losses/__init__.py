@@ -4,6 +4,7 @@ from segdistill.labels import IGNORED
 from segdistill.losses.adversary import Adversary
 from segdistill.losses.attention import AttentionTransfer
 from segdistill.losses.base import Loss
+from segdistill.losses.boundary import BoundaryKD
 from segdistill.losses.channelwise import ChannelwiseKD
 from segdistill.losses.decoupled import DecoupledKD
 from segdistill.losses.dist import CorrelationKD
@@ -24,6 +25,7 @@ LOSSES: dict[str, type[Loss]] = {
     "pairwise": PairwiseKD,
     "holistic": HolisticKD,
     "channelwise": ChannelwiseKD,
+    "boundary": BoundaryKD,
     "intra_class": IntraClassVariation,
     "inter_class": InterClassDistance,
     "position": PositionInformation,
@@ -39,6 +41,7 @@ __all__ = [
     "LOSSES",
     "Adversary",
     "AttentionTransfer",
+    "BoundaryKD",
     "ChannelwiseKD",
     "CorrelationKD",
     "CrossEntropy",
