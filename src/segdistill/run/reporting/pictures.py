@@ -16,12 +16,12 @@ from segdistill.data.samples import read_sample
 from segdistill.labels import IGNORED
 from segdistill.losses.readout import fit_readout, ramps, score
 from segdistill.run.evaluation import Protocol, evaluating, multiple_of, segment, shown
+from segdistill.run.evaluation.distances import class_statistics, read_tap
 from segdistill.run.evaluation.profile import compare as compare_profiles
 from segdistill.run.folder import RunFolder
 from segdistill.run.identity import IdentityDiffers, check_split
 from segdistill.run.networks import load_run_model, load_teacher
 from segdistill.run.opening import open_split
-from segdistill.run.reporting.distances import class_statistics, read_tap
 from segdistill.run.reporting.findings import Distances, Findings, Panel, PositionMasks
 from segdistill.run.reporting.summary import RunSummary, seed_pairs
 from segdistill.run.reporting.verdict import control_of

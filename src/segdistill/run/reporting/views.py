@@ -13,7 +13,7 @@ from PIL import Image
 
 from segdistill.escaping import html
 from segdistill.labels import IGNORED
-from segdistill.run.reporting.distances import edge_correlation, edges, normalised
+from segdistill.run.evaluation.distances import edge_correlation, edges, normalised
 from segdistill.run.reporting.findings import Distances, Panel, PositionMasks
 from segdistill.run.reporting.notation import number, shortened, signed
 

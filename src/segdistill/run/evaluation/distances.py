@@ -18,7 +18,14 @@ from segdistill.distillation.taps import Taps
 from segdistill.geometry import labels_at, tap_cells
 from segdistill.labels import IGNORED
 from segdistill.names import unknown
-from segdistill.run.evaluation import Protocol, Size, evaluating, multiple_of, padded, shown
+from segdistill.run.evaluation.protocol import (
+    Protocol,
+    Size,
+    evaluating,
+    multiple_of,
+    padded,
+)
+from segdistill.run.evaluation.showing import shown
 
 
 @dataclass(frozen=True)

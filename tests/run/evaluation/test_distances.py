@@ -3,8 +3,7 @@ import pytest
 import torch
 from torch import nn
 
-from segdistill.run.evaluation.protocol import Protocol
-from segdistill.run.reporting.distances import (
+from segdistill.run.evaluation.distances import (
     class_distances,
     class_statistics,
     edge_correlation,
@@ -13,6 +12,7 @@ from segdistill.run.reporting.distances import (
     normalised,
     read_tap,
 )
+from segdistill.run.evaluation.protocol import Protocol
 
 
 class Eye(nn.Module):
