@@ -109,6 +109,8 @@ def evaluate(
     flip: bool | None = None,
     scales: tuple[float, ...] | None = None,
     absent: Literal["undefined", "zero"] | None = None,
+    transfer: bool = False,
+    teacher: str | None = None,
     device: Literal["auto", "cpu", "cuda"] = "auto",
     trust: bool = False,
     data: Mapping[str, str] | None = None,
@@ -128,17 +130,29 @@ def evaluate(
         flip: Average the prediction with that of the mirrored image.
         scales: Scales of the image to average over.
         absent: A class in neither labels nor predictions: undefined leaves it out of the mean, zero counts it as 0.
+        transfer: Measure what the network has of its teacher instead; it is kept in the run, and reports show it.
+        teacher: With transfer, the run to compare with; the teacher of the run's recipe by default.
         device: Device to run on; auto uses a GPU if one is available.
         trust: Import modules of somebody's code that the run names, and remember them as trusted.
         data: Changes to the recipe's data, by key.
     """
-    from segdistill.run.commands import evaluate_run
+    from segdistill.run.commands import evaluate_run, measure_transfer_of_run
     from segdistill.trust import trusting
 
     protocol = {"window": window, "overlap": overlap, "flip": flip, "scales": scales}
     changes = {**(data or {}), **({} if split is None else {"val_split": split})}
+    if teacher is not None and not transfer:
+        raise ValueError(f"evaluate: --teacher is {teacher!r}; expected --transfer true beside it")
     with trusting(trust):
-        evaluate_run(run, weights, on, changes, device, absent=absent, **protocol)
+        if transfer:
+            given = {
+                **protocol,
+                "absent": absent,
+                "weights": weights if weights == "best" else None,
+            }
+            measure_transfer_of_run(run, teacher, on, changes, given, device)
+        else:
+            evaluate_run(run, weights, on, changes, device, absent=absent, **protocol)
 
 
 def report(runs: list[str], out: str | None = None, trust: bool = False) -> None:

@@ -6,7 +6,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from segdistill.config import DataConfig, Recipe
+from segdistill.config import DataConfig, Recipe, TeacherConfig
 from segdistill.names import unknown
 from segdistill.run.console import render, say
 from segdistill.run.evaluation import Evaluation, Protocol, measure
@@ -15,7 +15,8 @@ from segdistill.run.evaluation.evaluate import Absent
 from segdistill.run.evaluation.profile import compare as compare_profiles
 from segdistill.run.evaluation.profile import table as profile_table
 from segdistill.run.evaluation.sets import Measuring, Network, teacher_network
-from segdistill.run.folder import RunFolder
+from segdistill.run.evaluation.transfer import measure_transfer, transfer_table
+from segdistill.run.folder import TRANSFER, RunFolder, read_json, write_json
 from segdistill.run.identity import check_split, check_teacher
 from segdistill.run.identity.data import data_digest
 from segdistill.run.lock import writing
@@ -140,6 +141,73 @@ def _on_set(
     if "teacher" in record:
         say(f"teacher: {100 * record['teacher']['miou']:.2f} mIoU on {name}")
     return Evaluation.from_json(record)
+
+
+def measure_transfer_of_run(
+    path: str,
+    teacher: str | None,
+    on: str | None,
+    changes: Mapping[str, str],
+    given: Mapping[str, Any],
+    device: str,
+) -> None:
+    """Measure what a run's network has of its teacher, keep it in the run, and print it.
+
+    What was measured before of the same weights, teacher, data and protocol is taken over.
+
+    Args:
+        path: The run's folder.
+        teacher: A run to compare with; None: the teacher of the run's recipe.
+        on: Name of a further set; None: the evaluation split.
+        changes: Changes to the recipe's data, by key, as text.
+        given: Options of `evaluate` that do not apply here; None: not given.
+        device: `auto`, `cpu` or `cuda`.
+
+    Raises:
+        ValueError: The data is changed and has no name, or an option does not apply.
+    """
+    if asked := [key for key, value in given.items() if value is not None]:
+        raise ValueError(
+            f"evaluate: --{asked[0]} is given beside --transfer, which measures the last weights under the "
+            "recipe's protocol; expected only one of them"
+        )
+    if on is None and changes:
+        raise ValueError(
+            "evaluate: --transfer is kept in the run by the name of the set, and the changed data has none. "
+            "Name it with --on"
+        )
+    run = RunFolder(path)
+    info, recipe = run.model_info(), run.recipe()
+    model, data = load_run_model(run), _data_of(run, on, changes)
+    dataset, name = open_split(data, "val"), on or data.val_split
+    check_set_classes(dataset, info["classes"], name)
+    if on is None:
+        check_split(run, dataset)
+    check_teacher(run)
+    protocol, _ = _protocol(recipe, {})
+    known = _compared_with(recipe, teacher, info["classes"])
+    of = {
+        "weights": info.get("sha256"),
+        "teacher": None if known is None else known.weights,
+        "data": data_digest(dataset, name),
+        "protocol": protocol.describe(model),
+    }
+    with writing(run.path):
+        records = read_json(run.path / TRANSFER) or {}
+        if records.get(name, {}).get("of") != of or None in (of["weights"], of["data"]):
+            network = None if known is None else known.model()
+            found = measure_transfer(
+                model, network, dataset, len(info["classes"]), protocol, resolve_device(device)
+            )
+            records[name] = {**found.to_json(), "of": of}
+            write_json(run.path / TRANSFER, records)
+    say(transfer_table(records[name]))
+
+
+def _compared_with(recipe: Recipe, teacher: str | None, classes: Sequence[str]) -> Network | None:
+    """The teacher of a recipe, or the run that is named in its place."""
+    config = recipe.teacher if teacher is None else TeacherConfig(run=teacher)
+    return None if config is None else teacher_network(*load_teacher(config, classes))
 
 
 def _loaded_teacher(run: RunFolder) -> Network | None:

@@ -21,6 +21,7 @@ from segdistill.trust import FromRun, from_run
 _log = logging.getLogger(__name__)
 SETS = "evaluations"
 """Folder of a run: its metrics on further sets, one file per set."""
+TRANSFER = "transfer.json"
 WEIGHTS = {"model": "model.safetensors", "best": "best.safetensors"}
 
 
@@ -221,6 +222,21 @@ class RunFolder:
                 )
             found[path.stem] = record
         return found
+
+    def transfer(self) -> dict[str, dict[str, Any]]:
+        """What `evaluate --transfer` measured of the last weights, by the set's name.
+
+        Raises:
+            ValueError: The file is damaged, or belongs to other weights.
+        """
+        records = self._json(TRANSFER) or {}
+        for name, record in records.items():
+            if record["of"]["weights"] != self.model_info().get("sha256"):
+                raise ValueError(
+                    f"{self.path / TRANSFER} does not belong to {WEIGHTS['model']} (its SHA-256 differs on "
+                    f"{name}). Remove it, or run `segdistill evaluate {self.path} --transfer true` again"
+                )
+        return records
 
     def preparation(self) -> dict[str, Any] | None:
         """Values that the losses recorded before step 1, such as the position readout's R²."""

@@ -63,6 +63,39 @@ def segment(
     Raises:
         ValueError: The network does not return one tensor `1 k h w`, or k is not `num_classes`.
     """
+    parts = []
+    for total, _ in _strips(model, sample, protocol, num_classes):
+        # Not argmax, which takes four times as long as max over the first axis on a CPU.
+        parts.append(total.max(0).indices)
+    return torch.cat(parts)
+
+
+def segment_surely(
+    model: nn.Module,
+    sample: Mapping[str, Any],
+    protocol: Protocol,
+    num_classes: int | None = None,
+) -> tuple[Int64[Tensor, "height width"], Float[Tensor, "height width"]]:
+    """The class id of every pixel, as `segment` gives it, and its probability.
+
+    The probability is that of the softmax of the views' mean logits, or the mean of their
+    probabilities, as the protocol averages; in (0, 1]. Arguments and errors are those of `segment`.
+    """
+    classes, sure = [], []
+    for total, views in _strips(model, sample, protocol, num_classes):
+        largest = total.max(0)
+        classes.append(largest.indices)
+        if protocol.average == "probabilities":
+            sure.append(largest.values / views)
+        else:
+            sure.append(1 / ((total - largest.values) / views).exp().sum(0))
+    return torch.cat(classes), torch.cat(sure)
+
+
+def _strips(
+    model: nn.Module, sample: Mapping[str, Any], protocol: Protocol, num_classes: int | None
+) -> Iterator[tuple[Float[Tensor, "k rows width"], int]]:
+    """The sum over the views of a sample, from top to bottom in strips, and the number of views."""
     picture = sample["image"]
     output_size: Size = tuple(sample.get("label", picture).shape[-2:])
     image = shown(picture.to(device_of(model)), protocol)
@@ -79,13 +112,9 @@ def segment(
         )
     # Up to four tensors of a strip's size are alive at once while views are summed.
     rows = max(1, protocol.strip_bytes // (4 * classes * width * 4))
-    result = torch.empty(output_size, dtype=torch.int64, device=image.device)
     for start in range(0, height, rows):
         stop = min(start + rows, height)
-        total = _sum_of_views(views, start, stop, width, protocol.average)
-        # Not argmax, which takes four times as long as max over the first axis on a CPU.
-        result[start:stop] = total.max(0).indices
-    return result
+        yield _sum_of_views(views, start, stop, width, protocol.average), len(views)
 
 
 def _sum_of_views(

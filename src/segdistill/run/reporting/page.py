@@ -26,6 +26,7 @@ from segdistill.run.reporting.sections import (
     verdict_view,
 )
 from segdistill.run.reporting.summary import RunSummary, default_subject
+from segdistill.run.reporting.transferred import transfer_view
 from segdistill.run.reporting.views import matrix_view, panel_view, position_view
 
 
@@ -81,6 +82,7 @@ def render(report: Report) -> str:
         distances_note=findings.distances_note,
         positions=position_view(findings.positions),
         positions_note=findings.positions_note,
+        transfer=transfer_view(runs),
         terms=term_view(runs),
         shares_at=SHARES_AT,
         preparation=preparation_view(runs),

@@ -50,6 +50,8 @@ class RunSummary:
     """digest of the initial weights"""
     sets: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     """metrics on each further evaluation set, by its name, in the form of `evaluation`"""
+    transfer: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    """what `evaluate --transfer` measured, by the set's name"""
     fold: str = ""
     """fold of the data that it belongs to; "": there are no folds"""
     taught_by: str | None = None

@@ -116,6 +116,7 @@ def _summary(name: str, run: RunFolder, label: str) -> RunSummary:
         start=identity.get("student_start"),
         sets=run.sets(),
         taught_by=identity.get("teacher"),
+        transfer=run.transfer(),
     )
 
 

@@ -1,0 +1,59 @@
+"""The report's table of what students have of their teachers."""
+
+from collections.abc import Mapping, Sequence
+from statistics import mean, stdev
+from typing import Any
+
+from segdistill.run.reporting.notation import spread
+from segdistill.run.reporting.summary import RunSummary, by_label
+
+_COLUMNS = (
+    ("distances", "edge_correlation", 1, 3),
+    ("within / between", "within_between", 1, 2),
+    ("agrees", "agreement", 100, 1),
+    ("where it is right", "agreement_where_right", 100, 1),
+    ("where it is wrong", "agreement_where_wrong", 100, 1),
+    ("boundary", "boundary_miou", 100, 1),
+    ("interior", "interior_miou", 100, 1),
+    ("ECE", "ece", 100, 1),
+)
+"""heading, key, factor and decimals"""
+
+
+def transfer_view(summaries: Sequence[RunSummary]) -> dict[str, Any] | None:
+    """A table for each set that any run was measured on, with a row for each label; None for no set."""
+    names = dict.fromkeys(name for run in summaries for name in run.transfer)
+    if not names:
+        return None
+    return {
+        "headings": [heading for heading, *_ in _COLUMNS],
+        "tables": [(name, _rows(summaries, name)) for name in names],
+    }
+
+
+def _rows(summaries: Sequence[RunSummary], name: str) -> list[tuple[str, list[str]]]:
+    measured = {
+        label: [run.transfer[name] for run in runs if name in run.transfer]
+        for label, runs in by_label(summaries).items()
+    }
+    students = {
+        label: [{**record, **record["student"]} for record in records]
+        for label, records in measured.items()
+        if records
+    }
+    # Every student of a teacher has the teacher's figures beside its own.
+    teachers = {
+        record["of"]["teacher"]: record["teacher"]
+        for records in measured.values()
+        for record in records
+        if record["teacher"] is not None
+    }
+    rows = {**({"teacher": list(teachers.values())} if teachers else {}), **students}
+    return [(label, [_cell(values, *c[1:]) for c in _COLUMNS]) for label, values in rows.items()]
+
+
+def _cell(records: Sequence[Mapping[str, Any]], key: str, factor: int, digits: int) -> str:
+    values = [factor * record[key] for record in records if record.get(key) is not None]
+    if not values:
+        return "–"
+    return spread(mean(values), stdev(values) if len(values) > 1 else None, digits)
