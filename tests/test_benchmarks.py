@@ -4,12 +4,15 @@ import importlib.util
 import json
 import math
 import re
+import shutil
 from pathlib import Path
 from types import ModuleType
 
 import pytest
 
 from segdistill.losses import LOSSES
+from segdistill.run.folder import RunFolder
+from segdistill.run.recipe import load_recipe
 
 ROOT = Path(__file__).parents[1]
 FILE = ROOT / "benchmarks" / "losses.py"
@@ -108,3 +111,45 @@ def test_a_result_names_its_command_versions_and_machine(name: str) -> None:
     assert result["command"].startswith(f"python benchmarks/{name}.py")
     environment = result["environment"]
     assert environment["packages"]["torch"] and environment["processor"] and environment["threads"]
+
+
+@pytest.fixture(scope="module")
+def table() -> ModuleType:
+    spec = importlib.util.spec_from_file_location("benchmarks_table", FILE.with_name("table.py"))
+    assert spec is not None and spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+@pytest.mark.parametrize("protocol", ["synthetic", "camvid-drives"])
+def test_a_protocol_names_teachers_that_it_has(protocol: str) -> None:
+    folder = FILE.parent / protocol
+    recipe = load_recipe(folder / "table.yaml")
+    assert recipe.tuning is not None and recipe.teacher is not None
+    named = [recipe.teacher.run, recipe.tuning.teacher["run"]]
+    named += [fold.teacher["run"] for fold in recipe.folds.values() if fold.teacher]
+    assert {Path(str(run)).parent.as_posix() for run in named} == {f"runs/{protocol}/teachers"}
+    assert {Path(str(run)).name for run in named} == {
+        file.stem for file in (folder / "teachers").glob("*.yaml")
+    }
+
+
+def test_records_have_no_weights_and_take_the_place_of_runs(
+    table: ModuleType, tmp_path: Path
+) -> None:
+    source = RESULTS / "synthetic"
+    runs, records, again = (tmp_path / name for name in ("runs", "records", "again"))
+    made = runs / "table" / "world_200" / "idd-s0"
+    shutil.copytree(source / "table" / "world_200" / "idd-s0", made)
+    (made / "model.safetensors").write_bytes(b"weights")
+    begun = runs / "table" / "world_200" / "idd-s1"
+    begun.mkdir()
+    shutil.copyfile(made / "config.yaml", begun / "config.yaml")
+    table.record(runs, records, "python benchmarks/table.py synthetic")
+    kept = records / "table" / "world_200"
+    assert [folder.name for folder in kept.iterdir()] == ["idd-s0"]
+    assert not list(records.rglob("*.safetensors"))
+    table.restore(records, again)
+    run = RunFolder(again / "table" / "world_200" / "idd-s0")
+    assert run.recorded and run.evaluation() == RunFolder(made).evaluation()

@@ -256,3 +256,55 @@ def test_a_page_says_under_which_semantics_its_figures_were_measured(page: str) 
         (then,) = measured
         said = rf"under training semantics {then}[;,] this version,? (has|with) \[{TRAINING_SEMANTICS}\]"
         assert re.search(said, _page(page))
+
+
+SYNTHETIC = ROOT / "benchmarks" / "results" / "synthetic" / "table" / "comparison.json"
+
+
+def _claims() -> dict[str, dict[str, Any]]:
+    content = json.loads(SYNTHETIC.read_text())
+    assert content["claims_registered_after"] == 0
+    return {claim["reference"]: claim for claim in content["claims"] if claim["label"] == "idd"}
+
+
+@pytest.mark.parametrize(
+    ("before", "reference"),
+    [
+        (r"IDD is ", "control"),
+        (r"above the student alone and ", "kd"),
+        (r"with balanced classes \(", "balanced"),
+        (r", CWD \(", "cwd"),
+        (r"with permuted distances \(", "permuted"),
+    ],
+)
+def test_the_first_screen_says_what_the_synthetic_table_measured(
+    before: str, reference: str
+) -> None:
+    found = re.search(before + r"([−±+]?[\d.]+) ± ([\d.]+)", _page("README.md"))
+    assert found is not None
+    claim = _claims()[reference]["on"]["val"]
+    half = (claim["high"] - claim["low"]) / 2
+    assert [round(claim["mean"], 1) + 0.0, round(half, 1)] == list(map(_number, found.groups()))
+
+
+def test_the_synthetic_table_has_the_measured_rows() -> None:
+    methods = json.loads(SYNTHETIC.read_text())["methods"]
+    table = (ROOT / "benchmarks" / "README.md").read_text()
+    rows = dict(re.findall(r"^\| \**`?(\w+)`?[^|]* \| ([\d.]+) \|", table, re.M))
+    measured = {name: f"{one['miou_mean']:.1f}" for name, one in methods.items()}
+    assert {"teacher" if name == "teachers" else name: v for name, v in rows.items()} == measured
+    claims = {name: claim["on"]["val"] for name, claim in _claims().items()}
+    corrected = holm({name: claim["p"] for name, claim in claims.items()})
+    for name, claim in claims.items():
+        p = corrected[name]
+        (line,) = re.findall(rf"^\| `?{name}`?[: |].*$", table, re.M)
+        difference, said = line.split("|")[4:6]
+        found = re.search(r"([−±+]?[\d.]+) ±", difference)
+        assert found is not None and _number(found[1]) == round(claim["mean"], 1) + 0.0
+        assert said.strip() == (f"{p:.3f}" if p >= 0.001 else "< 0.001")
+
+
+def test_every_row_of_the_synthetic_table_was_tuned_by_as_many_trials() -> None:
+    tuning = json.loads((SYNTHETIC.parents[1] / "tuning" / "tuning.json").read_text())["methods"]
+    rows = json.loads(SYNTHETIC.read_text())["methods"].keys() - {"teacher"}
+    assert {name: len(one["trials"]) for name, one in tuning.items()} == dict.fromkeys(rows, 5)
