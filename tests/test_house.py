@@ -60,6 +60,7 @@ FLOORS: dict[str, list[set[str]]] = {
         {"__init__"},
     ],
     "run": [
+        {"contents"},
         {"folder", "recipe", "environment", "console", "progress", "opening", "lock", "__init__"},
         {"identity", "comparing"},
         {"networks"},

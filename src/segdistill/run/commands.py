@@ -9,6 +9,7 @@ from typing import Any
 from segdistill.config import DataConfig, Recipe, TeacherConfig
 from segdistill.names import unknown
 from segdistill.run.console import render, say
+from segdistill.run.contents import read_json
 from segdistill.run.evaluation import Evaluation, Protocol, measure
 from segdistill.run.evaluation.agreement import agreement
 from segdistill.run.evaluation.evaluate import Absent
@@ -16,7 +17,7 @@ from segdistill.run.evaluation.profile import compare as compare_profiles
 from segdistill.run.evaluation.profile import table as profile_table
 from segdistill.run.evaluation.sets import Measuring, Network, teacher_network
 from segdistill.run.evaluation.transfer import measure_transfer, transfer_table
-from segdistill.run.folder import TRANSFER, RunFolder, read_json, write_json
+from segdistill.run.folder import TRANSFER, RunFolder, write_json
 from segdistill.run.identity import check_split, check_teacher
 from segdistill.run.identity.data import data_digest
 from segdistill.run.lock import writing
@@ -81,16 +82,16 @@ def _data_of(run: RunFolder, on: str | None, changes: Mapping[str, str]) -> Data
     if on is None:
         return changed_data(recipe.data, changes)
     check_set_name(on)
-    recorded = run.sets().get(on)
+    # A record is read only where nothing else says what the set is: a damaged one is measured again.
     if on in recipe.evaluation:
         data = set_data(recipe.data, recipe.evaluation[on])
-    elif recorded is not None and not changes:
-        data = parse_recipe({"data": recorded["data"]}).data
-        data.name = from_run(data.name, str(run.path))
     elif changes:
         data = recipe.data
+    elif (recorded := run.on_set(on)) is not None:
+        data = parse_recipe({"data": recorded["data"]}).data
+        data.name = from_run(data.name, str(run.path))
     else:
-        known = {*recipe.evaluation, *run.sets()}
+        known = {*recipe.evaluation, *run.set_names()}
         raise ValueError(
             f"{unknown('evaluation set', on, known)}. Say what it is, such as --data.val_split test"
         )

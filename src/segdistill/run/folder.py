@@ -15,14 +15,17 @@ from typing import Any
 import yaml
 
 from segdistill.config import Recipe, map_code_names, read_yaml
+from segdistill.run.contents import SETS, Damaged, is_there, read_json, read_metrics
 from segdistill.run.recipe import parse_recipe
 from segdistill.trust import FromRun, from_run
 
 _log = logging.getLogger(__name__)
-SETS = "evaluations"
-"""Folder of a run: its metrics on further sets, one file per set."""
 TRANSFER = "transfer.json"
+CHECKPOINTS = (".resume.ckpt.new", "resume.ckpt", "resume.previous.ckpt")
+"""All files that may hold the state of an unfinished run, newest first."""
 WEIGHTS = {"model": "model.safetensors", "best": "best.safetensors"}
+_RESULT = ("model.safetensors", "model.json", "evaluation.json")
+"""What a training leaves at its end, in the order of writing."""
 
 
 def write_atomically(path: Path, content: bytes | str) -> None:
@@ -106,18 +109,6 @@ def discarded_if_empty(folder: Path) -> Iterator[None]:
         raise
 
 
-def read_json(path: Path) -> dict[str, Any] | None:
-    """The content of a run's JSON file; None if the file does not exist.
-
-    Raises:
-        ValueError: The file is damaged.
-    """
-    try:
-        return json.loads(path.read_text()) if path.is_file() else None
-    except ValueError as error:
-        raise ValueError(f"{path} is damaged ({error}). Evaluate or retrain that run") from None
-
-
 def inside(folder: Path, name: str) -> Path:
     """The path of a file to write, its name taken from somebody's file.
 
@@ -186,8 +177,30 @@ class RunFolder:
         return read_json(self.path / name)
 
     def metrics(self) -> list[dict[str, Any]]:
-        """The rows of metrics.jsonl, without a last line truncated by a kill."""
-        return read_metrics(self.path / "metrics.jsonl")
+        """The rows of metrics.jsonl, without a last line truncated by a kill.
+
+        Warns where a finished run has lost its last rows.
+
+        Raises:
+            ValueError: There are rows of steps after the last one.
+        """
+        path = self.path / "metrics.jsonl"
+        rows = read_metrics(path)
+        trained = self.model_info().get("step") if self.measured else None
+        last = max((row["step"] for row in rows), default=0)
+        if trained is not None and last > trained:
+            raise ValueError(
+                f"{path} has rows up to step {last}; expected {trained} steps, as in model.json. Restore both "
+                "files, or retrain the run"
+            )
+        if trained is not None and last < trained:
+            _log.warning(
+                "%s has lost its rows after step %d of %d: curves end there, and times are of what is left",
+                path,
+                last,
+                trained,
+            )
+        return rows
 
     def evaluation(self) -> dict[str, Any] | None:
         """The metrics of the last weights; None if the run is not finished."""
@@ -201,27 +214,34 @@ class RunFolder:
         """
         info = self._json("model.json")
         if info is None:
+            self.refuse_lost()
             raise FileNotFoundError(
                 f"{self.path} is not finished. Resume it with `segdistill train`"
             )
         return {**info, "name": from_run(info.get("name"), str(self.path))}
 
     def sets(self) -> dict[str, dict[str, Any]]:
-        """The metrics of the last weights on each further set, by its name.
+        """The metrics of the last weights on each further set, by its name; errors as for `on_set`."""
+        return {name: self.on_set(name) or {} for name in self.set_names()}
+
+    def set_names(self) -> list[str]:
+        """Names of the further sets that it was measured on."""
+        return sorted(path.stem for path in (self.path / SETS).glob("*.json"))
+
+    def on_set(self, name: str) -> dict[str, Any] | None:
+        """The metrics of the last weights on one further set; None if it was not measured.
 
         Raises:
-            ValueError: A file is damaged, or belongs to other weights.
+            ValueError: The file is damaged, or belongs to other weights.
         """
-        found = {}
-        for path in sorted((self.path / SETS).glob("*.json")):
-            record = read_json(path) or {}
-            if record.get("weights_sha256") != self.model_info().get("sha256"):
-                raise ValueError(
-                    f"{path} does not belong to {WEIGHTS['model']} (its SHA-256 differs). Remove it, or run "
-                    f"`segdistill evaluate {self.path} --on {path.stem}`"
-                )
-            found[path.stem] = record
-        return found
+        path = self.path / SETS / f"{name}.json"
+        record = read_json(path)
+        if record is not None and record.get("weights_sha256") != self.model_info().get("sha256"):
+            raise ValueError(
+                f"{path} does not belong to {WEIGHTS['model']} (its SHA-256 differs). Remove it, or run "
+                f"`segdistill evaluate {self.path} --on {name}`"
+            )
+        return record
 
     def transfer(self) -> dict[str, dict[str, Any]]:
         """What `evaluate --transfer` measured of the last weights, by the set's name.
@@ -250,36 +270,45 @@ class RunFolder:
         """Versions, machine and threads; empty, with a warning, if the file is damaged."""
         try:
             return self._json("environment.json") or {}
-        except ValueError as error:
-            _log.warning("%s", str(error).split(". ")[0])
+        except (Damaged, OSError) as error:
+            _log.warning("%s", error)
             return {}
 
     @property
     def method_name(self) -> str:
         """Name of the method, with its preset unless that is the default."""
-        method = self.config().get("method", "supervised")
-        if isinstance(method, str):
-            return method
-        preset = method.get("preset", "default")
-        return str(method["name"]) if preset == "default" else f"{method['name']}:{preset}"
+        method = self.recipe().chosen_method()
+        return method.name if method.preset == "default" else f"{method.name}:{method.preset}"
 
     @property
     def label(self) -> str | None:
         """Name of the run in tables, as set in its recipe; None: not set."""
-        label: str | None = self.config().get("label")
-        return label
+        return self.recipe().label
 
     @property
     def seed(self) -> int:
         """The run's seed."""
-        return int(self.config()["train"]["seed"])
+        return self.recipe().train.seed
 
     @property
     def finished(self) -> bool:
         """Whether the training reached its last step and left its network."""
-        return all(
-            (self.path / name).is_file() for name in ("model.safetensors", "evaluation.json")
-        )
+        return all((self.path / name).is_file() for name in _RESULT)
+
+    def refuse_lost(self) -> None:
+        """Refuse a run that was finished and has lost a file since: it cannot be read, nor can it resume.
+
+        Raises:
+            FileNotFoundError: It holds a part of its result, and no checkpoint.
+        """
+        there = [name for name in _RESULT if (self.path / name).exists()]
+        resumes = any((self.path / name).exists() for name in CHECKPOINTS)
+        if there and not self.measured and not resumes:
+            lost = [name for name in _RESULT if name not in there]
+            raise FileNotFoundError(
+                f"{self.path} has lost {' and '.join(lost)}. Restore what is missing, or delete the folder to "
+                "retrain it"
+            )
 
     @property
     def recorded(self) -> bool:
@@ -307,21 +336,38 @@ class RunFolder:
             ValueError: The file's SHA-256 differs from model.json, or evaluation.json belongs to other
                 weights.
         """
+        self.refuse_lost()
         path = self.weights_path(weights)
+        there = is_there(path)
         recorded = self.model_info().get({"model": "sha256", "best": "best_sha256"}[weights])
         if recorded is None:
             return
-        if path.is_file() and file_sha256(path) != recorded:
+        if there and file_sha256(path) != recorded:
             raise ValueError(
                 f"{path} is not the file that the training wrote (its SHA-256 differs from model.json). "
                 "Restore the file, or retrain the run"
             )
-        figures = self.evaluation() or {}
-        if weights == "model" and figures.get("weights_sha256", recorded) != recorded:
+        own = {"weights_sha256": recorded, "classes": self.model_info()["classes"]}
+        figures = own | (self.evaluation() or {})
+        if weights == "model" and any(figures[key] != value for key, value in own.items()):
             raise ValueError(
-                f"{self.path / 'evaluation.json'} does not belong to {path.name} (its SHA-256 differs). "
-                "Restore both files, or retrain the run"
+                f"{self.path / 'evaluation.json'} does not belong to {path.name} (its SHA-256 or the "
+                "classes differ). Restore both files, or retrain the run"
             )
+
+
+def refuse_nameless(folder: Path) -> None:
+    """Refuse a folder without config.yaml that holds weights or a state: another recipe would go on with them.
+
+    Raises:
+        FileNotFoundError: It does.
+    """
+    held = [name for name in (*CHECKPOINTS, *_RESULT) if (folder / name).exists()]
+    if held:
+        raise FileNotFoundError(
+            f"{folder} holds {held[0]} and no config.yaml, so its recipe is not known. Restore config.yaml, or "
+            "delete the folder"
+        )
 
 
 def is_in_config(run: RunFolder, values: Mapping[str, Any]) -> bool:
@@ -341,34 +387,6 @@ def recorded_miou(path: str | Path | None) -> float | None:
     """The mIoU, 0 to 100, that a run recorded of its last weights; None where it recorded none."""
     figures = None if path is None else RunFolder(path).evaluation()
     return None if figures is None or figures.get("miou") is None else 100 * figures["miou"]
-
-
-def read_metrics(path: Path) -> list[dict[str, Any]]:
-    """Rows of a JSON-lines file, without damaged ones; warns if others than the last are damaged.
-
-    A kill damages at most the last line.
-    """
-    if not path.is_file():
-        return []
-    rows, damaged = [], []
-    lines = path.read_text(encoding="utf-8", errors="replace").splitlines()
-    for number, line in enumerate(lines, 1):
-        row = _row(line)
-        if row is None:
-            damaged.append(number)
-        else:
-            rows.append(row)
-    if damaged and damaged != [len(lines)]:
-        _log.warning("%s: skipped damaged line %s", path, ", ".join(map(str, damaged[:5])))
-    return rows
-
-
-def _row(line: str) -> dict[str, Any] | None:
-    try:
-        row = json.loads(line)
-    except ValueError:
-        return None
-    return row if isinstance(row, dict) and type(row.get("step")) is int else None
 
 
 def write_metrics(path: Path, rows: Iterable[Mapping[str, Any]]) -> None:

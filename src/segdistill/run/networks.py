@@ -1,5 +1,6 @@
 """Build the networks of a run, save them and load them."""
 
+import hashlib
 import logging
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -184,9 +185,11 @@ def weights_bytes(model: nn.Module) -> bytes:
     return bytes(save(state))
 
 
-def save_network(model: nn.Module, folder: Path, weights: str = "model") -> None:
-    """Save the network's weights in a run."""
-    write_atomically(folder / WEIGHTS[weights], weights_bytes(model))
+def save_network(model: nn.Module, folder: Path, weights: str = "model") -> str:
+    """Save the network's weights in a run; the SHA-256 of the file, in hexadecimal."""
+    content = weights_bytes(model)
+    write_atomically(folder / WEIGHTS[weights], content)
+    return hashlib.sha256(content).hexdigest()
 
 
 def load_run_model(
@@ -234,6 +237,6 @@ def load_run_model(
         raise ValueError(
             f"{path} does not fit {type(network(model)).__name__}: {cause:.300}"
         ) from None
-    if given:  # afterwards, since other shapes are told more plainly
-        check_network(folder, model, info["num_classes"])
+    # Afterwards, since other shapes are told more plainly.
+    check_network(folder, model, info["num_classes"], given)
     return model.eval()

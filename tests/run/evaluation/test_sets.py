@@ -113,9 +113,9 @@ def test_a_set_that_a_finished_run_gains_is_measured_and_nothing_is_trained(
 
 
 def _job(recipe: Any, out: Path) -> Any:
-    from segdistill.run.training.train import _open_job
+    from segdistill.run.training.train import open_job
 
-    return _open_job(recipe, out)
+    return open_job(recipe, out)
 
 
 def test_a_comparison_measures_the_teacher_once_and_repeats_its_tables(
@@ -276,3 +276,20 @@ def test_images_of_a_set_that_are_also_trained_on_are_told(
         )
     told = [text for text in caplog.messages if "also in train" in text]
     assert len(told) == 1 and "evaluation.seen" in told[0]
+
+
+@pytest.mark.parametrize("content", ["", "[]", '{"miou": 0.5}'])
+def test_a_damaged_record_of_a_set_is_measured_again(
+    content: str, run: RunFolder, caplog: pytest.LogCaptureFixture
+) -> None:
+    path = run.path / "evaluations" / "other.json"
+    before = json.loads(path.read_text())
+    path.write_text(content)
+    with pytest.raises(
+        ValueError, match=rf"other\.json is damaged .* evaluate {run.path} --on other"
+    ):
+        run.sets()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("segdistill.run.commands.profile_table", lambda _: "")
+        main(["evaluate", str(run.path), "--on", "other"])
+    assert json.loads(path.read_text()) == before

@@ -2,6 +2,7 @@
 
 import json
 import logging
+import os
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -13,14 +14,14 @@ from safetensors.torch import load_file, save_file
 
 from segdistill.run.commands import evaluate_run
 from segdistill.run.compare import compare
-from segdistill.run.folder import RunFolder
+from segdistill.run.folder import CHECKPOINTS, RunFolder
 from segdistill.run.identity import IdentityDiffers, read_identity, record
 from segdistill.run.lock import FolderInUse
 from segdistill.run.networks import load_run_model
 from segdistill.run.reporting.report import find_runs, report, summarise
 from segdistill.run.shipping.export import export
 from segdistill.run.shipping.predict import load_predictor
-from segdistill.run.training.checkpoint import FILES, load_checkpoint
+from segdistill.run.training.checkpoint import load_checkpoint
 from segdistill.run.training.train import train
 from tests.run import small
 from tests.run.identity.folders import write_pairs
@@ -200,6 +201,7 @@ def test_an_unfinished_run_of_other_semantics_does_not_resume(
     assert train(_student(base), progress=False).finished
     assert "do not compare it with new runs" in caplog.text
     (base / "student" / "evaluation.json").unlink()
+    (base / "student" / "resume.ckpt").touch()
     with pytest.raises(IdentityDiffers, match="begun under training semantics"):
         train(_student(base), progress=False)
 
@@ -215,7 +217,7 @@ def test_runs_of_two_semantics_are_not_compared(base: Path) -> None:
         compare(_student(base, "cmp"), ["kd"], seeds=2, progress=False)
 
 
-@pytest.mark.parametrize("name", FILES)
+@pytest.mark.parametrize("name", CHECKPOINTS)
 def test_any_file_of_a_state_keeps_a_folder_from_another_recipe(
     name: str, base: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -259,3 +261,31 @@ def test_two_trainings_of_one_folder(tmp_path: Path) -> None:
         other.wait()
     assert train(small.recipe(out=str(out)), progress=False).finished
     assert not list(out.glob(".*"))
+
+
+@pytest.mark.parametrize(
+    ("changes", "problem"),
+    [
+        ({"options": {"width": 8, "input": "imagenet"}}, r"builds has the input .*mean=\[0\.485"),
+        ({"options": {"width": 8, "align_corners": True}}, r"the student's geometry"),
+        ({"classes": ["sky", "ground"]}, "classes differ"),
+    ],
+)
+def test_a_model_file_that_builds_another_network_is_refused(
+    changes: dict[str, Any], problem: str, base: Path
+) -> None:
+    """Its weights fit all the same."""
+    path = base / "student" / "model.json"
+    path.write_text(json.dumps({**json.loads(path.read_text()), **changes}))
+    with pytest.raises(ValueError, match=problem):
+        load_run_model(base / "student")
+
+
+@pytest.mark.parametrize("name", ["model", "best"])
+def test_weights_that_are_a_pipe_are_refused(name: str, base: Path) -> None:
+    path = base / "student" / f"{name}.safetensors"
+    path.unlink()
+    os.mkfifo(path)
+    (base / "student" / "resume.ckpt").touch()
+    with pytest.raises(ValueError, match=f"{name}.safetensors is a named pipe"):
+        load_run_model(base / "student", name)

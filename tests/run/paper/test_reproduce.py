@@ -53,9 +53,11 @@ def made_up(
         values.setdefault("teacher", {"run": str(folder.parent / "teacher-s0")})
     folder.mkdir(parents=True)
     (folder / "config.yaml").write_text(yaml.safe_dump(to_dict(parse_recipe(values))))
-    figures = {"miou": miou / 100, "iou": [miou / 100, None, 0.5], "classes": ["a<b", "b", "car"]}
+    figures = {"miou": miou / 100, "iou": [miou / 100, None, 0.5], "pixel_accuracy": 0.5}
+    figures["classes"] = ["a<b", "b", "car"]
     (folder / "evaluation.json").write_text(json.dumps(figures))
-    (folder / "model.json").write_text(json.dumps({"classes": figures["classes"]}))
+    info = {"name": model, "num_classes": 3, "options": {}, "classes": figures["classes"]}
+    (folder / "model.json").write_text(json.dumps(info))
     (folder / "model.safetensors").touch()
     return folder
 

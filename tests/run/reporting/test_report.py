@@ -9,11 +9,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 import yaml
 from torch import nn
 
 import segdistill.run
 from segdistill.cli import main
+from segdistill.run.evaluation import Evaluation
 from segdistill.run.folder import RunFolder
 from segdistill.run.networks import load_run_model
 from segdistill.run.reporting import pictures
@@ -156,7 +158,11 @@ def test_unfinished_runs_are_left_out_and_named(runs: Path, tmp_path: Path) -> N
 
 def test_runs_with_other_classes_are_refused(runs: Path, tmp_path: Path) -> None:
     other = copied(runs / "control-s0", tmp_path / "other-s3")
-    change(other / "model.json", classes=["only", "two"])
+    change(other / "model.json", classes=["only", "two"], num_classes=2, palette=[])
+    figures = Evaluation.from_confusion(
+        torch.tensor([[3, 1], [0, 4]]), classes=["only", "two"], images=6
+    )
+    change(other / "evaluation.json", **figures.to_json())
     with pytest.raises(ValueError, match=r"have different classes \(11 and 2\)"):
         report([runs / "control-s0", other], tmp_path / "a.html")
 

@@ -103,9 +103,9 @@ def test_a_row_with_steps_of_its_own_is_refused(teacher: RunFolder, tmp_path: Pa
     [
         ({"steps": 7}, "is of train.steps 7; expected 6"),
         ({"rows": {"idd": {"preparation": 0, "step": 1}}}, "no row named 'kd'"),
-        ({"rows": {"kd": {"preparation": 0, "step": 0}}}, "is damaged. Remove it"),
-        ({"rows": {"kd": {"step": 1}}}, "is damaged. Remove it"),
-        ({"rows": []}, "is damaged. Remove it"),
+        ({"rows": {"kd": {"preparation": 0, "step": 0}}}, "kd.step is 0; expected"),
+        ({"rows": {"kd": {"step": 1}}}, "preparation is missing). Remove it"),
+        ({"rows": []}, "is damaged (rows is []"),
     ],
 )
 def test_costs_of_another_comparison_are_refused(

@@ -8,7 +8,8 @@ from typing import Any
 from segdistill.config import Recipe
 from segdistill.names import unknown
 from segdistill.run.comparing.entries import Entry
-from segdistill.run.folder import read_json, write_json
+from segdistill.run.contents import read_json
+from segdistill.run.folder import write_json
 
 _log = logging.getLogger(__name__)
 FILE = "claims.json"

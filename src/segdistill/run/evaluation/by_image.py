@@ -80,11 +80,20 @@ class ByImage:
         try:
             content = zlib.decompress(base64.b64decode(values["cells"]))
             cells = np.frombuffer(content, "<u4").reshape(3, -1).astype(np.int64)
-            return cls(list(values["names"]), list(values["groups"]), values["classes"], cells)
+            single = cls(list(values["names"]), list(values["groups"]), values["classes"], cells)
+            single._check_bounds()
+            return single
         except (KeyError, TypeError, ValueError, zlib.error) as error:
             raise ValueError(
                 f"confusion matrices of single images are damaged ({error}). Run `evaluate` again"
             ) from None
+
+    def _check_bounds(self) -> None:
+        if len(self.groups) != len(self.names):
+            raise ValueError(f"{len(self.names)} names and {len(self.groups)} groups")
+        images, cells, _ = self.cells
+        if self.cells.size and (images.max() >= len(self.names) or cells.max() >= self.classes**2):
+            raise ValueError("counts of images or classes that are not there")
 
     def blocks(self, frames: int) -> list[int]:
         """The block of each image: so many consecutive images, which never span two groups.

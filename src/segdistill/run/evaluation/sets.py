@@ -10,9 +10,10 @@ from torch import nn
 
 from segdistill.activity import doing
 from segdistill.config import DataConfig, Recipe, to_dict
+from segdistill.run.contents import SETS, read_json
 from segdistill.run.evaluation.evaluate import Absent, Evaluation
 from segdistill.run.evaluation.protocol import Protocol
-from segdistill.run.folder import SETS, WEIGHTS, output_folder, read_json, write_json
+from segdistill.run.folder import WEIGHTS, output_folder, write_json
 from segdistill.run.identity.digests import state_digest
 
 _log = logging.getLogger(__name__)

@@ -12,7 +12,8 @@ from segdistill import __version__
 from segdistill.data.dataset import list_names
 from segdistill.distillation.taps import tap_paths
 from segdistill.models.foreign.wrapped import read_as, wrap
-from segdistill.run.folder import WEIGHTS, RunFolder, read_json
+from segdistill.run.contents import Damaged, read_json
+from segdistill.run.folder import WEIGHTS, RunFolder
 from segdistill.run.identity.data import data_digest
 from segdistill.run.identity.digests import file_digests, settings_of, state_digest
 from segdistill.trust import code_digests
@@ -138,12 +139,12 @@ def read_identity(run: RunFolder) -> Identity | None:
     """What a run recorded of itself; None, with a warning, where it was made before runs did.
 
     Raises:
-        ValueError: The file is damaged.
+        Damaged: The file does not hold an identity.
     """
     values = read_json(run.path / FILE)
     if values is None:
         _log.warning(
-            "%s carries no digests, as it was made by an older version: what it reads is not checked",
+            "%s carries no digests (it has no identity.json, as runs of older versions): what it reads is not checked",
             run.path,
         )
         return None
@@ -151,7 +152,9 @@ def read_identity(run: RunFolder) -> Identity | None:
     try:
         return Identity(**{key: value for key, value in values.items() if key in known})
     except TypeError as error:
-        raise ValueError(f"{run.path / FILE} is damaged ({error}). Retrain that run") from None
+        raise Damaged(
+            f"{run.path / FILE} is damaged ({error}). Restore it, or retrain the run"
+        ) from None
 
 
 def semantics_of(run: RunFolder) -> int:
@@ -239,7 +242,7 @@ def check_split(run: RunFolder, dataset: Any, split: str = "val") -> None:
         )
 
 
-def check_network(run: RunFolder, model: nn.Module, num_classes: int) -> None:
+def check_network(run: RunFolder, model: nn.Module, num_classes: int, given: bool) -> None:
     """Refuse a network that reads its images, or computes, otherwise than the one that the run trained.
 
     Weights of the same names and shapes fit into it all the same.
@@ -248,6 +251,7 @@ def check_network(run: RunFolder, model: nn.Module, num_classes: int) -> None:
         run: The run.
         model: The network that is to get the run's weights; a plain module reads plain RGB in 0..1.
         num_classes: Channels of its logits.
+        given: Whether the user passes it; otherwise it was built from model.json.
 
     Raises:
         IdentityDiffers: Its input or its settings differ.
@@ -255,19 +259,28 @@ def check_network(run: RunFolder, model: nn.Module, num_classes: int) -> None:
     recorded = read_identity(run)
     if recorded is None:
         return
+    if recorded.classes != run.model_info()["classes"]:
+        raise IdentityDiffers(
+            f"{run.path / 'model.json'} names other classes than {FILE}, as in training. Restore the file"
+        )
+    what = "model=" if given else f"the network that {run.path / 'model.json'} builds"
+    remedy = (
+        "Pass it as it was in training"
+        if given
+        else "Restore the file, or read the run with the version that trained it"
+    )
     if getattr(model, "input", None) is None:
         model = wrap(model, num_classes, taps={})
     reads, read = repr(model.input), recorded.inputs.get("student")
     if read not in (None, reads):
         raise IdentityDiffers(
-            f"model= has the input {reads}; expected {read}, as in the training of {run.path}. Pass "
-            "segdistill.wrap(module, .., input=..) as it was then"
+            f"{what} has the input {reads}; expected {read}, as in the training of {run.path}. "
+            f"{'Pass segdistill.wrap(module, .., input=..) as it was then' if given else remedy}"
         )
     now = replace(recorded, settings={"student": settings_of(model)})
     if changed := recorded.differences(now):
         raise IdentityDiffers(
-            f"model= differs from the network that {run.path} trained ({', '.join(changed)}). Pass it as it "
-            "was in training"
+            f"{what} differs from the one that {run.path} trained ({', '.join(changed)}). {remedy}"
         )
 
 

@@ -131,6 +131,8 @@ def _common_folder(paths: Sequence[str | Path]) -> Path:
 
 
 def _finished(folders: Sequence[RunFolder]) -> tuple[list[RunFolder], list[str]]:
+    for run in folders:
+        run.refuse_lost()
     finished = [run for run in folders if run.measured]
     left_out = [run.path.name for run in folders if not run.measured]
     if not finished:

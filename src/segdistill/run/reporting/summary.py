@@ -40,6 +40,8 @@ class RunSummary:
     """the recipe as resolved; None for a teacher known only from its audit"""
     environment: Mapping[str, Any] = field(default_factory=dict)
     """versions, machine, threads"""
+    last_step: int | None = None
+    """step at which the training ended; None: that of its last row"""
     wall_seconds: float | None = None
     """measured duration of the whole training; None: summed from the rows of `metrics`"""
     tests: str | None = None
@@ -107,7 +109,9 @@ class RunSummary:
 
     @property
     def steps(self) -> int | None:
-        """Last step with a row."""
+        """Last step of the training."""
+        if self.last_step is not None:
+            return self.last_step
         return max((int(row["step"]) for row in self.metrics if "step" in row), default=None)
 
     @property

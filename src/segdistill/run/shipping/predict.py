@@ -15,8 +15,9 @@ from segdistill.data.dataset import generated_palette, list_names
 from segdistill.data.files import IMAGE_SUFFIXES, read_image
 from segdistill.data.reading.listing import visible_files
 from segdistill.models.contract import device_of
+from segdistill.run.contents import read_json
 from segdistill.run.evaluation import Protocol, Size, evaluating, in_channels, segment
-from segdistill.run.folder import RunFolder, file_sha256, output_folder, read_json
+from segdistill.run.folder import RunFolder, file_sha256, output_folder
 from segdistill.run.lock import writing
 from segdistill.run.networks import load_run_model
 from segdistill.run.shipping.onnx_file import OnnxNetwork

@@ -15,7 +15,8 @@ from segdistill.data.loader import Batch, training_loader
 from segdistill.data.transforms import Augment
 from segdistill.distillation.method import Method
 from segdistill.run.auditing import class_pixels
-from segdistill.run.folder import read_json, write_json
+from segdistill.run.contents import read_json
+from segdistill.run.folder import write_json
 from segdistill.run.progress import counting
 from segdistill.run.training.checkpoint import has_checkpoint
 from segdistill.run.training.job import Job
@@ -111,7 +112,8 @@ def _counted(job: Job) -> list[int]:
     split = job.recipe.data.train_split
     with counting("labels") as progress:
         pixels = class_pixels(split, job.train_set, digest, progress)
-    write_json(path, {"split": split, "classes": job.classes, "pixels": pixels})
+    values = {"split": split, "classes": job.classes, "pixels": pixels, "total": sum(pixels)}
+    write_json(path, values)
     return pixels
 
 

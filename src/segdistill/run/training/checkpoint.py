@@ -8,13 +8,12 @@ from typing import Any
 
 import torch
 
-from segdistill.run.folder import sync_folder, write_atomically
+from segdistill.run.contents import read_file
+from segdistill.run.folder import CHECKPOINTS, sync_folder, write_atomically
 
 _log = logging.getLogger(__name__)
-NEWEST, PREVIOUS = "resume.ckpt", "resume.previous.ckpt"
+_FRESH, NEWEST, PREVIOUS = CHECKPOINTS
 _DIGEST = 32
-FILES = (f".{NEWEST}.new", NEWEST, PREVIOUS)
-"""All files that may hold a run's state, newest first."""
 
 
 def save_checkpoint(folder: Path, state: dict[str, Any]) -> None:
@@ -29,7 +28,7 @@ def save_checkpoint(folder: Path, state: dict[str, Any]) -> None:
     buffer = io.BytesIO()
     torch.save(state, buffer)
     content = buffer.getvalue()
-    fresh = folder / FILES[0]
+    fresh = folder / _FRESH
     write_atomically(fresh, content + hashlib.sha256(content).digest())
     newest = folder / NEWEST
     if newest.exists():
@@ -43,27 +42,34 @@ def load_checkpoint(folder: Path) -> dict[str, Any] | None:
 
     A file whose checksum does not match is skipped with a warning. Only tensors and plain values are
     unpickled.
+
+    Raises:
+        Damaged: There is something else than a file in the place of one.
     """
-    for name in FILES:
+    damaged = False
+    for name in CHECKPOINTS:
         path = folder / name
-        if not path.is_file():
+        content = read_file(path)
+        if content is None:
             continue
-        content = path.read_bytes()
         body, digest = content[:-_DIGEST], content[-_DIGEST:]
         if hashlib.sha256(body).digest() != digest:
-            _log.warning("%s is damaged (checksum differs); using the previous checkpoint", path)
+            _log.warning("%s is damaged (its checksum differs) and is skipped", path)
+            damaged = True
             continue
         state: dict[str, Any] = torch.load(io.BytesIO(body), map_location="cpu", weights_only=True)
         return state
+    if damaged:
+        _log.warning("%s has no checkpoint that can be read: its training begins again", folder)
     return None
 
 
 def drop_checkpoints(folder: Path) -> None:
     """Remove the checkpoints of a finished run."""
-    for name in FILES:
+    for name in CHECKPOINTS:
         (folder / name).unlink(missing_ok=True)
 
 
 def has_checkpoint(folder: Path) -> bool:
     """Whether a folder holds a run's state, damaged or not, and so belongs to its recipe."""
-    return any((folder / name).exists() for name in FILES)
+    return any((folder / name).exists() for name in CHECKPOINTS)

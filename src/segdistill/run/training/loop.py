@@ -22,7 +22,8 @@ from segdistill.distillation.distiller import Distiller, shares_of
 from segdistill.distillation.fractions import fractions, weighed
 from segdistill.distillation.taps import first_tensor
 from segdistill.models import encoders
-from segdistill.run.folder import read_metrics, write_metrics
+from segdistill.run.contents import read_metrics
+from segdistill.run.folder import WEIGHTS, file_sha256, write_metrics
 from segdistill.run.progress import TrainingProgress
 from segdistill.run.training.checkpoint import load_checkpoint, save_checkpoint
 from segdistill.run.training.job import sum_over_processes
@@ -51,13 +52,13 @@ class Validation:
     Attributes:
         run: Evaluates the student at a step and returns the metrics of a row.
         every: Steps between evaluations; 0: none during the training.
-        save_best: Called when the score is the best so far.
+        save_best: Called when the score is the best so far; gives the digest of what it wrote.
         score: Key of the metric that decides which is best, a fraction in [0, 1], and its title.
     """
 
     run: Callable[[int], dict[str, Any]]
     every: int
-    save_best: Callable[[], None]
+    save_best: Callable[[], str | None]
     score: tuple[str, str] = ("miou", "mIoU")
 
 
@@ -167,10 +168,13 @@ class Loop:
         self.average = WeightAverage(distiller.student, config.average)
         self.step = 0
         self.best = -math.inf
+        self.best_sha256: str | None = None
+        self._lost_best: float | None = None
         self.seconds = 0.0
         self.preparation_seconds = 0.0
         self.validated = -1
         self.skipped = 0
+        self.rows = 0
         self.stopped: dict[str, Any] | None = None
         self._answer: Any = None
         self._failure: Exception | None = None
@@ -194,13 +198,48 @@ class Loop:
         self.step, self.best, self.seconds = state["step"], state["best"], state["seconds"]
         # States of older versions have none of these, and were saved after the validation of their step.
         self.stopped, self.validated = state.get("stopped"), state.get("validated", self.step)
-        self.skipped = state.get("skipped", 0)
+        self.skipped, self.best_sha256 = state.get("skipped", 0), state.get("best_sha256")
         self.preparation_seconds = state.get("preparation_seconds", 0.0)
         self._window.load_state_dict(state.get("window", {}))
         if self.fabric.is_global_zero:
-            path = self.folder / "metrics.jsonl"
-            write_metrics(path, [row for row in read_metrics(path) if self._is_past(row)])
+            self._restore_rows(state.get("rows", 0))
+            self._restore_best()
         return True
+
+    def _restore_rows(self, expected: int) -> None:
+        """Keep the rows that belong to the state; warn if some of them are lost."""
+        path = self.folder / "metrics.jsonl"
+        rows = [row for row in read_metrics(path) if self._is_past(row)]
+        write_metrics(path, rows)
+        if len(rows) < expected:
+            _log.warning(
+                "%s has lost %d of the %d rows up to step %d: curves lack them, the training does not",
+                path,
+                expected - len(rows),
+                expected,
+                self.step,
+            )
+        self.rows = len(rows)
+
+    def _restore_best(self) -> None:
+        """Choose the best weights anew if they are not the ones that were saved with the state.
+
+        They may be newer, from the validation that the state was saved before and that is now repeated.
+        """
+        path = self.folder / WEIGHTS["best"]
+        if self.best_sha256 is None or (path.is_file() and file_sha256(path) == self.best_sha256):
+            return
+        self.best, self._lost_best = -math.inf, self.best
+
+    def _tell_lost_best(self, score: float) -> None:
+        """Warn of best weights that were changed or lost, unless better ones have just replaced them."""
+        lost, self._lost_best = self._lost_best, None
+        if lost is not None and score <= lost:
+            _log.warning(
+                "%s is not the file that the training wrote: the best weights are those from step %d on",
+                self.folder / WEIGHTS["best"],
+                self.step,
+            )
 
     def _is_past(self, row: Mapping[str, Any]) -> bool:
         """Whether a row belongs to the state; a later validation is repeated."""
@@ -219,11 +258,13 @@ class Loop:
             state = {
                 "step": self.step,
                 "best": self.best,
+                "best_sha256": self.best_sha256,
                 "seconds": self.seconds,
                 "preparation_seconds": self.preparation_seconds,
                 "stopped": self.stopped,
                 "validated": self.validated,
                 "skipped": self.skipped,
+                "rows": self.rows,
                 "window": self._window.state_dict(),
                 "distiller": self.distiller.state_dict(),
                 "optimizer": self.optimizer.state_dict(),
@@ -483,6 +524,7 @@ class Loop:
     def record(self, row: Mapping[str, Any]) -> None:
         """Write a row and pass it to the observers. Called only in the first process."""
         write_row(self.folder, row)
+        self.rows += 1
         try:
             answer = self.observe(row)
         except Exception as error:
@@ -528,9 +570,10 @@ class Loop:
             if self.fabric.is_global_zero:
                 self.record(row)
                 bar.say(f"{self.label}  step {self.step}: {100 * row[key]:.2f} {title}")
+            self._tell_lost_best(row[key])
             if row[key] > self.best:
                 self.best = row[key]
-                validation.save_best()
+                self.best_sha256 = validation.save_best()
         return True
 
     def _measure(self, validation: Validation) -> dict[str, Any]:

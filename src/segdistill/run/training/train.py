@@ -33,6 +33,7 @@ from segdistill.run.folder import (
     RunFolder,
     discarded_if_empty,
     output_folder,
+    refuse_nameless,
     write_atomically,
     write_json,
 )
@@ -213,9 +214,11 @@ def _class_name(path: str | None) -> str | None:
 
 def _begun(out: Path) -> RunFolder | None:
     """The run in a folder; None if nothing was trained yet, so that its recipe may be replaced."""
-    if not (out / "config.yaml").exists():
+    if not (out / "config.yaml").is_file():
+        refuse_nameless(out)
         return None
     run = RunFolder(out)
+    run.refuse_lost()
     trained = has_checkpoint(out) or (out / WEIGHTS["model"]).exists() or run.recorded
     return run if trained else None
 

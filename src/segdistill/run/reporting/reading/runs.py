@@ -8,7 +8,8 @@ from pathlib import Path
 
 from segdistill.distillation.catalogue import METHODS
 from segdistill.run.comparing import is_distilled, role_of
-from segdistill.run.folder import RunFolder, read_json
+from segdistill.run.contents import read_json
+from segdistill.run.folder import RunFolder
 from segdistill.run.identity import FILE, IdentityDiffers, check_comparable, check_teacher
 from segdistill.run.reporting.reading.teachers import at_students_input, sets_of
 from segdistill.run.reporting.summary import RunSummary, set_names
@@ -99,7 +100,7 @@ def _labels(folders: Sequence[RunFolder]) -> dict[Path, str]:
 
 def _summary(name: str, run: RunFolder, label: str) -> RunSummary:
     evaluation, recipe = run.evaluation() or {}, run.recipe()
-    identity = read_json(run.path / FILE) or {}
+    identity, info = read_json(run.path / FILE) or {}, run.model_info()
     return RunSummary(
         name,
         label,
@@ -111,7 +112,8 @@ def _summary(name: str, run: RunFolder, label: str) -> RunSummary:
         run.preparation() or {},
         recipe,
         run.environment(),
-        run.model_info().get("training_seconds"),
+        last_step=info.get("step"),
+        wall_seconds=info.get("training_seconds"),
         tests=recipe.tests,
         start=identity.get("student_start"),
         sets=run.sets(),
