@@ -142,3 +142,24 @@ def test_only_the_first_process_of_a_training_takes_the_lock(
     finally:
         other.kill()
         other.wait()
+
+
+def test_a_lock_file_that_is_a_pipe_is_replaced(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / ".lock.json")
+    with writing(tmp_path):
+        assert json.loads((tmp_path / ".lock.json").read_text())["process"] == os.getpid()
+
+
+@pytest.mark.parametrize("content", ["", "[1]", '{"machine": "x", "process": 1e99, "since": NaN}'])
+def test_a_lock_file_that_says_nothing_holds_for_a_minute(
+    content: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its writer may only just have created it."""
+    monkeypatch.setattr(lock, "fcntl", None)
+    file = tmp_path / ".lock.json"
+    file.write_text(content)
+    with pytest.raises(FolderInUse, match="written to by another process"), writing(tmp_path):
+        pass
+    os.utime(file, (time.time() - 70,) * 2)
+    with writing(tmp_path):
+        pass

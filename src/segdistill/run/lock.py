@@ -13,6 +13,9 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
+from segdistill.run.contents import read_file
+from segdistill.run.contents.shapes import CONTENT, number, record, text, whole
+
 try:
     import fcntl
 except ImportError:  # Windows
@@ -20,6 +23,8 @@ except ImportError:  # Windows
 
 _STALE = 24 * 3600
 """Age in seconds after which a lock file of another machine is considered stale."""
+_UNWRITTEN = 60.0
+"""Age in seconds after which a lock file that says nothing is considered stale."""
 _NO_LOCKS = {errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP, errno.EINVAL}
 _held: Counter[tuple[Path, str]] = Counter()
 
@@ -93,6 +98,7 @@ def _take(path: Path) -> Callable[[], None]:
         os.close(descriptor)  # the last holder removed the file between opening and locking
     holder = _holder_file(path)
     with suppress(OSError):  # the file only names the holder
+        holder.unlink(missing_ok=True)  # what is no file, such as a pipe, may never answer
         holder.write_text(json.dumps(_holder()))
 
     def release() -> None:
@@ -122,7 +128,7 @@ def _take_by_file(path: Path) -> Callable[[], None]:
             with open(holder, "x") as file:
                 json.dump(_holder(), file)
         except FileExistsError:
-            if not _left_behind(_read_holder(path)):
+            if not _left_behind(path):
                 raise _in_use(path) from None
             holder.unlink(missing_ok=True)
         else:
@@ -130,10 +136,13 @@ def _take_by_file(path: Path) -> Callable[[], None]:
     raise _in_use(path)
 
 
-def _left_behind(holder: dict[str, Any]) -> bool:
+def _left_behind(path: Path) -> bool:
     """Whether a lock file is stale: its process is gone or, on another machine, it is too old."""
+    holder = _read_holder(path)
+    if not holder:  # its writer has just begun, or was killed while writing
+        return time.time() - _changed(_holder_file(path)) > _UNWRITTEN
     if holder.get("machine") != platform.node():
-        return time.time() - float(holder.get("since", 0)) > _STALE
+        return time.time() - float(holder["since"]) > _STALE
     try:
         os.kill(int(holder["process"]), 0)
     except ProcessLookupError:
@@ -154,17 +163,30 @@ def _holder() -> dict[str, Any]:
 
 
 def _read_holder(path: Path) -> dict[str, Any]:
+    """What the holder wrote of itself; empty if that cannot be read."""
     try:
-        values = json.loads(_holder_file(path).read_text())
-    except (OSError, ValueError):
+        values = json.loads(read_file(_holder_file(path)) or b"")
+    except (OSError, ValueError, RecursionError):
         return {}
-    return values if isinstance(values, dict) else {}
+    return {} if _HOLDER(values, CONTENT) else dict(values)
+
+
+_HOLDER = record(
+    {"machine": text, "process": whole(1, 2**31 - 1), "since": number(0)}, {"command": text}
+)
+
+
+def _changed(path: Path) -> float:
+    try:
+        return path.lstat().st_mtime
+    except OSError:
+        return time.time()
 
 
 def _in_use(path: Path) -> FolderInUse:
     holder = _read_holder(path)
     who = "another process"
-    if {"process", "machine", "since"} <= holder.keys():
+    if holder:
         minutes = max(0, round((time.time() - float(holder["since"])) / 60))
         who = (
             f"process {holder['process']} on {holder['machine']} for {minutes} min "
