@@ -13,6 +13,7 @@ from rich.console import Console
 from rich.table import Table
 
 from segdistill import cli
+from segdistill.config import Recipe
 from segdistill.escaping import html, markdown, markdown_code, terminal_line, terminal_text
 from segdistill.run import console
 from segdistill.run.evaluation import Evaluation
@@ -146,6 +147,7 @@ def test_the_model_card_has_one_row_a_class(tmp_path: Path) -> None:
         method_name=HOSTILE,
         seed=0,
         config=lambda: {"data": hostile},
+        recipe=Recipe,
         model_info=lambda: {"name": HOSTILE, "step": 3},
         teacher=lambda: {"model": HOSTILE, "miou": 0.5},
         environment=lambda: {"python": HOSTILE, "packages": {"torch": HOSTILE}, "gpu": HOSTILE},
@@ -171,6 +173,7 @@ def test_the_model_card_has_one_row_a_class(tmp_path: Path) -> None:
         method_name="m",
         seed=0,
         config=lambda: {"data": parts},
+        recipe=Recipe,
         model_info=lambda: names,
         teacher=lambda: names,
         environment=lambda: {"python": "3", "packages": {"torch": "2"}, "gpu": "g"},

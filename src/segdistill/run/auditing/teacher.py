@@ -68,14 +68,16 @@ def judged(
         confusion: Its confusion matrix; None: not known.
         record: The mIoU that its own run recorded, 0 to 100; None: it has none.
         search: Looks for the reading that measures clearly more.
-        thorough: Look for it whatever the teacher measures.
+        thorough: Look for it in a teacher without a record, whatever it measures.
 
     Returns:
         Why it is refused and what to do, and a warning; "" for each that there is not.
     """
     refused = refusal(percent, least, confusion)
     poor = percent < LOW if record is None else percent < record - _LOSS
-    cause = search() if thorough or (least != 0 and (refused or poor)) else None
+    # A teacher that is as good as its own run recorded is read as it was trained: what scores higher is chance.
+    asked = thorough and record is None
+    cause = search() if asked or ((thorough or least != 0) and (refused or poor)) else None
     start = f"the teacher's mIoU is {percent:.2f}; "
     if refused or cause is not None:
         return f"{start}{explained(refused, cause)}", ""
