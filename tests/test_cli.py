@@ -120,6 +120,24 @@ def test_a_mistake_is_one_line_and_exit_code_2(
         assert message in error
 
 
+def test_paths_that_name_nothing_are_one_line(command: Command, tmp_path: Path) -> None:
+    circle = tmp_path / "circle"
+    circle.symlink_to("circle")
+    recipe = tmp_path / "recipe.yaml"
+    recipe.write_text(f"{{student: {{model: compact}}, out: {tmp_path}/run}}")
+    assert "circle is a link to itself" in _refused(command, "train", circle)
+    assert "circle" in _refused(command, "report", circle)
+    line = _refused(command, "train", recipe, "--out", "a\0b")
+    assert "a path holds the character \\0, which no file name can hold while" in line
+
+
+def test_a_message_is_never_longer_than_a_screen(command: Command, tmp_path: Path) -> None:
+    recipe = tmp_path / "recipe.yaml"
+    for text in (f"label: ['{'a' * 5000}']", f"data: {{name: {'a' * 5000}}}"):
+        recipe.write_text(text)
+        assert len(_refused(command, "train", recipe)) < 1100
+
+
 def test_an_unknown_key_is_named_with_its_path_and_the_nearest(
     command: Command, tmp_path: Path
 ) -> None:

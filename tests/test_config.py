@@ -1,13 +1,16 @@
+import os
 from copy import deepcopy
 from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 
 from segdistill.config import (
     Recipe,
     annotation_at,
     check_keys,
+    load_yaml,
     option_texts,
     read_yaml,
     recipe_text,
@@ -135,6 +138,13 @@ def test_parsing_does_not_change_the_values() -> None:
         ({"train": {"crop": [3]}}, "train.crop is [3]; expected a list of two values"),
         ({"terms": 5}, "terms is 5; expected a mapping"),
         ({"out": 5}, "out is 5; expected text or null"),
+        ({"train": {"lr": " "}}, "here: train.lr is empty text; expected a number"),
+        ({"thin_classes": ""}, "here: thin_classes is empty text; expected a list such as"),
+        ({"label": ["a" * 300]}, f"here: label is ['{'a' * 46} .. "),
+        (
+            {"variants": {"v": {"terms": {"pixelwise": {"weight": "x"}}}}},
+            "here: variants.*.terms.*.weight is x; expected a number or null",
+        ),
         ({"teacher": {"scale": "abc"}}, "here: teacher.scale is abc; expected a number"),
         (
             {"data": {"size": 3}, "variants": {"a": {"terms": {"pixelwise": {"weight": 1}}}}},
@@ -150,6 +160,65 @@ def test_a_value_of_the_wrong_type_is_refused_in_one_line(
         parse_recipe(values, name="here")
     assert message in str(caught.value)
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("text", "problem"),
+    [
+        ("train:\n  batch: 2\n  batch: 3\n", "line 3, column 3: the key 'batch' is there twice"),
+        ("method: kd\n\n'method': idd\n", "line 3, column 1: the key 'method' is there twice"),
+        ("terms: {pixelwise: {on: a, on: b}}", "the key 'on' is there twice, first in line 1"),
+        ("train: {steps: 1:30}", "1:30 is a number in base 60 in YAML"),
+        ("teacher: {labels: {1:2}}", "Write a space after the colon"),
+        ("label: a\0b", "unacceptable character #x0000"),
+        (f"train: {{seed: {'9' * 5000}}}", "Exceeds the limit"),
+    ],
+)
+def test_yaml_that_would_be_read_otherwise_than_it_is_written(
+    text: str, problem: str, tmp_path: Path
+) -> None:
+    path = tmp_path / "recipe.yaml"
+    path.write_text(text)
+    with pytest.raises(ValueError, match=f"^{path} is not valid YAML") as caught:
+        read_yaml(path)
+    assert problem in str(caught.value) and "\n" not in str(caught.value)
+
+
+def test_merged_keys_are_overridden_and_dates_and_leading_zeros_are_text(tmp_path: Path) -> None:
+    path = tmp_path / "recipe.yaml"
+    path.write_text(
+        "a: &a {x: 1, y: 2}\nb: &b {<<: *a, y: 3}\nc: {<<: [*b, *a], x: 4}\n"
+        "d: [010, 2020-01-01, 0x10, -1_000, .5, 1.5e+3, .inf, no]\n"
+    )
+    values = read_yaml(path)
+    assert values["b"] == {"x": 1, "y": 3} and values["c"] == {"x": 4, "y": 3}
+    assert values["d"] == ["010", "2020-01-01", 16, -1000, 0.5, 1500.0, float("inf"), False]
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        *["0:30", "16:9", "1:30.5", "010", "1e3", "1E-3", "2020-01-01", "no", "null", "~", "0x1"],
+        *["<<", "=", ".5", "-", "1_0", ".inf", "*a", "&a", "!a", "08", "é"],
+        *("", " a ", "a: b", "a\nb", "\u202e"),
+    ],
+)
+def test_text_that_a_run_writes_is_read_as_text(value: str) -> None:
+    text = yaml.safe_dump({"label": value, value: [value]}, allow_unicode=True, sort_keys=False)
+    assert load_yaml(text) == {"label": value, value: [value]}
+
+
+def test_what_is_no_recipe_file_is_said(tmp_path: Path) -> None:
+    (tmp_path / "folder.yaml").mkdir()
+    with pytest.raises(FileNotFoundError, match=r"folder\.yaml is a folder; expected a YAML file"):
+        read_yaml(tmp_path / "folder.yaml")
+    os.mkfifo(tmp_path / "pipe.yaml")
+    with pytest.raises(FileNotFoundError, match=r"pipe\.yaml is not a regular file"):
+        read_yaml(tmp_path / "pipe.yaml")
+    with open(tmp_path / "large.yaml", "wb") as file:
+        file.truncate(3 * 10**9)
+    with pytest.raises(ValueError, match="has 3000 MB; expected at most 10"):
+        read_yaml(tmp_path / "large.yaml")
 
 
 def test_overrides_change_single_keys_and_keep_the_rest() -> None:

@@ -7,7 +7,7 @@ from typing import Any, Literal, get_args, get_origin
 
 from jsonargparse import ArgumentError, ArgumentParser
 
-from segdistill.names import unknown
+from segdistill.names import shortened, unknown
 
 BOOL = ("true", "false", "yes", "no")
 
@@ -67,14 +67,15 @@ def in_words(error: ArgumentError, annotations: dict[str, Any], words: Sequence[
     if missing := re.search(r"arguments are required: (\w+)\.(\w+)", text):
         command, name = missing.groups()
         return f"{name} is missing; expected segdistill {command} {name.upper()}"
-    found = re.fullmatch(r'Parser key "(\w+)"(?: element \d+)?:.*(?:Got|Given) value: (.*)', text)
+    found = re.fullmatch(r'Parser key "(\w+)"(?: element \d+)?:.*(?:Got|Given) value: ?(.*)', text)
     if found is None or found[1] not in annotations:
         return text
     name = found[1] if found[1] in words else f"--{found[1]}"
     kind = _kind(annotations[found[1]])
     if get_origin(kind) is Literal:
         return f"{name}: {unknown('choice', found[2], get_args(kind))}"
-    return f"{name} is {found[2]}; expected {_FORMS.get(kind, kind)}"
+    value = shortened(found[2], 100) or "empty text"
+    return f"{name} is {value}; expected {_FORMS.get(kind, kind)}"
 
 
 def _kind(annotation: Any) -> Any:

@@ -21,7 +21,7 @@ from segdistill.activity import doing, last_activity
 from segdistill.arguments import BOOL, Parser, in_words
 from segdistill.dotted import search_in
 from segdistill.escaping import terminal_line
-from segdistill.names import unknown
+from segdistill.names import shortened, unknown
 
 
 def demo(out: str = "runs/demo", seeds: int = 1, first_seed: int = 0) -> None:
@@ -549,8 +549,15 @@ def _refusal(error: Exception) -> tuple[str, int]:
             f"out of memory{while_}. Lower train.batch or train.crop, or raise train.accumulate",
             2,
         )
+    if text.startswith("Symlink loop from"):  # Path.resolve, as a RuntimeError
+        return (
+            f"{text.removeprefix('Symlink loop from ')[1:-1]} is a link to itself. Check the path",
+            2,
+        )
+    if text == "embedded null byte":  # the system names no file
+        text = f"a path holds the character \\0, which no file name can hold{while_}. Remove it"
     if isinstance(error, (ValueError, OSError, ArgumentError)):
-        return text, 2
+        return shortened(text, 1000), 2
     file = Path(tempfile.mkdtemp(prefix="segdistill-")) / "trace.txt"
     file.write_text("".join(traceback.format_exception(error)))
     return (

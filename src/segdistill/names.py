@@ -28,6 +28,19 @@ def unknown(kind: str, name: str, known: Iterable[str]) -> str:
     return f"no {kind} named {name!r}{hint} ({label}: {', '.join(names) or 'none'})"
 
 
+def shortened(text: str, length: int) -> str:
+    """A text of at most so many characters: its beginning and its end, where the remedy of a message stands.
+
+    Example:
+        >>> shortened("label is aaaaaaaaaaaaaaaa; expected text", 24)
+        'label is a .. ected text'
+    """
+    if len(text) <= length:
+        return text
+    half = (length - 4) // 2
+    return f"{text[:half]} .. {text[-half:]}"
+
+
 def check_options(
     owner: str,
     options: Iterable[str],

@@ -19,10 +19,12 @@ from segdistill.config import (
     annotation_at,
     check_keys,
     check_ranges,
+    load_yaml,
     option_texts,
     read_yaml,
     to_dict,
 )
+from segdistill.names import shortened
 
 KEYS = [entry.name for entry in fields(Recipe)]
 """The keys of a recipe's first level."""
@@ -291,8 +293,8 @@ def _overridden(values: dict[str, Any], options: dict[str, str]) -> dict[str, An
 def _value(text: str, path: list[str]) -> Any:
     """Parse text as YAML, unless the key expects text (`--train.precision 32`)."""
     try:
-        value = yaml.safe_load(text)
-    except yaml.YAMLError:
+        value = load_yaml(text)
+    except (yaml.YAMLError, ValueError):
         value = text
     annotation = annotation_at(path)
     kinds = [annotation, *get_args(annotation)]
@@ -303,13 +305,13 @@ def _value(text: str, path: list[str]) -> Any:
 
 _UNION = re.compile(
     r"Does not validate against any of the Union subtypes Subtypes: \[(.*?)\] Errors: .*"
-    r"Given value: (.*)"
+    r"Given value: ?(.*)"
 )
 _ENTRY = re.compile(
     r"""Parser key "([^"]*)": Problem with given class_path '[^']*': Parser key \""""
 )
 _WRONG_VALUE = re.compile(
-    r'Parser key "([^"]*)"(?: element \d+)?: Expected (.*?)\. Got value: (.*)'
+    r'Parser key "([^"]*)"(?: element \d+)?: Expected (.*?)\. Got value: ?(.*)'
 )
 _KINDS = {
     "a float": "a number",
@@ -319,6 +321,8 @@ _KINDS = {
     "a dict": "a mapping",
     "a list": "a list such as [a, b]",
     "one of str, null": "text or null",
+    "one of float, null": "a number or null",
+    "one of int, null": "an integer or null",
     "a tuple with 2 elements": "a list of two values",
     "a tuple": "a list of values",
 }
@@ -328,12 +332,14 @@ def _one_line(error: Exception) -> str:
     """Rewrite jsonargparse's message in the form `train.lr is abc; expected a number`."""
     text = " ".join(str(error).split())
     text = re.sub(r"<class '(?:[\w.]+\.)?(\w+)'>", r"\1", text).replace("NoneType", "null")
-    text = _ENTRY.sub(r'Parser key "\1.*.', text)
+    while (shorter := _ENTRY.sub(r'Parser key "\1.*.', text)) != text:  # entries within entries
+        text = shorter
     text = _UNION.sub(r"Expected one of \1. Got value: \2", text)
     match = _WRONG_VALUE.fullmatch(text)
     if match is None:
         return re.sub(r'^Parser key "([^"]*)":', r"\1:", text)
-    return f"{match[1]} is {match[3]}; expected {_KINDS.get(match[2], match[2])}"
+    value = shortened(match[3], 100) or "empty text"
+    return f"{match[1]} is {value}; expected {_KINDS.get(match[2], match[2])}"
 
 
 def recipe_name(path: str | Path) -> str:
