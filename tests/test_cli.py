@@ -2,11 +2,13 @@
 
 import json
 import logging
+import os
 import re
 import shutil
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import Callable, Iterator
 from functools import wraps
 from inspect import signature
@@ -118,6 +120,29 @@ def test_a_mistake_is_one_line_and_exit_code_2(
     error = _refused(command, *argv)
     for message in messages:
         assert message in error
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("error", [ValueError("no shape"), ImportError("not installed"), None])
+def test_an_interrupt_that_a_library_turns_into_an_error_is_one(
+    number: signal.Signals,
+    error: Exception | None,
+    command: Command,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def stopped(*_: object, **__: object) -> None:
+        try:
+            os.kill(os.getpid(), number)
+            time.sleep(5)
+        except KeyboardInterrupt:
+            if error is not None:
+                raise error from None
+            raise
+
+    monkeypatch.setattr("segdistill.run.commands.evaluate_run", stopped)
+    code, _, err = command("evaluate", "runs/x")
+    assert code == 128 + number
+    assert f"segdistill: stopped by {number.name} while running evaluate (runs/x)" in err
 
 
 def test_paths_that_name_nothing_are_one_line(command: Command, tmp_path: Path) -> None:

@@ -11,7 +11,7 @@ from contextlib import contextmanager
 from inspect import signature
 from pathlib import Path
 from types import FrameType
-from typing import Any, Literal, get_args, get_origin
+from typing import Any, Literal, NoReturn, get_args, get_origin
 
 from docstring_parser import parse_from_object
 from jsonargparse import ArgumentError, ArgumentParser
@@ -505,14 +505,13 @@ def main(argv: list[str] | None = None) -> None:
         with _signals_heard(stopped), doing(f"running {argv[0]}", " ".join(argv[1:2])):
             _dispatch(argv, debug)
     except KeyboardInterrupt:
-        number = stopped[-1] if stopped else signal.SIGINT
-        while_ = f" while {last_activity()}" if last_activity() else ""
-        print(f"segdistill: stopped by {signal.Signals(number).name}{while_}", file=sys.stderr)
-        sys.exit(128 + number)
+        _end_stopped(stopped[-1] if stopped else signal.SIGINT)
     except Exception as error:
         if type(error).__name__ == "Interrupted":
             print(f"segdistill: {terminal_line(error)}", file=sys.stderr)
             sys.exit(error.exit_code)  # type: ignore[attr-defined]
+        if stopped:  # libraries turn an interrupt into errors of theirs
+            _end_stopped(stopped[-1])
         if debug:
             raise
         line, code = _refusal(error)
@@ -520,23 +519,33 @@ def main(argv: list[str] | None = None) -> None:
         sys.exit(code)
 
 
+def _end_stopped(number: int) -> NoReturn:
+    while_ = f" while {last_activity()}" if last_activity() else ""
+    print(f"segdistill: stopped by {signal.Signals(number).name}{while_}", file=sys.stderr)
+    sys.exit(128 + number)
+
+
 @contextmanager
 def _signals_heard(stopped: list[int]) -> Iterator[None]:
-    """Handle SIGTERM like Ctrl-C, and record it."""
+    """Handle SIGTERM like Ctrl-C, and record both."""
 
     def stop(number: int, _frame: FrameType | None) -> None:
         stopped.append(number)
         raise KeyboardInterrupt
 
+    # A job in the background of a shell does not hear Ctrl-C.
+    heard = [signal.SIGTERM, signal.SIGINT]
+    heard = [one for one in heard if signal.getsignal(one) is not signal.SIG_IGN]
     try:
-        before = signal.signal(signal.SIGTERM, stop)
+        before = {one: signal.signal(one, stop) for one in heard}
     except ValueError:  # not in the main thread, whose handlers stay
         yield
         return
     try:
         yield
     finally:
-        signal.signal(signal.SIGTERM, before)
+        for one, handler in before.items():
+            signal.signal(one, handler)
 
 
 def _refusal(error: Exception) -> tuple[str, int]:

@@ -41,6 +41,18 @@ def test_a_recipe_survives_saving_and_loading(tmp_path: Path) -> None:
     assert run.recipe() == recipe
 
 
+def test_an_interrupted_write_leaves_nothing_behind(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def interrupted(_descriptor: int) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(module.os, "fsync", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        module.write_atomically(tmp_path / "x.json", "{}")
+    assert not list(tmp_path.iterdir())
+
+
 def test_a_recipe_is_parsed_once_and_returned_as_a_copy(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

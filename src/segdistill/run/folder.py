@@ -44,10 +44,12 @@ def write_atomically(path: Path, content: bytes | str) -> None:
             os.fsync(file.fileno())
         os.replace(temporary, path)
         sync_folder(path.parent)
-    except OSError as error:
+    except BaseException as error:  # an interrupt, too
         with suppress(OSError):
             temporary.unlink(missing_ok=True)
-        raise _not_written(path, len(data), error) from error
+        if isinstance(error, OSError):
+            raise _not_written(path, len(data), error) from error
+        raise
 
 
 def sync_folder(folder: Path) -> None:
