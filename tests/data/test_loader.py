@@ -181,7 +181,10 @@ def test_custom_data_sets_may_return_pairs_or_dicts():
     [
         (pair(7), r"sample 0: label id is 7; expected 0\.\.4, or 255"),
         (pair(-1), r"sample 0: label id is -1; expected 0\.\.4"),
-        (pair(image=torch.rand(3, 32, 32) * 255), r"values up to 25.*Divide it by 255"),
+        (pair(image=torch.rand(3, 32, 32) * 255), r"from 0.* to 25.*Divide it by 255"),
+        (pair(image=torch.rand(3, 32, 32) * 255 - 128), "Add what was subtracted, and divide"),
+        (pair(image=torch.zeros(3, 32, 32, dtype=torch.uint16)), r"image\.float\(\) / 65535"),
+        (pair(image=torch.zeros(3, 32, 32).to_sparse()), "image is sparse; expected a dense"),
         (pair(image=torch.zeros(3, 30, 32)), "image is 3x30x32 and label 32x32"),
         (pair(image=torch.zeros(3, 32, 32, dtype=torch.int64)), "image is torch.int64"),
         ((torch.rand(3, 32, 32), torch.zeros(32, 32)), "label is torch.float32"),

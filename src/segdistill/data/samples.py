@@ -93,7 +93,10 @@ def _foreign_sample(item: Any, index: int, labelled: bool) -> tuple[Tensor, Tens
             "expected channels x height x width and height x width, of the same size"
         )
     if label.is_floating_point() or label.is_complex():
-        raise ValueError(f"sample {name}: label is {label.dtype}; expected an integer type")
+        raise ValueError(
+            f"sample {name}: label is {label.dtype}; expected an integer type. Convert class numbers with "
+            ".long()"
+        )
     return _checked_image(image, name), label.long(), name
 
 
@@ -102,23 +105,32 @@ def _checked_image(image: Tensor, name: str) -> Tensor:
         return image
     if not image.is_floating_point():
         raise ValueError(
-            f"sample {name}: image is {image.dtype}; expected uint8, or floating point in 0..1"
+            f"sample {name}: image is {image.dtype}; expected uint8, or floating point in 0..1. Convert it, by "
+            "image.float() / 65535 for 16 bits"
         )
     # Normalised images stay below 8, and photographs in 0..255 do not.
-    if float(image.max()) > 8:
+    high = float(image.max())
+    if 8 < high < torch.inf:
+        low = float(image.min())
+        remedy = "Divide it by 255" if low >= 0 else "Add what was subtracted, and divide it by 255"
         raise ValueError(
-            f"sample {name}: image is {image.dtype} with values up to {float(image.max()):g}; "
-            "expected uint8, or floating point in 0..1. Divide it by 255"
+            f"sample {name}: image is {image.dtype} with values from {low:g} to {high:g}; "
+            f"expected uint8, or floating point in 0..1. {remedy}"
         )
     return image.float()
 
 
 def _as_tensor(value: Any, kind: str, name: str) -> Tensor:
-    if isinstance(value, Tensor):
+    if isinstance(value, Tensor) and value.layout == torch.strided:
         return value
     if isinstance(value, np.ndarray):
         return torch.from_numpy(value)
-    raise ValueError(f"sample {name}: {kind} is a {type(value).__name__}; expected a tensor")
+    if isinstance(value, Tensor):
+        raise ValueError(f"sample {name}: {kind} is sparse; expected a dense tensor")
+    raise ValueError(
+        f"sample {name}: {kind} is a {type(value).__name__}; expected a tensor. Convert it, a PIL image with "
+        "torchvision.transforms.v2.functional.pil_to_tensor"
+    )
 
 
 def _shape(tensor: Tensor) -> str:

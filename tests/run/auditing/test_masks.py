@@ -202,3 +202,19 @@ def test_the_end_of_a_thumbnail_is_not_the_end_of_a_photograph(kept: float, tmp_
     file.write_bytes(content[: int(kept * len(content))])
     geometry = facts.sound_geometry(Pair("a", file, None))
     assert (geometry is not None) == (kept == 1)
+
+
+@pytest.mark.parametrize(
+    ("ids", "warning"),
+    [
+        ((0, 1, 2), ""),
+        ((1, 2, 255), "val: no pixel of class0"),  # numbered from 1, the last taken for ignored
+        ((0, 255), "val: no pixel of class1, class2"),
+        ((0, 1, 2, *[255] * 5), "62 % of the pixels are ignored"),
+    ],
+)
+def test_a_training_says_which_classes_have_no_pixel(
+    ids: tuple[int, ...], warning: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    check_masks([("val", Ignored(*ids))])
+    assert warning in caplog.text and bool(warning) == bool(caplog.records)

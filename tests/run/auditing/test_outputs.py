@@ -403,3 +403,89 @@ def test_a_run_in_memory_asks_for_the_module_as_it_was_wrapped(tmp_path: Path) -
     load_run_model(run, model=wrap(student, CLASSES, final_activation="softmax"))
     with pytest.raises(IdentityDiffers, match="the taps"):
         call(final_activation="none")
+
+
+class Bare(Tail):
+    """Keeps the contract by itself, so that nothing stands between it and its caller."""
+
+    num_classes, align_corners, multiple_of, input = CLASSES, False, 1, None
+    taps: dict[str, str] = {"logits": ""}  # noqa: RUF012
+
+
+@pytest.mark.parametrize(
+    ("make", "owner", "problem"),
+    [
+        (lambda m, a, t: m.transpose(2, 3), "student", "; expected b k h w. Transpose rows and"),
+        (lambda m, a, t: m.transpose(2, 3), "teacher", "; expected b k h w. Transpose rows and"),
+        (lambda m, a, t: _up(m).rot90(1, (2, 3)), "student", "Transpose rows and columns"),
+        (lambda m, a, t: m.detach(), "student", "logits carry no gradient, so nothing would be"),
+        (lambda m, a, t: (100 * m).int(), "student", "returns int32 in training; expected logits"),
+        (lambda m, a, t: m if t else (100 * m).long(), "student", "int64 in evaluation; expected"),
+        (lambda m, a, t: m + 0j, "teacher", "returns complex64 in evaluation; expected logits"),
+    ],
+)
+@pytest.mark.parametrize("size", [(16, 24), (16, 16), (24, 12)])
+def test_maps_that_are_no_logits_of_the_image_are_refused(
+    make: Make, owner: Any, problem: str, size: tuple[int, int]
+) -> None:
+    """Also where the crops are square, which do not tell rows from columns."""
+    torch.manual_seed(3)
+    assert problem in judged_outputs(owner, Bare(make), torch.rand(2, 3, *size), CLASSES).refused
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda m, a, t: m,
+        lambda m, a, t: F.pad(_up(m), (3, 3, 3, 3)),
+        lambda m, a, t: m.mean((2, 3), keepdim=True),
+        lambda m, a, t: F.interpolate(m, (20, 20)),
+        lambda m, a, t: m[..., :-1, :],
+    ],
+    ids=["stride", "padded", "one cell", "one size", "a row less"],
+)
+@pytest.mark.parametrize("owner", ["student", "teacher"])
+def test_maps_of_any_other_size_pass(make: Make, owner: Any) -> None:
+    network = wrap(_tail(make), CLASSES)
+    assert judged_outputs(owner, network, IMAGES, CLASSES).refused == ""
+    assert all(parameter.grad is None for parameter in network.parameters())
+
+
+class InPlace(Bare):
+    """Changes what it is given, before or after it is read."""
+
+    def __init__(self, late: bool) -> None:
+        super().__init__(lambda m, a, t: m)
+        self.late, self.head = late, nn.Conv2d(3, CLASSES, 1)
+
+    def forward(self, images: Tensor) -> Any:
+        logits = self.head(images if self.late else images.sub_(0.5))
+        if self.late:
+            images.zero_()
+        return logits
+
+
+@pytest.mark.parametrize("owner", ["student", "teacher"])
+@pytest.mark.parametrize("late", [False, True])
+def test_a_network_that_changes_its_images_is_refused(owner: Any, late: bool) -> None:
+    """The next network, such as the student after its teacher, would see what it left."""
+    images = IMAGES.clone()
+    found = judged_outputs(owner, InPlace(late), images, CLASSES)
+    assert found.refused.startswith(f"the {owner} changes its images in place; expected them")
+    assert torch.equal(images, IMAGES)
+
+
+class Spoils(Tail):
+    """Changes what its gradient needs."""
+
+    def forward(self, images: Tensor) -> Any:
+        features = self.body(images)
+        logits = self.main(features)
+        features.zero_()
+        return logits
+
+
+def test_a_student_whose_gradient_cannot_be_computed_is_refused() -> None:
+    student = wrap(Spoils(lambda *_: None), CLASSES)
+    found = judged_outputs("student", student, IMAGES, CLASSES)
+    assert found.refused.startswith("the student fails when its gradient is computed (one of the")

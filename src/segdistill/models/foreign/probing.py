@@ -159,6 +159,30 @@ def probe(
     )
 
 
+@contextmanager
+def returned(model: nn.Module, images: Tensor, training: bool) -> Iterator[Any]:
+    """What the user's own network returns, with gradients if it takes the branches of training.
+
+    The network is as it was afterwards, so a gradient is computed inside.
+
+    Args:
+        model: The network; it is left as it was.
+        images: As it is given them; a copy is used.
+        training: Whether it takes the branches of training.
+    """
+    outputs: list[Any] = []
+    with ExitStack() as stack:
+        hook = own_network(model).register_forward_hook(lambda *seen: outputs.append(seen[2]))
+        stack.callback(hook.remove)
+        stack.enter_context(_as_before(model))
+        stack.enter_context(torch.set_grad_enabled(training))
+        stack.enter_context(torch.random.fork_rng(devices=[]))
+        stack.enter_context(torch.compiler.set_stance("force_eager"))
+        _set_mode(model, training)
+        _uncompiled(model)(images.clone())
+        yield outputs[-1]
+
+
 class _Trace(TorchDispatchMode):  # type: ignore[no-untyped-call]
     """Notes the last operation of interest behind each tensor, and takes dropout for its expectation."""
 

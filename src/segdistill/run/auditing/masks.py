@@ -1,6 +1,7 @@
 """Reading every mask before a training: a bad one must not surface after the last step."""
 
 import json
+import logging
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -16,6 +17,7 @@ from segdistill.run.identity.digests import (
     remember_fact,
 )
 
+_log = logging.getLogger(__name__)
 _CHECKED = "masks, second edition"
 """What is remembered; a new edition of the checks reads masks again that passed an earlier one."""
 _COUNTED = "class pixels"
@@ -30,7 +32,8 @@ def check_masks(
     """Read every mask of these splits and refuse what `segdistill check` calls a problem, in its words.
 
     Files are read in parallel, images only as far as tells whether they can be decoded. What passed is
-    remembered by the data's digest, so that the next training on the same bytes reads nothing. Of a data
+    remembered by the data's digest, so that the next training on the same bytes reads nothing. The first one
+    logs what `check` warns of, such as classes without a pixel. Of a data
     set that is neither files nor ours every sample is read.
 
     Args:
@@ -50,7 +53,9 @@ def check_masks(
         for name, dataset in splits
         if isinstance(dataset, PairDataset) or not isinstance(dataset, SegmentationDataset)
     ]
-    surveys = _sound_surveys(found, progress)
+    surveys, warnings = _sound_surveys(found, progress)
+    for warning in warnings:
+        _log.warning("%s", warning)
     if digest is not None:
         remember_fact(fact)
         for split, one in zip(found, surveys, strict=True):
@@ -78,7 +83,7 @@ def class_pixels(
     """
     known = None if digest is None else known_answer(f"{_COUNTED} {digest}")
     if known is None:
-        (one,) = _sound_surveys([_described(name, dataset)], progress)
+        (one,), _ = _sound_surveys([_described(name, dataset)], progress)
         pixels: list[int] = one.class_pixels[:-1].tolist()
         _remember_pixels(digest, one)
     else:
@@ -95,13 +100,13 @@ def _remember_pixels(digest: str | None, one: Survey) -> None:
 
 def _sound_surveys(
     splits: list[Split], progress: Callable[[int, int], None] | None
-) -> list[Survey]:
-    """What the splits hold; refused where `segdistill check` calls it a problem."""
+) -> tuple[list[Survey], list[str]]:
+    """What the splits hold, and warnings; refused where `segdistill check` calls it a problem."""
     findings, surveys = Findings(), _surveys(splits, progress)
     judge(splits, surveys, findings)
     if findings.problems:
         raise ValueError("; ".join(findings.problems))
-    return surveys
+    return surveys, findings.warnings
 
 
 def _described(name: str, dataset: Any) -> Split:

@@ -1,6 +1,7 @@
 """What a foreign network returns: logits, and in training those that evaluation reads."""
 
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Literal
 
@@ -10,7 +11,7 @@ from torch import Tensor, nn
 
 from segdistill.distillation.taps import tap_paths, uncompiled
 from segdistill.models.foreign.outputs import as_logits, follow, logits_path
-from segdistill.models.foreign.probing import Seen, own_network, probe, wrapper
+from segdistill.models.foreign.probing import Seen, own_network, probe, returned, wrapper
 from segdistill.models.foreign.wrapped import Wrapped
 
 _WORDS = {
@@ -19,6 +20,8 @@ _WORDS = {
     "log_softmax": "log-probabilities (log_softmax)",
 }
 _EXACT = 1e-3
+_OBLONG = 1.5
+"""Ratio of the two strides from which on rows and columns are not those of the image."""
 _SPREAD = 0.5
 """Outputs in 0..1 that differ by more are hardly logits."""
 
@@ -95,9 +98,16 @@ def judged_outputs(
     modules = dict(uncompiled(model).named_modules())
     taps = {name: modules[path] for name, path in paths.items() if path in modules}
     modes = {"training": True, "evaluation": False} if owner == "student" else {"evaluation": False}
+    before = images.clone()
     runs = {m: probe(model, images, classes, training, taps) for m, training in modes.items()}
     network = _Network(owner, wrapped, classes, runs, paths)
-    refused = _wrong_activation(network) or _wrong_tap(network)
+    refused = _wrong_values(network) or _wrong_activation(network) or _wrong_tap(network)
+    if not refused and not torch.equal(images, before):
+        images.copy_(before)
+        refused = (
+            f"the {owner} changes its images in place; expected them unchanged. Work on a copy"
+        )
+    refused = refused or _wrong_map(network, model, images)
     if refused:
         return Judgement(refused)
     found = Judgement(warnings=_odd_ending(network))
@@ -127,6 +137,69 @@ def _ending(tensor: Tensor, traced: str) -> str:
     if traced:
         return traced
     return "range" if within and most - least > _SPREAD else ""
+
+
+def _wrong_values(network: _Network) -> str:
+    """A network that gives no real numbers."""
+    for mode in network.runs:
+        dtype = network.logits(mode)[1].dtype
+        if not dtype.is_floating_point:
+            return (
+                f"the {network.owner} returns {str(dtype).removeprefix('torch.')} in {mode}; expected logits "
+                "in floating point. Leave what rounds or transforms them out of its forward"
+            )
+    return ""
+
+
+def _wrong_map(network: _Network, model: nn.Module, images: Tensor) -> str:
+    """A network whose rows are the image's columns, or a student that passes no gradient on.
+
+    Seen on images that are about twice as long as they are high or the other way round; square ones do not
+    tell rows from columns. A network of one fixed size is only asked for its gradient.
+    """
+    student = network.owner == "student"
+    for shown in (_oblong(images, int(getattr(model, "multiple_of", 1))), images):
+        # Whatever a network of a fixed size raises at another one.
+        with suppress(Exception), returned(model, shown, training=student) as output:
+            logits = follow(output, logits_path(output, network.classes, network.output))
+            if _transposed(logits, shown):
+                return (
+                    f"the {network.owner} returns {tuple(logits.shape)} for images {tuple(shown.shape)}; "
+                    "expected b k h w. Transpose rows and columns back"
+                )
+            return _wrong_gradient(model, logits) if student else ""
+    return ""
+
+
+def _wrong_gradient(model: nn.Module, logits: Tensor) -> str:
+    """A student that cannot be trained."""
+    if not logits.requires_grad:
+        return (
+            "the student's logits carry no gradient, so nothing would be trained. Remove detach() and "
+            "no_grad() from its forward, and requires_grad_(False)"
+        )
+    try:
+        trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
+        torch.autograd.grad(logits.sum(), trained, allow_unused=True)
+    except RuntimeError as error:
+        cause = " ".join(str(error).split())
+        return f"the student fails when its gradient is computed ({cause:.200}). Change its forward"
+    return ""
+
+
+def _oblong(images: Tensor, multiple: int) -> Tensor:
+    """The upper or left half of images, so that one side is about twice as long as the other."""
+    height, width = images.shape[-2:]
+    side = max(multiple, min(height, width) // 2 // multiple * multiple)
+    return images[..., :side, :] if height <= width else images[..., :side]
+
+
+def _transposed(logits: Tensor, images: Tensor) -> bool:
+    rows, columns = logits.shape[-2:]
+    height, width = images.shape[-2:]
+    straight = rows * width / (columns * height)
+    turned = rows * height / (columns * width)
+    return max(straight, 1 / straight) > _OBLONG > max(turned, 1 / turned)
 
 
 def _endings(network: _Network) -> dict[str, str]:
