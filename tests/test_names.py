@@ -61,3 +61,15 @@ def test_absurd_counts_are_refused_before_anything_is_made() -> None:
     check_options("net", {"depth": 1000, "seed": 2**62, "scale": 1e18}, network)
     with pytest.raises(ValueError, match=f"option depth is {10**18}; expected at most 1000000000"):
         check_options("net", {"depth": 10**18}, network)
+
+
+def _named(names: list[str] | int | None = None) -> None: ...
+
+
+def test_words_that_yaml_takes_for_true_or_false_are_explained() -> None:
+    with pytest.raises(
+        ValueError, match=r"expected a list of text or an integer.*Quote words such"
+    ):
+        check_options("set", {"names": [False, True]}, _named)
+    with pytest.raises(ValueError, match=r"expected a list of text or an integer or null$"):
+        check_options("set", {"names": [1, 2]}, _named)

@@ -116,6 +116,7 @@ def _check_types(owner: str, options: Mapping[Any, Any], maker: Callable[..., An
         if option in stated and not fits(value, stated[option]):
             raise ValueError(
                 f"{owner}: option {option} is {value!r:.60}; expected {in_words(stated[option])}"
+                f"{_hint(value)}"
             )
         if option != "seed" and isinstance(value, int) and abs(value) > _GREATEST:
             raise ValueError(
@@ -125,6 +126,13 @@ def _check_types(owner: str, options: Mapping[Any, Any], maker: Callable[..., An
 
 
 _GREATEST = 10**9
+
+
+def _hint(value: Any) -> str:
+    """What to do about words that YAML takes for something else, among others that it does not."""
+    if isinstance(value, list) and any(isinstance(one, bool) for one in value):
+        return ". Quote words such as no, yes, on and off, which YAML takes for true or false"
+    return ""
 
 
 def fitting(options: Mapping[Any, Any], maker: Callable[..., Any]) -> dict[str, Any]:
@@ -189,7 +197,7 @@ def in_words(annotation: Any) -> str:
     if origin is tuple and inner and inner[-1] is not ...:
         return f"a list of {len(inner)} values"
     if origin in (list, tuple, Sequence):
-        return "a list"
+        return {str: "a list of text", int: "a list of integers"}.get(inner[0], "a list")
     if origin in (dict, Mapping):
         return "a mapping"
     return str(getattr(annotation, "__name__", annotation))

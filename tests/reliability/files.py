@@ -275,6 +275,36 @@ def ids_counted_from_one(root: Path) -> Options:
     return {}
 
 
+def _all_ignored(root: Path, split: str) -> Options:
+    for path in masks(root):
+        if path.parent.name == split:
+            Image.fromarray(np.full(SIZE, 255, np.uint8)).save(path)
+    return {}
+
+
+@hostile("train: every pixel is ignored")
+def training_masks_that_are_all_ignored(root: Path) -> Options:
+    return _all_ignored(root, "train")
+
+
+@hostile("val: every pixel is ignored")
+def evaluation_masks_that_are_all_ignored(root: Path) -> Options:
+    return _all_ignored(root, "val")
+
+
+@hostile()
+def some_masks_that_are_all_ignored(root: Path) -> Options:
+    repaint(root, lambda ids: np.full_like(ids, 255), every=2)
+    return {}
+
+
+@hostile()
+def palettes_with_transparency(root: Path) -> Options:
+    for path in masks(root):
+        in_palette(np.asarray(Image.open(path))).save(path, transparency=bytes([0, 128, 255]))
+    return BY_COLOUR
+
+
 @hostile("mapping has no id for class 2 (sky)")
 def a_class_without_an_id(root: Path) -> Options:
     repaint(root, lambda ids: np.minimum(ids, 1))

@@ -105,7 +105,7 @@ def test_pixels_of_each_class_of_a_set_in_memory() -> None:
     assert class_pixels("train", Loaded(0, 1, 255)) == [24, 24]
     with pytest.raises(ValueError, match=r"sample 0.*label id is 7"):
         class_pixels("train", Loaded(0, 1, 7))
-    with pytest.raises(ValueError, match=r"train: no pixel has a class; expected labels to count"):
+    with pytest.raises(ValueError, match=r"train: every pixel is ignored; expected pixels of some"):
         class_pixels("train", Ignored(255, 255))
 
 

@@ -293,3 +293,18 @@ def test_a_run_still_resumes_after_its_classes_moved_to_other_modules(tmp_path: 
     config.write_text(text)
     again = segdistill.distill(None, student, data, data, out=out, progress=False, **options)
     assert again.finished
+
+
+@pytest.mark.parametrize(
+    ("names", "problem"),
+    [
+        (["road", "sky", "road"], "the classes have 'road' twice"),
+        (["road", " ", "sky"], "the classes have no name for class 1"),
+    ],
+)
+def test_names_that_do_not_tell_classes_apart_are_refused(
+    names: list[str], problem: str, tmp_path: Path
+) -> None:
+    with pytest.raises(ValueError, match=problem):
+        _distill(tmp_path / "run", Plain(3), classes=names)
+    assert not (tmp_path / "run" / "metrics.jsonl").exists()

@@ -244,7 +244,13 @@ def _judge_classes(split: Split, one: Survey, findings: Findings) -> None:
             f"{list_names(one.unlabelled, 3)}"
         )
     total = int(one.class_pixels.sum())
-    if total and one.class_pixels[-1] > total / 2:
+    readable = one.samples and not one.faults and not one.undeclared
+    if readable and total == one.class_pixels[-1]:
+        findings.problems.append(
+            f"{split.name}: every pixel is ignored; expected pixels of some class. Map the ids of its masks, or "
+            "leave the masks out to train without labels"
+        )
+    elif total and one.class_pixels[-1] > total / 2:
         findings.warnings.append(
             f"{split.name}: {100 * one.class_pixels[-1] / total:.0f} % of the pixels are ignored"
         )

@@ -43,7 +43,14 @@ def check_recipe(recipe: Recipe) -> None:
 
 
 def check_classes(job: Job) -> None:
-    """Refuse data and networks with different numbers of classes."""
+    """Refuse data and networks with different numbers of classes, and names that do not tell classes apart."""
+    blank = [number for number, name in enumerate(job.classes) if not name.strip()]
+    twice = [name for name in job.classes if job.classes.count(name) > 1]
+    if blank or twice:
+        what = f"{twice[0]!r:.60} twice" if twice else f"no name for class {blank[0]}"
+        raise ValueError(
+            f"the classes have {what}; expected a name of its own for each. Name them in data.options.classes"
+        )
     counts = {"classes": len(job.classes)}
     for owner, part in (
         ("training data", job.train_set),
