@@ -83,7 +83,16 @@ def _fault(read: Callable[[], Any], expected: Any) -> str:
         return "several lines" if "\n" in str(error) or not str(error) else ""
     except Exception as error:
         return f"raises {error!r:.150}"
-    return "" if found == expected else f"other figures: {found!r:.300}"
+    return "" if _rounded(found) == _rounded(expected) else f"other figures: {found!r:.300}"
+
+
+def _rounded(value: Any) -> Any:
+    """To a millionth of a point: a digit beyond that is nobody's figure."""
+    if isinstance(value, float):
+        return round(value, 6)
+    if isinstance(value, dict):
+        return {key: _rounded(one) for key, one in value.items()}
+    return [_rounded(one) for one in value] if isinstance(value, list | tuple) else value
 
 
 def _faults(base: Path, tries: Iterator[tuple[Path, damages.Damage]]) -> list[str]:
