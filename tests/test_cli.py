@@ -140,9 +140,33 @@ def test_an_interrupt_that_a_library_turns_into_an_error_is_one(
             raise
 
     monkeypatch.setattr("segdistill.run.commands.evaluate_run", stopped)
-    code, _, err = command("evaluate", "runs/x")
+    # Tests that a shell runs in its background ignore SIGINT, and so would the command.
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    try:
+        code, _, err = command("evaluate", "runs/x")
+    finally:
+        signal.signal(signal.SIGINT, before)
     assert code == 128 + number
     assert f"segdistill: stopped by {number.name} while running evaluate (runs/x)" in err
+
+
+def test_an_ignored_interrupt_stays_ignored(
+    command: Command, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As in a job that a shell started in its background."""
+
+    def interrupted(*_: object, **__: object) -> None:
+        os.kill(os.getpid(), signal.SIGINT)
+        raise ValueError("the command went on")
+
+    monkeypatch.setattr("segdistill.run.commands.evaluate_run", interrupted)
+    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    try:
+        code, _, err = command("evaluate", "runs/x")
+    finally:
+        signal.signal(signal.SIGINT, before)
+    assert code == 2
+    assert err.strip() == "segdistill: the command went on"
 
 
 def test_paths_that_name_nothing_are_one_line(command: Command, tmp_path: Path) -> None:
