@@ -10,9 +10,11 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from functools import wraps
 from inspect import signature
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -122,6 +124,16 @@ def test_a_mistake_is_one_line_and_exit_code_2(
         assert message in error
 
 
+@contextmanager
+def _sigint(handler: Any) -> Iterator[None]:
+    """Another handler of SIGINT inside the context."""
+    before = signal.signal(signal.SIGINT, handler)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)
+
+
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 @pytest.mark.parametrize("error", [ValueError("no shape"), ImportError("not installed"), None])
 def test_an_interrupt_that_a_library_turns_into_an_error_is_one(
@@ -141,11 +153,8 @@ def test_an_interrupt_that_a_library_turns_into_an_error_is_one(
 
     monkeypatch.setattr("segdistill.run.commands.evaluate_run", stopped)
     # Tests that a shell runs in its background ignore SIGINT, and so would the command.
-    before = signal.signal(signal.SIGINT, signal.default_int_handler)
-    try:
+    with _sigint(signal.default_int_handler):
         code, _, err = command("evaluate", "runs/x")
-    finally:
-        signal.signal(signal.SIGINT, before)
     assert code == 128 + number
     assert f"segdistill: stopped by {number.name} while running evaluate (runs/x)" in err
 
@@ -160,11 +169,8 @@ def test_an_ignored_interrupt_stays_ignored(
         raise ValueError("the command went on")
 
     monkeypatch.setattr("segdistill.run.commands.evaluate_run", interrupted)
-    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
-    try:
+    with _sigint(signal.SIG_IGN):
         code, _, err = command("evaluate", "runs/x")
-    finally:
-        signal.signal(signal.SIGINT, before)
     assert code == 2
     assert err.strip() == "segdistill: the command went on"
 

@@ -122,13 +122,12 @@ def compare(
     base = Path(recipe.out or (f"runs/{name}" if budget == "steps" else f"runs/{name}-time"))
     folds = fold_recipes(recipe, base)
     with spoken(progress), trusting(trust), discarded_if_empty(base), writing(output_folder(base)):
-        plans = _plans(folds, methods, first_seed, seeds)
+        steps: Mapping[str, int] = {}
         if budget == "time":
-            if frozen(base) is None:
-                _check_plans(plans)  # before anything is measured
-            first = next(iter(plans.values()))
-            rows = {e.label: r for e, r in zip(first.entries, first.recipes, strict=False)}
-            plans = _plans(folds, methods, first_seed, seeds, equal_time(rows, base))
+            if frozen(base) is None:  # nothing is measured for a comparison that is refused
+                _check_plans(_plans(folds, methods, range(first_seed, first_seed + 1), {}))
+            steps = equal_time(_rows(next(iter(folds.values())), methods, first_seed), base)
+        plans = _plans(folds, methods, range(first_seed, first_seed + seeds), steps)
         _check_plans(plans)
         _register(recipe, plans, base)
         runs = {fold: _trained(plan, progress) for fold, plan in plans.items()}
@@ -144,25 +143,23 @@ class _Plan:
     pairs: Sequence[list[str]]
 
 
+def _rows(recipe: Recipe, methods: Sequence[str] | None, seed: int) -> dict[str, Recipe]:
+    """The recipe of one run of each row, by label."""
+    entries = checked_entries(recipe, methods)
+    return {entry.label: entry.run(seed, Path(str(recipe.out))) for entry in entries}
+
+
 def _plans(
     folds: Mapping[str, Recipe],
     methods: Sequence[str] | None,
-    first_seed: int,
-    seeds: int,
-    steps: Mapping[str, int] | None = None,
+    seeds: range,
+    steps: Mapping[str, int],
 ) -> dict[str, _Plan]:
-    return {
-        fold: _plan(recipe, methods, first_seed, seeds, steps or {})
-        for fold, recipe in folds.items()
-    }
+    return {fold: _plan(recipe, methods, seeds, steps) for fold, recipe in folds.items()}
 
 
 def _plan(
-    recipe: Recipe,
-    methods: Sequence[str] | None,
-    first_seed: int,
-    seeds: int,
-    steps: Mapping[str, int],
+    recipe: Recipe, methods: Sequence[str] | None, seeds: range, steps: Mapping[str, int]
 ) -> _Plan:
     """What is trained with a recipe; `steps` are by label, where they are not the recipe's."""
     entries = checked_entries(recipe, methods)
@@ -177,7 +174,7 @@ def _plan(
     def rows(seed: int) -> list[Recipe]:
         return [row(entry, seed) for entry in entries]
 
-    chosen = complete_seeds(rows, first_seed, seeds)
+    chosen = complete_seeds(rows, seeds.start, len(seeds))
     return _Plan(entries, [recipe for seed in chosen for recipe in rows(seed)], pairs)
 
 

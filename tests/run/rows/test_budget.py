@@ -89,6 +89,21 @@ def test_a_probe_times_each_step_but_the_first_and_the_preparation(
     assert preparation > module._probe(_recipe(teacher, tmp_path, method="kd"))[1]
 
 
+def test_several_processes_do_not_measure(
+    teacher: RunFolder, tmp_path: Path, measured: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each would measure other costs, and train other steps."""
+    recipes = {name: _recipe(teacher, tmp_path, method=name) for name in COSTS}
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    with pytest.raises(ValueError, match="budget is time with 2 processes"):
+        equal_time(recipes, tmp_path)
+    assert not measured
+    monkeypatch.delenv("WORLD_SIZE")
+    steps = equal_time(recipes, tmp_path)
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    assert equal_time(recipes, tmp_path) == steps
+
+
 def test_a_row_with_steps_of_its_own_is_refused(teacher: RunFolder, tmp_path: Path) -> None:
     variants = {"long": {"train": {"steps": 12}}, "kd": {"method": "kd"}}
     recipe = _recipe(teacher, tmp_path / "runs", method="supervised", variants=variants)

@@ -124,8 +124,34 @@ def test_a_placebo_s_random_teacher_is_not_the_one_that_rows_share(records: Path
 def test_rows_of_one_seed_with_two_teachers_are_refused(records: Path) -> None:
     file = records / "runs/kd-s1/identity.json"
     file.write_text(json.dumps({**json.loads(file.read_text()), "teacher": "0" * 64}))
-    with pytest.raises(IdentityDiffers, match=r"seed 1 on record .* not made with one teacher"):
+    with pytest.raises(IdentityDiffers, match=r"seed 1 in .* not made with one teacher"):
         compare(_recipe(records), ROWS, seeds=2, progress=False)
+
+
+def test_a_row_that_was_trained_here_is_not_paired_with_a_record_of_another_teacher(
+    records: Path,
+) -> None:
+    """Records that arrive after this machine has trained a row of their seed."""
+    shutil.rmtree(records / "runs" / "kd-s1")
+    late = records / "runs" / "cwd-s1"
+    late.rename(records / "late")
+    (records / "runs" / "supervised-s1").rename(records / "control")
+    _retrain_teacher(records)
+    compare(_recipe(records), ("kd",), seeds=1, first_seed=1, progress=False)
+    (records / "late").rename(late)
+    (records / "control").rename(records / "runs" / "supervised-s1")
+    with pytest.raises(IdentityDiffers, match=r"seed 1 in .*, some of them on record"):
+        compare(_recipe(records), ROWS, seeds=2, progress=False)
+
+
+def test_a_record_of_another_teacher_is_told(
+    records: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    _retrain_teacher(records)
+    with caplog.at_level("INFO"):
+        compare(_recipe(records), ROWS, seeds=1, progress=False)
+    told = [text for text in caplog.messages if "its teacher had other bits" in text]
+    assert [text.partition(" ")[0].rpartition("/")[2] for text in told] == ["kd-s0", "cwd-s0"]
 
 
 @pytest.mark.parametrize("key", ["val_data", "train_data", "classes"])

@@ -1,6 +1,7 @@
 """Equal time: each row of a comparison gets the steps that the slowest row's clock allows."""
 
 import logging
+import os
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -25,7 +26,6 @@ FILE = "costs.json"
 _ROUNDS, _STEPS = 3, 8
 _IMAGES = 2
 """Images that a probe is evaluated on, which is not timed."""
-
 
 _ROUNDING = 1e-6
 """Of a step, so that the slowest row keeps its own steps whatever the rounding."""
@@ -55,14 +55,20 @@ def equal_time(rows: Mapping[str, Recipe], base: Path) -> dict[str, int]:
     steps are trained again, on other machines as well. Evaluation, which is the same for all, does not count.
 
     Args:
-        rows: The recipe of one run of each row, by label.
+        rows: The recipe of one run of each row, by label; of the first fold, where there are several.
         base: Folder of the comparison.
 
     Raises:
-        ValueError: A row has steps of its own, or `costs.json` is damaged or of other rows.
+        ValueError: A row has steps of its own, `costs.json` is damaged or of other rows, or costs would be
+            measured by several processes.
     """
     steps = _common_steps(rows)
     known = frozen(base)
+    if known is None and int(os.environ.get("WORLD_SIZE", "1")) > 1:
+        raise ValueError(
+            f"budget is time with {os.environ['WORLD_SIZE']} processes and no {base / FILE}; expected costs of one "
+            "process. Start the command once without torchrun; it measures them first"
+        )
     if known is None:
         measured = _measured(rows)
         known = {
@@ -140,9 +146,8 @@ def _probe(recipe: Recipe) -> tuple[list[float], float]:
         job.val_set = _Few(job.val_set)
         run = execute(job, progress=False)
         rows = [row for row in run.metrics() if row["kind"] == "train"]
-        return [row["seconds_per_step"] for row in rows[1:]], run.model_info()[
-            "preparation_seconds"
-        ]
+        paces = [row["seconds_per_step"] for row in rows[1:]]
+        return paces, run.model_info()["preparation_seconds"]
 
 
 class _Few(Dataset[Any]):

@@ -1,7 +1,7 @@
 """The seeds of a comparison whose rows share one teacher and one start, bit for bit."""
 
 import logging
-from collections.abc import Callable, Sequence, Set
+from collections.abc import Callable, Sequence
 from itertools import count
 
 from segdistill.config import Recipe
@@ -22,7 +22,7 @@ def complete_seeds(
 
     A seed that another machine began has records of some rows. Where this machine's teacher or the student's
     start has other bits, the missing rows would be paired with rows of other origin, so that seed is left as it
-    is and a further one is opened.
+    is and a further one is opened. A seed without records is trained as usual.
 
     Args:
         recipes_of: Gives the recipes of a seed, one per row.
@@ -33,30 +33,33 @@ def complete_seeds(
         IdentityDiffers: The rows of a seed were not all made with one teacher and one start.
     """
     chosen: list[int] = []
-    for seed in count(first):
-        if len(chosen) == number:
-            return chosen
-        recipes = recipes_of(seed)
-        records = [run for one in recipes if (run := measured_run(one)) and run.recorded]
-        if not records:
+    seeds = count(first)
+    while len(chosen) < number:
+        seed = next(seeds)
+        if _can_be_completed(seed, recipes_of(seed)):
             chosen.append(seed)
-            continue
-        # A placebo's random teacher is not the one that the rows share.
-        origins = {_origin(run) for run in records if not run.recipe().random_teacher}
-        made = _shared(origins, records)
-        lacking = [one for one in recipes if measured_run(one) is None]
-        if lacking and (differ := _differences(made, lacking)):
-            _log.warning(
-                "seed %d is left as it is, with %d of %d rows: %s of this machine has other bits than that of the "
-                "rows on record, so a further seed is opened",
-                seed,
-                len(recipes) - len(lacking),
-                len(recipes),
-                differ,
-            )
-            continue
-        chosen.append(seed)
-    raise AssertionError("unreachable")
+    return chosen
+
+
+def _can_be_completed(seed: int, recipes: Sequence[Recipe]) -> bool:
+    runs = [measured_run(recipe) for recipe in recipes]
+    made = [run for run in runs if run is not None]
+    if not any(run.recorded for run in made):
+        return True
+    # Those with weights as well: this machine may have trained them before the records came.
+    origin = _shared(made)
+    lacking = [recipe for recipe, run in zip(recipes, runs, strict=True) if run is None]
+    differ = _differences(origin, lacking) if lacking else ""
+    if differ:
+        _log.warning(
+            "seed %d is left as it is, with %d of %d rows: %s of this machine has other bits than that of the "
+            "rows on record, so a further seed is opened",
+            seed,
+            len(made),
+            len(recipes),
+            differ,
+        )
+    return not differ
 
 
 _Origin = tuple[str | None, str | None]
@@ -68,15 +71,17 @@ def _origin(run: RunFolder) -> _Origin:
     return (None, None) if identity is None else (identity.teacher, identity.student_start)
 
 
-def _shared(origins: Set[_Origin], records: Sequence[RunFolder]) -> _Origin:
+def _shared(rows: Sequence[RunFolder]) -> _Origin:
     """The one teacher and the one start of a seed's rows."""
+    # A placebo's random teacher is not the one that the rows share.
+    origins = {_origin(run) for run in rows if not run.recipe().random_teacher}
     teachers = {teacher for teacher, _ in origins if teacher}
     starts = {start for _, start in origins if start}
     for what, found in (("teacher", teachers), ("start of the student", starts)):
         if len(found) > 1:
             raise IdentityDiffers(
-                f"the rows of seed {records[0].seed} on record in {records[0].path.parent} were not made with one "
-                f"{what}. Remove the records of all but one machine"
+                f"the rows of seed {rows[0].seed} in {rows[0].path.parent}, some of them on record, were not made "
+                f"with one {what}. Remove those of all but one machine"
             )
     return next(iter(teachers), None), next(iter(starts), None)
 

@@ -4,7 +4,7 @@ import logging
 
 from segdistill.config import Recipe
 from segdistill.run.folder import RunFolder
-from segdistill.run.identity import check_resumable
+from segdistill.run.identity import check_resumable, read_identity
 from segdistill.run.opening import with_teacher_classes
 from segdistill.run.training.train import open_folder, open_job, train
 
@@ -37,12 +37,17 @@ def obtain(recipe: Recipe, progress: bool = True) -> RunFolder:
     run = measured_run(recipe)
     if run is None or not run.recorded:
         return train(recipe, progress=progress)
-    _check_record(run, with_teacher_classes(recipe))
-    _log.info("%s is taken over from its record, which has no weights", run.path)
+    other = _check_record(run, with_teacher_classes(recipe))
+    _log.info(
+        "%s is taken over from its record, which has no weights%s",
+        run.path,
+        f"; {other}" if other else "",
+    )
     return run
 
 
-def _check_record(run: RunFolder, recipe: Recipe) -> None:
+def _check_record(run: RunFolder, recipe: Recipe) -> str:
+    """What another machine made with other bits, in words."""
     open_folder(recipe, run.path)
     job = open_job(recipe, run.path)
     check_resumable(run, job.identity, _MADE_ANEW)
@@ -55,3 +60,6 @@ def _check_record(run: RunFolder, recipe: Recipe) -> None:
                 f"{run.path} is a record without weights and was not measured on evaluation set {name!r} as it "
                 "is now. Remove the set or the record"
             )
+    recorded = read_identity(run)
+    taught_by = None if recorded is None else recorded.teacher
+    return "its teacher had other bits than the one here" * (taught_by != job.identity.teacher)
