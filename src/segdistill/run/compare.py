@@ -2,7 +2,7 @@
 
 import logging
 import os
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from itertools import combinations
 from pathlib import Path
@@ -10,13 +10,9 @@ from typing import Any, get_args
 
 from segdistill.config import DataConfig, MethodConfig, Recipe
 from segdistill.data.dataset import list_names
-from segdistill.distillation.catalogue import METHODS, method_terms
-from segdistill.names import unknown
 from segdistill.run.comparing import (
     Entry,
     claims_of,
-    entries_of,
-    entry_of,
     fold_recipes,
     method_entry,
     register,
@@ -32,7 +28,6 @@ from segdistill.run.folder import (
     output_folder,
     write_json,
 )
-from segdistill.run.identity import TRAINING_SEMANTICS, IdentityDiffers, semantics_of
 from segdistill.run.identity.shared import shared_images
 from segdistill.run.lock import writing
 from segdistill.run.opening import open_split, set_data, with_teacher_classes
@@ -58,17 +53,18 @@ from segdistill.run.reporting import (
 )
 from segdistill.run.rows import (
     Budget,
+    check_runs,
+    check_semantics,
+    checked_entries,
     complete_seeds,
     equal_time,
     frozen,
     measured_run,
     obtain,
 )
-from segdistill.run.training.train import open_folder, rehearse
 from segdistill.trust import trusting
 
 _log = logging.getLogger(__name__)
-RIVALS = ("kd", "cwd", "idd")
 READING = ("contrasts", "claims_on", "thin_classes", "scene_frames")
 """Keys of a recipe that later reports of its finished runs read."""
 
@@ -181,7 +177,7 @@ def _plan(
 def _check_plans(plans: Mapping[str, _Plan]) -> None:
     """Refuse what cannot be trained in any fold, before anything is trained."""
     # Over all folds, since they are pooled.
-    _check_semantics([recipe for plan in plans.values() for recipe in plan.recipes])
+    check_semantics([recipe for plan in plans.values() for recipe in plan.recipes])
     for plan in plans.values():
         check_runs(plan.entries, plan.recipes, "compare")
     _check_apart({fold: plan.recipes[0] for fold, plan in plans.items()})
@@ -225,62 +221,6 @@ def _trained(plan: _Plan, progress: bool) -> list[RunFolder]:
     return [runs[place] for place in range(len(recipes))]
 
 
-def checked_entries(
-    recipe: Recipe, methods: Sequence[str] | None, command: str = "compare"
-) -> list[Entry]:
-    """The entries with these names, or the default ones, checked against the recipe.
-
-    Args:
-        recipe: Data, student, teacher and training.
-        methods: As for `compare`.
-        command: The command that asks, for messages.
-
-    Raises:
-        ValueError: As for `compare`.
-    """
-    entries = entries_of(recipe, list(map(str.strip, methods or _default_names(recipe))))
-    if recipe.teacher is None and any(_needs_teacher(entry) for entry in entries):
-        raise ValueError(
-            f"{command}: the recipe has no teacher. Add one, or {command} only supervised variants"
-        )
-    _check_terms(recipe, entries, command)
-    if recipe.teacher is not None:
-        _check_labels(with_teacher_classes(recipe).data, command)
-    return entries
-
-
-def check_runs(entries: Sequence[Entry], recipes: Sequence[Recipe], command: str) -> None:
-    """Refuse, before anything is trained, folders of other runs and entries that cannot be trained.
-
-    Args:
-        entries: The entries.
-        recipes: Their runs: that of each entry in turn, over and over.
-        command: The command that asks, for messages.
-
-    Raises:
-        IdentityDiffers: Finished runs among them were trained under other semantics.
-        ValueError: A folder holds the run of another recipe, or an entry cannot be trained.
-    """
-    _check_semantics(recipes)
-    _check_folders(recipes)
-    _check_entries(entries, recipes, command)
-
-
-def _default_names(recipe: Recipe) -> list[str]:
-    """The control and the variants; only the variants, if one of them is that control."""
-    if not recipe.variants:
-        return ["supervised", *RIVALS]
-    plain = entry_of(recipe, "supervised")
-    known = [entry_of(recipe, name) for name in recipe.variants]
-    there = any(e.role == "control" and same_settings(e.recipe, plain.recipe) for e in known)
-    return list(recipe.variants) if there else ["supervised", *recipe.variants]
-
-
-def _needs_teacher(entry: Entry) -> bool:
-    method = entry.recipe.chosen_method()
-    return method.name != "supervised" or method.labels == "teacher"
-
-
 def _order(recipes: Sequence[Recipe]) -> list[int]:
     """Finished runs first, so that a mismatch is refused before anything is trained.
 
@@ -292,29 +232,6 @@ def _order(recipes: Sequence[Recipe]) -> list[int]:
         return measured_run(recipe) is None, recipe.train.seed, recipe.teacher is None
 
     return sorted(range(len(recipes)), key=rank)
-
-
-def _check_folders(recipes: Sequence[Recipe]) -> None:
-    """Refuse folders that hold runs of other recipes."""
-    for recipe in recipes:
-        open_folder(with_teacher_classes(recipe), Path(str(recipe.out)))
-
-
-def _check_entries(entries: Sequence[Entry], recipes: Sequence[Recipe], command: str) -> None:
-    """Build each entry that is still to be trained, and pass two crops through it.
-
-    Raises:
-        ValueError: An entry cannot be trained; the message names it.
-    """
-    count = len(entries)
-    for place, entry in enumerate(entries):
-        missing = [recipe for recipe in recipes[place::count] if measured_run(recipe) is None]
-        if not missing:
-            continue
-        first = with_teacher_classes(missing[0])
-        classes = open_split(first.data, "train", labelled=first.teacher is None).classes
-        if problems := rehearse(first, [str(name) for name in classes]):
-            raise ValueError(f"{command}: {entry.label}: {problems[0]}")
 
 
 def _tell_equal(entries: Sequence[Entry]) -> None:
@@ -347,37 +264,6 @@ def _name(run: RunFolder, recipe: Recipe) -> None:
         _log.info("%s is named anew in its config.yaml (%s)", run.path, told or "no label")
     with writing(run.path):
         keep_in_config(run, names | reading)
-
-
-def _check_semantics(recipes: Sequence[Recipe]) -> None:
-    """Refuse to add runs to finished ones that were trained under other semantics."""
-    finished = [run for recipe in recipes if (run := measured_run(recipe)) is not None]
-    older = [run for run in finished if semantics_of(run) != TRAINING_SEMANTICS]
-    if older and len(finished) < len(recipes):
-        raise IdentityDiffers(
-            f"{older[0].path} was trained under training semantics {semantics_of(older[0])}; expected "
-            f"{TRAINING_SEMANTICS}, since new runs would not be comparable with it. Set another out, or "
-            "remove the older runs"
-        )
-
-
-def _check_labels(data: DataConfig, command: str) -> None:
-    if not getattr(open_split(data, "val", labelled=False), "labelled", True):
-        raise ValueError(
-            f"{command} ranks by mIoU, but split {data.val_split!r} has no labels. Name a labelled "
-            "data.val_split, or train each method and read its agreement with the teacher"
-        )
-
-
-def _check_terms(recipe: Recipe, entries: Iterable[Entry], command: str) -> None:
-    """Refuse unknown terms in the recipe; terms of methods that are not compared are allowed."""
-    known = {term for method in METHODS for term in method_terms(method)}
-    for entry in entries:
-        method = entry.recipe.chosen_method()
-        known |= {*method_terms(method.name, method.preset), *entry.recipe.terms}
-    for name in recipe.terms:
-        if name not in known:
-            raise ValueError(f"{command}: terms.{name}: {unknown('term of a method', name, known)}")
 
 
 def one_run(recipe: Recipe, method: MethodConfig, seed: int, base: Path) -> Recipe:

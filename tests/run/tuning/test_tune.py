@@ -10,11 +10,11 @@ import yaml
 
 from segdistill import cli
 from segdistill.config import Recipe
-from segdistill.run import compare as comparison
 from segdistill.run.comparing import entry_of, same_settings
 from segdistill.run.folder import RunFolder
 from segdistill.run.identity.shared import shared_images
 from segdistill.run.recipe import load_recipe
+from segdistill.run.rows import checked_entries
 from segdistill.run.rows import taking as obtaining
 from segdistill.run.training.loop import NonFiniteLoss
 from segdistill.run.tuning import tune as module
@@ -175,7 +175,7 @@ def test_the_best_trial_becomes_a_variant_that_compare_loads(
     assert paper.label == "cwd:paper" and paper.terms["channelwise"].weight == 9
     assert loaded.variants["supervised"].train == {"lr": 0.008, "weight_decay": 0.0015}
     # The variants are all that compare trains: `supervised` among them is the control.
-    assert [entry.label for entry in comparison.checked_entries(loaded, None)].count("control") == 1
+    assert [entry.label for entry in checked_entries(loaded, None)].count("control") == 1
 
 
 @pytest.mark.usefixtures("unbuilt")

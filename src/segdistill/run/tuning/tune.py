@@ -7,13 +7,12 @@ from pathlib import Path
 from typing import Any
 
 from segdistill.config import DataConfig, Recipe, TeacherConfig, TuningConfig, check_keys, to_dict
-from segdistill.run.compare import check_runs, checked_entries
 from segdistill.run.console import log_table, spoken
 from segdistill.run.folder import discarded_if_empty, output_folder, write_atomically, write_json
 from segdistill.run.lock import writing
 from segdistill.run.opening import open_split, with_teacher_classes
 from segdistill.run.recipe import joined, parse_recipe
-from segdistill.run.rows import measured_run, obtain
+from segdistill.run.rows import check_runs, checked_entries, measured_run, obtain
 from segdistill.run.training.checks import check_recipe
 from segdistill.run.training.loop import NonFiniteLoss
 from segdistill.run.tuning.chosen import FILE, tuned_recipe
