@@ -9,7 +9,7 @@ import torch
 from safetensors.torch import load_file
 
 from segdistill.data import build_dataset
-from segdistill.run.training import batches
+from segdistill.run.training import balance
 from segdistill.run.training.observing import ObserverFailed
 from segdistill.run.training.train import rehearse, train
 from tests.run import small
@@ -72,7 +72,7 @@ def test_a_run_that_resumes_has_the_weights_it_began_with(
     broken = _recipe(tmp_path / "broken")
     with pytest.raises(ObserverFailed):
         train(broken, progress=False, observers=[Broken(4)])
-    monkeypatch.setattr(batches, "class_pixels", lambda *_: pytest.fail("counted again"))
+    monkeypatch.setattr(balance, "class_pixels", lambda *_: pytest.fail("counted again"))
     train(broken, progress=False)
     one, other = (
         load_file(folder / "model.safetensors") for folder in (whole.path, tmp_path / "broken")

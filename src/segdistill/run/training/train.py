@@ -43,13 +43,8 @@ from segdistill.run.lock import writing
 from segdistill.run.networks import build_student, load_teacher, save_network
 from segdistill.run.opening import open_sets, open_split, resolve_device, with_teacher_classes
 from segdistill.run.progress import counting
-from segdistill.run.training.batches import (
-    augmentation,
-    balance_classes,
-    losses_to_balance,
-    make_loader,
-    probe_batch,
-)
+from segdistill.run.training.balance import balance_classes, losses_to_balance
+from segdistill.run.training.batches import augmentation, make_loader, probe_batch
 from segdistill.run.training.checkpoint import drop_checkpoints, has_checkpoint
 from segdistill.run.training.checks import (
     check_channels,
