@@ -5,7 +5,7 @@ Runs lie in `runs/PROTOCOL`. After each step their records, without weights, are
 `benchmarks/results/PROTOCOL`; records that are there already take the place of trainings.
 
     python benchmarks/table.py synthetic --trials 5 --seeds 5
-    python benchmarks/table.py camvid-drives --trials 5 --seeds 5 --rows supervised kd idd
+    python benchmarks/table.py camvid-drives --trials 5 --seeds 5 --rows control kd idd
 """
 
 import argparse
@@ -25,6 +25,7 @@ from segdistill.run.tuning.tune import tune
 
 HERE = Path(__file__).parent
 RESULTS = HERE / "results"
+_STAGES = ("tuning", "table")
 _WEIGHTS = shutil.ignore_patterns("*.safetensors", ".*", "*.html")
 
 
@@ -79,7 +80,8 @@ def record(runs: Path, records: Path, command: str) -> None:
         if run.measured:
             target = records / config.parent.relative_to(runs)
             shutil.copytree(config.parent, target, ignore=_WEIGHTS, dirs_exist_ok=True)
-    for name in ("comparison.json", "claims.json", "tuning.json", "tuned.yaml"):
+    # Not tuned.yaml, which names its base by where it lies; the command writes it again.
+    for name in ("comparison.json", "claims.json", "tuning.json"):
         for file in sorted(runs.rglob(name)):
             target = records / file.relative_to(runs)
             target.parent.mkdir(parents=True, exist_ok=True)
@@ -88,10 +90,10 @@ def record(runs: Path, records: Path, command: str) -> None:
 
 
 def restore(records: Path, runs: Path) -> None:
-    """Put records where their runs would be, unless something is there; teachers are needed with their weights."""
+    """Put records of trials and rows where their runs would be, unless something is there."""
     for config in sorted(records.rglob("config.yaml")):
         inside = config.parent.relative_to(records)
-        if inside.parts[0] != "teachers" and not (runs / inside).exists():
+        if inside.parts[0] in _STAGES and not (runs / inside).exists():
             shutil.copytree(config.parent, runs / inside)
     for file in sorted(records.rglob("claims.json")):
         if not (target := runs / file.relative_to(records)).exists():

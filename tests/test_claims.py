@@ -304,6 +304,41 @@ def test_the_synthetic_table_has_the_measured_rows() -> None:
         assert said.strip() == (f"{p:.3f}" if p >= 0.001 else "< 0.001")
 
 
+def test_the_synthetic_table_has_the_measured_gains() -> None:
+    content = json.loads(SYNTHETIC.read_text())
+    pairs = [*content["claims"], *content["exploratory"]]
+    gains = {p["label"]: p["on"]["val"] for p in pairs if p["reference"] == "control"}
+    table = (ROOT / "benchmarks" / "README.md").read_text()
+    rows = re.findall(r"^\| \**`?(\w+)[^|]*\| [\d.]+ \| ([+−][\d.]+) ± ([\d.]+) \|", table, re.M)
+    assert {name: (_number(mean), float(half)) for name, mean, half in rows} == {
+        name: (round(one["mean"], 1), round((one["high"] - one["low"]) / 2, 1))
+        for name, one in gains.items()
+    }
+
+
+PILOT = ROOT / "benchmarks" / "results" / "camvid-drives" / "pilot"
+
+
+def test_the_pilot_on_camvid_is_as_recorded() -> None:
+    table = (ROOT / "benchmarks" / "README.md").read_text()
+    said = re.findall(r"^\|[^|]+\| (\d), (\d+), ([\d.]+) \|((?: [\d.]+ \|){5})$", table, re.M)
+    rows = {
+        (int(b), int(s), float(lr), *map(float, rest.split(" |")[:5])) for b, s, lr, rest in said
+    }
+    teacher = json.loads((PILOT / "idd-batch-4" / "teacher.json").read_text())
+    measured = {(8, 600, 0.0006, *_pilot(teacher))}
+    for folder in PILOT.iterdir():
+        train = RunFolder(folder).recipe().train
+        measured.add((train.batch, train.steps, train.lr, *_pilot(RunFolder(folder).evaluation())))
+    assert rows == measured
+
+
+def _pilot(figures: Any) -> tuple[float, ...]:
+    """mIoU, and IoU of pole, sign, fence and bicyclist."""
+    shown = [figures["miou"], *(figures["iou"][place] for place in (2, 6, 7, 10))]
+    return tuple(round(100 * value, 1) for value in shown)
+
+
 def test_every_row_of_the_synthetic_table_was_tuned_by_as_many_trials() -> None:
     tuning = json.loads((SYNTHETIC.parents[1] / "tuning" / "tuning.json").read_text())["methods"]
     rows = json.loads(SYNTHETIC.read_text())["methods"].keys() - {"teacher"}
