@@ -6,6 +6,9 @@ Runs lie in `runs/PROTOCOL`. After each step their records, without weights, are
 
     python benchmarks/table.py synthetic --trials 5 --seeds 5
     python benchmarks/table.py camvid-drives --trials 5 --seeds 5 --rows control kd idd
+
+Two checkouts can share the work, by `--rows` while tuning and by `--folds` of the table. Once their records lie in one
+checkout, the command without these options makes what is made of all of them.
 """
 
 import argparse
@@ -17,6 +20,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from segdistill.config import FoldConfig, Recipe
 from segdistill.run.compare import compare
 from segdistill.run.folder import RunFolder
 from segdistill.run.recipe import load_recipe
@@ -38,6 +42,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--trials", type=int, default=5, help="of each row; 0: not tuned")
     parser.add_argument("--seeds", type=int, default=5)
     parser.add_argument("--rows", nargs="+", help="rows to train; default: all")
+    parser.add_argument("--folds", nargs="+", help="folds to train; default: all")
     parser.add_argument("--until", choices=("tuning", "table"), default="table")
     options = parser.parse_args(arguments)
     command = "python benchmarks/table.py " + " ".join(arguments or sys.argv[1:])
@@ -56,14 +61,24 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if options.until == "tuning":
         return 0
     own = {} if recipe.teacher is None else {"run": recipe.teacher.run}
-    train_teachers(protocol, runs, [own, *(fold.teacher for fold in recipe.folds.values())])
+    folds = folds_of(recipe, options.folds).values()
+    train_teachers(protocol, runs, [fold.teacher or own for fold in folds] or [own])
     chosen = runs / "tuning" / "tuned.yaml"
     if options.trials:
         recipe = load_recipe(chosen)
+    recipe = replace(recipe, folds=folds_of(recipe, options.folds))
     for seeds in range(1, options.seeds + 1):
         compare(replace(recipe, out=str(runs / "table")), rows, seeds)
         record(runs, records, command)
     return 0
+
+
+def folds_of(recipe: Recipe, names: Sequence[str] | None) -> dict[str, FoldConfig]:
+    """The folds of these names, so that two processes in two checkouts can share a table; None: all."""
+    unknown = set(names or ()) - set(recipe.folds)
+    if unknown:
+        raise SystemExit(f"--folds has {sorted(unknown)}; expected some of {list(recipe.folds)}")
+    return {name: fold for name, fold in recipe.folds.items() if names is None or name in names}
 
 
 def train_teachers(protocol: Path, runs: Path, named: Sequence[Mapping[str, Any]]) -> None:
