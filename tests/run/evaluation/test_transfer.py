@@ -8,8 +8,9 @@ from torch import nn
 
 from segdistill.cli import main
 from segdistill.labels import IGNORED
-from segdistill.run.evaluation.distances import class_statistics, edge_correlation
+from segdistill.run.evaluation.distances import class_statistics, edge_correlation, mapped
 from segdistill.run.evaluation.evaluate import evaluate
+from segdistill.run.evaluation.positions import PositionProbe
 from segdistill.run.evaluation.protocol import Protocol, evaluating
 from segdistill.run.evaluation.showing import segment, segment_surely
 from segdistill.run.evaluation.transfer import (
@@ -161,6 +162,10 @@ def test_all_figures_agree_with_loops(scenes: Scenes) -> None:
     assert found.edge_correlation == edge_correlation(*tables)
     assert found.edge_correlation is not None
     assert found.student.within_between == spaces[0].within_between()
+    probe = PositionProbe(len(scenes))
+    for one in mapped(student, scenes, "features"):
+        probe.add(one.features, one.cells, one.image)
+    assert found.student.position == probe.r2() is not None
 
 
 def _slow_miou(confusion: torch.Tensor) -> float:
@@ -245,6 +250,7 @@ def test_a_run_keeps_what_was_measured_and_the_report_shows_it(
     assert f"<td>{100 * student['agreement_where_wrong']:.1f}</td>" in section
     assert f"<td>{100 * control['student']['ece']:.1f}</td>" in section
     assert "<h3>seen</h3>" in section
+    assert f"<td>{student['student']['position']['interior'][0]:.2f}</td>" in section
 
 
 def test_figures_of_other_weights_are_not_shown(runs: Path) -> None:

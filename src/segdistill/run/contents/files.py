@@ -170,6 +170,7 @@ _network = record(
         "boundary_miou": maybe(_fraction),
         "interior_miou": maybe(_fraction),
         "within_between": maybe(number(0)),
+        "position": maybe(record(dict.fromkeys(("border", "interior"), listed(number(high=1), 2)))),
     },
 )
 _SHAPES: dict[str, Shape] = {

@@ -4,6 +4,7 @@ The inter-class loss compares these distances per image; here the tokens are mea
 that networks can be compared.
 """
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,7 +16,7 @@ from torch import Tensor, nn
 
 from segdistill.data.samples import Indexed, read_sample
 from segdistill.distillation.taps import Taps
-from segdistill.geometry import labels_at, tap_cells
+from segdistill.geometry import Cells, labels_at, tap_cells
 from segdistill.labels import IGNORED
 from segdistill.names import unknown
 from segdistill.run.evaluation.protocol import (
@@ -123,24 +124,50 @@ def class_statistics(
     k = num_classes or getattr(dataset, "num_classes", None) or getattr(model, "num_classes", None)
     if k is None:
         raise ValueError("the number of classes of the data set is unknown. Pass num_classes")
-    model.to(device)
-    protocol = protocol or Protocol()
     found: ClassStatistics | None = None
-    with evaluating(model):
-        length = len(dataset)  # type: ignore[arg-type]
-        for index in range(length if limit is None else min(limit, length)):
-            image, label, _ = read_sample(dataset, index)
-            images = shown(image.to(device), protocol, multiple_of(model))
-            labels = labels_for(label.long(), protocol.size, multiple_of(model))
-            features = read_tap(model, images, tap).double().cpu()
-            grid = (features.shape[-2], features.shape[-1])
-            size = (images.shape[-2], images.shape[-1])
-            sampled = labels_at(labels, tap_cells(model, tap, grid, size)).flatten()
-            cells = features[0].flatten(1).T[sampled != IGNORED]
-            found = _add(found, cells, sampled[sampled != IGNORED], int(k))
+    for one in mapped(model, dataset, tap, protocol=protocol, limit=limit, device=device):
+        found = with_cells(found, one, int(k))
     if found is None:
         raise ValueError("the data set is empty; expected at least one image")
     return found
+
+
+@dataclass(frozen=True)
+class Mapped:
+    """One image's features in float64, and where they lie on it."""
+
+    features: Float[Tensor, "c h w"]
+    cells: Cells
+    labels: Int64[Tensor, "h w"]
+    """class ids at the cells' centres, 255 where there is none"""
+    image: Size
+    """rows and columns of the image as it was shown, without padding"""
+
+
+def mapped(
+    model: nn.Module,
+    dataset: Indexed,
+    tap: str,
+    *,
+    protocol: Protocol | None = None,
+    limit: int | None = None,
+    device: str | torch.device = "cpu",
+) -> Iterator[Mapped]:
+    """The tapped features of each image of a labelled set; the arguments are those of `class_statistics`."""
+    model.to(device)
+    protocol = protocol or Protocol()
+    length = len(dataset)  # type: ignore[arg-type]
+    for index in range(length if limit is None else min(limit, length)):
+        image, label, _ = read_sample(dataset, index)
+        # Entered for each image: whoever iterates may run other networks in between.
+        with evaluating(model):
+            images = shown(image.to(device), protocol, multiple_of(model))
+            features = read_tap(model, images, tap)[0].double().cpu()
+        labels = labels_for(label.long(), protocol.size, multiple_of(model))
+        grid = (features.shape[-2], features.shape[-1])
+        cells = tap_cells(model, tap, grid, (images.shape[-2], images.shape[-1]))
+        own = protocol.size or (label.shape[-2], label.shape[-1])
+        yield Mapped(features, cells, labels_at(labels, cells)[0], own)
 
 
 def class_distances(
@@ -207,7 +234,11 @@ def labels_for(
     return F.pad(labels, (0, right, 0, bottom), value=IGNORED)
 
 
-def _add(found: ClassStatistics | None, cells: Tensor, labels: Tensor, k: int) -> ClassStatistics:
+def with_cells(found: ClassStatistics | None, one: Mapped, k: int) -> ClassStatistics:
+    """The sums with the labelled cells of one more image; `found` is None before the first."""
+    labels = one.labels.flatten()
+    cells = one.features.flatten(1).T[labels != IGNORED]
+    labels = labels[labels != IGNORED]
     if found is None:
         zeros = torch.zeros(k, dtype=torch.float64)
         found = ClassStatistics(zeros, zeros[:, None].repeat(1, cells.shape[1]), zeros.clone())

@@ -18,10 +18,12 @@ from segdistill.data.samples import Indexed, read_sample
 from segdistill.labels import IGNORED
 from segdistill.run.evaluation.distances import (
     ClassStatistics,
-    class_statistics,
     edge_correlation,
+    mapped,
+    with_cells,
 )
 from segdistill.run.evaluation.evaluate import class_iou, confusion_matrix
+from segdistill.run.evaluation.positions import PositionProbe
 from segdistill.run.evaluation.protocol import Protocol, evaluating
 from segdistill.run.evaluation.showing import segment_surely
 
@@ -43,12 +45,15 @@ class NetworkFigures:
             labelled pixels of |accuracy − mean confidence| of a pixel's bin; 15 bins of equal width, the
             confidence being the probability of the predicted class.
         within_between: Variance of the features within classes by that between them; see `ClassStatistics`.
+        position: How well the features tell where a cell lies: R² in x and in y of a fresh linear probe, at the
+            `border` and in the `interior`; see `PositionProbe`.
     """
 
     boundary_miou: float | None
     interior_miou: float | None
     ece: float
     within_between: float | None
+    position: dict[str, list[float]] | None = None
 
 
 @dataclass(frozen=True)
@@ -88,6 +93,11 @@ def transfer_table(values: Mapping[str, Any]) -> str:
     for key, title, scale, digits in _ROWS:
         cells = (_text(one.get(key), scale, digits) for one in (student, teacher))
         lines.append(f"{title:<34}" + "".join(f"{cell:>9}" for cell in cells))
+    for zone in ("border", "interior"):
+        for axis, name in enumerate("xy"):
+            cells = (_place(one, zone, axis) for one in (student, teacher))
+            title = f"R² of position, {name}, {zone}"
+            lines.append(f"{title:<34}" + "".join(f"{cell:>9}" for cell in cells))
     for key, title, scale, digits in _SHARED:
         lines.append(f"{title:<34}{_text(values[key], scale, digits):>9}")
     return "\n".join(lines)
@@ -106,6 +116,11 @@ _SHARED = (
     ("agreement_where_wrong", "  where it is wrong", 100, 2),
     ("teacher_right", "pixels where the teacher is right", 100, 2),
 )
+
+
+def _place(figures: Mapping[str, Any], zone: str, axis: int) -> str:
+    position = figures.get("position")
+    return _text(None if position is None else position[zone][axis], 1, 2)
 
 
 def _text(value: float | None, scale: float, digits: int) -> str:
@@ -164,7 +179,7 @@ def measure_transfer(
     if teacher is None:
         return Transfer(length, figures[0])
     known = None not in spaces
-    tables = [space.distances() for space in spaces if space is not None]
+    tables = [space.statistics.distances() for space in spaces if space is not None]
     return Transfer(
         length,
         figures[0],
@@ -186,19 +201,30 @@ def _agreement(pairs: Int64[Tensor, "4"]) -> dict[str, float | None]:
     }
 
 
+@dataclass(frozen=True)
+class _Space:
+    """A network's feature space on the set."""
+
+    statistics: ClassStatistics
+    position: dict[str, list[float]] | None
+
+
 def _space(
     network: nn.Module,
     dataset: Indexed,
     num_classes: int,
     protocol: Protocol,
     device: str | torch.device,
-) -> ClassStatistics | None:
-    """The features of each class; None for a network that has no such tap."""
+) -> _Space | None:
+    """The features of each class and of each place; None for a network that has no such tap."""
     if TAP not in getattr(network, "taps", {}):
         return None
-    return class_statistics(
-        network, dataset, TAP, num_classes=num_classes, protocol=protocol, device=device
-    )
+    probe = PositionProbe(len(dataset))  # type: ignore[arg-type]
+    found: ClassStatistics | None = None
+    for one in mapped(network, dataset, TAP, protocol=protocol, device=device):
+        found = with_cells(found, one, num_classes)
+        probe.add(one.features, one.cells, one.image)
+    return None if found is None else _Space(found, probe.r2())
 
 
 class _Pixels:
@@ -223,12 +249,13 @@ class _Pixels:
         valid = label != IGNORED
         self.bins += binned(confidence[valid], (classes == label)[valid])
 
-    def figures(self, space: ClassStatistics | None) -> NetworkFigures:
+    def figures(self, space: _Space | None) -> NetworkFigures:
         return NetworkFigures(
             _miou(self.near),
             _miou(self.inside),
             calibration_error(self.bins),
-            None if space is None else space.within_between(),
+            None if space is None else space.statistics.within_between(),
+            None if space is None else space.position,
         )
 
 

@@ -16,6 +16,8 @@ _COLUMNS = (
     ("boundary", "boundary_miou", 100, 1),
     ("interior", "interior_miou", 100, 1),
     ("ECE", "ece", 100, 1),
+    ("x", "x", 1, 2),
+    ("y", "y", 1, 2),
 )
 """heading, key, factor and decimals"""
 
@@ -37,19 +39,25 @@ def _rows(summaries: Sequence[RunSummary], name: str) -> list[tuple[str, list[st
         for label, runs in by_label(summaries).items()
     }
     students = {
-        label: [{**record, **record["student"]} for record in records]
+        label: [{**record, **_flat(record["student"])} for record in records]
         for label, records in measured.items()
         if records
     }
     # Every student of a teacher has the teacher's figures beside its own.
     teachers = {
-        record["of"]["teacher"]: record["teacher"]
+        record["of"]["teacher"]: _flat(record["teacher"])
         for records in measured.values()
         for record in records
         if record["teacher"] is not None
     }
     rows = {**({"teacher": list(teachers.values())} if teachers else {}), **students}
     return [(label, [_cell(values, *c[1:]) for c in _COLUMNS]) for label, values in rows.items()]
+
+
+def _flat(network: Mapping[str, Any]) -> dict[str, Any]:
+    """A network's figures with the R² of x and y, of the interior: padding alone tells them at the border."""
+    place = (network.get("position") or {}).get("interior") or (None, None)
+    return {**network, "x": place[0], "y": place[1]}
 
 
 def _cell(records: Sequence[Mapping[str, Any]], key: str, factor: int, digits: int) -> str:
