@@ -14,6 +14,7 @@ from segdistill.losses.image_relation import ImageRelation
 from segdistill.losses.inter_class import InterClassDistance
 from segdistill.losses.intra_class import IntraClassVariation
 from segdistill.losses.pairwise import PairwiseKD
+from segdistill.losses.pixel_to_class import PixelToClass
 from segdistill.losses.pixelwise import PixelwiseKD
 from segdistill.losses.position import PositionInformation
 from segdistill.losses.task import CrossEntropy
@@ -33,6 +34,7 @@ LOSSES: dict[str, type[Loss]] = {
     "dist": CorrelationKD,
     "image_relation": ImageRelation,
     "hint": FeatureRegression,
+    "pixel_to_class": PixelToClass,
 }
 """Every loss by the name that recipes, logs and reports use."""
 
@@ -53,6 +55,7 @@ __all__ = [
     "IntraClassVariation",
     "Loss",
     "PairwiseKD",
+    "PixelToClass",
     "PixelwiseKD",
     "PositionInformation",
 ]

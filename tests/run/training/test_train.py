@@ -152,7 +152,12 @@ def test_images_that_the_teacher_learnt_from_are_named(
 def test_a_killed_run_resumes_with_the_statistics_that_a_loss_prepared(
     teacher: RunFolder, tmp_path: Path
 ) -> None:
-    _kill_and_resume({signal.SIGKILL: 4}, small.distilled(teacher.path, method="hint"), tmp_path)
+    changes = small.distilled(
+        teacher.path,
+        method="hint",
+        terms={"pixel_to_class": {"weight": 1.0, "on": "features"}},
+    )
+    _kill_and_resume({signal.SIGKILL: 4}, changes, tmp_path)
 
 
 @pytest.mark.parametrize("method", ["skd", pytest.param("ifvd", marks=pytest.mark.slow)])
