@@ -26,6 +26,7 @@ import segdistill.run.training.train as train_module
 from segdistill import cli
 from segdistill.cli import main
 from segdistill.run.folder import RunFolder
+from segdistill.run.listing import KINDS
 from segdistill.run.shipping.predict import load_predictor, predict
 from segdistill.run.training.loop import Interrupted
 from segdistill.run.training.train import train
@@ -629,7 +630,7 @@ def test_several_kinds_are_listed_at_once(command: Command) -> None:
     assert "idd" in out
 
 
-@pytest.mark.parametrize("argv", [["list"], ["list", "keys"], ["trian"], ["train"]])
+@pytest.mark.parametrize("argv", [["list"], ["list", *KINDS], ["trian"], ["train"]])
 def test_commands_without_networks_do_not_import_torch(argv: list[str]) -> None:
     code = (
         "import sys\nfrom segdistill.cli import main\n"

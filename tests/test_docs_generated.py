@@ -12,6 +12,7 @@ import pytest
 import segdistill
 from segdistill import cli
 from segdistill.config import option_texts
+from segdistill.run.listing import NAMES
 
 DOCS = Path(__file__).parent.parent / "docs"
 SOURCE = Path(segdistill.__file__).parent
@@ -44,6 +45,11 @@ def test_every_option_of_a_command_is_on_its_page(name: str, generated: ModuleTy
             continue
         shown = action.option_strings[-1] if action.option_strings else action.dest.upper()
         assert f"| `{shown}` |" in text
+
+
+def test_the_names_that_are_listed_are_those_of_the_code() -> None:
+    names = _module("names")
+    assert NAMES.read_text("utf-8") == names.text(), "run python docs/names.py"
 
 
 def test_every_command_is_in_the_table_and_has_a_page(generated: ModuleType) -> None:

@@ -1,13 +1,18 @@
-"""`segdistill list`: the names that a recipe may use. Torch is imported only if needed."""
+"""`segdistill list`: the names that a recipe may use, from a file, as importing torch takes seconds."""
 
+import json
+from collections.abc import Callable
 from importlib import import_module
 from inspect import signature
+from pathlib import Path
 from typing import Any
 
 from rich.table import Table
 
-from segdistill.config import option_texts
 from segdistill.run.console import terminal
+
+NAMES = Path(__file__).parent / "names.json"
+"""The rows of each kind, read off the code by `python docs/names.py`."""
 
 KINDS = {
     "losses": "functions that the terms of a method compute",
@@ -22,6 +27,7 @@ _TABLES = {
     "models": ("segdistill.models", "MODELS"),
     "datasets": ("segdistill.data", "DATASETS"),
 }
+_FURTHER = {"models": "parameters", "losses": "published forms"}
 
 
 def list_kinds() -> None:
@@ -40,29 +46,35 @@ def list_names(kind: str) -> None:
     Args:
         kind: A key of `KINDS`.
     """
-    table = Table("name", title=kind)
+    heads = [_FURTHER[kind]] if kind in _FURTHER else []
+    table = Table("name", *heads, "what it is", title=kind)
     if kind == "models":
-        table.add_column("parameters", justify="right")
-    elif kind == "losses":
-        table.add_column("published forms")
-    table.add_column("what it is")
-    for name, text in _known(kind):
-        columns = [_size(name)] if kind == "models" else [_forms(name)] if kind == "losses" else []
-        table.add_row(name, *columns, text)
+        table.columns[1].justify = "right"
+    for row in json.loads(NAMES.read_text("utf-8"))[kind]:
+        table.add_row(*row)
     terminal().print(table)
+
+
+def rows(kind: str) -> list[list[str]]:
+    """The rows of one kind as the code has them: name, what `_FURTHER` says, first line of the description."""
+    columns: dict[str, Callable[[str], str]] = {"models": _size, "losses": _forms}
+    further = columns.get(kind)
+    return [[name, *([further(name)] if further else []), text] for name, text in _known(kind)]
 
 
 def _known(kind: str) -> list[tuple[str, str]]:
     if kind == "keys":
+        from segdistill.config import option_texts
+
         return list(option_texts().items())
     module, table = _TABLES[kind]
     names: dict[str, Any] = getattr(import_module(module), table)
-    rows = [(name, (entry.__doc__ or "").strip().splitlines()[0]) for name, entry in names.items()]
+    known = [(name, (entry.__doc__ or "").strip().splitlines()[0]) for name, entry in names.items()]
     if kind == "models":
         from segdistill.models.foreign.adapters import LIBRARIES
 
-        rows += [(f"{library}:...", f"Networks of {LIBRARIES[library]}.") for library in LIBRARIES]
-    return rows
+        known += [(f"{library}:...", f"Networks of {LIBRARIES[library]}.") for library in LIBRARIES]
+    return known
 
 
 def _forms(loss: str) -> str:
