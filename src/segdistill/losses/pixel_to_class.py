@@ -1,14 +1,16 @@
 """Pixel-to-class distances: each pixel lies as far from every class as in the teacher."""
 
 import torch
-from jaxtyping import Float, Int64
+from jaxtyping import Bool, Float, Int64
 from torch import Tensor
 from torch.nn import functional as F
 
 from segdistill.labels import IGNORED
-from segdistill.losses.base import Loss, attached_zero, check_labels, check_pair, positive
+from segdistill.losses.base import Loss, check_labels, check_pair, positive
 from segdistill.losses.classwise import sample_labels
 from segdistill.losses.prototypes import Prototypes
+
+_FAR = -1e9
 
 
 class PixelToClass(Loss):
@@ -98,34 +100,40 @@ class PixelToClass(Loss):
         labels = sample_labels(labels, size, cells=cells)
         values, known = self.ours(student.detach(), labels)
         their_values, _ = self.theirs(teacher.detach(), labels)
-        # An index: what is left out must not divide by its own zero distances.
-        if not known.any():
-            return attached_zero(student)
-        near = log_nearness(student, values[known], self.temperature)
+        # Before any class is known all count: every prototype is zero, and every pixel as near to each.
+        counted = known | ~known.any()
+        near = log_nearness(student, values, counted, self.temperature)
         with torch.no_grad():
-            their_near = log_nearness(teacher, their_values[known], self.temperature)
+            their_near = log_nearness(teacher, their_values, counted, self.temperature)
         return F.kl_div(near, their_near, reduction="none", log_target=True).sum(2).mean()
 
 
 def log_nearness(
-    features: Float[Tensor, "b c h w"], prototypes: Float[Tensor, "k c"], temperature: float
+    features: Float[Tensor, "b c h w"],
+    prototypes: Float[Tensor, "k c"],
+    counted: Bool[Tensor, " k"],
+    temperature: float,
 ) -> Float[Tensor, "b p k"]:
-    """log of the softmax over the classes of -distance / (temperature · mean distance)."""
-    distance = distances(features, prototypes)
-    scale = distance.mean().clamp_min(1e-6)
-    return F.log_softmax(-distance / (temperature * scale), 2)
+    """log of the softmax over the counted classes of -distance / (temperature · mean distance).
+
+    It is about -1e9 for the others, whose probability is 0.
+    """
+    # About the prototypes' mean: distances are taken by inner products, where a common offset would take
+    # the digits that tell classes apart.
+    centre = (prototypes * counted[:, None]).sum(0) / counted.sum()
+    distance = distances(features.flatten(2).mT - centre, prototypes - centre)
+    cells = counted.sum() * distance.shape[0] * distance.shape[1]
+    scale = ((distance * counted).sum() / cells).clamp_min(1e-6)
+    # A mask and no index: how many are known would have to be waited for on a GPU.
+    return F.log_softmax(torch.where(counted, -distance / (temperature * scale), _FAR), 2)
 
 
 def distances(
-    features: Float[Tensor, "b c h w"], prototypes: Float[Tensor, "k c"]
+    points: Float[Tensor, "b p c"], targets: Float[Tensor, "k c"]
 ) -> Float[Tensor, "b p k"]:
-    """Euclidean distance of each position to each prototype; without gradient at 0."""
-    # By inner products, about the prototypes' mean: a common offset would take the digits that tell
-    # classes apart.
-    centre = prototypes.mean(0)
-    points, targets = features.flatten(2).transpose(1, 2) - centre, prototypes - centre
+    """Euclidean distance of each point to each target; without gradient at 0."""
     squares = points.square().sum(2)[..., None] + targets.square().sum(1)
-    squares = squares - 2 * points @ targets.T
+    squares = squares - 2 * points @ targets.mT
     apart = squares > 1e-12
     # The inner `where` keeps the root's gradient finite in the branch that is thrown away.
     return torch.where(apart, torch.where(apart, squares, 1.0).sqrt(), 0.0)
