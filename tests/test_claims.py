@@ -287,9 +287,16 @@ def test_the_first_screen_says_what_the_synthetic_table_measured(
     assert [round(claim["mean"], 1) + 0.0, round(half, 1)] == list(map(_number, found.groups()))
 
 
+def _synthetic_section() -> str:
+    text = (ROOT / "benchmarks" / "README.md").read_text()
+    return text[
+        text.index("## The table on synthetic scenes") : text.index("## The table on CamVid")
+    ]
+
+
 def test_the_synthetic_table_has_the_measured_rows() -> None:
     methods = json.loads(SYNTHETIC.read_text())["methods"]
-    table = (ROOT / "benchmarks" / "README.md").read_text()
+    table = _synthetic_section()
     rows = dict(re.findall(r"^\| \**`?(\w+)`?[^|]* \| ([\d.]+) \|", table, re.M))
     measured = {name: f"{one['miou_mean']:.1f}" for name, one in methods.items()}
     assert {"teacher" if name == "teachers" else name: v for name, v in rows.items()} == measured
@@ -308,7 +315,7 @@ def test_the_synthetic_table_has_the_measured_gains() -> None:
     content = json.loads(SYNTHETIC.read_text())
     pairs = [*content["claims"], *content["exploratory"]]
     gains = {p["label"]: p["on"]["val"] for p in pairs if p["reference"] == "control"}
-    table = (ROOT / "benchmarks" / "README.md").read_text()
+    table = _synthetic_section()
     rows = re.findall(r"^\| \**`?(\w+)[^|]*\| [\d.]+ \| ([+−][\d.]+) ± ([\d.]+) \|", table, re.M)
     assert {name: (_number(mean), float(half)) for name, mean, half in rows} == {
         name: (round(one["mean"], 1), round((one["high"] - one["low"]) / 2, 1))
@@ -331,6 +338,25 @@ def test_the_pilot_on_camvid_is_as_recorded() -> None:
         train = RunFolder(folder).recipe().train
         measured.add((train.batch, train.steps, train.lr, *_pilot(RunFolder(folder).evaluation())))
     assert rows == measured
+
+
+def test_the_spread_over_seeds_on_camvid_is_as_recorded() -> None:
+    table = (ROOT / "benchmarks" / "README.md").read_text()
+    lines = re.findall(r"^\| `?(\w+)`?(, [^|]*)? \| (last|averaged)[^|]*\|(.*)\|$", table, re.M)
+    said = {
+        (row, photometric.strip(), kind == "averaged", seed, float(value))
+        for row, photometric, kind, cells in lines
+        for seed, value in zip((0, 1, 2, 1000), cells.split("|"), strict=True)
+        if value.strip() != "–"
+    }
+    measured = set()
+    for folder in (PILOT.parent / "seeds").iterdir():
+        run, method = RunFolder(folder), folder.name.split("-")[-2]
+        train = run.recipe().train
+        other = f", photometric {train.photometric}" if train.photometric != 0.3 else ""
+        miou = round(100 * run.evaluation()["miou"], 1)
+        measured.add((method, other, bool(train.average), train.seed, miou))
+    assert said == measured and len(said) == 12
 
 
 def _pilot(figures: Any) -> tuple[float, ...]:
