@@ -29,6 +29,7 @@ _SHAPE = record(
         "lr": _any_number,
         "terms": mapping(record({}, dict.fromkeys(("value", "weight", "share"), _any_number))),
         "skipped": whole(),
+        "overflowed": whole(),
         "seconds_per_step": number(0),
         "data_seconds": number(0),
         **dict.fromkeys(("miou", "pixel_accuracy", "teacher_miou", "teacher_agreement"), _figure),

@@ -145,6 +145,7 @@ class Loop:
         step: Number of steps done.
         seconds: Time spent on them.
         skipped: Number of skipped batches with non-finite values.
+        overflowed: Number of steps that a gradient scaler left out, as gradients overflowed in fp16.
         stopped: Step and fields of the request that stopped the training; None otherwise.
     """
 
@@ -174,6 +175,7 @@ class Loop:
         self.preparation_seconds = 0.0
         self.validated = -1
         self.skipped = 0
+        self.overflowed = 0
         self.rows = 0
         self.stopped: dict[str, Any] | None = None
         self._answer: Any = None
@@ -199,6 +201,7 @@ class Loop:
         # States of older versions have none of these, and were saved after the validation of their step.
         self.stopped, self.validated = state.get("stopped"), state.get("validated", self.step)
         self.skipped, self.best_sha256 = state.get("skipped", 0), state.get("best_sha256")
+        self.overflowed = state.get("overflowed", 0)
         self.preparation_seconds = state.get("preparation_seconds", 0.0)
         self._window.load_state_dict(state.get("window", {}))
         if self.fabric.is_global_zero:
@@ -264,6 +267,7 @@ class Loop:
                 "stopped": self.stopped,
                 "validated": self.validated,
                 "skipped": self.skipped,
+                "overflowed": self.overflowed,
                 "rows": self.rows,
                 "window": self._window.state_dict(),
                 "distiller": self.distiller.state_dict(),
@@ -324,6 +328,12 @@ class Loop:
                     clock = time.perf_counter()
             if self._validate(bar):
                 self._heed(received)
+        if self.overflowed:
+            _log.warning(
+                "%d of %d steps were left out, as gradients overflowed in fp16",
+                self.overflowed,
+                self.step,
+            )
         self.average.apply()
 
     def _goes_on(self) -> bool:
@@ -427,13 +437,22 @@ class Loop:
                 self.module, self.optimizer, max_norm=config.clip, error_if_nonfinite=False
             )
         self._check_gradient(batch)
-        self.optimizer.step()
+        stepped = self._step_optimizer()
         self.optimizer.zero_grad(set_to_none=True)
         if self.adversaries:
             sums |= self._train_adversaries(batch)
-        self.average.update()
+        if stepped:
+            self.average.update()
         gradients = {name: self._sum(gradient) for name, gradient in gradients.items()}
         return self._over_processes(sums), shares_of(gradients)
+
+    def _step_optimizer(self) -> bool:
+        """Step, unless a gradient of fp16 overflows; a scaler lowers its scale then, as it does after some."""
+        scale = self._scale()
+        self.optimizer.step()
+        overflowed = self._scale() < scale
+        self.overflowed += overflowed
+        return not overflowed
 
     def _progress(self, step: int) -> float:
         """0 at the first step, 1 at the last: what the schedules of the terms' weights follow."""
@@ -549,6 +568,7 @@ class Loop:
                 "total": sum(means[name] * weight for name, weight in weights.items()),
                 "terms": terms,
                 **({"skipped": self.skipped} if self.skipped else {}),
+                **({"overflowed": self.overflowed} if self.overflowed else {}),
                 "seconds_per_step": seconds / window.steps,
                 "data_seconds": waiting / window.steps,
             }
