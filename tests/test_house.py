@@ -54,8 +54,10 @@ FLOORS: dict[str, list[set[str]]] = {
     ],
     "data": [
         {"reading"},
-        {"randomness", "orientation", "label_map", "files", "dataset", "folder", "listed"}
+        {"randomness", "orientation", "label_map", "files", "dataset", "listed"}
         | {"channels", "samples", "transforms", "loader"},
+        {"layouts"},
+        {"folder"},
         {"published", "synthetic"},
         {"__init__"},
     ],

@@ -1,20 +1,12 @@
 """Your own images and masks in two folders, or images only."""
 
-import re
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from segdistill.data.channels import ARRAY_SUFFIX
-from segdistill.data.dataset import Pair, PairDataset, list_names
-from segdistill.data.files import IMAGE_SUFFIXES
+from segdistill.data.dataset import Pair, PairDataset
 from segdistill.data.label_map import LabelMap
-from segdistill.data.listed import listed_pairs
-from segdistill.data.randomness import key_number
-from segdistill.data.reading.listing import visible_files
-from segdistill.names import unknown
-
-HELD_OUT_SPLITS = ("train", "val", "all")
+from segdistill.data.layouts.pairs import FolderPairs
 
 
 class Folder(PairDataset):
@@ -163,148 +155,6 @@ def folder_pairs(
         raise FileNotFoundError(
             f"{root}: no such folder. Set `root` to the folder that holds images and masks"
         )
-    source = _Source(Path(root), image_dir, mask_dir, mask_suffix, unpaired)
+    source = FolderPairs(Path(root), image_dir, mask_dir, mask_suffix, unpaired)
     pairs = source.pairs(split, list_file, val_fraction, seed)
     return [pair._replace(channels=channels) for pair in pairs]
-
-
-class _Source:
-    """Finds the pairs of image and mask files under a root, in any supported layout."""
-
-    def __init__(
-        self,
-        root: Path,
-        image_dir: str,
-        mask_dir: str | None,
-        mask_suffix: str,
-        unpaired: list[str] | None = None,
-    ) -> None:
-        self.root, self.mask_suffix = root, mask_suffix
-        self.image_dir, self.mask_dir, self.unpaired = image_dir, mask_dir, unpaired
-
-    def pairs(self, split: str, list_file: str | None, fraction: float, seed: int) -> list[Pair]:
-        if list_file is not None:
-            return self._listed(self.root / list_file.replace("{split}", split))
-        folders = self._split_folders()
-        if folders:
-            if split not in folders:
-                raise ValueError(f"{self.root}: {unknown('split folder', split, folders)}")
-            return self._paired(*folders[split])
-        return self._held_out(split, fraction, seed)
-
-    def _masks(self, parent: Path, *inside: str) -> Path | None:
-        return None if self.mask_dir is None else parent.joinpath(self.mask_dir, *inside)
-
-    def _split_folders(self) -> dict[str, tuple[Path, Path | None]]:
-        images = self.root / self.image_dir
-        inside = {p.name: (p, self._masks(self.root, p.name)) for p in _folders(images)}
-        if "train" in inside:
-            return inside
-        outside = {
-            p.name: (p / self.image_dir, self._masks(p))
-            for p in _folders(self.root)
-            if (p / self.image_dir).is_dir()
-        }
-        return {} if images.is_dir() else outside
-
-    def _held_out(self, split: str, fraction: float, seed: int) -> list[Pair]:
-        if split not in HELD_OUT_SPLITS:
-            raise ValueError(
-                f"{self.root} has no split folders: {unknown('split', split, HELD_OUT_SPLITS)}"
-            )
-        everything = self._paired(self.root / self.image_dir, self._masks(self.root))
-        if split == "all":
-            return everything
-        pairs = [p for p in everything if _is_held_out(p.name, fraction, seed) == (split == "val")]
-        if not pairs:
-            raise ValueError(
-                f"split {split!r} has none of the {len(everything)} samples in {self.root}, with "
-                f"val_fraction {fraction}. Change it, or name the samples in a list_file"
-            )
-        return pairs
-
-    def _paired(self, image_folder: Path, mask_folder: Path | None) -> list[Pair]:
-        images = self._files(image_folder, "image_dir")
-        if mask_folder is None:
-            return [Pair(n, path, None, n.rpartition("/")[0]) for n, path in images.items()]
-        masks = self._files(mask_folder, "mask_dir")
-        suffix = self.mask_suffix
-        without_mask = [n for n in images if n + suffix not in masks]
-        without_image = [n for n in masks if n.removesuffix(suffix) not in images]
-        if without_mask or without_image:
-            sides = (
-                (without_mask, len(images), f"images in {image_folder} have no mask"),
-                (without_image, len(masks), f"masks in {mask_folder} have no image"),
-            )
-            lacking = [f"{len(s)} of {n} {text} ({list_names(s)})" for s, n, text in sides if s]
-            complaint = f"{', and '.join(lacking)}; expected equal names, apart from extension and `mask_suffix`"
-            if self.unpaired is None:
-                raise ValueError(complaint)
-            self.unpaired.append(complaint)
-        return [
-            Pair(n, path, masks[n + suffix], n.rpartition("/")[0])
-            for n, path in images.items()
-            if n + suffix in masks
-        ]
-
-    def _files(self, folder: Path, option: str) -> dict[str, Path]:
-        if not folder.is_dir():
-            there = list_names(sorted(p.name for p in self.root.iterdir()), 8)
-            raise FileNotFoundError(
-                f"{folder}: no such folder. {self.root} holds {there or 'nothing'}. "
-                f"Set data.options: {self._likely_options()}"
-            )
-        files: dict[str, Path] = {}
-        suffixes = (*IMAGE_SUFFIXES, ARRAY_SUFFIX) if option == "image_dir" else IMAGE_SUFFIXES
-        for path in sorted(map(Path, visible_files(folder, suffixes, any_case=True))):
-            name = path.relative_to(folder).with_suffix("").as_posix()
-            if name in files:
-                raise ValueError(f"{files[name]} and {path} have the same name. Keep one of them")
-            files[name] = path
-        if not files:
-            raise FileNotFoundError(
-                f"{folder} holds no image files; expected one of {', '.join(suffixes)}"
-            )
-        return files
-
-    def _likely_options(self) -> str:
-        """`image_dir` and `mask_dir` as the names of the folders suggest."""
-        folders = [path.name for path in _folders(self.root)]
-        image = self.image_dir if self.image_dir in folders else None
-        mask = self.mask_dir if self.mask_dir in folders else None
-        rest = [name for name in folders if name not in (image, mask)]
-        likely = [name for name in rest if re.search("mask|label|annot|seg|gt", name.lower())]
-        if mask is None and len(likely) == 1:
-            mask = likely[0]
-            rest.remove(mask)
-        if image is None and len(rest) == 1:
-            image = rest[0]
-        options = f"image_dir: {image or 'FOLDER'}"
-        return (
-            f"{{{options}}}"
-            if self.mask_dir is None
-            else f"{{{options}, mask_dir: {mask or 'FOLDER'}}}"
-        )
-
-    def _listed(self, list_path: Path) -> list[Pair]:
-        if not list_path.is_file():
-            raise FileNotFoundError(f"{list_path}: no such list file. Set `list_file`")
-        images, masks = self.root / self.image_dir, self._masks(self.root)
-        return listed_pairs(
-            list_path,
-            self.root,
-            images if images.is_dir() else None,
-            lambda: self._files(images, "image_dir"),
-            None if masks is None else lambda: self._files(masks, "mask_dir"),
-            self.mask_suffix,
-        )
-
-
-def _is_held_out(name: str, fraction: float, seed: int) -> bool:
-    return key_number("hold-out", seed, name) < fraction * 2**63
-
-
-def _folders(parent: Path) -> list[Path]:
-    if not parent.is_dir():
-        return []
-    return sorted(p for p in parent.iterdir() if p.is_dir() and not p.name.startswith("."))
