@@ -4,9 +4,18 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from segdistill.data.dataset import Pair, PairDataset
+from segdistill.data.annotations.drawing import Crowds, Overlap, Undrawable
+from segdistill.data.dataset import PairDataset
 from segdistill.data.label_map import LabelMap
+from segdistill.data.layouts.annotated import (
+    LabelOptions,
+    Labels,
+    Missing,
+    annotated_pairs,
+    drawn_classes,
+)
 from segdistill.data.layouts.pairs import FolderPairs
+from segdistill.data.pair import Pair
 
 
 class Folder(PairDataset):
@@ -56,11 +65,26 @@ class Folder(PairDataset):
         cache: Keep decoded files in memory.
         orientation: For images with an orientation tag (EXIF) whose masks have none: `upright` if the
             masks match the picture as a viewer shows it, `stored` if they match the stored pixels.
-            None: such pairs are refused unless their sizes settle it.
+            None: such pairs are refused unless their sizes settle it; labels of annotation tools are
+            upright.
+        labels: `masks`, or the tool whose labels take their place: `coco` (a JSON per split). They are drawn
+            for each sample, by pycocotools. `mapping` then holds `{category: class}`, by name or number, for
+            categories that have not the name of a class; without `classes` those of the file are used.
+        annotations: The COCO file, relative to `root`; `{split}` is replaced by the split's name. Without
+            `{split}` a part of its images is held out. None: `{split}/_annotations.coco.json`, as Roboflow
+            exports it.
+        unannotated: The class of pixels without annotation, or `ignore`.
+        overlap: What a pixel of several shapes is: the `later` one in the file, the `smaller` one, or, if
+            they are of different classes, nothing (`ignore`).
+        crowds: Whether COCO's crowds are 255 (`ignore`) where no other shape lies, or shapes as others
+            (`draw`).
+        undrawable: Shapes without area (polygons of fewer than three points, points, lines, boxes) or
+            outside their image: `refuse`, or `skip` to leave them out.
+        missing: Labels without an image: `refuse`, or `skip` to leave them out.
 
     Raises:
         FileNotFoundError: A folder or file is missing; the message names what is there.
-        ValueError: Images and masks do not pair up, or an option is invalid.
+        ValueError: Images and labels do not pair up, a label file is damaged, or an option is invalid.
     """
 
     def __init__(
@@ -69,7 +93,7 @@ class Folder(PairDataset):
         split: str = "train",
         *,
         classes: Sequence[str] | int | None = None,
-        mapping: Mapping[Any, int | None] | None = None,
+        mapping: Mapping[Any, int | str | None] | None = None,
         threshold: int | None = None,
         tolerance: int = 0,
         palette: Sequence[Sequence[int]] | None = None,
@@ -84,28 +108,49 @@ class Folder(PairDataset):
         limit: int | None = None,
         cache: bool = False,
         orientation: str | None = None,
+        labels: Labels = "masks",
+        annotations: str | None = None,
+        unannotated: str = "background",
+        overlap: Overlap = "later",
+        crowds: Crowds = "ignore",
+        undrawable: Undrawable = "refuse",
+        missing: Missing = "refuse",
     ) -> None:
-        pairs = folder_pairs(
-            root,
-            split,
-            channels=channels,
-            image_dir=image_dir,
-            mask_dir=mask_dir,
-            mask_suffix=mask_suffix,
-            list_file=list_file,
-            val_fraction=val_fraction,
-            seed=seed,
+        options = LabelOptions(
+            labels, annotations, unannotated, overlap, crowds, undrawable, missing
         )
-        if classes is None:
-            raise ValueError(
-                "folder: `classes` is missing; expected a list of names, or their number"
+        if labels == "masks":
+            options.refuse_for_masks()
+            pairs = folder_pairs(
+                root,
+                split,
+                channels=channels,
+                image_dir=image_dir,
+                mask_dir=mask_dir,
+                mask_suffix=mask_suffix,
+                list_file=list_file,
+                val_fraction=val_fraction,
+                seed=seed,
             )
-        count = classes if isinstance(classes, int) else len(classes)
-        label_map = LabelMap(mapping, count, threshold=threshold, tolerance=tolerance)
+            if classes is None:
+                raise ValueError(
+                    "folder: `classes` is missing; expected a list of names, or their number"
+                )
+            count = classes if isinstance(classes, int) else len(classes)
+            label_map = LabelMap(mapping, count, threshold=threshold, tolerance=tolerance)
+            names = class_names(classes)
+        else:
+            _refuse_for_labels(labels, mask_suffix, list_file, threshold, tolerance)
+            finder = FolderPairs(_checked_root(root, channels, val_fraction), image_dir, None, "")
+            pairs, names = annotated_pairs(
+                finder, split, options, classes, mapping, (val_fraction, seed)
+            )
+            pairs = [pair._replace(channels=channels) for pair in pairs]
+            label_map = drawn_classes(len(names))
         super().__init__(
             pairs,
             label_map,
-            class_names(classes),
+            names,
             palette,
             groups=groups,
             limit=limit,
@@ -143,6 +188,13 @@ def folder_pairs(
     Raises:
         FileNotFoundError, ValueError: As for `Folder`.
     """
+    folder = _checked_root(root, channels, val_fraction)
+    source = FolderPairs(folder, image_dir, mask_dir, mask_suffix, unpaired)
+    pairs = source.pairs(split, list_file, val_fraction, seed)
+    return [pair._replace(channels=channels) for pair in pairs]
+
+
+def _checked_root(root: str | Path | None, channels: object, val_fraction: float) -> Path:
     if root is None:
         raise ValueError(
             "folder: `root` is missing; expected the folder that holds images and masks"
@@ -155,6 +207,21 @@ def folder_pairs(
         raise FileNotFoundError(
             f"{root}: no such folder. Set `root` to the folder that holds images and masks"
         )
-    source = FolderPairs(Path(root), image_dir, mask_dir, mask_suffix, unpaired)
-    pairs = source.pairs(split, list_file, val_fraction, seed)
-    return [pair._replace(channels=channels) for pair in pairs]
+    return Path(root)
+
+
+def _refuse_for_labels(
+    labels: str, mask_suffix: str, list_file: str | None, threshold: int | None, tolerance: int
+) -> None:
+    """Refuse options of masks where labels are those of an annotation tool."""
+    given = {
+        "mask_suffix": mask_suffix,
+        "list_file": list_file,
+        "threshold": threshold,
+        "tolerance": tolerance,
+    }
+    for option, value in given.items():
+        if value:
+            raise ValueError(
+                f"{option} is {value!r}, and labels is {labels}; expected it only with masks. Remove one of them"
+            )

@@ -4,7 +4,7 @@ from collections.abc import Callable
 from functools import cached_property
 from pathlib import Path
 
-from segdistill.data.dataset import Pair
+from segdistill.data.pair import Pair
 from segdistill.data.reading.listing import entry_path, list_lines, splits_of, without_comment
 from segdistill.data.reading.opening import refuse_irregular
 

@@ -1,12 +1,14 @@
 """Pairs of image and mask files in split folders, in one folder each, or named by a list."""
 
+from collections.abc import Sequence
 from pathlib import Path
 
 from segdistill.data.channels import ARRAY_SUFFIX
-from segdistill.data.dataset import Pair, list_names
+from segdistill.data.dataset import list_names
 from segdistill.data.files import IMAGE_SUFFIXES
 from segdistill.data.layouts.suggested import folders_in, missing_folders
 from segdistill.data.listed import listed_pairs
+from segdistill.data.pair import Pair
 from segdistill.data.randomness import key_number
 from segdistill.data.reading.listing import visible_files
 from segdistill.names import unknown
@@ -54,20 +56,11 @@ class FolderPairs:
         return {} if images.is_dir() else outside
 
     def _held_out(self, split: str, fraction: float, seed: int) -> list[Pair]:
-        if split not in HELD_OUT_SPLITS:
-            raise ValueError(
-                f"{self.root} has no split folders: {unknown('split', split, HELD_OUT_SPLITS)}"
-            )
+        check_held_out(split, self.root)
         everything = self._paired(self.root / self.image_dir, self._masks(self.root))
-        if split == "all":
-            return everything
-        pairs = [p for p in everything if is_held_out(p.name, fraction, seed) == (split == "val")]
-        if not pairs:
-            raise ValueError(
-                f"split {split!r} has none of the {len(everything)} samples in {self.root}, with "
-                f"val_fraction {fraction}. Change it, or name the samples in a list_file"
-            )
-        return pairs
+        names = [pair.name for pair in everything]
+        kept = set(held_out_names(names, split, fraction, seed, self.root))
+        return [pair for pair in everything if pair.name in kept]
 
     def _paired(self, image_folder: Path, mask_folder: Path | None) -> list[Pair]:
         images = self._files(image_folder, "image_dir")
@@ -125,5 +118,31 @@ class FolderPairs:
         )
 
 
-def is_held_out(name: str, fraction: float, seed: int) -> bool:
+def check_held_out(split: str, root: Path) -> None:
+    """Refuse a split other than those that are made by holding samples out."""
+    if split not in HELD_OUT_SPLITS:
+        raise ValueError(f"{root} has no split folders: {unknown('split', split, HELD_OUT_SPLITS)}")
+
+
+def held_out_names(
+    names: Sequence[str], split: str, fraction: float, seed: int, root: Path
+) -> Sequence[str]:
+    """The names of a split where nothing splits them: all, or those that are held out or not.
+
+    Raises:
+        ValueError: There is no such split, or no name is in it.
+    """
+    check_held_out(split, root)
+    if split == "all":
+        return names
+    kept = [name for name in names if _is_held_out(name, fraction, seed) == (split == "val")]
+    if not kept:
+        raise ValueError(
+            f"split {split!r} has none of the {len(names)} samples in {root}, with "
+            f"val_fraction {fraction}. Change it, or name the samples in a list_file"
+        )
+    return kept
+
+
+def _is_held_out(name: str, fraction: float, seed: int) -> bool:
     return key_number("hold-out", seed, name) < fraction * 2**63

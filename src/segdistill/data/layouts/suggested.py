@@ -4,6 +4,7 @@ import re
 from pathlib import Path
 
 from segdistill.data.dataset import list_names
+from segdistill.data.reading.listing import visible_files
 
 
 def missing_folders(root: Path, image_dir: str, mask_dir: str | None) -> str:
@@ -27,6 +28,23 @@ def likely_options(root: Path, image_dir: str, mask_dir: str | None) -> str:
         image = rest[0]
     options = f"image_dir: {image or 'FOLDER'}"
     return f"{{{options}}}" if mask_dir is None else f"{{{options}, mask_dir: {mask or 'FOLDER'}}}"
+
+
+def suggested_json(root: Path, split: str) -> str:
+    """The JSON files of a root, and the option that names the one of a split."""
+    found = [Path(path).relative_to(root).as_posix() for path in visible_files(root, [".json"])]
+    shallow = [name for name in found if name.count("/") <= 2]
+    if not shallow:
+        return f"{root} holds no JSON file. Set `root` to the folder of the export"
+    own = [name for name in shallow if split in name]
+    likely = (own or shallow)[0]
+    parent, slash, name = likely.rpartition("/")
+    value = (
+        likely
+        if not own
+        else parent.replace(split, "{split}") + slash + name.replace(split, "{split}")
+    )
+    return f'{root} holds {list_names(shallow, 4)}. Set data.options: {{annotations: "{value}"}}'
 
 
 def folders_in(parent: Path) -> list[Path]:

@@ -1,0 +1,59 @@
+"""The page on labels: each section's recipe and command run as printed."""
+
+import re
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from segdistill.cli import main
+from tests.data.annotations.exports import SQUARE, annotation, coco
+
+PAGE = Path(__file__).parents[3] / "docs/labels.md"
+ROOT = Path("data/mine")
+
+
+def _coco() -> None:
+    for split, value in (("train", 0), ("val", 50)):
+        names = [f"{split}{i}.png" for i in range(3)]
+        shapes = [annotation(i, [SQUARE], 3 if i % 2 else 7, i) for i in (1, 2, 3)]
+        path = coco(ROOT, shapes, images=names, value=value)
+        place = ROOT / f"annotations/instances_{split}.json"
+        place.parent.mkdir(exist_ok=True)
+        shutil.move(path, place)
+    (ROOT / "train").rename(ROOT / "images")
+
+
+TREES: dict[str, Callable[[], None]] = {"COCO": _coco}
+
+
+def _sections() -> dict[str, str]:
+    parts = re.split(r"^##+ (.*)\n", PAGE.read_text("utf-8"), flags=re.M)
+    texts = dict(zip(parts[1::2], parts[2::2], strict=True))
+    return {title: text for title, text in texts.items() if "```bash" in text}
+
+
+def test_every_section_with_a_command_has_its_files_here() -> None:
+    assert _sections().keys() == TREES.keys()
+
+
+@pytest.mark.parametrize("title", TREES)
+def test_a_section_runs_as_printed(
+    title: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("segdistill.cli._set_up", lambda debug: None)
+    TREES[title]()
+    text = _sections()[title]
+    file, recipe = re.search(r"```yaml\n# (\S+)\n(.*?)```", text, re.S).groups()
+    Path(file).parent.mkdir()
+    Path(file).write_text(recipe)
+    command = re.search(r"```bash\nsegdistill (.*)\n```", text)[1]
+    main([*command.split(), "--train.device", "cpu", "--train.crop", "[8,8]"])
+    out = capsys.readouterr().out
+    assert re.search(r"train: \d+ images with masks", out), out
+    assert "No problem found" in out
