@@ -10,11 +10,10 @@ from segdistill.data.label_map import LabelMap
 from segdistill.data.layouts.annotated import (
     LabelOptions,
     Labels,
-    Missing,
     annotated_pairs,
     drawn_classes,
 )
-from segdistill.data.layouts.pairs import FolderPairs
+from segdistill.data.layouts.pairs import FolderPairs, Missing
 from segdistill.data.pair import Pair
 
 
@@ -67,12 +66,16 @@ class Folder(PairDataset):
             masks match the picture as a viewer shows it, `stored` if they match the stored pixels.
             None: such pairs are refused unless their sizes settle it; labels of annotation tools are
             upright.
-        labels: `masks`, or the tool whose labels take their place: `coco` (a JSON per split). They are drawn
-            for each sample, by pycocotools. `mapping` then holds `{category: class}`, by name or number, for
+        labels: `masks`, or the tool whose labels take their place: `coco` (a JSON per split), `yolo`
+            (a text file of polygons per image) or `labelme` (a JSON per image). They are drawn for each
+            sample, by pycocotools. `mapping` then holds `{category: class}`, by name or number, for
             categories that have not the name of a class; without `classes` those of the file are used.
         annotations: The COCO file, relative to `root`; `{split}` is replaced by the split's name. Without
             `{split}` a part of its images is held out. None: `{split}/_annotations.coco.json`, as Roboflow
-            exports it.
+            exports it. For YOLO, the file with the `names` of the classes; None: `data.yaml`, or what else
+            in `root` names them.
+        label_dir: Folder of the label files of YOLO and labelme, in place of `image_dir`. None: `labels` for
+            YOLO, if there is one; otherwise they lie beside the images.
         unannotated: The class of pixels without annotation, or `ignore`.
         overlap: What a pixel of several shapes is: the `later` one in the file, the `smaller` one, or, if
             they are of different classes, nothing (`ignore`).
@@ -80,7 +83,8 @@ class Folder(PairDataset):
             (`draw`).
         undrawable: Shapes without area (polygons of fewer than three points, points, lines, boxes) or
             outside their image: `refuse`, or `skip` to leave them out.
-        missing: Labels without an image: `refuse`, or `skip` to leave them out.
+        missing: Images without labels and labels without an image: `refuse`, or `skip` to leave them out.
+            With `empty`, nothing is annotated in images without a label file.
 
     Raises:
         FileNotFoundError: A folder or file is missing; the message names what is there.
@@ -110,6 +114,7 @@ class Folder(PairDataset):
         orientation: str | None = None,
         labels: Labels = "masks",
         annotations: str | None = None,
+        label_dir: str | None = None,
         unannotated: str = "background",
         overlap: Overlap = "later",
         crowds: Crowds = "ignore",
@@ -117,7 +122,7 @@ class Folder(PairDataset):
         missing: Missing = "refuse",
     ) -> None:
         options = LabelOptions(
-            labels, annotations, unannotated, overlap, crowds, undrawable, missing
+            labels, annotations, label_dir, unannotated, overlap, crowds, undrawable, missing
         )
         if labels == "masks":
             options.refuse_for_masks()

@@ -37,3 +37,30 @@ def coco(
     path = root / "train/_annotations.coco.json"
     path.write_text(json.dumps(content))
     return path
+
+
+def labelme(root: Path, name: str, shapes: Sequence[Any], **more: Any) -> Path:
+    """An image of 16x12 and its JSON beside it; returns the JSON."""
+    save_image(root / f"{name}.png")
+    size = {"imageWidth": 16, "imageHeight": 12, "imagePath": f"{name}.png"}
+    path = root / f"{name}.json"
+    path.write_text(json.dumps({"version": "5.5.0", "shapes": shapes, **size, **more}))
+    return path
+
+
+def shape(label: str, points: Any, kind: str = "polygon", **more: Any) -> Any:
+    """One shape of labelme."""
+    return {"label": label, "points": points, "shape_type": kind, **more}
+
+
+def yolo(root: Path, texts: dict[str, str | None], names: Any = ("road", "car")) -> Path:
+    """`images` and `labels` with a text file for each name, None for no file, and `data.yaml`."""
+    for value, (name, text) in enumerate(texts.items()):
+        save_image(root / "images" / f"{name}.png", value=value)
+        (root / "labels" / name).parent.mkdir(parents=True, exist_ok=True)
+        if text is not None:
+            (root / "labels" / f"{name}.txt").write_text(text)
+    if names is not None:
+        content = {"names": list(names) if isinstance(names, tuple) else names}
+        (root / "data.yaml").write_text(json.dumps(content))
+    return root

@@ -8,7 +8,8 @@ from pathlib import Path
 import pytest
 
 from segdistill.cli import main
-from tests.data.annotations.exports import SQUARE, annotation, coco
+from tests.data.annotations.exports import SQUARE, annotation, coco, labelme, shape, yolo
+from tests.data.files import save_image
 
 PAGE = Path(__file__).parents[3] / "docs/labels.md"
 ROOT = Path("data/mine")
@@ -25,7 +26,21 @@ def _coco() -> None:
     (ROOT / "train").rename(ROOT / "images")
 
 
-TREES: dict[str, Callable[[], None]] = {"COCO": _coco}
+def _yolo() -> None:
+    for split in ("train", "val"):
+        files = {f"{split}/{split}{i}": f"{i % 2} 0 0 0 0.5 0.5 0.5" for i in range(3)}
+        yolo(ROOT, dict(files))
+    for value, path in enumerate(sorted(ROOT.glob("images/*/*"))):
+        save_image(path, value=value)
+
+
+def _labelme() -> None:
+    for i in range(12):
+        labelme(ROOT, f"{i}", [shape(("road", "car")[i % 2], [[0, 0], [8, 0], [8, 8]])])
+        save_image(ROOT / f"{i}.png", value=i)
+
+
+TREES: dict[str, Callable[[], None]] = {"COCO": _coco, "YOLO": _yolo, "labelme": _labelme}
 
 
 def _sections() -> dict[str, str]:

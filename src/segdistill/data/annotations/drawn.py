@@ -21,8 +21,8 @@ class DrawnLabel(ABC):
         place: Where it stands, for messages.
     """
 
-    files: tuple[Path, ...] = ()
-    place: str = ""
+    files: tuple[Path, ...]
+    place: str
 
     @abstractmethod
     def label(self, size: Size, image: Path | str) -> UInt8[ndarray, "h w"]:

@@ -9,12 +9,12 @@ from typing import Any, Literal
 from segdistill.data.annotations.categories import IGNORE, Categories, unannotated_number
 from segdistill.data.annotations.drawing import Crowds, Drawing, Overlap, Undrawable, rasteriser
 from segdistill.data.label_map import IGNORED, MAX_CLASSES, LabelMap
-from segdistill.data.layouts.coco import coco_samples
-from segdistill.data.layouts.pairs import FolderPairs
+from segdistill.data.layouts.coco import CocoSamples, coco_samples
+from segdistill.data.layouts.files import FileSamples, file_samples
+from segdistill.data.layouts.pairs import FolderPairs, Missing
 from segdistill.data.pair import Pair
 
 Labels = Literal["masks", "coco", "yolo", "labelme"]
-Missing = Literal["refuse", "skip", "empty"]
 
 _log = logging.getLogger(__name__)
 
@@ -25,6 +25,7 @@ class LabelOptions:
 
     labels: Labels = "masks"
     annotations: str | None = None
+    label_dir: str | None = None
     unannotated: str = "background"
     overlap: Overlap = "later"
     crowds: Crowds = "ignore"
@@ -79,8 +80,12 @@ def annotated_pairs(
             "is one that the file lists. Remove it"
         )
     rasteriser()
-    samples = coco_samples(finder, split, options.annotations, held_out, options.missing == "skip")
+    samples = _samples(finder, split, options, held_out)
     first = [] if options.unannotated == IGNORE else [options.unannotated]
+    if classes is None and not samples.classes:
+        raise ValueError(
+            f"classes is missing, and {samples.source} names none; expected a list of names. Set `classes`"
+        )
     names = list(dict.fromkeys([*first, *samples.classes])) if classes is None else list(classes)
     if not 1 <= len(names) <= MAX_CLASSES:
         raise ValueError(f"{len(names)} classes declared; expected 1 to {MAX_CLASSES}")
@@ -96,6 +101,23 @@ def annotated_pairs(
         _say_once(f"{samples.source}: the classes are those of the file: {', '.join(names)}")
     _say_once(f"{samples.source}: {_assumed(options)}")
     return samples.pairs(drawing), names
+
+
+def _samples(
+    finder: FolderPairs, split: str, options: LabelOptions, held_out: tuple[float, int]
+) -> CocoSamples | FileSamples:
+    if options.labels == "coco":
+        skip = options.missing == "skip"
+        return coco_samples(finder, split, options.annotations, held_out, skip)
+    return file_samples(
+        finder,
+        split,
+        options.labels,
+        options.label_dir,
+        options.annotations,
+        options.missing,
+        held_out,
+    )
 
 
 def drawn_classes(count: int) -> LabelMap:

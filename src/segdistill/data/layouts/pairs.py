@@ -1,7 +1,9 @@
 """Pairs of image and mask files in split folders, in one folder each, or named by a list."""
 
+import logging
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Literal
 
 from segdistill.data.channels import ARRAY_SUFFIX
 from segdistill.data.dataset import list_names
@@ -13,11 +15,27 @@ from segdistill.data.randomness import key_number
 from segdistill.data.reading.listing import visible_files
 from segdistill.names import unknown
 
+Missing = Literal["refuse", "skip", "empty"]
 HELD_OUT_SPLITS = ("train", "val", "all")
+_NO_LABELS = ("classes.txt",)
+"""Files that tools write beside their labels."""
+
+_log = logging.getLogger(__name__)
 
 
 class FolderPairs:
-    """Finds the pairs of image and mask files under a root, in any supported layout."""
+    """Finds the pairs of image and mask files under a root, in any supported layout.
+
+    Args:
+        root: The folder that holds both.
+        image_dir: Folder of the images inside.
+        mask_dir: Folder of the masks, or of other files with labels; None: there are none.
+        mask_suffix: What follows the image's name in the mask's.
+        unpaired: Collects messages about files without a partner; None: they are an error.
+        endings: Endings of the masks.
+        missing: What becomes of files without a partner: they are refused (or collected); left out with
+            `skip`; with `empty`, images without a label are pairs without a mask.
+    """
 
     def __init__(
         self,
@@ -26,9 +44,13 @@ class FolderPairs:
         mask_dir: str | None,
         mask_suffix: str,
         unpaired: list[str] | None = None,
+        *,
+        endings: Sequence[str] = IMAGE_SUFFIXES,
+        missing: Missing = "refuse",
     ) -> None:
         self.root, self.mask_suffix = root, mask_suffix
         self.image_dir, self.mask_dir, self.unpaired = image_dir, mask_dir, unpaired
+        self.endings, self.missing = endings, missing
 
     def pairs(self, split: str, list_file: str | None, fraction: float, seed: int) -> list[Pair]:
         if list_file is not None:
@@ -70,21 +92,41 @@ class FolderPairs:
         suffix = self.mask_suffix
         without_mask = [n for n in images if n + suffix not in masks]
         without_image = [n for n in masks if n.removesuffix(suffix) not in images]
-        if without_mask or without_image:
-            sides = (
-                (without_mask, len(images), f"images in {image_folder} have no mask"),
-                (without_image, len(masks), f"masks in {mask_folder} have no image"),
-            )
-            lacking = [f"{len(s)} of {n} {text} ({list_names(s)})" for s, n, text in sides if s]
-            complaint = f"{', and '.join(lacking)}; expected equal names, apart from extension and `mask_suffix`"
-            if self.unpaired is None:
-                raise ValueError(complaint)
-            self.unpaired.append(complaint)
-        return [
-            Pair(n, path, masks[n + suffix], n.rpartition("/")[0])
-            for n, path in images.items()
-            if n + suffix in masks
+        sides = [
+            (without_mask, len(images), f"images in {image_folder} have no {self._word}"),
+            (without_image, len(masks), f"{self._word}s in {mask_folder} have no image"),
         ]
+        if self.missing == "empty":
+            self._tell_unpaired(sides[1:])
+        else:
+            self._tell_unpaired(sides)
+            images = {name: path for name, path in images.items() if name + suffix in masks}
+        return [
+            Pair(n, path, masks.get(n + suffix), n.rpartition("/")[0]) for n, path in images.items()
+        ]
+
+    @property
+    def _word(self) -> str:
+        return "mask" if self.endings == IMAGE_SUFFIXES else "label"
+
+    def _tell_unpaired(self, sides: Sequence[tuple[Sequence[str], int, str]]) -> None:
+        """Refuse, collect or log files without a partner."""
+        lacking = [f"{len(s)} of {n} {text} ({list_names(s)})" for s, n, text in sides if s]
+        if not lacking:
+            return
+        complaint = f"{', and '.join(lacking)}; expected equal names, apart from extension and `mask_suffix`"
+        if self._word == "label":
+            choices = "empty for images in which nothing is annotated, or " * (len(sides) > 1)
+            complaint = (
+                f"{', and '.join(lacking)}; expected equal names, apart from extension. Set missing: {choices}"
+                "skip to leave them out"
+            )
+        if self.missing == "skip":
+            _log.warning("%s; they are left out", ", and ".join(lacking))
+        elif self.unpaired is None:
+            raise ValueError(complaint)
+        else:
+            self.unpaired.append(complaint)
 
     def _files(self, folder: Path, option: str) -> dict[str, Path]:
         if not folder.is_dir():
@@ -92,15 +134,19 @@ class FolderPairs:
                 f"{folder}: no such folder. {missing_folders(self.root, self.image_dir, self.mask_dir)}"
             )
         files: dict[str, Path] = {}
-        suffixes = (*IMAGE_SUFFIXES, ARRAY_SUFFIX) if option == "image_dir" else IMAGE_SUFFIXES
+        of_images = option == "image_dir"
+        suffixes = (*IMAGE_SUFFIXES, ARRAY_SUFFIX) if of_images else tuple(self.endings)
         for path in sorted(map(Path, visible_files(folder, suffixes, any_case=True))):
+            if path.name in _NO_LABELS:
+                continue
             name = path.relative_to(folder).with_suffix("").as_posix()
             if name in files:
                 raise ValueError(f"{files[name]} and {path} have the same name. Keep one of them")
             files[name] = path
         if not files:
+            what = "image" if of_images or self._word == "mask" else "label"
             raise FileNotFoundError(
-                f"{folder} holds no image files; expected one of {', '.join(suffixes)}"
+                f"{folder} holds no {what} files; expected one of {', '.join(suffixes)}"
             )
         return files
 
