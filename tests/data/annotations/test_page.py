@@ -72,3 +72,40 @@ def test_a_section_runs_as_printed(
     out = capsys.readouterr().out
     assert re.search(r"train: \d+ images with masks", out), out
     assert "No problem found" in out
+
+
+def test_the_page_of_samples_is_written_by_the_printed_option(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("segdistill.cli._set_up", lambda debug: None)
+    _yolo()
+    Path("RECIPE").write_text("data: {name: folder, root: data/mine, options: {labels: yolo}}")
+    option = re.search(r"segdistill check RECIPE (--page \S+)`", PAGE.read_text("utf-8"))[1]
+    words = ["--student.model", "compact", "--train.crop", "[8,8]", "--train.device", "cpu"]
+    main(["check", "RECIPE", *option.split(), *words])
+    assert Path("samples.html").read_text().count("<figure>") == 6
+
+
+@pytest.mark.parametrize("command", ["check", "train"])
+def test_a_malformed_file_ends_a_command_before_anything_is_written(
+    command: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("segdistill.cli._set_up", lambda debug: None)
+    _yolo()
+    (ROOT / "labels/train/train2.txt").write_text("0 0 0 1 x 1 1")
+    recipe = (
+        "data: {name: folder, root: data/mine, options: {labels: yolo}}\nstudent: {model: compact}"
+    )
+    Path("recipe.yaml").write_text(recipe)
+    words = ["--train.crop", "[8,8]", "--train.steps", "1", "--train.device", "cpu"]
+    with pytest.raises(SystemExit) as stop:
+        main([command, "recipe.yaml", *words])
+    out, error = capsys.readouterr()
+    assert stop.value.code == 2 and error.count("\n") == 1
+    assert "train2.txt: line 1 is '0 0 0 1 x 1 1'; expected numbers" in out + error
+    assert not list(Path().rglob("model.safetensors")) and not list(Path().rglob("metrics.jsonl"))
