@@ -14,6 +14,7 @@ from segdistill.data.layouts.annotated import (
     drawn_classes,
 )
 from segdistill.data.layouts.pairs import FolderPairs, Missing
+from segdistill.data.layouts.suggested import likely_classes
 from segdistill.data.pair import Pair
 
 
@@ -54,7 +55,10 @@ class Folder(PairDataset):
             any number.
         image_dir: Folder of the images inside `root`.
         mask_dir: Folder of the masks inside `root`; None: no masks are read.
-        mask_suffix: What follows the image's name in the mask's name, such as `_mask`.
+        mask_suffix: What follows the image's name in the mask's name, such as `_mask`. Other pictures of an
+            image, such as `_color`, are not read.
+        image_suffix: What follows the sample's name in the image's, such as `_sat`; the mask's name is then
+            that of the sample and `mask_suffix`.
         list_file: File of names, relative to `root`; `{split}` is replaced by the split's name. Every
             path in it lies inside `root`.
         val_fraction: Fraction of the names held out for `val`, in [0, 1), without split folders.
@@ -105,6 +109,7 @@ class Folder(PairDataset):
         image_dir: str = "images",
         mask_dir: str | None = "masks",
         mask_suffix: str = "",
+        image_suffix: str = "",
         list_file: str | None = None,
         val_fraction: float = 0.2,
         seed: int = 0,
@@ -133,6 +138,7 @@ class Folder(PairDataset):
                 image_dir=image_dir,
                 mask_dir=mask_dir,
                 mask_suffix=mask_suffix,
+                image_suffix=image_suffix,
                 list_file=list_file,
                 val_fraction=val_fraction,
                 seed=seed,
@@ -140,12 +146,13 @@ class Folder(PairDataset):
             if classes is None:
                 raise ValueError(
                     "folder: `classes` is missing; expected a list of names, or their number"
+                    + likely_classes(Path(str(root)))
                 )
             count = classes if isinstance(classes, int) else len(classes)
             label_map = LabelMap(mapping, count, threshold=threshold, tolerance=tolerance)
             names = class_names(classes)
         else:
-            _refuse_for_labels(labels, mask_suffix, list_file, threshold, tolerance)
+            _refuse_for_labels(labels, mask_suffix, image_suffix, list_file, threshold, tolerance)
             finder = FolderPairs(_checked_root(root, channels, val_fraction), image_dir, None, "")
             pairs, names = annotated_pairs(
                 finder, split, options, classes, mapping, (val_fraction, seed)
@@ -179,6 +186,7 @@ def folder_pairs(
     image_dir: str = "images",
     mask_dir: str | None = "masks",
     mask_suffix: str = "",
+    image_suffix: str = "",
     list_file: str | None = None,
     val_fraction: float = 0.2,
     seed: int = 0,
@@ -194,7 +202,14 @@ def folder_pairs(
         FileNotFoundError, ValueError: As for `Folder`.
     """
     folder = _checked_root(root, channels, val_fraction)
-    source = FolderPairs(folder, image_dir, mask_dir, mask_suffix, unpaired)
+    if list_file is not None and image_suffix:
+        raise ValueError(
+            f"image_suffix is {image_suffix!r} with a list_file; expected one of them. Write `image mask` in the "
+            "list's lines, and remove image_suffix"
+        )
+    source = FolderPairs(
+        folder, image_dir, mask_dir, mask_suffix, unpaired, image_suffix=image_suffix
+    )
     pairs = source.pairs(split, list_file, val_fraction, seed)
     return [pair._replace(channels=channels) for pair in pairs]
 
@@ -216,11 +231,17 @@ def _checked_root(root: str | Path | None, channels: object, val_fraction: float
 
 
 def _refuse_for_labels(
-    labels: str, mask_suffix: str, list_file: str | None, threshold: int | None, tolerance: int
+    labels: str,
+    mask_suffix: str,
+    image_suffix: str,
+    list_file: str | None,
+    threshold: int | None,
+    tolerance: int,
 ) -> None:
     """Refuse options of masks where labels are those of an annotation tool."""
     given = {
         "mask_suffix": mask_suffix,
+        "image_suffix": image_suffix,
         "list_file": list_file,
         "threshold": threshold,
         "tolerance": tolerance,

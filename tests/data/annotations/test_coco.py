@@ -4,6 +4,7 @@ import json
 import os
 import pickle
 import re
+from unicodedata import normalize
 
 import numpy as np
 import pytest
@@ -228,6 +229,15 @@ def test_two_categories_of_one_name_are_one_class_and_an_unused_parent_is_none(t
     dataset = _folder(tmp_path)
     assert dataset.classes == ["background", "car"]
     assert dataset.read(0)[1][:, [0, 5, 9]].unique(dim=0).tolist() == [[1, 0, 1]]
+
+
+def test_names_with_accents_are_found_in_either_form(tmp_path):
+    composed, apart = (normalize(form, "caf\u00e9.png") for form in ("NFC", "NFD"))
+    for stored, listed in ((composed, apart), (apart, composed)):
+        path = coco(tmp_path, [annotation(1, [SQUARE])], images=(stored,))
+        path.write_text(path.read_text().replace(json.dumps(stored), json.dumps(listed)))
+        assert _folder(tmp_path).names == ["caf\u00e9"]
+        (tmp_path / "train" / stored).unlink()
 
 
 def test_a_file_is_read_once_and_travels_with_the_data_set(tmp_path, monkeypatch):

@@ -1,4 +1,4 @@
-"""The page on labels: each section's recipe and command run as printed."""
+"""The pages on folders and labels: each section's recipe and command run as printed."""
 
 import re
 import shutil
@@ -9,9 +9,9 @@ import pytest
 
 from segdistill.cli import main
 from tests.data.annotations.exports import SQUARE, annotation, coco, labelme, shape, yolo
-from tests.data.files import save_image
+from tests.data.files import ids, save_image, save_mask
 
-PAGE = Path(__file__).parents[3] / "docs/labels.md"
+DOCS = Path(__file__).parents[3] / "docs"
 ROOT = Path("data/mine")
 
 
@@ -40,12 +40,38 @@ def _labelme() -> None:
         save_image(ROOT / f"{i}.png", value=i)
 
 
-TREES: dict[str, Callable[[], None]] = {"COCO": _coco, "YOLO": _yolo, "labelme": _labelme}
+def _pictures(image: str, *masks: str) -> None:
+    for i in range(12):
+        save_image(ROOT / image.format(i), value=i)
+        for mask in masks:
+            save_mask(ROOT / mask.format(i), ids(3))
+
+
+def _roboflow() -> None:
+    for split, value in (("train", 0), ("valid", 50)):
+        for i in range(3):
+            save_image(ROOT / split / f"{i}.jpg", value=value + 9 * i)
+            save_mask(ROOT / split / f"{i}_mask.png", ids(3))
+
+
+MAPS = [f"masks/{{}}_{kind}.png" for kind in ("labelIds", "color", "instanceIds")]
+TREES: dict[str, Callable[[], None]] = {
+    "COCO": _coco,
+    "YOLO": _yolo,
+    "labelme": _labelme,
+    "Other mask names: `mask_suffix`": lambda: _pictures("images/{}.jpg", *MAPS),
+    "Images and masks in one folder: `image_suffix`": lambda: _pictures(
+        "{}_sat.jpg", "{}_mask.png"
+    ),
+    "Masks exported by Roboflow": _roboflow,
+}
 
 
 def _sections() -> dict[str, str]:
-    parts = re.split(r"^##+ (.*)\n", PAGE.read_text("utf-8"), flags=re.M)
-    texts = dict(zip(parts[1::2], parts[2::2], strict=True))
+    texts: dict[str, str] = {}
+    for page in ("labels.md", "folder.md"):
+        parts = re.split(r"^##+ (.*)\n", (DOCS / page).read_text("utf-8"), flags=re.M)
+        texts |= zip(parts[1::2], parts[2::2], strict=True)
     return {title: text for title, text in texts.items() if "```bash" in text}
 
 
@@ -81,7 +107,9 @@ def test_the_page_of_samples_is_written_by_the_printed_option(
     monkeypatch.setattr("segdistill.cli._set_up", lambda debug: None)
     _yolo()
     Path("RECIPE").write_text("data: {name: folder, root: data/mine, options: {labels: yolo}}")
-    option = re.search(r"segdistill check RECIPE (--page \S+)`", PAGE.read_text("utf-8"))[1]
+    option = re.search(
+        r"segdistill check RECIPE (--page \S+)`", (DOCS / "labels.md").read_text("utf-8")
+    )[1]
     words = ["--student.model", "compact", "--train.crop", "[8,8]", "--train.device", "cpu"]
     main(["check", "RECIPE", *option.split(), *words])
     assert Path("samples.html").read_text().count("<figure>") == 6

@@ -1,8 +1,8 @@
 """The samples of a COCO file: where it lies, and where its images lie."""
 
 import logging
-import unicodedata
 from pathlib import Path
+from unicodedata import normalize
 
 from segdistill.data.annotations.categories import Categories
 from segdistill.data.annotations.coco import CocoFile, CocoLabel, open_coco
@@ -112,7 +112,7 @@ def _image_folder(finder: FolderPairs, split: str, path: Path, first: str) -> Pa
     candidates = [root / images / split, root / split / images, root / images, root / split]
     candidates += [path.parent, root]
     for folder in candidates:
-        if (folder / first.replace("\\", "/")).is_file():
+        if _stored(folder / first.replace("\\", "/")).is_file():
             return folder
     there = sorted({str(one) for one in candidates if one.is_dir()})
     raise FileNotFoundError(
@@ -126,8 +126,8 @@ def _found(coco: CocoFile, base: Path, skip: bool) -> dict[str, tuple[int, Path]
     found: dict[str, tuple[int, Path]] = {}
     missing = []
     for position, (file_name, _, _) in enumerate(coco.images):
-        path = entry_path(base, file_name, f"{coco.path}: images[{position}]")
-        name = unicodedata.normalize("NFC", path.relative_to(base).with_suffix("").as_posix())
+        path = _stored(entry_path(base, file_name, f"{coco.path}: images[{position}]"))
+        name = normalize("NFC", path.relative_to(base).with_suffix("").as_posix())
         if name in found:
             raise ValueError(f"{found[name][1]} and {path} have the same name. Keep one of them")
         if path.is_file():
@@ -141,6 +141,16 @@ def _found(coco: CocoFile, base: Path, skip: bool) -> dict[str, tuple[int, Path]
             skip,
         )
     return found
+
+
+def _stored(path: Path) -> Path:
+    """A file whose name may be stored in the other form of letters with accents."""
+    if not path.is_file():
+        for form in ("NFC", "NFD"):
+            other = Path(normalize(form, str(path)))
+            if other.is_file():
+                return other
+    return path
 
 
 def _tell_missing(text: str, skip: bool) -> None:

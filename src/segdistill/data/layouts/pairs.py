@@ -4,11 +4,20 @@ import logging
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Literal
+from unicodedata import normalize
 
 from segdistill.data.channels import ARRAY_SUFFIX
 from segdistill.data.dataset import list_names
 from segdistill.data.files import IMAGE_SUFFIXES
-from segdistill.data.layouts.suggested import folders_in, missing_folders
+from segdistill.data.layouts.suffixes import Suffixes, tell_others
+from segdistill.data.layouts.suggested import (
+    TRAINING,
+    folders_in,
+    in_words,
+    likely_split,
+    likely_suffixes,
+    missing_folders,
+)
 from segdistill.data.listed import listed_pairs
 from segdistill.data.pair import Pair
 from segdistill.data.randomness import key_number
@@ -35,6 +44,7 @@ class FolderPairs:
         endings: Endings of the masks.
         missing: What becomes of files without a partner: they are refused (or collected); left out with
             `skip`; with `empty`, images without a label are pairs without a mask.
+        image_suffix: What follows the sample's name in the image's.
     """
 
     def __init__(
@@ -47,10 +57,11 @@ class FolderPairs:
         *,
         endings: Sequence[str] = IMAGE_SUFFIXES,
         missing: Missing = "refuse",
+        image_suffix: str = "",
     ) -> None:
         self.root, self.mask_suffix = root, mask_suffix
         self.image_dir, self.mask_dir, self.unpaired = image_dir, mask_dir, unpaired
-        self.endings, self.missing = endings, missing
+        self.endings, self.missing, self.image_suffix = endings, missing, image_suffix
 
     def pairs(self, split: str, list_file: str | None, fraction: float, seed: int) -> list[Pair]:
         if list_file is not None:
@@ -58,7 +69,9 @@ class FolderPairs:
         folders = self._split_folders()
         if folders:
             if split not in folders:
-                raise ValueError(f"{self.root}: {unknown('split folder', split, folders)}")
+                raise ValueError(
+                    f"{self.root}: {unknown('split folder', split, folders)}{likely_split(split, folders)}"
+                )
             return self._paired(*folders[split])
         return self._held_out(split, fraction, seed)
 
@@ -68,7 +81,7 @@ class FolderPairs:
     def _split_folders(self) -> dict[str, tuple[Path, Path | None]]:
         images = self.root / self.image_dir
         inside = {p.name: (p, self._masks(self.root, p.name)) for p in folders_in(images)}
-        if "train" in inside:
+        if any(name.lower() in TRAINING for name in inside):
             return inside
         outside = {
             p.name: (p / self.image_dir, self._masks(p))
@@ -85,13 +98,19 @@ class FolderPairs:
         return [pair for pair in everything if pair.name in kept]
 
     def _paired(self, image_folder: Path, mask_folder: Path | None) -> list[Pair]:
-        images = self._files(image_folder, "image_dir")
+        found = self._files(image_folder, "image_dir")
+        suffixes = Suffixes(self.image_suffix, self.mask_suffix)
         if mask_folder is None:
+            images = suffixes.images(found, False)
             return [Pair(n, path, None, n.rpartition("/")[0]) for n, path in images.items()]
-        masks = self._files(mask_folder, "mask_dir")
-        suffix = self.mask_suffix
-        without_mask = [n for n in images if n + suffix not in masks]
-        without_image = [n for n in masks if n.removesuffix(suffix) not in images]
+        together = self._word == "mask" and image_folder.resolve() == mask_folder.resolve()
+        if together and suffixes.image == suffixes.mask:
+            raise ValueError(_not_told_apart(image_folder, suffixes, found))
+        stored = found if together else self._files(mask_folder, "mask_dir")
+        images, masks = suffixes.images(found, together), suffixes.masks(stored, together)
+        chosen = [*images.values(), *masks.values()]
+        without_mask = [n for n in images if n not in masks]
+        without_image = [n for n in masks if n not in images]
         sides = [
             (without_mask, len(images), f"images in {image_folder} have no {self._word}"),
             (without_image, len(masks), f"{self._word}s in {mask_folder} have no image"),
@@ -99,22 +118,26 @@ class FolderPairs:
         if self.missing == "empty":
             self._tell_unpaired(sides[1:])
         else:
-            self._tell_unpaired(sides)
-            images = {name: path for name, path in images.items() if name + suffix in masks}
-        return [
-            Pair(n, path, masks.get(n + suffix), n.rpartition("/")[0]) for n, path in images.items()
-        ]
+            self._tell_unpaired(sides, likely_suffixes(found, stored))
+            images = {name: path for name, path in images.items() if name in masks}
+        for files, folder in ((found, image_folder), (stored, mask_folder)):
+            tell_others(files, chosen, images.keys(), folder)
+        return [Pair(n, path, masks.get(n), n.rpartition("/")[0]) for n, path in images.items()]
 
     @property
     def _word(self) -> str:
         return "mask" if self.endings == IMAGE_SUFFIXES else "label"
 
-    def _tell_unpaired(self, sides: Sequence[tuple[Sequence[str], int, str]]) -> None:
-        """Refuse, collect or log files without a partner."""
+    def _tell_unpaired(
+        self, sides: Sequence[tuple[Sequence[str], int, str]], likely: Sequence[Suffixes] = ()
+    ) -> None:
+        """Refuse, collect or log files without a partner; likely suffixes are what to do about it."""
         lacking = [f"{len(s)} of {n} {text} ({list_names(s)})" for s, n, text in sides if s]
         if not lacking:
             return
         complaint = f"{', and '.join(lacking)}; expected equal names, apart from extension and `mask_suffix`"
+        if likely and self._word == "mask":
+            complaint += f". Set data.options: {in_words(likely)}"
         if self._word == "label":
             choices = "empty for images in which nothing is annotated, or " * (len(sides) > 1)
             complaint = (
@@ -139,7 +162,8 @@ class FolderPairs:
         for path in sorted(map(Path, visible_files(folder, suffixes, any_case=True))):
             if path.name in _NO_LABELS:
                 continue
-            name = path.relative_to(folder).with_suffix("").as_posix()
+            # One form of letters with accents: file systems and lists write them in two.
+            name = normalize("NFC", path.relative_to(folder).with_suffix("").as_posix())
             if name in files:
                 raise ValueError(f"{files[name]} and {path} have the same name. Keep one of them")
             files[name] = path
@@ -162,6 +186,19 @@ class FolderPairs:
             None if masks is None else lambda: self._files(masks, "mask_dir"),
             self.mask_suffix,
         )
+
+
+def _not_told_apart(folder: Path, suffixes: Suffixes, files: dict[str, Path]) -> str:
+    likely = likely_suffixes(files, files)
+    choice = (
+        in_words(likely)
+        if likely
+        else "{mask_suffix: SUFFIX}, what follows an image's name in its mask's"
+    )
+    return (
+        f"{folder} is both image_dir and mask_dir, and image_suffix and mask_suffix are {suffixes.image!r}; "
+        f"expected suffixes that tell images from masks. Set data.options: {choice}"
+    )
 
 
 def check_held_out(split: str, root: Path) -> None:
