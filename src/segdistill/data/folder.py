@@ -70,14 +70,15 @@ class Folder(PairDataset):
             masks match the picture as a viewer shows it, `stored` if they match the stored pixels.
             None: such pairs are refused unless their sizes settle it; labels of annotation tools are
             upright.
-        labels: `masks`, or the tool whose labels take their place: `coco` (a JSON per split), `yolo`
-            (a text file of polygons per image) or `labelme` (a JSON per image). They are drawn for each
-            sample, by pycocotools. `mapping` then holds `{category: class}`, by name or number, for
-            categories that have not the name of a class; without `classes` those of the file are used.
+        labels: `masks`, or what takes their place: `coco` (a JSON per split), `yolo` (a text file of polygons
+            per image) or `labelme` (a JSON per image), drawn for each sample by pycocotools; `layers`: a
+            black and white mask per class. `mapping` then holds `{category: class}`, by name or number, for
+            categories that have not the name of a class. Without `classes`, COCO's and YOLO's are used.
         annotations: The COCO file, relative to `root`; `{split}` is replaced by the split's name. Without
             `{split}` a part of its images is held out. None: `{split}/_annotations.coco.json`, as Roboflow
             exports it. For YOLO, the file with the `names` of the classes; None: `data.yaml`, or what else
-            in `root` names them.
+            in `root` names them. For layers, the name of a mask in `mask_dir`, without extension, such as
+            `{name}_{class}` or `{class}/{name}`.
         label_dir: Folder of the label files of YOLO and labelme, in place of `image_dir`. None: `labels` for
             YOLO, if there is one; otherwise they lie beside the images.
         unannotated: The class of pixels without annotation, or `ignore`.
@@ -129,8 +130,8 @@ class Folder(PairDataset):
         options = LabelOptions(
             labels, annotations, label_dir, unannotated, overlap, crowds, undrawable, missing
         )
+        options.refuse_others()
         if labels == "masks":
-            options.refuse_for_masks()
             pairs = folder_pairs(
                 root,
                 split,
@@ -152,10 +153,18 @@ class Folder(PairDataset):
             label_map = LabelMap(mapping, count, threshold=threshold, tolerance=tolerance)
             names = class_names(classes)
         else:
-            _refuse_for_labels(labels, mask_suffix, image_suffix, list_file, threshold, tolerance)
-            finder = FolderPairs(_checked_root(root, channels, val_fraction), image_dir, None, "")
+            of_layers = threshold if labels == "layers" else None
+            shapes_only = None if labels == "layers" else threshold
+            _refuse_for_labels(labels, mask_suffix, image_suffix, list_file, shapes_only, tolerance)
+            place = _checked_root(root, channels, val_fraction)
             pairs, names = annotated_pairs(
-                finder, split, options, classes, mapping, (val_fraction, seed)
+                FolderPairs(place, image_dir, mask_dir, ""),
+                split,
+                options,
+                classes,
+                mapping,
+                (val_fraction, seed),
+                of_layers,
             )
             pairs = [pair._replace(channels=channels) for pair in pairs]
             label_map = drawn_classes(len(names))

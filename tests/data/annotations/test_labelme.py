@@ -125,7 +125,10 @@ def test_other_files_and_options_are_refused(tmp_path):
     path.write_text("{}")
     with pytest.raises(ValueError, match=r"a\.json has no list 'shapes', but nothing"):
         _label(tmp_path)
-    with pytest.raises(ValueError, match="annotations is 'x', and labels is labelme"):
+    with pytest.raises(
+        ValueError,
+        match="annotations is 'x', and labels is labelme; expected it only with layers",
+    ):
         _folder(tmp_path, annotations="x")
     with pytest.raises(
         ValueError, match=r"classes is missing, and .* names none; expected a list of names"

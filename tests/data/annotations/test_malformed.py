@@ -78,7 +78,15 @@ def test_files_that_are_no_json_are_refused(tmp_path, content, message):
         ({"threshold": 128}, "threshold is 128, and labels is coco"),
         ({"mask_suffix": "_x"}, "mask_suffix is '_x', and labels is coco"),
         ({"labels": "masks", "overlap": "smaller"}, "overlap is 'smaller', and labels is masks"),
-        ({"labels": "cocoo"}, "option labels is 'cocoo'; expected 'masks' or 'coco'"),
+        ({"labels": "cocoo"}, "option labels is 'cocoo'; expected 'masks' or 'layers' or"),
+        (
+            {"label_dir": "x"},
+            "label_dir is 'x', and labels is coco; expected it only with yolo or labelme",
+        ),
+        (
+            {"labels": "yolo", "crowds": "draw"},
+            "crowds is 'draw', and labels is yolo; expected it only with coco",
+        ),
         ({"classes": 3}, "classes is 3 with labels coco; expected names"),
     ],
 )

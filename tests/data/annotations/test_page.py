@@ -5,6 +5,7 @@ import shutil
 from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from segdistill.cli import main
@@ -54,6 +55,13 @@ def _roboflow() -> None:
             save_mask(ROOT / split / f"{i}_mask.png", ids(3))
 
 
+def _layers() -> None:
+    _pictures("images/{}.png")
+    for i in range(12):
+        for number, kind in enumerate(("road", "car")[i % 2 :]):
+            save_mask(ROOT / f"masks/{i}_{kind}.png", np.uint8(255) * (ids(3) == number))
+
+
 MAPS = [f"masks/{{}}_{kind}.png" for kind in ("labelIds", "color", "instanceIds")]
 TREES: dict[str, Callable[[], None]] = {
     "COCO": _coco,
@@ -63,6 +71,7 @@ TREES: dict[str, Callable[[], None]] = {
     "Images and masks in one folder: `image_suffix`": lambda: _pictures(
         "{}_sat.jpg", "{}_mask.png"
     ),
+    "A mask per class: `labels: layers`": _layers,
     "Masks exported by Roboflow": _roboflow,
 }
 
@@ -98,6 +107,7 @@ def test_a_section_runs_as_printed(
     out = capsys.readouterr().out
     assert re.search(r"train: \d+ images with masks", out), out
     assert "No problem found" in out
+    assert "A mapping to paste" not in out
 
 
 def test_the_page_of_samples_is_written_by_the_printed_option(

@@ -2,7 +2,7 @@
 
 import logging
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
 from typing import Any, Literal
 
@@ -11,10 +11,23 @@ from segdistill.data.annotations.drawing import Crowds, Drawing, Overlap, Undraw
 from segdistill.data.label_map import IGNORED, MAX_CLASSES, LabelMap
 from segdistill.data.layouts.coco import CocoSamples, coco_samples
 from segdistill.data.layouts.files import FileSamples, file_samples
+from segdistill.data.layouts.layers import LayerPairs, LayerSamples
 from segdistill.data.layouts.pairs import FolderPairs, Missing
 from segdistill.data.pair import Pair
 
-Labels = Literal["masks", "coco", "yolo", "labelme"]
+Labels = Literal["masks", "layers", "coco", "yolo", "labelme"]
+
+_SHAPES = ("coco", "yolo", "labelme")
+_MEANT_FOR: dict[str, tuple[str, ...]] = {
+    "annotations": ("layers", "coco", "yolo"),
+    "label_dir": ("yolo", "labelme"),
+    "unannotated": ("layers", *_SHAPES),
+    "overlap": ("layers", *_SHAPES),
+    "crowds": ("coco",),
+    "undrawable": _SHAPES,
+    "missing": ("layers", *_SHAPES),
+}
+"""The labels that an option is for."""
 
 _log = logging.getLogger(__name__)
 
@@ -32,18 +45,20 @@ class LabelOptions:
     undrawable: Undrawable = "refuse"
     missing: Missing = "refuse"
 
-    def refuse_for_masks(self) -> None:
-        """Refuse options that mean nothing for masks.
+    def refuse_others(self) -> None:
+        """Refuse options that mean nothing for these labels.
 
         Raises:
             ValueError: One is set.
         """
         plain = LabelOptions()
-        for option, value in vars(self).items():
-            if value != getattr(plain, option):
+        for option, kinds in _MEANT_FOR.items():
+            value = getattr(self, option)
+            if self.labels not in kinds and value != getattr(plain, option):
+                *others, last = kinds
                 raise ValueError(
-                    f"{option} is {value!r}, and labels is masks; expected it only with the labels of an "
-                    "annotation tool. Set `labels` to coco, yolo or labelme, or remove it"
+                    f"{option} is {value!r}, and labels is {self.labels}; expected it only with "
+                    f"{', '.join(others)}{' or ' * bool(others)}{last}. Set `labels`, or remove it"
                 )
 
 
@@ -54,6 +69,7 @@ def annotated_pairs(
     classes: Sequence[str] | int | None,
     mapping: Mapping[Any, int | str | None] | None,
     held_out: tuple[float, int],
+    threshold: int | None = None,
 ) -> tuple[list[Pair], list[str]]:
     """The samples of a split, and the names of the classes.
 
@@ -64,6 +80,7 @@ def annotated_pairs(
         classes: Names of the classes; None: those of the file.
         mapping: Class of each category that has not the name of a class.
         held_out: Fraction of the names that is held out where there are no split folders, and the seed.
+        threshold: For layers, the grey value from which on a pixel belongs to a class.
 
     Raises:
         FileNotFoundError: A file is missing.
@@ -79,8 +96,13 @@ def annotated_pairs(
             "missing is 'empty' with labels coco; expected 'refuse' or 'skip', as an image without annotations "
             "is one that the file lists. Remove it"
         )
-    rasteriser()
-    samples = _samples(finder, split, options, held_out)
+    samples: CocoSamples | FileSamples | LayerSamples
+    if options.labels == "layers":
+        samples = _layers(finder, split, options, Categories(classes or (), mapping), held_out)
+        samples.threshold = threshold
+    else:
+        rasteriser()
+        samples = _samples(finder, split, options, held_out)
     first = [] if options.unannotated == IGNORE else [options.unannotated]
     if classes is None and not samples.classes:
         raise ValueError(
@@ -120,6 +142,29 @@ def _samples(
     )
 
 
+def _layers(
+    finder: FolderPairs,
+    split: str,
+    options: LabelOptions,
+    categories: Categories,
+    held_out: tuple[float, int],
+) -> LayerSamples:
+    if not categories.classes or options.annotations is None or finder.mask_dir is None:
+        raise ValueError(
+            "labels is layers; expected `classes`, `mask_dir`, and as `annotations` the name of a mask, such as "
+            '"{name}_{class}" or "{class}/{name}". Set them'
+        )
+    pairs = LayerPairs(
+        finder.root,
+        finder.image_dir,
+        finder.mask_dir,
+        options.annotations,
+        categories,
+        options.missing,
+    )
+    return LayerSamples(pairs, pairs.pairs(split, None, *held_out))
+
+
 def drawn_classes(count: int) -> LabelMap:
     """The mapping of labels that are drawn as class numbers."""
     return LabelMap({**{number: number for number in range(count)}, IGNORED: None}, count)
@@ -128,6 +173,9 @@ def drawn_classes(count: int) -> LabelMap:
 def _assumed(options: LabelOptions) -> str:
     """How labels are read, in one line."""
     rest = "ignored" if options.unannotated == IGNORE else f"of class {options.unannotated!r}"
+    if options.labels == "layers":
+        text = _assumed(replace(options, labels="masks"))
+        return text.replace("without annotation", "in no mask").replace("shapes", "classes")
     top = {
         "later": "later shapes lie over earlier ones",
         "smaller": "smaller shapes lie over larger ones",

@@ -79,11 +79,6 @@ def file_samples(
         places = [root, *folders_in(root)]
         if label_dir is None and any((place / "labels").is_dir() for place in places):
             label_dir = "labels"
-    elif annotations is not None:
-        raise ValueError(
-            f"annotations is {annotations!r}, and labels is labelme; expected it only for coco and yolo. "
-            "Remove it, or set label_dir to the folder of the label files"
-        )
     folder = finder.image_dir if label_dir is None else label_dir
     source = FolderPairs(
         root, finder.image_dir, folder, "", endings=ENDINGS[labels], missing=missing

@@ -59,9 +59,9 @@ def likely_suffixes(images: Iterable[str], masks: Iterable[str]) -> list[Suffixe
     likely = [each for each, count in pairs.most_common(64) if count >= enough]
     # Of several pairs for the same files the shortest suffixes say most: x, x_mask before x_1, x_1_mask.
     best = [one for one in likely if pairs[one] == pairs[likely[0]]]
-    return sorted(best, key=lambda one: (len(one.image) + len(one.mask), not _of_mask(one.mask)))[
-        :3
-    ]
+    return sorted(
+        best, key=lambda one: (len(one.image) + len(one.mask), not _of_mask(one.mask), one)
+    )[:3]
 
 
 def _of_mask(suffix: str) -> bool:
