@@ -157,8 +157,7 @@ def _cells(counts: Sequence[tuple[Any, Any]], surveys: Sequence[Survey]) -> list
 
 def _propose(config: DataConfig, splits: Sequence[Split], surveys: Sequence[Survey]) -> bool:
     """Print mappings that would fit; returns whether there are any."""
-    drawn = config.options.get("labels", "masks") != "masks"
-    if config.name != "folder" or drawn or not splits:
+    if config.name != "folder" or not splits:
         return False
     classes = splits[0].classes
     fitting = proposals(surveys, len(classes) or None, config.options.get("palette"))
