@@ -26,7 +26,7 @@ MAY_IMPORT = {
     "geometry": set(),
     "losses": {"geometry"},
     "models": {"extras", "geometry"},
-    "data": set(),
+    "data": {"extras"},
     "distillation": {"losses", "geometry"},
     "run": {"config", "losses", "models", "data", "distillation", "extras"}
     | {"activity", "trust", "escaping", "geometry"},
@@ -54,8 +54,11 @@ FLOORS: dict[str, list[set[str]]] = {
     ],
     "data": [
         {"reading"},
-        {"randomness", "orientation", "label_map", "files", "dataset", "folder", "listed"}
+        {"annotations"},
+        {"randomness", "orientation", "label_map", "files", "pair", "dataset", "listed"}
         | {"channels", "samples", "transforms", "loader"},
+        {"layouts"},
+        {"folder"},
         {"published", "synthetic"},
         {"__init__"},
     ],

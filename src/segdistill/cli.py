@@ -55,9 +55,10 @@ def check(argv: list[str]) -> None:
     from segdistill.run.training.train import rehearse
     from segdistill.trust import trusting
 
-    trust, words = _trust_in(argv)
+    trust, argv = _trust_in(argv)
+    known, words = _own_options("check", argv)
     with trusting(trust):
-        run_check(load_recipe(words[0], words[1:]), words[0], rehearse)
+        run_check(load_recipe(argv[0], words), argv[0], rehearse, known.page)
 
 
 def compare(argv: list[str]) -> None:
@@ -342,6 +343,14 @@ def _trust_in(argv: Sequence[str]) -> tuple[bool, list[str]]:
     return given.lower() in ("true", "yes"), words
 
 
+def _check_options(parser: ArgumentParser) -> None:
+    parser.add_argument(
+        "--page",
+        type=str,
+        help="HTML file to write: samples of each split with their labels drawn over them",
+    )
+
+
 def _compare_options(parser: ArgumentParser) -> None:
     parser.add_argument(
         "--methods",
@@ -384,6 +393,7 @@ def _tune_options(parser: ArgumentParser) -> None:
 
 _BUDGET = Literal["steps", "time"]
 _OPTIONS: dict[str, tuple[Callable[[ArgumentParser], None], dict[str, Any]]] = {
+    "check": (_check_options, {"page": str}),
     "compare": (
         _compare_options,
         {"methods": str, "seeds": int, "first_seed": int, "budget": _BUDGET},

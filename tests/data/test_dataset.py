@@ -5,9 +5,10 @@ import pytest
 import torch
 from PIL import Image
 
-from segdistill.data.dataset import Pair, PairDataset, generated_palette
+from segdistill.data.dataset import PairDataset, generated_palette
 from segdistill.data.files import read_image, read_mask
 from segdistill.data.label_map import LabelMap
+from segdistill.data.pair import Pair
 from tests.data.files import ids, save_image, save_mask
 from tests.reliability.files import png
 

@@ -1,8 +1,7 @@
 """Images with labels: samples, pairs of files, and the data sets made of them."""
 
 from collections.abc import Iterable, Sequence
-from pathlib import Path
-from typing import NamedTuple, NotRequired, TypedDict
+from typing import NotRequired, TypedDict
 
 import torch
 from jaxtyping import Float, Int64, Num, UInt8
@@ -10,9 +9,10 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from segdistill.data.channels import in_unit_range
-from segdistill.data.files import read_mask, read_with_geometry
+from segdistill.data.files import mapped, read_with_geometry
 from segdistill.data.label_map import IGNORED, LabelMap
 from segdistill.data.orientation import check_orientation
+from segdistill.data.pair import Pair, open_label
 from segdistill.names import unknown
 
 
@@ -25,16 +25,6 @@ class Sample(TypedDict):
     image: Float[Tensor, "c h w"]
     label: NotRequired[Int64[Tensor, "h w"]]
     name: str
-
-
-class Pair(NamedTuple):
-    """An image file and its mask file (None if unlabelled), their name and group, and the image's channels."""
-
-    name: str
-    image: Path
-    mask: Path | None
-    group: str = ""
-    channels: int = 3
 
 
 class SegmentationDataset(Dataset[Sample]):
@@ -165,20 +155,20 @@ class PairDataset(SegmentationDataset):
         self.pairs = [pairs[i] for i in self._indices]
         self.label_map = label_map
         self.orientation = check_orientation(orientation)
-        self.labelled = any(pair.mask is not None for pair in self.pairs)
+        self.labelled = any(pair.labelled for pair in self.pairs)
         self._all_pairs = pairs
 
     def load(self, position: int) -> tuple[Num[Tensor, "c h w"], UInt8[Tensor, "h w"]]:
         """Image and label of a pair, upright."""
         pair = self._all_pairs[position]
         image, geometry = read_with_geometry(pair.image, pair.channels)
-        if pair.mask is None:
+        if not pair.labelled:
             return image, torch.full(image.shape[-2:], IGNORED, dtype=torch.uint8)
-        label = read_mask(pair.mask, self.label_map, geometry, self.orientation)
+        label = mapped(open_label(pair, geometry, self.orientation), self.label_map)
         if image.shape[-2:] != label.shape:
             (h, w), (label_h, label_w) = image.shape[-2:], label.shape
             raise ValueError(
-                f"{pair.mask}: the mask is {label_w}x{label_h}; expected {w}x{h}, the size of "
+                f"{pair.label_place}: the mask is {label_w}x{label_h}; expected {w}x{h}, the size of "
                 f"{pair.image}. Check the pairing, or export the mask again"
             )
         return image, label

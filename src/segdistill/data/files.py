@@ -98,12 +98,16 @@ def read_mask(
         ValueError: The file is damaged, lossy (JPEG) or in colour, holds an undeclared id, or its
             orientation is ambiguous.
     """
-    mask = open_mask(path, image, orientation)
+    return mapped(open_mask(path, image, orientation), label_map)
+
+
+def mapped(mask: "StoredMask", label_map: LabelMap) -> UInt8[Tensor, "h w"]:
+    """The class numbers of a decoded mask; errors are those of `read_mask`."""
     mask.check(label_map)
     raw = mask.colours() if label_map.by_colour else mask.ids(label_map.by_grey)
     if raw is None:
         raise ValueError(_colour_mask(mask))
-    return torch.from_numpy(label_map.apply(raw, str(path)))
+    return torch.from_numpy(label_map.apply(raw, str(mask.path)))
 
 
 class StoredMask(NamedTuple):

@@ -1,20 +1,21 @@
 """Your own images and masks in two folders, or images only."""
 
-import re
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from segdistill.data.channels import ARRAY_SUFFIX
-from segdistill.data.dataset import Pair, PairDataset, list_names
-from segdistill.data.files import IMAGE_SUFFIXES
+from segdistill.data.annotations.drawing import Crowds, Overlap, Undrawable
+from segdistill.data.dataset import PairDataset
 from segdistill.data.label_map import LabelMap
-from segdistill.data.listed import listed_pairs
-from segdistill.data.randomness import key_number
-from segdistill.data.reading.listing import visible_files
-from segdistill.names import unknown
-
-HELD_OUT_SPLITS = ("train", "val", "all")
+from segdistill.data.layouts.annotated import (
+    LabelOptions,
+    Labels,
+    annotated_pairs,
+    drawn_classes,
+)
+from segdistill.data.layouts.pairs import FolderPairs, Missing
+from segdistill.data.layouts.suggested import likely_classes
+from segdistill.data.pair import Pair
 
 
 class Folder(PairDataset):
@@ -54,7 +55,10 @@ class Folder(PairDataset):
             any number.
         image_dir: Folder of the images inside `root`.
         mask_dir: Folder of the masks inside `root`; None: no masks are read.
-        mask_suffix: What follows the image's name in the mask's name, such as `_mask`.
+        mask_suffix: What follows the image's name in the mask's name, such as `_mask`. Other pictures of an
+            image, such as `_color`, are not read.
+        image_suffix: What follows the sample's name in the image's, such as `_sat`; the mask's name is then
+            that of the sample and `mask_suffix`.
         list_file: File of names, relative to `root`; `{split}` is replaced by the split's name. Every
             path in it lies inside `root`.
         val_fraction: Fraction of the names held out for `val`, in [0, 1), without split folders.
@@ -64,11 +68,32 @@ class Folder(PairDataset):
         cache: Keep decoded files in memory.
         orientation: For images with an orientation tag (EXIF) whose masks have none: `upright` if the
             masks match the picture as a viewer shows it, `stored` if they match the stored pixels.
-            None: such pairs are refused unless their sizes settle it.
+            None: such pairs are refused unless their sizes settle it; labels of annotation tools are
+            upright.
+        labels: `masks`, or what takes their place: `coco` (a JSON per split), `yolo` (a text file of polygons
+            per image) or `labelme` (a JSON per image), drawn for each sample by pycocotools; `layers`: a
+            black and white mask per class. `mapping` then holds `{category: class}`, by name or number, for
+            categories that have not the name of a class. Without `classes`, COCO's and YOLO's are used.
+        annotations: The COCO file, relative to `root`; `{split}` is replaced by the split's name. Without
+            `{split}` a part of its images is held out. None: `{split}/_annotations.coco.json`, as Roboflow
+            exports it. For YOLO, the file with the `names` of the classes; None: `data.yaml`, or what else
+            in `root` names them. For layers, the name of a mask in `mask_dir`, without extension, such as
+            `{name}_{class}` or `{class}/{name}`.
+        label_dir: Folder of the label files of YOLO and labelme, in place of `image_dir`. None: `labels` for
+            YOLO, if there is one; otherwise they lie beside the images.
+        unannotated: The class of pixels without annotation, or `ignore`.
+        overlap: What a pixel of several shapes is: the `later` one in the file, the `smaller` one, or, if
+            they are of different classes, nothing (`ignore`).
+        crowds: Whether COCO's crowds are 255 (`ignore`) where no other shape lies, or shapes as others
+            (`draw`).
+        undrawable: Shapes without area (polygons of fewer than three points, points, lines, boxes) or
+            outside their image: `refuse`, or `skip` to leave them out.
+        missing: Images without labels and labels without an image: `refuse`, or `skip` to leave them out.
+            With `empty`, nothing is annotated in images without a label file.
 
     Raises:
         FileNotFoundError: A folder or file is missing; the message names what is there.
-        ValueError: Images and masks do not pair up, or an option is invalid.
+        ValueError: Images and labels do not pair up, a label file is damaged, or an option is invalid.
     """
 
     def __init__(
@@ -77,7 +102,7 @@ class Folder(PairDataset):
         split: str = "train",
         *,
         classes: Sequence[str] | int | None = None,
-        mapping: Mapping[Any, int | None] | None = None,
+        mapping: Mapping[Any, int | str | None] | None = None,
         threshold: int | None = None,
         tolerance: int = 0,
         palette: Sequence[Sequence[int]] | None = None,
@@ -85,6 +110,7 @@ class Folder(PairDataset):
         image_dir: str = "images",
         mask_dir: str | None = "masks",
         mask_suffix: str = "",
+        image_suffix: str = "",
         list_file: str | None = None,
         val_fraction: float = 0.2,
         seed: int = 0,
@@ -92,28 +118,60 @@ class Folder(PairDataset):
         limit: int | None = None,
         cache: bool = False,
         orientation: str | None = None,
+        labels: Labels = "masks",
+        annotations: str | None = None,
+        label_dir: str | None = None,
+        unannotated: str = "background",
+        overlap: Overlap = "later",
+        crowds: Crowds = "ignore",
+        undrawable: Undrawable = "refuse",
+        missing: Missing = "refuse",
     ) -> None:
-        pairs = folder_pairs(
-            root,
-            split,
-            channels=channels,
-            image_dir=image_dir,
-            mask_dir=mask_dir,
-            mask_suffix=mask_suffix,
-            list_file=list_file,
-            val_fraction=val_fraction,
-            seed=seed,
+        options = LabelOptions(
+            labels, annotations, label_dir, unannotated, overlap, crowds, undrawable, missing
         )
-        if classes is None:
-            raise ValueError(
-                "folder: `classes` is missing; expected a list of names, or their number"
+        options.refuse_others()
+        if labels == "masks":
+            pairs = folder_pairs(
+                root,
+                split,
+                channels=channels,
+                image_dir=image_dir,
+                mask_dir=mask_dir,
+                mask_suffix=mask_suffix,
+                image_suffix=image_suffix,
+                list_file=list_file,
+                val_fraction=val_fraction,
+                seed=seed,
             )
-        count = classes if isinstance(classes, int) else len(classes)
-        label_map = LabelMap(mapping, count, threshold=threshold, tolerance=tolerance)
+            if classes is None:
+                raise ValueError(
+                    "folder: `classes` is missing; expected a list of names, or their number"
+                    + likely_classes(Path(str(root)))
+                )
+            count = classes if isinstance(classes, int) else len(classes)
+            label_map = LabelMap(mapping, count, threshold=threshold, tolerance=tolerance)
+            names = class_names(classes)
+        else:
+            of_layers = threshold if labels == "layers" else None
+            shapes_only = None if labels == "layers" else threshold
+            _refuse_for_labels(labels, mask_suffix, image_suffix, list_file, shapes_only, tolerance)
+            place = _checked_root(root, channels, val_fraction)
+            pairs, names = annotated_pairs(
+                FolderPairs(place, image_dir, mask_dir, ""),
+                split,
+                options,
+                classes,
+                mapping,
+                (val_fraction, seed),
+                of_layers,
+            )
+            pairs = [pair._replace(channels=channels) for pair in pairs]
+            label_map = drawn_classes(len(names))
         super().__init__(
             pairs,
             label_map,
-            class_names(classes),
+            names,
             palette,
             groups=groups,
             limit=limit,
@@ -137,6 +195,7 @@ def folder_pairs(
     image_dir: str = "images",
     mask_dir: str | None = "masks",
     mask_suffix: str = "",
+    image_suffix: str = "",
     list_file: str | None = None,
     val_fraction: float = 0.2,
     seed: int = 0,
@@ -151,6 +210,20 @@ def folder_pairs(
     Raises:
         FileNotFoundError, ValueError: As for `Folder`.
     """
+    folder = _checked_root(root, channels, val_fraction)
+    if list_file is not None and image_suffix:
+        raise ValueError(
+            f"image_suffix is {image_suffix!r} with a list_file; expected one of them. Write `image mask` in the "
+            "list's lines, and remove image_suffix"
+        )
+    source = FolderPairs(
+        folder, image_dir, mask_dir, mask_suffix, unpaired, image_suffix=image_suffix
+    )
+    pairs = source.pairs(split, list_file, val_fraction, seed)
+    return [pair._replace(channels=channels) for pair in pairs]
+
+
+def _checked_root(root: str | Path | None, channels: object, val_fraction: float) -> Path:
     if root is None:
         raise ValueError(
             "folder: `root` is missing; expected the folder that holds images and masks"
@@ -163,148 +236,27 @@ def folder_pairs(
         raise FileNotFoundError(
             f"{root}: no such folder. Set `root` to the folder that holds images and masks"
         )
-    source = _Source(Path(root), image_dir, mask_dir, mask_suffix, unpaired)
-    pairs = source.pairs(split, list_file, val_fraction, seed)
-    return [pair._replace(channels=channels) for pair in pairs]
+    return Path(root)
 
 
-class _Source:
-    """Finds the pairs of image and mask files under a root, in any supported layout."""
-
-    def __init__(
-        self,
-        root: Path,
-        image_dir: str,
-        mask_dir: str | None,
-        mask_suffix: str,
-        unpaired: list[str] | None = None,
-    ) -> None:
-        self.root, self.mask_suffix = root, mask_suffix
-        self.image_dir, self.mask_dir, self.unpaired = image_dir, mask_dir, unpaired
-
-    def pairs(self, split: str, list_file: str | None, fraction: float, seed: int) -> list[Pair]:
-        if list_file is not None:
-            return self._listed(self.root / list_file.replace("{split}", split))
-        folders = self._split_folders()
-        if folders:
-            if split not in folders:
-                raise ValueError(f"{self.root}: {unknown('split folder', split, folders)}")
-            return self._paired(*folders[split])
-        return self._held_out(split, fraction, seed)
-
-    def _masks(self, parent: Path, *inside: str) -> Path | None:
-        return None if self.mask_dir is None else parent.joinpath(self.mask_dir, *inside)
-
-    def _split_folders(self) -> dict[str, tuple[Path, Path | None]]:
-        images = self.root / self.image_dir
-        inside = {p.name: (p, self._masks(self.root, p.name)) for p in _folders(images)}
-        if "train" in inside:
-            return inside
-        outside = {
-            p.name: (p / self.image_dir, self._masks(p))
-            for p in _folders(self.root)
-            if (p / self.image_dir).is_dir()
-        }
-        return {} if images.is_dir() else outside
-
-    def _held_out(self, split: str, fraction: float, seed: int) -> list[Pair]:
-        if split not in HELD_OUT_SPLITS:
+def _refuse_for_labels(
+    labels: str,
+    mask_suffix: str,
+    image_suffix: str,
+    list_file: str | None,
+    threshold: int | None,
+    tolerance: int,
+) -> None:
+    """Refuse options of masks where labels are those of an annotation tool."""
+    given = {
+        "mask_suffix": mask_suffix,
+        "image_suffix": image_suffix,
+        "list_file": list_file,
+        "threshold": threshold,
+        "tolerance": tolerance,
+    }
+    for option, value in given.items():
+        if value:
             raise ValueError(
-                f"{self.root} has no split folders: {unknown('split', split, HELD_OUT_SPLITS)}"
+                f"{option} is {value!r}, and labels is {labels}; expected it only with masks. Remove one of them"
             )
-        everything = self._paired(self.root / self.image_dir, self._masks(self.root))
-        if split == "all":
-            return everything
-        pairs = [p for p in everything if _is_held_out(p.name, fraction, seed) == (split == "val")]
-        if not pairs:
-            raise ValueError(
-                f"split {split!r} has none of the {len(everything)} samples in {self.root}, with "
-                f"val_fraction {fraction}. Change it, or name the samples in a list_file"
-            )
-        return pairs
-
-    def _paired(self, image_folder: Path, mask_folder: Path | None) -> list[Pair]:
-        images = self._files(image_folder, "image_dir")
-        if mask_folder is None:
-            return [Pair(n, path, None, n.rpartition("/")[0]) for n, path in images.items()]
-        masks = self._files(mask_folder, "mask_dir")
-        suffix = self.mask_suffix
-        without_mask = [n for n in images if n + suffix not in masks]
-        without_image = [n for n in masks if n.removesuffix(suffix) not in images]
-        if without_mask or without_image:
-            sides = (
-                (without_mask, len(images), f"images in {image_folder} have no mask"),
-                (without_image, len(masks), f"masks in {mask_folder} have no image"),
-            )
-            lacking = [f"{len(s)} of {n} {text} ({list_names(s)})" for s, n, text in sides if s]
-            complaint = f"{', and '.join(lacking)}; expected equal names, apart from extension and `mask_suffix`"
-            if self.unpaired is None:
-                raise ValueError(complaint)
-            self.unpaired.append(complaint)
-        return [
-            Pair(n, path, masks[n + suffix], n.rpartition("/")[0])
-            for n, path in images.items()
-            if n + suffix in masks
-        ]
-
-    def _files(self, folder: Path, option: str) -> dict[str, Path]:
-        if not folder.is_dir():
-            there = list_names(sorted(p.name for p in self.root.iterdir()), 8)
-            raise FileNotFoundError(
-                f"{folder}: no such folder. {self.root} holds {there or 'nothing'}. "
-                f"Set data.options: {self._likely_options()}"
-            )
-        files: dict[str, Path] = {}
-        suffixes = (*IMAGE_SUFFIXES, ARRAY_SUFFIX) if option == "image_dir" else IMAGE_SUFFIXES
-        for path in sorted(map(Path, visible_files(folder, suffixes, any_case=True))):
-            name = path.relative_to(folder).with_suffix("").as_posix()
-            if name in files:
-                raise ValueError(f"{files[name]} and {path} have the same name. Keep one of them")
-            files[name] = path
-        if not files:
-            raise FileNotFoundError(
-                f"{folder} holds no image files; expected one of {', '.join(suffixes)}"
-            )
-        return files
-
-    def _likely_options(self) -> str:
-        """`image_dir` and `mask_dir` as the names of the folders suggest."""
-        folders = [path.name for path in _folders(self.root)]
-        image = self.image_dir if self.image_dir in folders else None
-        mask = self.mask_dir if self.mask_dir in folders else None
-        rest = [name for name in folders if name not in (image, mask)]
-        likely = [name for name in rest if re.search("mask|label|annot|seg|gt", name.lower())]
-        if mask is None and len(likely) == 1:
-            mask = likely[0]
-            rest.remove(mask)
-        if image is None and len(rest) == 1:
-            image = rest[0]
-        options = f"image_dir: {image or 'FOLDER'}"
-        return (
-            f"{{{options}}}"
-            if self.mask_dir is None
-            else f"{{{options}, mask_dir: {mask or 'FOLDER'}}}"
-        )
-
-    def _listed(self, list_path: Path) -> list[Pair]:
-        if not list_path.is_file():
-            raise FileNotFoundError(f"{list_path}: no such list file. Set `list_file`")
-        images, masks = self.root / self.image_dir, self._masks(self.root)
-        return listed_pairs(
-            list_path,
-            self.root,
-            images if images.is_dir() else None,
-            lambda: self._files(images, "image_dir"),
-            None if masks is None else lambda: self._files(masks, "mask_dir"),
-            self.mask_suffix,
-        )
-
-
-def _is_held_out(name: str, fraction: float, seed: int) -> bool:
-    return key_number("hold-out", seed, name) < fraction * 2**63
-
-
-def _folders(parent: Path) -> list[Path]:
-    if not parent.is_dir():
-        return []
-    return sorted(p for p in parent.iterdir() if p.is_dir() and not p.name.startswith("."))

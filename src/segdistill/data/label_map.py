@@ -47,7 +47,7 @@ class LabelMap:
 
     def __init__(
         self,
-        mapping: Mapping[Any, int | None] | None,
+        mapping: Mapping[Any, int | str | None] | None,
         num_classes: int,
         official: bool = False,
         threshold: int | None = None,
@@ -219,7 +219,7 @@ def _check_tolerance(tolerance: int, mapping: object, threshold: int | None) -> 
 
 
 def _checked_entry(
-    raw: int | str, target: int | None, num_classes: int, by_colour: bool
+    raw: int | str, target: int | str | None, num_classes: int, by_colour: bool
 ) -> tuple[int, int]:
     if by_colour and not re.fullmatch("#[0-9a-fA-F]{6}", str(raw)):
         raise ValueError(

@@ -3,8 +3,9 @@
 from collections.abc import Callable
 from functools import cached_property
 from pathlib import Path
+from unicodedata import normalize
 
-from segdistill.data.dataset import Pair
+from segdistill.data.pair import Pair
 from segdistill.data.reading.listing import entry_path, list_lines, splits_of, without_comment
 from segdistill.data.reading.opening import refuse_irregular
 
@@ -120,6 +121,7 @@ class _Entries:
 
     def _name(self, text: str) -> str | None:
         """The key of an image: its name, with or without extension and folder."""
+        text = normalize("NFC", text)
         plain = text if text in self.images else text.replace("\\", "/").lstrip("/")
         plain = plain.removeprefix("./")
         keys = [plain, Path(plain).with_suffix("").as_posix()]

@@ -15,7 +15,7 @@ from safetensors.torch import save_file
 
 from segdistill.cli import main
 from segdistill.data import build_dataset
-from segdistill.data.dataset import Pair
+from segdistill.data.pair import Pair
 from segdistill.data.published.cityscapes import LABEL_IDS
 from segdistill.run.auditing.proposal import proposals
 from segdistill.run.auditing.survey import survey

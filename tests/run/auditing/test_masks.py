@@ -10,7 +10,7 @@ import torch
 from PIL import Image
 
 from segdistill.data import build_dataset
-from segdistill.data.dataset import Pair
+from segdistill.data.pair import Pair
 from segdistill.run.auditing import facts
 from segdistill.run.auditing.masks import check_masks, class_pixels
 from segdistill.run.auditing.teacher import chance, judged
@@ -69,8 +69,8 @@ def test_masks_that_passed_are_not_read_again_until_a_byte_changes(
 ) -> None:
     root = write_pairs(tmp_path / "data")
     read: list[Path] = []
-    real = facts.open_mask
-    monkeypatch.setattr(facts, "open_mask", lambda path, *a: read.append(path) or real(path, *a))
+    real = facts.open_label
+    monkeypatch.setattr(facts, "open_label", lambda path, *a: read.append(path) or real(path, *a))
     data = _folder(root)
     for _ in range(2):
         check_masks([("train", data)], data_digest(data))
@@ -92,8 +92,8 @@ def test_pixels_of_each_class_are_those_of_the_masks_that_were_checked(
     assert class_pixels("train", data) == expected
     check_masks([("train", data), ("val", _folder(root, "val"))], "both")
     read: list[Path] = []
-    real = facts.open_mask
-    monkeypatch.setattr(facts, "open_mask", lambda path, *a: read.append(path) or real(path, *a))
+    real = facts.open_label
+    monkeypatch.setattr(facts, "open_label", lambda path, *a: read.append(path) or real(path, *a))
     assert class_pixels("train", data, data_digest(data)) == expected
     assert read == []
     mapped = build_dataset("folder", root, "train", classes=["sky", "ground"], mapping={0: 1, 1: 0})

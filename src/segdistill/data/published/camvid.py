@@ -3,9 +3,10 @@
 from collections.abc import Iterable
 from pathlib import Path
 
-from segdistill.data.dataset import Pair, PairDataset, list_names
+from segdistill.data.dataset import PairDataset, list_names
 from segdistill.data.files import IMAGE_SUFFIXES
 from segdistill.data.label_map import LabelMap
+from segdistill.data.pair import Pair
 from segdistill.data.published.layout import listed_names
 from segdistill.names import unknown
 

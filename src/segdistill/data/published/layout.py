@@ -4,7 +4,8 @@ import os
 from collections.abc import Sequence
 from pathlib import Path
 
-from segdistill.data.dataset import Pair, list_names
+from segdistill.data.dataset import list_names
+from segdistill.data.pair import Pair
 from segdistill.data.reading.listing import list_lines, visible_files, without_comment
 
 

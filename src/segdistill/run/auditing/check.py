@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Sequence
 from contextlib import suppress
+from pathlib import Path
 from typing import Any
 
 from rich.table import Table
@@ -23,6 +24,7 @@ from segdistill.run.auditing.data_audit import (
 )
 from segdistill.run.auditing.pixels import judged_pixels
 from segdistill.run.auditing.proposal import proposals
+from segdistill.run.auditing.samples import write_samples
 from segdistill.run.auditing.survey import Survey, survey
 from segdistill.run.auditing.suspects import suspect
 from segdistill.run.auditing.teacher import judged, unmeasurable
@@ -41,6 +43,7 @@ def check(
     recipe: Recipe,
     name: str = "RECIPE",
     rehearse: Callable[[Recipe, Sequence[str], bool], list[str]] | None = None,
+    page: str | None = None,
 ) -> None:
     """Audit a recipe's data and teacher, and print the findings.
 
@@ -52,8 +55,10 @@ def check(
         name: The recipe's file, for the last line.
         rehearse: Gives the problems of what training builds from a recipe and these class names, with a
             batch if told so.
+        page: File that samples of the splits are drawn in; None: none is written.
 
     Raises:
+        OSError: The page cannot be written.
         ValueError: There are problems to fix before training; one line, raised after printing.
     """
     findings = Findings()
@@ -72,6 +77,9 @@ def check(
     else:
         for split, one in masked:
             _print_classes([split], [one])
+    if page is not None:
+        write_samples(Path(page), splits)
+        _print(f"samples with their labels: {page}")
     judge(splits, surveys, findings)
     _check_pixels(splits, surveys, findings)
     for split in splits[:1]:

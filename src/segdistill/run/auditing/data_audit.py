@@ -7,10 +7,11 @@ from inspect import signature
 from typing import Any
 
 from segdistill.config import DataConfig, Recipe
-from segdistill.data.dataset import Pair, list_names
+from segdistill.data.dataset import list_names
 from segdistill.data.folder import Folder, class_names, folder_pairs
 from segdistill.data.label_map import IGNORED, MAX_CLASSES, LabelMap, colour_text
 from segdistill.data.orientation import Orientation, check_orientation, unclear_orientations
+from segdistill.data.pair import Pair
 from segdistill.distillation.method import Method
 from segdistill.names import fitting
 from segdistill.run.auditing.noise import RIM
@@ -115,6 +116,8 @@ def _open_leniently(config: DataConfig, which: str, name: str, findings: Finding
         return Split(name, None, False, [], None)
     # Others have been reported, and nothing can be opened with them.
     options = fitting(split_options(config, which), Folder)
+    if options.get("labels", "masks") != "masks":
+        return Split(name, None, False, [], None)
     declared = options.get("classes") or []
     most = isinstance(declared, int) and declared > MAX_CLASSES
     classes = class_names([] if most else declared)
@@ -371,7 +374,7 @@ def refuse_unclear_orientation(*datasets: Any) -> None:
     lines = []
     for dataset in datasets:
         pairs = getattr(dataset, "pairs", [])
-        files = [(pair.image, pair.mask) for pair in pairs if pair.mask is not None]
+        files = [(pair.image, pair.mask) for pair in pairs if pair.mask and not pair.drawn]
         lines += unclear_orientations(files, getattr(dataset, "orientation", None))
     if lines:
         raise ValueError("; ".join(by_cause(list(dict.fromkeys(lines)))))

@@ -10,8 +10,7 @@ import numpy as np
 from PIL import Image
 
 from segdistill.data.channels import ARRAY_SUFFIX
-from segdistill.data.dataset import Pair
-from segdistill.data.files import DEEP_MODES, StoredMask, open_mask, read_with_geometry
+from segdistill.data.files import DEEP_MODES, StoredMask, read_with_geometry
 from segdistill.data.label_map import IGNORED, LabelMap
 from segdistill.data.orientation import (
     ImageGeometry,
@@ -19,6 +18,7 @@ from segdistill.data.orientation import (
     orientation_tag,
     upright_size,
 )
+from segdistill.data.pair import Pair, open_label
 from segdistill.data.reading.opening import opened
 from segdistill.data.samples import check_label, read_sample
 
@@ -79,7 +79,7 @@ def pair_facts(
         decode: Decode the image and hash its pixels. Otherwise its size is read from the header, and it is
             only decoded where header and structure do not show that this will work.
     """
-    facts = Facts(pair.name, str(pair.mask or pair.name))
+    facts = Facts(pair.name, pair.label_place)
     faults = []
     geometry: ImageGeometry | None = None
     try:
@@ -90,9 +90,10 @@ def pair_facts(
         facts.image_size = geometry.size
     except (ValueError, OSError) as error:
         faults.append(str(error))
-    if pair.mask is not None:
+    # Shapes are drawn at the size of their image; if it cannot be read, that is the fault to tell.
+    if pair.labelled and (pair.drawn is None or geometry is not None):
         try:
-            mask = open_mask(pair.mask, geometry, orientation)
+            mask = open_label(pair, geometry, orientation)
             faults += _mask_faults(pair, mask, facts, label_map)
         except (ValueError, OSError) as error:
             faults.append(str(error))
@@ -109,7 +110,7 @@ def _mask_faults(
     if facts.image_size not in (None, mask.image.size):
         sizes = "{}x{}; expected {}x{}".format(*mask.image.size, *facts.image_size)
         faults.append(
-            f"{pair.mask}: the mask is {sizes}, the size of its image. Check the pairing, or export the "
+            f"{pair.label_place}: the mask is {sizes}, the size of its image. Check the pairing, or export the "
             "mask again"
         )
     try:

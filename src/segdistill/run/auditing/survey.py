@@ -10,9 +10,10 @@ from typing import Any
 import numpy as np
 
 from segdistill.activity import get_on
-from segdistill.data.dataset import Pair, PairDataset, list_names
+from segdistill.data.dataset import PairDataset, list_names
 from segdistill.data.label_map import IGNORED, LabelMap, colour_text
 from segdistill.data.orientation import Orientation
+from segdistill.data.pair import Pair
 from segdistill.run.auditing.facts import Facts, Size, pair_facts, sample_facts
 
 _AHEAD = 256

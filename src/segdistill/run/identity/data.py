@@ -9,7 +9,8 @@ from typing import Any
 
 from torch.utils.data import Subset
 
-from segdistill.data.dataset import Pair, PairDataset
+from segdistill.data.dataset import PairDataset
+from segdistill.data.pair import Pair
 from segdistill.data.samples import hands_on, read_sample
 from segdistill.run.identity.digests import file_digests, update_with
 
@@ -74,7 +75,8 @@ def pairs_of(dataset: Any) -> tuple[PairDataset | None, Sequence[Pair]]:
 
 
 def _digest_of_pairs(dataset: PairDataset, pairs: Sequence[Pair]) -> str:
-    paths = [path for pair in pairs for path in (pair.image, pair.mask) if path is not None]
+    files = [(pair.image, *label_files(pair)) for pair in pairs]
+    paths = list(dict.fromkeys(path for each in files for path in each))
     content: dict[Path, str] = dict(zip(paths, file_digests(paths), strict=True))
     labels = dataset.label_map
     # Only where one is declared, so that the digests of earlier runs stay what they are.
@@ -83,8 +85,18 @@ def _digest_of_pairs(dataset: PairDataset, pairs: Sequence[Pair]) -> str:
     digest = hashlib.sha256(json.dumps(facts).encode())
     for pair in pairs:
         mask = None if pair.mask is None else content[pair.mask]
-        digest.update(json.dumps([pair.name, content[pair.image], mask, pair.channels]).encode())
+        known: list[object] = [pair.name, content[pair.image], mask, pair.channels]
+        if pair.drawn is not None:
+            known += [[content[path] for path in pair.drawn.files]]
+            known.append(pair.drawn.facts())
+        digest.update(json.dumps(known).encode())
     return digest.hexdigest()
+
+
+def label_files(pair: Pair) -> tuple[Path, ...]:
+    """The files that a pair's label is read from."""
+    masks = () if pair.mask is None else (pair.mask,)
+    return (*masks, *(() if pair.drawn is None else pair.drawn.files))
 
 
 def _digest_of_samples(dataset: Any) -> str:

@@ -6,7 +6,7 @@ from typing import Any
 import torch
 
 from segdistill.config import TeacherConfig
-from segdistill.data.dataset import Pair
+from segdistill.data.pair import Pair
 from segdistill.data.samples import read_sample
 from segdistill.run.folder import RunFolder
 from segdistill.run.identity.data import pairs_of

@@ -1,0 +1,185 @@
+"""Drawing the shapes of an image as a label map, by the rasteriser of COCO's own tools."""
+
+import json
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from itertools import groupby
+from pathlib import Path
+from typing import Any, Literal, NamedTuple
+
+import numpy as np
+from jaxtyping import Bool, Float64, UInt8
+
+from segdistill.data.annotations.categories import Categories
+from segdistill.extras import require
+from segdistill.labels import IGNORED
+
+Overlap = Literal["later", "smaller", "ignore"]
+"""Which shape a pixel of several has: the later one in the file, the smaller one, or none."""
+Crowds = Literal["ignore", "draw"]
+Undrawable = Literal["refuse", "skip"]
+
+_REACH = 1
+"""A coordinate further outside than this many image sizes is a mistake, and costs memory to draw."""
+
+
+class Shape(NamedTuple):
+    """One annotation of an image.
+
+    Attributes:
+        category: Name of its category.
+        place: Where it stands in its file, for messages.
+        rings: Polygons x1 y1 x2 y2 .. in pixels; pixel i spans i to i + 1. Together they are the shape.
+        runs: Runs of pixels, as pycocotools holds them, in place of rings.
+        crowd: Whether it is a group of objects that are not told apart.
+        fault: Why it has no area, such as "is a point"; "" if it has one.
+    """
+
+    category: str
+    place: str
+    rings: tuple[Float64[np.ndarray, " n"], ...] = ()
+    runs: dict[str, Any] | None = None
+    crowd: bool = False
+    fault: str = ""
+
+
+@dataclass(frozen=True)
+class Drawing:
+    """How shapes become a label map.
+
+    Attributes:
+        categories: The class of each category.
+        unannotated: Class number of pixels without annotation, 255 to ignore them.
+        overlap: What a pixel of several shapes is.
+        crowds: Whether pixels of crowds are ignored, where no other shape lies, or drawn as others.
+        undrawable: Whether shapes without area are refused or left out.
+    """
+
+    categories: Categories
+    unannotated: int
+    overlap: Overlap = "later"
+    crowds: Crowds = "ignore"
+    undrawable: Undrawable = "refuse"
+
+    @cached_property
+    def facts(self) -> str:
+        """What tells one drawing from another."""
+        numbers = sorted(self.categories.numbers.items())
+        return json.dumps([numbers, self.unannotated, self.overlap, self.crowds, self.undrawable])
+
+
+def rasteriser() -> Any:
+    """The module `pycocotools.mask`.
+
+    Raises:
+        ValueError: It is not installed.
+    """
+    return require("pycocotools.mask", "polygons")
+
+
+def draw(
+    shapes: Sequence[Shape], size: tuple[int, int], drawing: Drawing, file: Path | str
+) -> UInt8[np.ndarray, "h w"]:
+    """A label map: class numbers, 255 ignored.
+
+    Args:
+        shapes: The shapes, in the order of their file.
+        size: Width and height of the image that they were drawn on.
+        drawing: How they are drawn.
+        file: Their file, for messages.
+
+    Raises:
+        ValueError: A shape has no area or lies outside the image, and these are refused; its coordinates
+            are no numbers or far outside; its category is not declared.
+    """
+    painted = [shape for shape in shapes if not _left_out(shape, drawing, file)]
+    painted = [one for one in painted if not _outside(one, size, drawing, file)]
+    numbers = [drawing.categories.number(s.category, f"{file}: {s.place}") for s in painted]
+    below = [shape.crowd and drawing.crowds == "ignore" for shape in painted]
+    parts = [_Part(*one) for one in zip(numbers, _encoded(painted, size), below, strict=True)]
+    # In Fortran's order, as the rasteriser works column by column.
+    label = np.full(size[::-1], drawing.unannotated, np.uint8, order="F")
+    crowds = [part._replace(number=IGNORED) for part in parts if part.below]
+    objects = [part for part in parts if not part.below]
+    if drawing.overlap == "smaller" and objects:
+        areas = rasteriser().area([part.runs for part in objects])
+        objects = [objects[place] for place in np.argsort(-areas.astype(np.int64), kind="stable")]
+    for number, mask in _painted([*crowds, *objects]):
+        label[mask] = number
+    if drawing.overlap == "ignore":
+        label[_disputed(objects, size)] = IGNORED
+    return np.ascontiguousarray(label)
+
+
+class _Part(NamedTuple):
+    """A shape as class number and runs of pixels, and whether it lies below all others."""
+
+    number: int
+    runs: dict[str, Any]
+    below: bool
+
+
+def _left_out(shape: Shape, drawing: Drawing, file: Path | str) -> bool:
+    """Whether a shape without area is left out."""
+    fault = shape.fault
+    lengths = [ring.size for ring in shape.rings]
+    if not fault and lengths and min(lengths) < 6:
+        fault = f"is a polygon of {min(lengths) // 2} points"
+    if fault and drawing.undrawable == "refuse":
+        raise ValueError(
+            f"{file}: {shape.place} ({shape.category!r}) {fault}, which covers no pixels; expected a polygon of "
+            "at least 3 points. Correct or remove it, or set undrawable: skip to leave such shapes out"
+        )
+    return bool(fault)
+
+
+def _outside(shape: Shape, size: tuple[int, int], drawing: Drawing, file: Path | str) -> bool:
+    """Whether a shape lies outside the image and is left out; refuses coordinates that are mistakes."""
+    if not shape.rings:
+        return False
+    points = np.concatenate(shape.rings).reshape(-1, 2)
+    low, high, limit = points.min(axis=0), points.max(axis=0), np.array(size)
+    where = f"{file}: {shape.place} ({shape.category!r})"
+    # Written so that NaN, too, is refused.
+    if not ((low >= -_REACH * limit) & (high <= (1 + _REACH) * limit)).all():
+        raise ValueError(
+            f"{where} reaches from ({low[0]:g}, {low[1]:g}) to ({high[0]:g}, {high[1]:g}); expected pixels of an "
+            f"image of {size[0]}x{size[1]}. Check that the labels belong to this image, at this size"
+        )
+    outside = bool(((high <= 0) | (low >= limit)).any())
+    if outside and drawing.undrawable == "refuse":
+        raise ValueError(
+            f"{where} lies outside its image of {size[0]}x{size[1]}; expected a part inside. Correct or remove "
+            "it, or set undrawable: skip to leave such shapes out"
+        )
+    return outside
+
+
+def _encoded(shapes: Sequence[Shape], size: tuple[int, int]) -> list[dict[str, Any]]:
+    """The runs of pixels of each shape; all polygons of an image are rasterised by one call."""
+    api = rasteriser()
+    rings = [ring for shape in shapes for ring in shape.rings]
+    runs = iter(api.frPyObjects(rings, size[1], size[0]) if rings else ())
+    encoded = []
+    for shape in shapes:
+        own = [next(runs) for _ in shape.rings]
+        encoded.append(shape.runs or (own[0] if len(own) == 1 else api.merge(own)))
+    return encoded
+
+
+def _painted(parts: Sequence[_Part]) -> Iterator[tuple[int, Bool[np.ndarray, "h w"]]]:
+    """Masks to paint in turn; shapes of one class that follow one another are one mask."""
+    api = rasteriser()
+    for number, group in groupby(parts, lambda part: part.number):
+        runs = [part.runs for part in group]
+        yield number, api.decode(runs[0] if len(runs) == 1 else api.merge(runs)).view(bool)
+
+
+def _disputed(parts: Sequence[_Part], size: tuple[int, int]) -> Bool[np.ndarray, "h w"]:
+    """Pixels that shapes of different classes cover."""
+    taken, disputed = (np.zeros(size[::-1], bool, order="F") for _ in range(2))
+    for _, mask in _painted(sorted(parts, key=lambda part: part.number)):
+        disputed |= taken & mask
+        taken |= mask
+    return disputed

@@ -1,0 +1,74 @@
+"""A label that is drawn when its sample is read."""
+
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from pathlib import Path
+
+from jaxtyping import UInt8
+from numpy import ndarray
+
+from segdistill.data.annotations.drawing import Drawing, Shape, draw
+
+Size = tuple[int, int]
+"""Width and height."""
+
+
+class DrawnLabel(ABC):
+    """The label of one image, in place of a mask file.
+
+    Attributes:
+        files: The files that it is read from.
+        place: Where it stands, for messages.
+    """
+
+    files: tuple[Path, ...]
+    place: str
+
+    @abstractmethod
+    def label(self, size: Size, image: Path | str) -> UInt8[ndarray, "h w"]:
+        """Class numbers, 255 ignored.
+
+        Args:
+            size: Width and height of the image that it was drawn on.
+            image: That image, for messages.
+
+        Raises:
+            FileNotFoundError: A file is missing.
+            ValueError: A file is damaged, or made for another size.
+        """
+
+    @abstractmethod
+    def facts(self) -> str:
+        """What tells this label from others, besides the content of its files."""
+
+
+class ShapesLabel(DrawnLabel):
+    """A label of shapes: a subclass reads them."""
+
+    drawing: Drawing
+
+    @abstractmethod
+    def shapes(self, size: Size) -> tuple[Size | None, Sequence[Shape]]:
+        """The size that the file declares, if any, and the shapes in pixels of this size."""
+
+    def label(self, size: Size, image: Path | str) -> UInt8[ndarray, "h w"]:
+        declared, shapes = self.shapes(size)
+        if declared is not None and declared != size:
+            raise ValueError(_other_size(self.place, declared, size, image))
+        return draw(shapes, size, self.drawing, self.place)
+
+    def facts(self) -> str:
+        return self.drawing.facts
+
+
+def _other_size(place: str, declared: Size, size: Size, image: Path | str) -> str:
+    text = (
+        f"{place}: the labels are for {declared[0]}x{declared[1]}; expected {size[0]}x{size[1]}, the size of "
+        f"{image} as a viewer shows it. "
+    )
+    if declared == size[::-1]:
+        return text + (
+            "If it has an orientation tag and was labelled as stored, add `orientation: stored` to "
+            "data.options; otherwise check which image they belong to"
+        )
+    return text + "Use the image that was labelled, or export the labels for this one"

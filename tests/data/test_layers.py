@@ -1,0 +1,124 @@
+"""Masks of one class each."""
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from segdistill.data import build_dataset
+from tests.data.files import save_image, save_mask
+
+CLASSES = ["background", "road", "car"]
+
+
+def _tree(root, pattern="{name}_{class}", images="images", masks="masks", white=255):
+    """Road in rows 2..7, a car in columns 4..6; image b has only the car, image c_car no mask of a road."""
+    road, car = (np.zeros((12, 16), np.uint8) for _ in range(2))
+    road[2:8], car[:, 4:7] = white, white
+    for value, name in enumerate(("a", "b", "c_car")):
+        save_image(root / images / f"{name}.png", value=value)
+        for kind, mask in (("road", road), ("car", car)):
+            if name == "a" or kind == "car":
+                file = pattern.replace("{name}", name).replace("{class}", kind)
+                save_mask(root / masks / f"{file}.png", mask)
+    return road > 0, car > 0
+
+
+def _folder(root, **options):
+    defaults = {"labels": "layers", "classes": CLASSES, "annotations": "{name}_{class}"}
+    return build_dataset("folder", root, "all", **{**defaults, **options})
+
+
+@pytest.mark.parametrize("pattern", ["{name}_{class}", "{class}/{name}", "{class}-{name}"])
+@pytest.mark.parametrize("white", [255, 1])
+def test_masks_of_classes_are_one_label(tmp_path, pattern, white):
+    road, car = _tree(tmp_path, pattern, white=white)
+    dataset = _folder(tmp_path, annotations=pattern)
+    assert dataset.names == ["a", "b", "c_car"] and dataset.classes == CLASSES
+    np.testing.assert_array_equal(dataset.read(0)[1], np.select([car, road], [2, 1]))
+    for place in (1, 2):
+        np.testing.assert_array_equal(dataset.read(place)[1], 2 * car)
+
+
+def test_masks_may_lie_beside_the_images(tmp_path):
+    _, car = _tree(tmp_path, images=".", masks=".")
+    dataset = _folder(tmp_path, image_dir=".", mask_dir=".")
+    assert dataset.names == ["a", "b", "c_car"]
+    np.testing.assert_array_equal(dataset.read(1)[1], 2 * car)
+
+
+@pytest.mark.parametrize(
+    ("options", "both"),
+    [
+        ({}, 2),
+        ({"classes": ["background", "car", "road"]}, 2),
+        ({"overlap": "smaller"}, 2),
+        ({"classes": ["background", "car", "road"], "overlap": "smaller"}, 1),
+        ({"overlap": "ignore"}, 255),
+    ],
+)
+def test_pixels_of_two_classes(tmp_path, options, both):
+    """The car has 36 pixels and the road 96."""
+    road, car = _tree(tmp_path)
+    label = _folder(tmp_path, **options).read(0)[1].numpy()
+    assert np.unique(label[road & car]).tolist() == [both]
+
+
+def test_pixels_in_no_mask_and_mapped_masks(tmp_path):
+    road, car = _tree(tmp_path)
+    dataset = _folder(
+        tmp_path, classes=["surface"], mapping={"road": 0, "car": None}, unannotated="ignore"
+    )
+    np.testing.assert_array_equal(dataset.read(0)[1], np.where(road & ~car, 0, 255))
+
+
+def test_images_without_any_mask_are_refused_left_out_or_empty(tmp_path):
+    _tree(tmp_path)
+    (tmp_path / "masks/b_car.png").unlink()
+    with pytest.raises(ValueError, match=r"^1 of 3 images in .* have no mask \(b\); "):
+        _folder(tmp_path)
+    assert _folder(tmp_path, missing="skip").names == ["a", "c_car"]
+    dataset = _folder(tmp_path, missing="empty")
+    assert dataset.names == ["a", "b", "c_car"] and not dataset.read(1)[1].any()
+
+
+def test_grey_values_need_a_threshold(tmp_path):
+    road, car = _tree(tmp_path)
+    for path in (tmp_path / "masks").iterdir():
+        picture = Image.open(path)
+        Image.fromarray(np.where(np.array(picture) > 0, 250, 3).astype(np.uint8)).save(path)
+    with pytest.raises(
+        ValueError, match=r"holds 3, 250; expected 0 and one other .*threshold: 128"
+    ):
+        _folder(tmp_path).read(0)
+    label = _folder(tmp_path, threshold=128).read(0)[1]
+    np.testing.assert_array_equal(label, np.select([car, road], [2, 1]))
+    with pytest.raises(ValueError, match="threshold is 300"):
+        _folder(tmp_path, threshold=300)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"classes": ["background", "road"]}, r"3 of 4 files .* no image and class .*\(a_car, b_car, c_car_car\)"),
+        ({"undrawable": "skip"}, r"undrawable is 'skip', and labels is layers; expected it only with coco, yolo or"),
+        ({"annotations": "{name}"}, r"annotations is '\{name\}' with labels layers; expected"),
+        ({"annotations": None}, r"labels is layers; expected `classes`, `mask_dir`, and"),
+        ({"classes": None}, r"labels is layers; expected `classes`"),
+        ({"mask_suffix": "_x"}, r"mask_suffix is '_x', and labels is layers"),
+    ],
+)  # fmt: skip
+def test_what_does_not_fit_is_refused(tmp_path, options, message):
+    _tree(tmp_path)
+    with pytest.raises(ValueError, match=message):
+        _folder(tmp_path, **options)
+
+
+def test_masks_in_colour_or_of_another_size_are_refused(tmp_path):
+    _tree(tmp_path)
+    dataset = _folder(tmp_path)
+    save_image(tmp_path / "masks/b_car.png")
+    save_mask(tmp_path / "masks/c_car_car.png", np.zeros((3, 4), np.uint8))
+    with pytest.raises(ValueError, match=r"b_car\.png: the mask of a class is in colour"):
+        dataset.read(1)
+    with pytest.raises(ValueError, match=r"c_car_car\.png: the mask is 4x3; expected 16x12"):
+        dataset.read(2)
