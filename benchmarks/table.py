@@ -5,7 +5,7 @@ Runs lie in `runs/PROTOCOL`. After each step their records, without weights, are
 `benchmarks/results/PROTOCOL`; records that are there already take the place of trainings.
 
     python benchmarks/table.py synthetic --trials 5 --seeds 5
-    python benchmarks/table.py camvid-drives --trials 3 --seeds 5 --rows control kd idd
+    python benchmarks/table.py camvid-drives --trials 5 --seeds 5 --rows control kd idd
 
 Two checkouts can share the work, by `--rows` while tuning and by `--folds` of the table. Once their records lie in one
 checkout, the command without these options makes what is made of all of them.
