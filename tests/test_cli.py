@@ -331,6 +331,7 @@ def test_help_and_version(command: Command) -> None:
         "predict",
         "report",
         "profile",
+        "suggest",
         "list",
         "demo",
     ):

@@ -274,6 +274,59 @@ def profile(
         profile_networks(networks, size, classes, count, latency, table == "paper")
 
 
+def suggest(
+    recipe: Sequence[str] = (),
+    *,
+    latency: str | None = None,
+    candidates: Sequence[str] = (),
+    size: str | None = None,
+    classes: int | None = None,
+    device: Literal["cpu", "cuda"] = "cpu",
+    runtime: Literal["onnxruntime", "openvino", "pytorch"] = "onnxruntime",
+    builtin: bool = True,
+    repeats: int = 50,
+    probe: int = 0,
+    out: str = "suggested.yaml",
+) -> None:
+    """Find the largest student that is fast enough on this machine, in the runtime that you ship.
+
+    Args:
+        recipe: YAML file whose data and student are used; may be left out.
+        latency: Budget for the median time of one image, such as 8ms or 0.008s.
+        candidates: Names of further networks, as in a recipe, such as package.module.Class.
+        size: Height x width of the image in pixels, such as 512x1024; that of the recipe's data by default, 512x1024
+            without a recipe.
+        classes: Number of classes without a recipe; 19 by default.
+        device: Device to measure on.
+        runtime: Runtime to measure in; openvino needs the extra of that name, cuda needs pytorch.
+        builtin: Measure the networks of this package, too.
+        repeats: Largest number of timed rounds.
+        probe: Steps for which the 3 largest within the budget are trained, to choose by mIoU; 0 for none.
+        out: File of the recipe to write; an existing one is refused.
+    """
+    from segdistill.run.suggesting.suggest import suggest as run_suggest
+
+    if latency is None:
+        raise ValueError("suggest: there is no --latency; expected a budget, such as --latency 8ms")
+    if len(recipe) > 1:
+        raise ValueError(
+            f"suggest: there are {len(recipe)} recipes ({', '.join(recipe)}); expected one or none"
+        )
+    run_suggest(
+        recipe[0] if recipe else None,
+        latency,
+        size=size,
+        classes=classes,
+        device=device,
+        runtime=runtime,
+        candidates=candidates,
+        built_in=builtin,
+        repeats=repeats,
+        probe=probe,
+        out=out,
+    )
+
+
 def reproduce(
     what: Literal["table1", "table2", "table3", "table4", "fig3", "fig4", "fig5"],
     *,
@@ -321,6 +374,7 @@ _COMMANDS: dict[str, Callable[..., Any]] = {
     "export": export,
     "predict": predict,
     "profile": profile,
+    "suggest": suggest,
     "reproduce": reproduce,
     "list": list_names,
 }

@@ -1,0 +1,1 @@
+"""`segdistill suggest`: the largest student that is fast enough in the runtime that will be shipped."""

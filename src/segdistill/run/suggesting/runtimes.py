@@ -1,0 +1,119 @@
+"""Candidates in the runtime that will be shipped, timed in turns."""
+
+import logging
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import Any, Literal
+
+import torch
+from torch import Tensor, nn
+
+from segdistill.extras import require
+from segdistill.run.evaluation import Size, evaluating
+from segdistill.run.evaluation.profile import Latency, measure_latency
+from segdistill.run.shipping.onnx_file import OPSETS, Deployed, OnnxNetwork, onnx_bytes
+from segdistill.run.suggesting.candidates import Candidate
+
+_log = logging.getLogger(__name__)
+
+Runtime = Literal["onnxruntime", "openvino", "pytorch"]
+_SECONDS = 60.0
+
+
+class InOnnxRuntime(nn.Module):
+    """A file in onnxruntime on the CPU, with as many threads as PyTorch uses."""
+
+    def __init__(self, content: bytes, size: Size) -> None:
+        super().__init__()
+        network = OnnxNetwork(content, torch.get_num_threads())
+        self.session, self.in_channels, self.size = network.session, network.in_channels, size
+
+    def forward(self, images: Tensor) -> Any:
+        return self.session.run(None, {"images": images.numpy()})
+
+
+class InOpenVino(nn.Module):
+    """A file in OpenVINO on the CPU, compiled for one size and as many threads as PyTorch uses."""
+
+    def __init__(self, content: bytes, size: Size, channels: int) -> None:
+        super().__init__()
+        core = require("openvino", "openvino").Core()
+        model = core.read_model(content)
+        model.reshape([1, channels, *size])
+        settings = {
+            "PERFORMANCE_HINT": "LATENCY",
+            "INFERENCE_NUM_THREADS": torch.get_num_threads(),
+        }
+        self.compiled, self.in_channels = core.compile_model(model, "CPU", settings), channels
+
+    def forward(self, images: Tensor) -> Any:
+        return self.compiled([images.numpy()])
+
+
+def check_runtime(runtime: str, device: str) -> None:
+    """Refuse a runtime that is not installed, or that does not run on the device.
+
+    Raises:
+        ValueError: As said; the message tells what to install, or what to change.
+    """
+    if device == "cuda" and runtime != "pytorch":
+        raise ValueError(
+            f"--runtime is {runtime} and --device cuda; expected --runtime pytorch, as {runtime} is measured "
+            "on the CPU only"
+        )
+    if runtime != "pytorch":
+        for package in ("onnx", "onnxscript", "onnxruntime"):
+            require(package, "export")
+    if runtime == "openvino":
+        require("openvino", "openvino")
+
+
+def ready(candidate: Candidate, runtime: Runtime, size: Size) -> tuple[Candidate, nn.Module | None]:
+    """Export a candidate and open it in the runtime; if that fails, None and the candidate with the reason."""
+    if candidate.deployed is None:
+        return candidate, None
+    _log.info("%s is prepared for %s", candidate.label, runtime)
+    try:
+        network = _opened(candidate.deployed, runtime, size)
+        with evaluating(network):
+            network(torch.zeros(1, candidate.deployed.info.channels, *size))
+    except Exception as error:  # exporter and runtimes have errors of many kinds
+        return candidate.failed(error), None
+    return candidate, network
+
+
+def _opened(deployed: Deployed, runtime: Runtime, size: Size) -> nn.Module:
+    if runtime == "pytorch":
+        # `measure_latency` asks the network for its channels.
+        deployed.in_channels = deployed.info.channels  # type: ignore[assignment]
+        return deployed
+    content = onnx_bytes(deployed, OPSETS[0])
+    if runtime == "openvino":
+        return InOpenVino(content, size, deployed.info.channels)
+    return InOnnxRuntime(content, size)
+
+
+def timed(
+    candidates: Sequence[Candidate],
+    runtime: Runtime,
+    size: Size,
+    device: str,
+    repeats: int,
+    seconds: float = _SECONDS,
+) -> tuple[list[Candidate], dict[str, Latency]]:
+    """Time the candidates in rounds, in each of which every one runs once.
+
+    Returns:
+        The candidates, those that failed with their reason, and the latency of the others by label.
+    """
+    found, networks = list[Candidate](), dict[str, nn.Module]()
+    for candidate in candidates:
+        candidate, network = ready(candidate, runtime, size)
+        if network is not None:
+            networks[candidate.label] = network
+        found.append(replace(candidate, deployed=None))
+    if not networks:
+        return found, {}
+    _log.info("%d networks are timed in turns, for at most about %.0f s", len(networks), seconds)
+    times = measure_latency(networks, size, repeats, warmup=3, seconds=seconds, device=device)
+    return found, times
