@@ -1,5 +1,6 @@
 """Weights from a file into a network, with an account of every tensor."""
 
+import argparse
 import pickle
 import re
 from collections.abc import Iterable, Mapping
@@ -80,8 +81,9 @@ def _some(names: list[str], most: int = 3) -> str:
 def read_weights(path: str | Path) -> dict[str, Tensor]:
     """Tensors of a `.safetensors`, `.pt` or `.pth` file, on the CPU. Runs no code from the file.
 
-    A checkpoint that holds its weights under `state_dict` or `model` is unpacked, and the prefix
-    `module.` that DistributedDataParallel leaves on every key is taken off.
+    A checkpoint that holds its weights under `state_dict`, `model` or `model_state_dict` is unpacked; under
+    `state_dict_ema`, `model_ema` or `ema`, averages of them, if it has none of these. The prefixes `module.`
+    and `_orig_mod.`, which DistributedDataParallel and torch.compile leave on every key, are taken off.
 
     Raises:
         FileNotFoundError: nothing at `path`.
@@ -90,10 +92,41 @@ def read_weights(path: str | Path) -> dict[str, Tensor]:
     return _unprefixed(_tensors(path))
 
 
+_HOLDERS = ("state_dict", "model", "model_state_dict")
+_AVERAGES = ("state_dict_ema", "model_ema", "ema")
+"""Read only where a file has none of the others."""
+_WRAPPERS = ("module.", "_orig_mod.")
+"""Prefixes of DistributedDataParallel and torch.compile."""
+_ATTRIBUTES = ("model.", "net.")
+"""Prefixes of a network inside another module, such as a LightningModule."""
+
+
 def _unprefixed(state: dict[str, Tensor]) -> dict[str, Tensor]:
-    if not all(key.startswith("module.") for key in state):
-        return state
-    return {key.removeprefix("module."): value for key, value in state.items()}
+    """Names without the prefixes of wrappers that all of them have."""
+    return _stripped(state, _WRAPPERS)[-1]
+
+
+def _stripped(state: dict[str, Tensor], prefixes: tuple[str, ...]) -> list[dict[str, Tensor]]:
+    """`state`, then without one prefix that all names have, without two, .."""
+    for prefix in prefixes:
+        if all(key.startswith(prefix) for key in state):
+            rest = {key.removeprefix(prefix): value for key, value in state.items()}
+            return [state, *_stripped(rest, prefixes)]
+    return [state]
+
+
+def _fitting(net: nn.Module, state: dict[str, Tensor]) -> tuple[dict[str, Tensor], list[str]]:
+    """`state` by the network's own names, with as few prefixes taken off as it takes to fit any; see `translated`."""
+    values: Any = getattr(net, "released_values", dict)
+    own = net.state_dict().keys()
+    tried = _stripped(state, _WRAPPERS + _ATTRIBUTES)
+    # A prefix may be an attribute of the network's own.
+    for one in tried:
+        if own & one.keys():
+            return translated(net, values(one))
+    found = translated(net, values(_unprefixed(state)))
+    stripped = translated(net, values(tried[-1]))
+    return stripped if own & stripped[0].keys() and not own & found[0].keys() else found
 
 
 def _tensors(path: str | Path) -> dict[str, Tensor]:
@@ -106,20 +139,25 @@ def _tensors(path: str | Path) -> dict[str, Tensor]:
             "Save model.state_dict() as one of these"
         )
     try:
-        content: Any = (
-            load_file(path)
-            if path.suffix == ".safetensors"
-            else torch.load(path, map_location="cpu", weights_only=True)
-        )
+        # A Namespace, as argparse makes it, holds values and runs nothing.
+        with torch.serialization.safe_globals([argparse.Namespace]):
+            content: Any = (
+                load_file(path)
+                if path.suffix == ".safetensors"
+                else torch.load(path, map_location="cpu", weights_only=True)
+            )
     except (SafetensorError, pickle.UnpicklingError, RuntimeError, EOFError) as error:
         cause = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+        if other := re.search(r"GLOBAL (\S+)", str(error)):
+            cause = f"it also holds a {other[1]}"
         raise ValueError(
             f"{path} cannot be read as a file of plain tensors ({cause}). "
             "Save only model.state_dict(): pickled modules are not opened"
         ) from error
-    for key in ("state_dict", "model"):
-        if isinstance(content, Mapping) and isinstance(content.get(key), Mapping):
-            content = content[key]
+    for keys in (_HOLDERS, _AVERAGES):
+        for key in keys:
+            if isinstance(content, Mapping) and isinstance(content.get(key), Mapping):
+                content = content[key]
     state = (
         {key: value for key, value in content.items() if isinstance(value, Tensor)}
         if isinstance(content, Mapping)
@@ -178,11 +216,7 @@ def load_weights(model: nn.Module, path: str | Path, strict: bool = True) -> Loa
             untouched. `ClassesDiffer` where that is the number of classes alone.
     """
     net = network(model)
-    values: Any = getattr(net, "released_values", dict)
-    read = _tensors(path)
-    if not net.state_dict().keys() & read.keys():  # else `module` may be an attribute of its own
-        read = _unprefixed(read)
-    state, left_out = translated(net, values(read))
+    state, left_out = _fitting(net, _tensors(path))
     return load_state(net, state, strict, source=str(path), left_out=left_out)
 
 

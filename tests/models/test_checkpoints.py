@@ -1,0 +1,69 @@
+"""Weights in the checkpoints that trainers write."""
+
+import argparse
+from fractions import Fraction
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import nn
+
+from segdistill.models.files.weights import load_weights
+
+
+def _net(seed: int) -> nn.Module:
+    torch.manual_seed(seed)
+    return nn.Sequential(nn.Conv2d(3, 4, 1), nn.Conv2d(4, 2, 1))
+
+
+STATE = _net(0).state_dict()
+OTHER = _net(1).state_dict()
+SETTINGS = argparse.Namespace(lr=0.1)
+
+
+def _named(prefix: str) -> dict[str, Any]:
+    return {prefix + name: value for name, value in STATE.items()}
+
+
+FORMS: dict[str, dict[str, Any]] = {
+    "mmengine": {"meta": {"epoch": 1}, "state_dict": STATE, "message_hub": {"log_scalars": {}}},
+    "torchvision": {"model": STATE, "optimizer": {}, "epoch": 1, "args": SETTINGS},
+    "lightning": {"state_dict": _named("model."), "hyper_parameters": {"lr": 0.1}},
+    "lightning, net": {"state_dict": _named("net."), "callbacks": {}},
+    "timm": {"arch": "x", "state_dict": STATE, "state_dict_ema": OTHER, "args": SETTINGS},
+    "compiled in DDP": _named("module._orig_mod."),
+    "compiled in Lightning": {"state_dict": _named("model._orig_mod.net.")},
+    "model_state_dict": {"model_state_dict": STATE, "epoch": 1},
+    "averages alone": {"ema": STATE, "epoch": 1},
+    "weights beside averages": {"model": STATE, "model_ema": OTHER},
+}
+
+
+@pytest.mark.parametrize("form", FORMS)
+def test_the_weights_of_a_checkpoint_are_found(form: str, tmp_path: Path) -> None:
+    torch.save(FORMS[form], tmp_path / "file.pth")
+    net = _net(2)
+    report = load_weights(net, tmp_path / "file.pth")
+    assert report.complete and len(report.matched) == 4
+    assert all(torch.equal(value, STATE[name]) for name, value in net.state_dict().items())
+
+
+def test_a_prefix_that_is_the_networks_own_stays(tmp_path: Path) -> None:
+    net = nn.ModuleDict({"model": _net(2)})
+    torch.save(_named("model."), tmp_path / "file.pth")
+    assert load_weights(net, tmp_path / "file.pth").complete
+
+
+def test_an_object_of_another_class_is_not_opened_and_named(tmp_path: Path) -> None:
+    torch.save({"model": STATE, "args": Fraction(1, 2)}, tmp_path / "file.pth")
+    with pytest.raises(ValueError, match=r"it also holds a fractions.Fraction\). Save only"):
+        load_weights(_net(2), tmp_path / "file.pth")
+
+
+def test_what_a_prefix_does_not_explain_is_reported(tmp_path: Path) -> None:
+    torch.save(
+        {"state_dict": {**_named("model."), "loss.weight": torch.ones(2)}}, tmp_path / "f.pth"
+    )
+    with pytest.raises(ValueError, match=r"0 tensors matched; missing 4 .*unexpected 5"):
+        load_weights(_net(2), tmp_path / "f.pth")
