@@ -3,7 +3,7 @@
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from segdistill.data.channels import ARRAY_SUFFIX
 from segdistill.data.dataset import Pair, PairDataset, list_names
@@ -15,6 +15,7 @@ from segdistill.data.reading.listing import visible_files
 from segdistill.names import unknown
 
 HELD_OUT_SPLITS = ("train", "val", "all")
+Missing = Literal["refuse", "unlabelled"]
 
 
 class Folder(PairDataset):
@@ -65,6 +66,7 @@ class Folder(PairDataset):
         orientation: For images with an orientation tag (EXIF) whose masks have none: `upright` if the
             masks match the picture as a viewer shows it, `stored` if they match the stored pixels.
             None: such pairs are refused unless their sizes settle it.
+        missing: Images without a mask: `refuse`, or `unlabelled` to read them without labels.
 
     Raises:
         FileNotFoundError: A folder or file is missing; the message names what is there.
@@ -92,6 +94,7 @@ class Folder(PairDataset):
         limit: int | None = None,
         cache: bool = False,
         orientation: str | None = None,
+        missing: Missing = "refuse",
     ) -> None:
         pairs = folder_pairs(
             root,
@@ -103,6 +106,7 @@ class Folder(PairDataset):
             list_file=list_file,
             val_fraction=val_fraction,
             seed=seed,
+            missing=missing,
         )
         if classes is None:
             raise ValueError(
@@ -140,6 +144,7 @@ def folder_pairs(
     list_file: str | None = None,
     val_fraction: float = 0.2,
     seed: int = 0,
+    missing: Missing = "refuse",
     unpaired: list[str] | None = None,
 ) -> list[Pair]:
     """The pairs of files of a split, as `Folder` finds them; no file is opened.
@@ -163,7 +168,9 @@ def folder_pairs(
         raise FileNotFoundError(
             f"{root}: no such folder. Set `root` to the folder that holds images and masks"
         )
-    source = _Source(Path(root), image_dir, mask_dir, mask_suffix, unpaired)
+    source = _Source(
+        Path(root), image_dir, mask_dir, mask_suffix, unpaired, missing == "unlabelled"
+    )
     pairs = source.pairs(split, list_file, val_fraction, seed)
     return [pair._replace(channels=channels) for pair in pairs]
 
@@ -178,7 +185,9 @@ class _Source:
         mask_dir: str | None,
         mask_suffix: str,
         unpaired: list[str] | None = None,
+        unlabelled: bool = False,
     ) -> None:
+        self.unlabelled = unlabelled
         self.root, self.mask_suffix = root, mask_suffix
         self.image_dir, self.mask_dir, self.unpaired = image_dir, mask_dir, unpaired
 
@@ -229,7 +238,7 @@ class _Source:
             return [Pair(n, path, None, n.rpartition("/")[0]) for n, path in images.items()]
         masks = self._files(mask_folder, "mask_dir")
         suffix = self.mask_suffix
-        without_mask = [n for n in images if n + suffix not in masks]
+        without_mask = [n for n in images if n + suffix not in masks and not self.unlabelled]
         without_image = [n for n in masks if n.removesuffix(suffix) not in images]
         if without_mask or without_image:
             sides = (
@@ -238,13 +247,17 @@ class _Source:
             )
             lacking = [f"{len(s)} of {n} {text} ({list_names(s)})" for s, n, text in sides if s]
             complaint = f"{', and '.join(lacking)}; expected equal names, apart from extension and `mask_suffix`"
+            if without_mask:
+                complaint += (
+                    ". Set `missing` to unlabelled to read images without a mask unlabelled"
+                )
             if self.unpaired is None:
                 raise ValueError(complaint)
             self.unpaired.append(complaint)
         return [
-            Pair(n, path, masks[n + suffix], n.rpartition("/")[0])
+            Pair(n, path, masks.get(n + suffix), n.rpartition("/")[0])
             for n, path in images.items()
-            if n + suffix in masks
+            if self.unlabelled or n + suffix in masks
         ]
 
     def _files(self, folder: Path, option: str) -> dict[str, Path]:
@@ -297,6 +310,7 @@ class _Source:
             lambda: self._files(images, "image_dir"),
             None if masks is None else lambda: self._files(masks, "mask_dir"),
             self.mask_suffix,
+            self.unlabelled,
         )
 
 
