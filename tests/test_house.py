@@ -55,7 +55,7 @@ FLOORS: dict[str, list[set[str]]] = {
     "data": [
         {"reading"},
         {"randomness", "orientation", "label_map", "files", "dataset", "folder", "listed"}
-        | {"channels", "samples", "transforms", "loader", "labelled"},
+        | {"channels", "samples", "transforms", "loader", "labelled", "order"},
         {"published", "synthetic"},
         {"__init__"},
     ],

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from segdistill.data import Augment, Synthetic, build_dataset, evaluation_loader, training_loader
-from segdistill.data.loader import epoch_order
+from segdistill.data.order import epoch_order
 
 AUGMENT = Augment(crop=(32, 32), scale=(0.5, 1.5), photometric=0.2)
 

@@ -1,10 +1,4 @@
-"""The order of training: which samples make up each step, whatever step a run starts at.
-
-The order is a pure function of the seed. The data set is permuted again for each epoch, and the
-permutations form one endless stream; step s of a run uses its s-th batch. So a run that resumes
-at step s sees what an unbroken one would have seen, the last batch of an epoch is filled up from
-the next one, and several processes share each batch without communicating.
-"""
+"""Batches of samples for training and evaluation."""
 
 import builtins
 import signal
@@ -22,6 +16,7 @@ from torch.utils.data import DataLoader, Dataset, get_worker_info
 
 from segdistill.data.channels import in_unit_range
 from segdistill.data.dataset import SegmentationDataset
+from segdistill.data.order import Key, Order
 from segdistill.data.randomness import generator_for
 from segdistill.data.samples import Indexed, check_label, hands_on, read_sample, require_indexed
 from segdistill.data.transforms import Augment
@@ -33,10 +28,6 @@ class Batch(TypedDict):
     image: Float[Tensor, "b c h w"]
     label: Int64[Tensor, "b h w"]
     name: list[str]
-
-
-Key = tuple[int, int]
-"""`(epoch, index)`: a sample of the data set in an epoch."""
 
 
 def training_loader(
@@ -83,7 +74,7 @@ def training_loader(
         raise ValueError(f"start_step is {start_step}; expected 0..{steps}, the length of the run")
     samples = _Samples(dataset, augment, seed, num_classes)
     share = batch // world
-    order = _Order(len(samples), seed, range(start_step, steps), batch, rank * share, share)
+    order = Order(len(samples), seed, range(start_step, steps), batch, rank * share, share)
     return _batches(samples, order, workers)
 
 
@@ -107,38 +98,6 @@ def evaluation_loader(
     samples = _Samples(dataset, _Whole(), 0, num_classes)
     order = [[(0, index)] for index in range(rank, len(samples), world)]
     return _batches(samples, order, workers)
-
-
-def epoch_order(length: int, seed: int, epoch: int) -> list[int]:
-    """The order in which an epoch visits a data set of this length."""
-    return torch.randperm(length, generator=generator_for("order", seed, epoch)).tolist()
-
-
-@dataclass(frozen=True)
-class _Order:
-    """The keys of each step for one process."""
-
-    length: int
-    seed: int
-    steps: range
-    batch: int
-    offset: int
-    share: int
-
-    def __iter__(self) -> Iterator[list[Key]]:
-        epoch, order = -1, list[int]()
-        for step in self.steps:
-            first = step * self.batch + self.offset
-            keys = []
-            for place in range(first, first + self.share):
-                if place // self.length != epoch:
-                    epoch = place // self.length
-                    order = epoch_order(self.length, self.seed, epoch)
-                keys.append((epoch, order[place % self.length]))
-            yield keys
-
-    def __len__(self) -> int:
-        return len(self.steps)
 
 
 class _Whole:
