@@ -56,7 +56,7 @@ FLOORS: dict[str, list[set[str]]] = {
         {"reading"},
         {"annotations"},
         {"randomness", "orientation", "label_map", "files", "pair", "dataset", "listed"}
-        | {"channels", "samples", "transforms", "loader"},
+        | {"channels", "samples", "transforms", "loader", "labelled", "order"},
         {"layouts"},
         {"folder"},
         {"published", "synthetic"},

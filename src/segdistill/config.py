@@ -104,10 +104,11 @@ class MethodConfig:
     preset: Literal["default", "paper"] = "default"
     """default: weights that transfer between data sets, except that cwd's share grows and dist's falls with the
     number of classes; paper: as published or released"""
-    labels: Literal["data", "teacher"] = "data"
-    """labels that terms learn from: those of the data, or the teacher's class of every pixel"""
+    labels: Literal["data", "teacher", "both"] = "data"
+    """labels that terms learn from: those of the data, the teacher's class of every pixel, or both: the teacher's on
+    images without labels"""
     confidence: float = 0.0
-    """with labels: teacher, the teacher's probability from which a pixel counts, 0 to 1; means stay over all"""
+    """the teacher's probability from which its class of a pixel counts as label, 0 to 1; means stay over all"""
 
 
 @dataclass
@@ -182,6 +183,9 @@ class TrainConfig:
     """optimiser steps"""
     batch: int = 8
     """images per step, over all processes, each of which is a part of it: see accumulate"""
+    labelled_share: float | None = None
+    """share of each batch that has labels, at least one image, where only some images have; null: as in the training
+    split, or 1 where nothing learns from the others"""
     crop: tuple[int, int] = (96, 128)
     """height and width of a training crop, in pixels"""
     scale: tuple[float, float] = (0.75, 1.5)
@@ -546,6 +550,7 @@ _RANGES: dict[str, tuple[float, float, str]] = {
     "scene_frames": (0, 10**9, "a number of images, 0 or above"),
     "train.steps": (1, 10**9, "a positive integer"),
     "train.batch": (1, 2**16, "a positive integer, at most 65536"),
+    "train.labelled_share": (1e-6, 1, "a fraction above 0, at most 1"),
     "train.crop": (1, _LARGEST_SIDE, f"pixels, 1 to {_LARGEST_SIDE} each"),
     "train.scale": (1 / 64, 64, "factors above 0, 1/64 to 64"),
     "train.flip": (0, 1, "a probability from 0 to 1"),

@@ -47,6 +47,7 @@ def check_options(
     maker: Callable[..., Any],
     besides: Collection[str] = (),
     strict: bool = False,
+    also: Collection[str] = (),
 ) -> None:
     """Refuse options that a class or function does not accept, and values of the wrong type.
 
@@ -56,6 +57,7 @@ def check_options(
         maker: Class or function that receives them.
         besides: Parameters that are not options, since the caller passes them.
         strict: Also refuse options that only `**kwargs` would accept; by default they are allowed.
+        also: Options that the caller reads itself, which a message lists.
 
     Raises:
         ValueError: An option is unknown (the message names the nearest), its name is not text, or its
@@ -74,7 +76,7 @@ def check_options(
     known = [p.name for p in parameters if p.kind in by_keyword and p.name not in besides]
     for option in options:
         if not isinstance(option, str) or (option not in known and (strict or not takes_any)):
-            raise ValueError(unknown(f"option of {owner}", str(option), known))
+            raise ValueError(unknown(f"option of {owner}", str(option), [*known, *also]))
     if isinstance(options, Mapping):
         _check_types(owner, options, maker)
 

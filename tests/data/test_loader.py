@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from segdistill.data import Augment, Synthetic, build_dataset, evaluation_loader, training_loader
-from segdistill.data.loader import epoch_order
+from segdistill.data.order import epoch_order
 
 AUGMENT = Augment(crop=(32, 32), scale=(0.5, 1.5), photometric=0.2)
 
@@ -249,3 +249,75 @@ def test_an_unlabelled_data_set_may_leave_out_labels():
     labelled.labelled = True
     with pytest.raises(ValueError, match="sample 0 has no 'label'"):
         next(iter(evaluation_loader(labelled)))
+
+
+@pytest.fixture(scope="module")
+def mixed():
+    """Ten scenes, three of them with labels."""
+    return build_dataset("synthetic", count=10, size=(32, 48), labelled=3)
+
+
+def test_each_batch_holds_the_stated_number_of_labelled_images(mixed):
+    chosen = {name for name, flag in zip(mixed.names, mixed.labelled_samples, strict=True) if flag}
+    seen = {True: [], False: []}
+    for batch in batches(mixed, labelled=2, steps=12):
+        flags = batch["labelled"].tolist()
+        assert flags == [False, True, False, True]
+        assert flags == [name in chosen for name in batch["name"]]
+        valid = (batch["label"] != 255).flatten(1).any(1)
+        assert valid.tolist() == flags
+        for name, flag in zip(batch["name"], flags, strict=True):
+            seen[flag].append(name)
+    # 24 visits of each kind: eight epochs of the three labelled scenes, three of the seven others.
+    assert all(set(seen[True][i : i + 3]) == chosen for i in range(0, 24, 3))
+    assert all(len(set(seen[False][i : i + 7])) == 7 for i in range(0, 21, 7))
+
+
+@pytest.mark.parametrize("labelled", [1, 3])
+def test_the_mix_depends_neither_on_processes_nor_on_the_first_step(mixed, labelled):
+    whole = batches(mixed, labelled=labelled)
+    assert_equal(batches(mixed, labelled=labelled, start_step=4), whole[4:])
+    assert_equal(batches(mixed, labelled=labelled, workers=2), whole)
+    parts = [batches(mixed, labelled=labelled, rank=rank, world=2) for rank in range(2)]
+    for batch, *shares in zip(whole, *parts, strict=True):
+        assert batch["name"] == [name for share in shares for name in share["name"]]
+        assert max(int(s["labelled"].sum()) for s in shares) - labelled // 2 <= 1
+    assert [b["name"] for b in batches(mixed, labelled=labelled, seed=5)] != [
+        b["name"] for b in whole
+    ]
+
+
+def test_all_places_may_be_labelled_or_none(mixed):
+    assert all(bool(b["labelled"].all()) for b in batches(mixed, labelled=4))
+    assert not any(bool(b["labelled"].any()) for b in batches(mixed, labelled=0))
+    # Without a number they come in one order, as they did.
+    plain = Synthetic(count=10, size=(32, 48))
+    assert [b["name"] for b in batches(mixed)] == [b["name"] for b in batches(plain)]
+
+
+@pytest.mark.parametrize(
+    ("labelled", "message"),
+    [
+        (5, r"labelled is 5; expected 0\.\.4, the images of a batch"),
+        (-1, "labelled is -1"),
+        (2, "labelled is 2 of 4, and 10 of 10 samples have labels"),
+    ],
+)
+def test_a_mix_that_cannot_be_is_refused(scenes, labelled, message):
+    with pytest.raises(ValueError, match=message):
+        batches(scenes, labelled=labelled)
+
+
+class _SomeAlbums(_Photographs):
+    labelled = True
+    labelled_samples = (True, False)
+
+    def __getitem__(self, index):
+        image = torch.full((3, 8, 8), index / 2)
+        return (image,) if index else (image, torch.ones(8, 8).long())
+
+
+def test_samples_of_your_own_may_leave_out_labels_one_by_one():
+    (batch,) = training_loader(_SomeAlbums(), Augment((8, 8)), 2, 0, 0, 1, labelled=1)
+    assert batch["labelled"].tolist() == [False, True]
+    assert batch["label"].flatten(1).unique(dim=1).tolist() == [[255], [1]]

@@ -1,4 +1,5 @@
 import copy
+from typing import Any
 
 import pytest
 import torch
@@ -441,3 +442,85 @@ def test_a_gate_that_no_pixel_passes_gives_zero_with_a_gradient() -> None:
     assert values["pixelwise"] > 0
     distiller.method.total(values).backward()
     assert all(torch.isfinite(p.grad).all() for p in distiller.student.parameters())
+
+
+def test_images_without_labels_get_the_teachers_and_others_keep_theirs() -> None:
+    torch.manual_seed(0)
+    teacher = Tiny(9).eval()
+    distiller = Distiller(Tiny(6), build_method("supervised", 3), teacher, "both")
+    images, labels = batch(images=4)
+    distiller.dry_pass(images)
+    distiller.eval()
+    labels[:, :5] = labels[2:] = 255
+    mixed = labels.clone()
+    mixed[2:] = _teacher_classes(teacher, images, False)[2:]
+    logits = distiller.student(images)
+    full = F.interpolate(logits, images.shape[-2:], mode="bilinear")
+    expected = F.cross_entropy(full, mixed, ignore_index=255)
+    torch.testing.assert_close(distiller(images, labels)["cross_entropy"], expected)
+    assert distiller.denominators(images, labels)["cross_entropy"] == (mixed != 255).sum()
+    # An image with labels whose crop shows none of them is not taught by the teacher.
+    flags = torch.tensor([True, True, True, False])
+    mixed[2] = 255
+    expected = F.cross_entropy(full, mixed, ignore_index=255)
+    torch.testing.assert_close(distiller(images, labels, flags)["cross_entropy"], expected)
+
+
+def test_a_gate_lets_labels_of_the_data_through() -> None:
+    gated, images, sure = _gated("supervised", 0.3)
+    teacher, confidence = gated.teacher, gated._confidence
+    assert teacher is not None
+    distiller = Distiller(gated.student, gated.method, teacher, "both", confidence)
+    distiller.dry_pass(images)
+    distiller.eval()
+    classes = _teacher_classes(teacher, images, False)
+    labels = (classes + 1) % 3
+    labels[2:] = 255
+    full = F.interpolate(distiller.student(images), images.shape[-2:], mode="bilinear")
+    each = F.cross_entropy(full, torch.where(labels == 255, classes, labels), reduction="none")
+    sure[:2] = True
+    value = distiller(images, labels)["cross_entropy"]
+    torch.testing.assert_close(value, (each * sure).sum() / classes.numel())
+
+
+@pytest.mark.parametrize("labels", ["teacher", "both"])
+def test_what_a_gate_lets_through_is_counted_by_class(labels: Any) -> None:
+    gated, images, sure = _gated("supervised", 0.3)
+    teacher = gated.teacher
+    assert teacher is not None
+    distiller = Distiller(gated.student, gated.method, teacher, labels, gated._confidence)
+    distiller.dry_pass(images)
+    flags = torch.tensor([True, False, False, False])
+    distiller(images, torch.full((4, *images.shape[-2:]), 255), flags)
+    table = distiller.kept(flags)["labels"]
+    classes = _teacher_classes(teacher, images, False)
+    some = slice(1 if labels == "both" else 0, None)
+    for number in range(3):
+        of_class = classes[some] == number
+        expected = [int(of_class.sum()), int((of_class & sure[some]).sum())]
+        assert table[number].tolist() == expected
+    assert table[3:].sum() == 0
+
+
+def test_the_gate_of_pixelwise_is_counted_on_its_grid() -> None:
+    torch.manual_seed(0)
+    teacher = Tiny(9).eval()
+    options = {"pixelwise": {"options": {"confidence": 0.4}}}
+    distiller = Distiller(Tiny(6), build_method("kd", 3, terms=options), teacher)
+    images, labels = batch()
+    distiller.dry_pass(images)
+    distiller(images, labels)
+    probability, classes = teacher(images).softmax(1).max(1)
+    kept = distiller.kept()
+    assert list(kept) == ["pixelwise"]
+    for number in range(3):
+        of_class = classes == number
+        expected = [int(of_class.sum()), int((of_class & (probability >= 0.4)).sum())]
+        assert kept["pixelwise"][number].tolist() == expected
+    assert 0 < int(kept["pixelwise"][:, 1].sum()) < classes.numel()
+
+
+def test_without_a_gate_nothing_is_counted() -> None:
+    distiller = _distiller("kd")
+    distiller(*batch())
+    assert distiller.kept() == {}

@@ -134,11 +134,19 @@ def test_more_classes_than_a_word_has_bits() -> None:
         torch.testing.assert_close(found.double(), value, rtol=1e-6, atol=1e-7)
 
 
+def over_labelled(mean: float) -> float:
+    """A mean over the images of the scene as one over those with a label: one of the four has none."""
+    labelled = [any(id != IGNORED for id in image.flatten().tolist()) for image in scene()]
+    assert labelled.count(False) == 1 and len(labelled) == 4
+    return mean * 4 / 3
+
+
 @pytest.mark.parametrize("temperature", [1.0, 4.0])
 @pytest.mark.parametrize("form", ["default", "paper"])
 def test_the_edge_part_agrees_with_loops(pair, form, temperature) -> None:
     edges, _ = slow_edges(scene(), 5, GRIDS["parts"], 7)
     expected = slow_edge(*pair, edges, temperature, form == "paper")
+    expected = over_labelled(expected) if form == "default" else expected
     value = BoundaryKD("edge", temperature=temperature, form=form)(*pair, scene())
     assert value.item() == pytest.approx(expected, rel=1e-6) and expected > 0
 
@@ -148,6 +156,7 @@ def test_the_edge_part_agrees_with_loops(pair, form, temperature) -> None:
 def test_the_body_part_agrees_with_loops(pair, form, temperature) -> None:
     edges, valid = slow_edges(scene(), 5, GRIDS["parts"], 7)
     expected = slow_body(*pair, valid[:, None] - edges, temperature)
+    expected = over_labelled(expected) if form == "default" else expected
     value = BoundaryKD("body", temperature=temperature, form=form)(*pair, scene())
     assert value.item() == pytest.approx(expected, rel=1e-6) and expected > 0
 
@@ -162,7 +171,7 @@ def test_declared_cells_are_read_where_they_lie(pair, part) -> None:
         if part == "edge"
         else slow_body(*pair, valid[:, None] - edges, 1.0)
     )
-    assert loss(*pair, scene()).item() == pytest.approx(slow, rel=1e-6)
+    assert loss(*pair, scene()).item() == pytest.approx(over_labelled(slow), rel=1e-6)
 
 
 def test_value_worked_by_hand() -> None:

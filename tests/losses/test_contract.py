@@ -139,6 +139,34 @@ def test_value_and_gradient_are_finite_at_any_size(name, options, shape) -> None
     assert torch.isfinite(student.grad).all()
 
 
+# It compares all positions with the classes' prototypes, labelled or not.
+READING_LABELS = [
+    case for case in CASES if takes(case[0], "labels") and case[0] != "pixel_to_class"
+]
+
+
+@pytest.mark.parametrize(("name", "options"), READING_LABELS)
+def test_an_image_without_labels_changes_no_value_unless_the_loss_says_so(name, options) -> None:
+    student, teacher, labels = inputs(3, 5, 6, 7, dtype=torch.float64)
+    few = student[:2].detach(), teacher[:2], labels[:2]
+    labels[2] = IGNORED
+    loss = ready(name, options, 5, torch.float64)
+    ratio = called(loss, student, teacher, labels) / called(loss, *few)
+    # As a zero among three images it would leave two thirds.
+    expected = 2 / 3 if loss.averages_ignored else 1.0
+    assert float(ratio.detach()) == pytest.approx(expected, rel=1e-9)
+
+
+def test_the_losses_that_average_images_without_labels_are_known() -> None:
+    found = {
+        (name, *options.items())
+        for name, options in CASES
+        if ready(name, options, 3).averages_ignored
+    }
+    forms = {"intra_class": ("ifvd", "cirkd"), "boundary": ("paper",)}
+    assert found == {(name, ("form", form)) for name, known in forms.items() for form in known}
+
+
 STATISTICS = [("cross_entropy", {"ohem": True, "min_kept": 0}), ("inter_class", {})]
 STATISTICS += [("inter_class", {"ordered": True, "min_pixels": 1}), ("position", {})]
 STATISTICS += [("inter_class", {"target": target}) for target in ("permuted", "equal")]

@@ -97,7 +97,12 @@ def step(fabric: Fabric, folder: Path, accumulate: int, labels: Any = "data") ->
     start = {name: value.clone() for name, value in distiller.state_dict().items()}
     share = IMAGES // fabric.world_size
     own = slice(fabric.global_rank * share, (fabric.global_rank + 1) * share)
-    loaded = {"image": images[own], "label": ids[own], "name": [str(n) for n in range(share)]}
+    loaded = {
+        "image": images[own],
+        "label": ids[own],
+        "name": [str(n) for n in range(share)],
+        "labelled": torch.arange(IMAGES)[own] < IMAGES - 2,
+    }
 
     def loader(_start: int) -> Iterator[dict[str, Any]]:
         yield loaded
@@ -130,7 +135,7 @@ def process(rank: int, world: int, port: int, folder: Path, parts: tuple[int, ..
     fabric = Fabric(accelerator="cpu", strategy=DDPStrategy(), devices=world, precision="64-true")
     fabric.launch()
     for number in parts:
-        for labels in ("data", "teacher"):
+        for labels in ("data", "teacher", "both"):
             result = step(fabric, folder / "run", number, labels)
             if fabric.is_global_zero:
                 torch.save(result, folder / f"{number}-{labels}.pt")

@@ -10,6 +10,7 @@ from torch.utils.data import Dataset
 from segdistill.data.dataset import Sample, SegmentationDataset
 from segdistill.data.folder import Folder
 from segdistill.data.label_map import IGNORED, LabelMap
+from segdistill.data.labelled import Labelled, keep_labels
 from segdistill.data.loader import Batch, evaluation_loader, training_loader
 from segdistill.data.published.ade20k import ADE20K
 from segdistill.data.published.camvid import CamVid
@@ -54,7 +55,13 @@ __all__ = [
 
 
 def build_dataset(
-    name: str, root: str | Path | None = None, split: str = "train", **options: Any
+    name: str,
+    root: str | Path | None = None,
+    split: str = "train",
+    *,
+    labelled: Labelled | None = None,
+    labelled_seed: int = 0,
+    **options: Any,
 ) -> Indexed:
     """A data set by its name.
 
@@ -64,6 +71,10 @@ def build_dataset(
             `classes`. It is called with the options, and with `root` and `split` if it accepts them.
         root: Folder of the files; required by all but `synthetic`.
         split: `train`, `val`, or any other split of the data set.
+        labelled: Samples that keep their labels: a number, a fraction, names, or a file of names relative
+            to `root` (`segdistill.data.labelled.keep_labels`); None: all. For the data sets of this
+            package; your own declares `labelled_samples`.
+        labelled_seed: Selects the samples of a number or fraction.
         **options: Options of the data set; see its class.
 
     Raises:
@@ -79,12 +90,24 @@ def build_dataset(
     builder: Callable[..., Any] = DATASETS.get(name) or import_class(
         name, "data set", "a subclass of torch.utils.data.Dataset", _is_dataset
     )
-    check_options(f"the data set {name!r}", options, builder, besides=("root", "split"))
-    given = {"root": root, "split": split}
     parameters = inspect.signature(builder).parameters
+    if "labelled" in parameters:  # a class of somebody's own may read it itself
+        options, labelled = {**options, "labelled": labelled}, None
+    owner, common = f"the data set {name!r}", {"labelled": labelled, "labelled_seed": labelled_seed}
+    check_options(owner, options, builder, besides=("root", "split"), also=common)
+    check_options(owner, common, build_dataset)
+    given = {"root": root, "split": split}
     if not any(p.kind is p.VAR_KEYWORD for p in parameters.values()):
         given = {key: value for key, value in given.items() if key in parameters}
-    return _called(builder, name, {**given, **options})
+    dataset = _called(builder, name, {**given, **options})
+    if labelled is not None:
+        if not isinstance(dataset, SegmentationDataset):
+            raise ValueError(
+                f"labelled is set for {name}, which is not a data set of this package; expected its own "
+                "attribute labelled_samples, one truth value per sample"
+            )
+        keep_labels(dataset, labelled, labelled_seed, root)
+    return dataset
 
 
 def _is_dataset(kind: type) -> bool:

@@ -19,7 +19,7 @@ from segdistill.names import unknown
 class Sample(TypedDict):
     """One item of a data set: `image` float32 in 0..1 (RGB by default), `label` int64 with 255 ignored.
 
-    Samples of a split without labels, such as the test split of a benchmark, have no `label`.
+    Samples without labels, such as those of the test split of a benchmark, have no `label`.
     """
 
     image: Float[Tensor, "c h w"]
@@ -39,8 +39,9 @@ class SegmentationDataset(Dataset[Sample]):
         groups: Drive or sequence of each sample, "" if there is none. Frames of one group look
             alike, so cross-validation folds must keep a group together.
         task: What the labels mean: always "semantic" so far.
-        labelled: Whether there are labels. Without them `read` returns 255 everywhere, and samples
-            have no `label`.
+        labelled: Whether any sample has labels.
+        labelled_samples: Whether each sample has labels. Without them `read` returns 255 everywhere,
+            and the sample has no `label`.
         server_ids: The id of each class in the masks that a benchmark's server accepts; empty if
             there is no server.
         server_ending: What follows a sample's name in the file names of those masks.
@@ -78,6 +79,7 @@ class SegmentationDataset(Dataset[Sample]):
         self._indices = _selected(all_groups, groups, limit)
         self.names = [names[i] for i in self._indices]
         self.groups = [all_groups[i] for i in self._indices]
+        self.labelled_samples = [True] * len(self.names)
         self._cache: dict[int, tuple[Tensor, Tensor]] | None = {} if cache else None
 
     @property
@@ -95,10 +97,23 @@ class SegmentationDataset(Dataset[Sample]):
             raise IndexError(f"sample index is {index}; expected {-len(self)}..{len(self) - 1}")
         position = self._indices[index]
         if self._cache is None:
-            return self.load(position)
-        if position not in self._cache:
-            self._cache[position] = self.load(position)
-        return self._cache[position]
+            image, label = self.load(position)
+        else:
+            if position not in self._cache:
+                self._cache[position] = self.load(position)
+            image, label = self._cache[position]
+        return image, label if self.has_labels(index) else torch.full_like(label, IGNORED)
+
+    def has_labels(self, index: int) -> bool:
+        """Whether a sample has labels."""
+        return self.labelled and self.labelled_samples[index]
+
+    def keep_labels(self, indices: Iterable[int]) -> None:
+        """Take the labels of all other samples away; one that had none gets none."""
+        kept = set(indices)
+        self.labelled_samples = [
+            flag and index in kept for index, flag in enumerate(self.labelled_samples)
+        ]
 
     def __len__(self) -> int:
         return len(self.names)
@@ -109,7 +124,7 @@ class SegmentationDataset(Dataset[Sample]):
             "image": in_unit_range(image),
             "name": self.names[index],
         }
-        if self.labelled:
+        if self.has_labels(index):
             sample["label"] = label.long()
         return sample
 
@@ -155,8 +170,17 @@ class PairDataset(SegmentationDataset):
         self.pairs = [pairs[i] for i in self._indices]
         self.label_map = label_map
         self.orientation = check_orientation(orientation)
-        self.labelled = any(pair.labelled for pair in self.pairs)
-        self._all_pairs = pairs
+        self.labelled_samples = [pair.labelled for pair in self.pairs]
+        self.labelled = any(self.labelled_samples)
+        self._all_pairs = list(pairs)
+
+    def keep_labels(self, indices: Iterable[int]) -> None:
+        """Forget the masks of all other samples, so that nothing opens them."""
+        super().keep_labels(indices)
+        for index, position in enumerate(self._indices):
+            if not self.labelled_samples[index]:
+                self.pairs[index] = self.pairs[index].unlabelled()
+                self._all_pairs[position] = self.pairs[index]
 
     def load(self, position: int) -> tuple[Num[Tensor, "c h w"], UInt8[Tensor, "h w"]]:
         """Image and label of a pair, upright."""

@@ -89,7 +89,8 @@ class Folder(PairDataset):
         undrawable: Shapes without area (polygons of fewer than three points, points, lines, boxes) or
             outside their image: `refuse`, or `skip` to leave them out.
         missing: Images without labels and labels without an image: `refuse`, or `skip` to leave them out.
-            With `empty`, nothing is annotated in images without a label file.
+            With `empty`, nothing is annotated in images without a label file. With masks: `refuse`, or
+            `unlabelled` to read images without a mask without labels.
 
     Raises:
         FileNotFoundError: A folder or file is missing; the message names what is there.
@@ -143,6 +144,7 @@ class Folder(PairDataset):
                 list_file=list_file,
                 val_fraction=val_fraction,
                 seed=seed,
+                missing=missing,
             )
             if classes is None:
                 raise ValueError(
@@ -199,6 +201,7 @@ def folder_pairs(
     list_file: str | None = None,
     val_fraction: float = 0.2,
     seed: int = 0,
+    missing: Missing = "refuse",
     unpaired: list[str] | None = None,
 ) -> list[Pair]:
     """The pairs of files of a split, as `Folder` finds them; no file is opened.
@@ -217,7 +220,13 @@ def folder_pairs(
             "list's lines, and remove image_suffix"
         )
     source = FolderPairs(
-        folder, image_dir, mask_dir, mask_suffix, unpaired, image_suffix=image_suffix
+        folder,
+        image_dir,
+        mask_dir,
+        mask_suffix,
+        unpaired,
+        missing=missing,
+        image_suffix=image_suffix,
     )
     pairs = source.pairs(split, list_file, val_fraction, seed)
     return [pair._replace(channels=channels) for pair in pairs]

@@ -19,6 +19,7 @@ def listed_pairs(
     images: Files,
     masks: Files | None,
     mask_suffix: str = "",
+    unlabelled: bool = False,
 ) -> list[Pair]:
     """The samples of a list file, in its order.
 
@@ -31,12 +32,13 @@ def listed_pairs(
         images: Lists the images by their names; called once, where a line holds a name.
         masks: The masks likewise; None: masks are not read.
         mask_suffix: What follows the image's name in the mask's.
+        unlabelled: A name without a mask file is an image without labels; otherwise it is refused.
 
     Raises:
         FileNotFoundError: A file that a line names does not exist.
         ValueError: The list is empty, names a sample twice, or a line is neither form or leads out of `root`.
     """
-    entries = _Entries(list_file, root, image_folder, images, masks, mask_suffix)
+    entries = _Entries(list_file, root, image_folder, images, masks, mask_suffix, unlabelled)
     pairs: dict[tuple[Path, Path | None], Pair] = {}
     for number, line in list_lines(list_file):
         pair = entries.pair(f"{list_file}: entry {number}", line)
@@ -64,7 +66,9 @@ class _Entries:
         images: Files,
         masks: Files | None,
         mask_suffix: str,
+        unlabelled: bool,
     ) -> None:
+        self.unlabelled = unlabelled
         self.list_file, self.root, self.image_folder = list_file, root, image_folder
         self._images, self._masks, self.mask_suffix = images, masks, mask_suffix
 
@@ -115,7 +119,7 @@ class _Entries:
         mask = None
         if self.masks is not None:
             mask = self.masks.get(name + self.mask_suffix)
-            if mask is None:
+            if mask is None and not self.unlabelled:
                 raise FileNotFoundError(f"{self.list_file} names {text!r}, which has no mask file")
         return Pair(name, self.images[name], mask, name.rpartition("/")[0])
 

@@ -1,10 +1,4 @@
-"""The order of training: which samples make up each step, whatever step a run starts at.
-
-The order is a pure function of the seed. The data set is permuted again for each epoch, and the
-permutations form one endless stream; step s of a run uses its s-th batch. So a run that resumes
-at step s sees what an unbroken one would have seen, the last batch of an epoch is filled up from
-the next one, and several processes share each batch without communicating.
-"""
+"""Batches of samples for training and evaluation."""
 
 import builtins
 import signal
@@ -16,27 +10,29 @@ from typing import Any, TypedDict
 from weakref import WeakSet
 
 import torch
-from jaxtyping import Float, Int64, Num
+from jaxtyping import Bool, Float, Int64, Num
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, get_worker_info
 
 from segdistill.data.channels import in_unit_range
 from segdistill.data.dataset import SegmentationDataset
+from segdistill.data.labelled import labelled_samples
+from segdistill.data.order import Key, Order
 from segdistill.data.randomness import generator_for
 from segdistill.data.samples import Indexed, check_label, hands_on, read_sample, require_indexed
 from segdistill.data.transforms import Augment
 
 
 class Batch(TypedDict):
-    """A batch from the loaders: images in 0..1, labels int64 with 255 ignored, names of the samples."""
+    """A batch from the loaders: images in 0..1, labels int64 with 255 ignored, and names of the samples.
+
+    `labelled` says which samples have labels; the others are 255 everywhere.
+    """
 
     image: Float[Tensor, "b c h w"]
     label: Int64[Tensor, "b h w"]
     name: list[str]
-
-
-Key = tuple[int, int]
-"""`(epoch, index)`: a sample of the data set in an epoch."""
+    labelled: Bool[Tensor, " b"]
 
 
 def training_loader(
@@ -50,6 +46,7 @@ def training_loader(
     world: int = 1,
     workers: int = 0,
     num_classes: int | None = None,
+    labelled: int | None = None,
 ) -> Iterator[Batch]:
     """Batches for the optimizer steps `start_step .. steps - 1` of this process.
 
@@ -58,8 +55,9 @@ def training_loader(
 
     Args:
         dataset: A `SegmentationDataset`, or any data set of `{"image", "label"[, "name"]}` or
-            `(image, label)` with images uint8 or floating point `c h w`. With `labelled = False`
-            it may leave out "label": every pixel of its images is ignored.
+            `(image, label)` with images uint8 or floating point `c h w`. Samples without labels
+            (`segdistill.data.labelled.labelled_samples`) may leave out "label": all their pixels are
+            ignored.
         augment: Makes a crop of fixed size from a sample.
         batch: Samples per step, over all processes.
         seed: Seed of order and augmentation.
@@ -69,6 +67,8 @@ def training_loader(
         world: Number of processes; divides `batch`.
         workers: Processes that read ahead; 0 reads in this one.
         num_classes: Refuse label ids not below this number; by default the data set's `num_classes`.
+        labelled: Samples with labels in each batch, evenly spread over the processes; the others have none.
+            None: all samples in one order, as they come.
 
     Raises:
         ValueError: The numbers do not fit together, or a sample is bad (file and value are named).
@@ -83,7 +83,9 @@ def training_loader(
         raise ValueError(f"start_step is {start_step}; expected 0..{steps}, the length of the run")
     samples = _Samples(dataset, augment, seed, num_classes)
     share = batch // world
-    order = _Order(len(samples), seed, range(start_step, steps), batch, rank * share, share)
+    _check_labelled(labelled, batch, samples.labelled)
+    steps_left = range(start_step, steps)
+    order = Order(samples.labelled, seed, steps_left, batch, rank * share, share, labelled)
     return _batches(samples, order, workers)
 
 
@@ -107,38 +109,6 @@ def evaluation_loader(
     samples = _Samples(dataset, _Whole(), 0, num_classes)
     order = [[(0, index)] for index in range(rank, len(samples), world)]
     return _batches(samples, order, workers)
-
-
-def epoch_order(length: int, seed: int, epoch: int) -> list[int]:
-    """The order in which an epoch visits a data set of this length."""
-    return torch.randperm(length, generator=generator_for("order", seed, epoch)).tolist()
-
-
-@dataclass(frozen=True)
-class _Order:
-    """The keys of each step for one process."""
-
-    length: int
-    seed: int
-    steps: range
-    batch: int
-    offset: int
-    share: int
-
-    def __iter__(self) -> Iterator[list[Key]]:
-        epoch, order = -1, list[int]()
-        for step in self.steps:
-            first = step * self.batch + self.offset
-            keys = []
-            for place in range(first, first + self.share):
-                if place // self.length != epoch:
-                    epoch = place // self.length
-                    order = epoch_order(self.length, self.seed, epoch)
-                keys.append((epoch, order[place % self.length]))
-            yield keys
-
-    def __len__(self) -> int:
-        return len(self.steps)
 
 
 class _Whole:
@@ -189,13 +159,13 @@ class _Samples(Dataset[Any]):
     ) -> None:
         require_indexed(dataset)
         self.dataset, self.transform, self.seed = dataset, transform, seed
-        self.length: int = len(dataset)  # type: ignore[arg-type]
+        self.labelled = labelled_samples(dataset)
         known = num_classes or getattr(dataset, "num_classes", None)
         self.num_classes = known if isinstance(known, int) else None
         self.reading: Tensor | None = None
 
     def __len__(self) -> int:
-        return self.length
+        return len(self.labelled)
 
     def note(self, name: str) -> None:
         """Leave word of what this worker reads, where the main process can see it."""
@@ -209,7 +179,8 @@ class _Samples(Dataset[Any]):
 
     def __getitems__(self, keys: Sequence[Key]) -> "Batch | _Failure":
         try:
-            return _stacked([self._sample(epoch, index) for epoch, index in keys])
+            samples = [self._sample(epoch, index) for epoch, index in keys]
+            return _stacked(samples, [self.labelled[index] for _, index in keys])
         except Exception as error:
             return _Failure.of(error)
         finally:
@@ -226,9 +197,14 @@ class _Samples(Dataset[Any]):
         return *self.transform(image, label, generator), name
 
 
-def _stacked(samples: Sequence[tuple[Tensor, Tensor, str]]) -> Batch:
+def _stacked(samples: Sequence[tuple[Tensor, Tensor, str]], labelled: Sequence[bool]) -> Batch:
     images, labels, names = zip(*samples, strict=True)
-    return {"image": torch.stack(images), "label": torch.stack(labels), "name": list(names)}
+    return {
+        "image": torch.stack(images),
+        "label": torch.stack(labels),
+        "name": list(names),
+        "labelled": torch.tensor(labelled),
+    }
 
 
 def _batches(samples: _Samples, order: Any, workers: int) -> Iterator[Batch]:
@@ -285,6 +261,18 @@ def _unwrapped(loader: "DataLoader[Any]") -> Iterator[Batch]:
 
 def _as_is(batch: Any) -> Any:
     return batch
+
+
+def _check_labelled(labelled: int | None, batch: int, flags: Sequence[bool]) -> None:
+    if labelled is None:
+        return
+    if not 0 <= labelled <= batch:
+        raise ValueError(f"labelled is {labelled}; expected 0..{batch}, the images of a batch")
+    if (labelled and not any(flags)) or (labelled < batch and all(flags)):
+        raise ValueError(
+            f"labelled is {labelled} of {batch}, and {sum(flags)} of {len(flags)} samples have labels; expected "
+            "samples of both kinds where both are asked for"
+        )
 
 
 def _check_share(rank: int, world: int) -> None:

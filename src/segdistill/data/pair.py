@@ -29,6 +29,10 @@ class Pair(NamedTuple):
         """Whether there is a label."""
         return self.mask is not None or self.drawn is not None
 
+    def unlabelled(self) -> "Pair":
+        """The image alone."""
+        return self._replace(mask=None, drawn=None)
+
     @property
     def label_place(self) -> str:
         """Where the label stands, for messages; the pair's name if there is none."""

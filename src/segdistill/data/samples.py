@@ -32,7 +32,9 @@ def read_sample(dataset: Any, index: int) -> tuple[Num[Tensor, "c h w"], Num[Ten
         dataset, index = dataset.dataset, dataset.indices[index]
     if isinstance(dataset, SegmentationDataset) and hands_on(dataset):
         return *dataset.read(index), dataset.names[index]
-    return _foreign_sample(dataset[index], index, getattr(dataset, "labelled", True))
+    flags = getattr(dataset, "labelled_samples", None)
+    labelled = getattr(dataset, "labelled", True) and (flags is None or bool(flags[index]))
+    return _foreign_sample(dataset[index], index, labelled)
 
 
 def hands_on(dataset: Any) -> bool:
@@ -68,6 +70,8 @@ def require_indexed(dataset: Any, name: str = "the data set") -> None:
 
 def _foreign_sample(item: Any, index: int, labelled: bool) -> tuple[Tensor, Tensor, str]:
     """Image, label and name of a sample of the user's own data set."""
+    if isinstance(item, (tuple, list)) and item and not labelled:
+        item = {"image": item[0]}
     if isinstance(item, dict) and "image" in item and not labelled:
         image = _as_tensor(item["image"], "image", str(index))
         item = {**item, "label": torch.full(image.shape[-2:], IGNORED)}

@@ -1,7 +1,6 @@
 """Runs teacher and student with their taps open and passes the tensors to the method's terms."""
 
 import logging
-import math
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from copy import deepcopy
 from dataclasses import dataclass
@@ -17,6 +16,7 @@ from segdistill.distillation.taps import Taps, tap_paths, uncompiled
 from segdistill.geometry import Cells, check_cells, declaration, tap_cells, to_pixels
 from segdistill.labels import IGNORED
 from segdistill.losses.base import Loss, raised
+from segdistill.losses.pixelwise import PixelwiseKD, confident
 from segdistill.names import unknown
 
 _log = logging.getLogger(__name__)
@@ -43,9 +43,11 @@ class Distiller(nn.Module):
     With `labels="teacher"` every term that learns from labels gets the teacher's instead: the class
     of its largest logit at each pixel, with logits brought to the pixels from where the teacher's
     cells lie. They are hard labels, right or wrong, and the padding of a crop that extends beyond its
-    image gets a class as well. `confidence` ignores a pixel where the teacher's probability of its
-    class is lower. The values of the terms are still divided by what they would count if no pixel were
-    ignored (UniMatch V2, https://arxiv.org/abs/2410.10777), so that few sure pixels weigh little.
+    image gets a class as well. With `labels="both"` images without labels get the teacher's, and the
+    others keep their own. `confidence` ignores a pixel where the teacher's probability of its
+    class is lower; labels of the data are never ignored. The values of the terms are still divided by
+    what they would count if no pixel were ignored (UniMatch V2, https://arxiv.org/abs/2410.10777), so
+    that few sure pixels weigh little. `pixelwise` has a gate of the same meaning on its own grid.
 
     Where the cells of a tap lie on the images follows from what its network declares
     (`segdistill.geometry`), once for all: student and teacher are brought to common cells by it, and
@@ -59,7 +61,8 @@ class Distiller(nn.Module):
         student: Network that is trained; it has `taps`, and `align_corners` and `cells` if it has them.
         method: The terms. Terms marked optional whose tap the student lacks are left out.
         teacher: Frozen network, for methods that need one.
-        labels: `data`, or `teacher` for the teacher's classes in place of the labels.
+        labels: `data`, `teacher` for the teacher's classes in place of the labels, or `both` for the
+            teacher's on images without labels.
         confidence: With the teacher's labels, the probability in [0, 1] from which a pixel counts.
 
     Raises:
@@ -72,7 +75,7 @@ class Distiller(nn.Module):
         student: nn.Module,
         method: Method,
         teacher: nn.Module | None = None,
-        labels: Literal["data", "teacher"] = "data",
+        labels: Literal["data", "teacher", "both"] = "data",
         confidence: float = 0.0,
     ) -> None:
         super().__init__()
@@ -84,16 +87,17 @@ class Distiller(nn.Module):
             raise ValueError(
                 f"method {method.name!r} needs a teacher, but none is given; add `teacher` to the recipe"
             )
-        self._teacher_labels, self._confidence = labels == "teacher", confidence
+        self._labels, self._confidence = labels, confidence
         if self._teacher_labels and teacher is None:
             raise ValueError(
-                "method.labels is teacher, but no teacher is given; add `teacher` to the recipe, or use data"
+                f"method.labels is {labels}, but no teacher is given; add `teacher` to the recipe, or use data"
             )
         self.student = student
         self.losses = nn.ModuleDict({n: t.loss for n, t in self.method.terms.items()})
         self.alignments = nn.ModuleDict()
         self._hidden: list[nn.Module] = []
         self._values: dict[str, Tensor] = {}
+        self._gated: dict[str, tuple[Tensor, Tensor]] = {}
         self._size = torch.Size()
         self._shapes: dict[str, tuple[torch.Size, torch.Size | None]] = {}
         for term in self.method.terms.values():
@@ -115,6 +119,10 @@ class Distiller(nn.Module):
         """The frozen teacher, or None where no term reads one."""
         return self._hidden[0] if self._hidden else None
 
+    @property
+    def _teacher_labels(self) -> bool:
+        return self._labels != "data"
+
     def _reads_teacher(self) -> bool:
         terms = self.method.terms.values()
         return self._teacher_labels or any(_reads_teacher(term) for term in terms)
@@ -124,7 +132,7 @@ class Distiller(nn.Module):
         if owner == "teacher" and self._teacher_labels:
             if "logits" not in paths:
                 raise ValueError(
-                    f"method.labels is teacher: the teacher has {unknown('tap', 'logits', paths)}"
+                    f"method.labels is {self._labels}: the teacher has {unknown('tap', 'logits', paths)}"
                 )
             wanted["logits"] = paths["logits"]
         for name, term in self.method.terms.items():
@@ -156,7 +164,11 @@ class Distiller(nn.Module):
         return self._teacher_taps.collect()
 
     def forward(
-        self, images: Tensor, labels: Tensor, only: Collection[str] | None = None
+        self,
+        images: Tensor,
+        labels: Tensor,
+        labelled: Tensor | None = None,
+        only: Collection[str] | None = None,
     ) -> dict[str, Tensor]:
         """The unweighted value of each term.
 
@@ -164,18 +176,20 @@ class Distiller(nn.Module):
             images: RGB in 0..1, `b 3 h w`.
             labels: Class ids `b h w` at the images' size, 255 ignored; not read where the
                 teacher's are used.
+            labelled: Which images have labels, `b`; None: those with a pixel that is not ignored.
             only: Names of the terms to compute; None: all.
         """
         student, teacher = self._run(images)
-        whole = labels
-        if self._teacher_labels:
-            whole, labels = self._classes(teacher["logits"], images)
+        whole, labels = self._learnt(teacher, images, labels, labelled)
+        self._gated = {"labels": (whole, labels)} if self._confidence else {}
         batch = {"images": images, "labels": labels}
         values: dict[str, Tensor] = {}
         for name, term in self.method.terms.items():
             if only is None or name in only:
                 arguments = self._arguments(name, term, student, teacher, batch)
                 values[name] = term.loss(**arguments)
+                if isinstance(term.loss, PixelwiseKD) and term.loss.confidence:
+                    self._gated[name] = arguments["teacher"], arguments["teacher"]
                 if self._confidence and "labels" in arguments:
                     values[name] = values[name] * _counted(term.loss, arguments, whole)
         # A training framework may add hooks to what it returns, so it gets copies; shares are taken from
@@ -184,7 +198,9 @@ class Distiller(nn.Module):
         return {name: value.clone() for name, value in values.items()}
 
     @torch.no_grad()
-    def denominators(self, images: Tensor, labels: Tensor) -> dict[str, Tensor | None]:
+    def denominators(
+        self, images: Tensor, labels: Tensor, labelled: Tensor | None = None
+    ) -> dict[str, Tensor | None]:
         """What the value of each term will be divided by, from labels and shapes alone.
 
         The parts of a batch are weighed by these (`fractions`). Where the teacher's labels are used, it
@@ -193,6 +209,7 @@ class Distiller(nn.Module):
         Args:
             images: As for `forward`, at the size of the dry pass.
             labels: As for `forward`.
+            labelled: As for `forward`.
 
         Returns:
             Term name -> `Loss.denominator`; the number of images for a loss without that method.
@@ -208,7 +225,7 @@ class Distiller(nn.Module):
             )
         if self._teacher_labels:
             # The values are divided by what counts without the gate.
-            labels, _ = self._classes(self._run_teacher(images)["logits"], images)
+            labels, _ = self._learnt(self._run_teacher(images), images, labels, labelled)
         counted: dict[str, Tensor | None] = {}
         for name, term in self.method.terms.items():
             denominator = getattr(term.loss, "denominator", None)
@@ -223,15 +240,50 @@ class Distiller(nn.Module):
         found = {n: getattr(t.loss, "statistic", "") for n, t in self.method.terms.items()}
         return {name: statistic for name, statistic in found.items() if statistic}
 
-    def _classes(self, logits: Tensor, images: Tensor) -> tuple[Tensor, Tensor]:
-        """The teacher's class of each pixel of the images, `b h w`, and the same with unsure ones ignored."""
+    def _learnt(
+        self, teacher: Mapping[str, Tensor], images: Tensor, labels: Tensor, labelled: Tensor | None
+    ) -> tuple[Tensor, Tensor]:
+        """The labels that terms learn from, `b h w`, before the gate and after it."""
+        if not self._teacher_labels:
+            return labels, labels
+        logits = teacher["logits"]
         full = to_pixels(logits.float(), _cells(self._hidden[0], "logits", logits, images))
         # Not argmax, which is slower over an inner axis on a CPU.
-        largest, classes = full.max(1)
-        if not self._confidence:
-            return classes, classes
-        sure = largest - full.logsumexp(1) >= math.log(self._confidence)
-        return classes, classes.masked_fill(~sure, IGNORED)
+        classes = full.max(1).indices
+        sure = classes
+        if self._confidence:
+            sure = classes.masked_fill(~confident(full, self._confidence), IGNORED)
+        if self._labels == "teacher":
+            return classes, sure
+        if labelled is None:
+            labelled = (labels != IGNORED).flatten(1).any(1)
+        own = labelled.to(labels.device)[:, None, None]
+        return torch.where(own, labels, classes), torch.where(own, labels, sure)
+
+    @torch.no_grad()
+    def kept(self, labelled: Tensor | None = None) -> dict[str, Tensor]:
+        """What the gates of the last `forward` let through: pixels of each class, and those that count.
+
+        Args:
+            labelled: Which images have labels, `b`. With `labels="both"` no gate looks at those.
+
+        Returns:
+            `labels` for `confidence`, and the name of each term with a gate of its own, such as
+            `pixelwise`, by positions of its grid -> counts `255 2`, by the teacher's class.
+        """
+        counts = {}
+        for name, (whole, counted) in self._gated.items():
+            if name == "labels":
+                classes, passed = whole, counted != IGNORED
+                if self._labels == "both" and labelled is not None:
+                    classes = classes.masked_fill(
+                        labelled.to(classes.device)[:, None, None], IGNORED
+                    )
+            else:
+                loss: Any = self.method.terms[name].loss
+                classes, passed = whole.max(1).indices, confident(whole, loss.confidence)
+            counts[name] = _by_class(classes, passed)
+        return counts
 
     def _arguments(
         self,
@@ -411,7 +463,7 @@ class Distiller(nn.Module):
         self._student_taps.close()
         if self._teacher_taps is not None:
             self._teacher_taps.close()
-        self._values = {}
+        self._values, self._gated = {}, {}
 
     def anchor(self) -> nn.Parameter | None:
         """The last weight that the terms on `logits` and on `features` share: the last matrix or kernel
@@ -484,6 +536,15 @@ def shares_of(gradients: Mapping[str, Tensor], task: str = "cross_entropy") -> d
     norms = {name: float(gradient.norm()) for name, gradient in gradients.items()}
     base = norms.get(task, 0.0)
     return {name: norm / base for name, norm in norms.items()} if base > 0 else {}
+
+
+def _by_class(classes: Tensor, passed: Tensor) -> Tensor:
+    """The number of places of each class id, and of those that passed, `255 2`."""
+    index = classes.flatten()
+    both = torch.stack([torch.ones_like(index), passed.flatten().to(index)], 1)
+    # Not bincount, for whose length a GPU would have to be waited for.
+    counts = both.new_zeros(IGNORED + 1, 2).index_add_(0, index, both)
+    return counts[:IGNORED]
 
 
 @torch.no_grad()

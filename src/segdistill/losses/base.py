@@ -38,6 +38,8 @@ class Loss(nn.Module):
         least_images: images that a batch needs, or each part of one that is split.
         wants_class_pixels: the loss weighs classes by how often they occur: whoever trains calls
             `count_classes` before the first step.
+        averages_ignored: the loss reads labels, and an image whose pixels are all ignored counts as a
+            zero in its mean, as in some published forms; otherwise such an image changes no value.
         forms: the forms that exist, `default` (ours) first, then the published ones that differ.
             A loss with more than one takes `form=` and hands it to this constructor.
         form: the form that was asked for.
@@ -60,6 +62,7 @@ class Loss(nn.Module):
     projects: bool = False
     least_images: int = 1
     wants_class_pixels: bool = False
+    averages_ignored: bool = False
     forms: ClassVar[tuple[str, ...]] = ("default",)
     cells: tuple[Cells, ...] | None = None
 

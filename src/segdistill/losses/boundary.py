@@ -38,8 +38,9 @@ class BoundaryKD(Loss):
     the cell's E_k. The body is `channelwise` with z_k B_k for z_k: a softmax over all positions of each
     class's map. So an edge logit is 0 in both networks, and does not leave the distribution.
 
-    What we do differently: `default` takes a mean over the classes of an image. The published sum is
-    larger the more classes meet in an image. Pixels count for the cell whose centre is nearest; the
+    What we do differently: `default` takes a mean over the classes of an image, and over images with a
+    label: one whose pixels are all ignored does not count, where `paper` counts a zero. The published sum
+    is larger the more classes meet in an image. Pixels count for the cell whose centre is nearest; the
     implementation pools averages over equal parts, as `paper` does.
 
     Args:
@@ -70,6 +71,18 @@ class BoundaryKD(Loss):
             raise ValueError(f"boundary: width is {width}; expected an odd number of pixels")
         self.width = int(width)
         self.temperature = positive("boundary", "temperature", temperature)
+        self.averages_ignored = form != "default"
+
+    def denominator(
+        self,
+        labels: Int64[Tensor, "b hl wl"],
+        student_shape: torch.Size,
+        teacher_shape: torch.Size | None,
+    ) -> Tensor:
+        """The number of images with a label; of all images in the published form."""
+        if self.form != "default":
+            return torch.full((), float(len(labels)), device=labels.device)
+        return (labels != IGNORED).flatten(1).any(1).sum()
 
     def forward(
         self,
@@ -84,19 +97,21 @@ class BoundaryKD(Loss):
         edges, valid = class_edges(labels, student.shape[1], cells, self.width)
         edges, valid = edges.to(student), valid.to(student)
         if self.part == "edge":
-            value = self._edge(student, teacher, edges)
+            each = self._edge(student, teacher, edges)
         else:
             bodies = valid[:, None] - edges
-            value = channel_kl(student * bodies, teacher * bodies, self.temperature).mean()
-        return value * self.temperature**2
+            each = channel_kl(student * bodies, teacher * bodies, self.temperature).mean(1)
+        # An image whose pixels are all ignored has the value 0.
+        images = self.denominator(labels, student.shape, None)
+        return each.sum() / images.to(each).clamp_min(1) * self.temperature**2
 
-    def _edge(self, student: Tensor, teacher: Tensor, edges: Tensor) -> Float[Tensor, ""]:
+    def _edge(self, student: Tensor, teacher: Tensor, edges: Tensor) -> Float[Tensor, " b"]:
         divergence = pixel_kl(student * edges, teacher * edges, self.temperature)
         counts = (edges > 0).sum((2, 3))
         each = (edges * divergence[:, None]).sum((2, 3)) / counts.clamp_min(1)
         if self.form == "paper":
-            return 2 * each.sum(1).mean()
-        return (each.sum(1) / (counts > 0).sum(1).clamp_min(1)).mean()
+            return 2 * each.sum(1)
+        return each.sum(1) / (counts > 0).sum(1).clamp_min(1)
 
     def _cells(self, student: Tensor, labels: Tensor) -> Cells:
         if self.cells is not None:

@@ -44,6 +44,7 @@ class IntraClassVariation(Loss):
 
     def __init__(self, form: str = "default") -> None:
         super().__init__(form)
+        self.averages_ignored = form != "default"
 
     def denominator(
         self,

@@ -172,7 +172,8 @@ def confident(teacher: Float[Tensor, "b k h w"], least: float) -> Bool[Tensor, "
     """True where the largest class probability is at least `least`."""
     if least == 0:
         return torch.ones_like(teacher[:, 0], dtype=torch.bool)
-    return F.log_softmax(teacher, 1).amax(1) >= math.log(least)
+    # By the difference of two maps and not a whole log-softmax, as this is asked at full size, too.
+    return teacher.amax(1) - teacher.logsumexp(1) >= math.log(least)
 
 
 def _skd_form(student: Tensor, teacher: Tensor, temperature: float) -> Tensor:

@@ -10,6 +10,8 @@ import torch
 from segdistill.config import DataConfig, EvaluationSetConfig, Recipe
 from segdistill.data import build_dataset
 from segdistill.data.dataset import list_names, require_labels
+from segdistill.data.labelled import labelled_samples
+from segdistill.data.samples import require_indexed
 from segdistill.names import unknown
 from segdistill.run.folder import RunFolder
 from segdistill.run.recipe import joined
@@ -20,7 +22,7 @@ def open_split(config: DataConfig, split: str, labelled: bool = True) -> Any:
 
     Raises:
         ValueError: An option has its own key in the recipe or does not exist, or the split has no labels
-            and `labelled` is True.
+            and `labelled` is True, or is to be evaluated on and has labels for some images only.
     """
     name = config.train_split if split == "train" else config.val_split
     options = split_options(config, split)
@@ -32,7 +34,20 @@ def open_split(config: DataConfig, split: str, labelled: bool = True) -> Any:
     dataset = build_dataset(config.name, config.root, name, **options)
     if labelled:
         require_labels(dataset, f"{config.name}, split {name!r},")
+    if split == "val":
+        _require_all_labels(dataset, f"{config.name}, split {name!r},")
     return dataset
+
+
+def _require_all_labels(dataset: Any, name: str) -> None:
+    """Refuse to measure on a split of which some images have labels."""
+    require_indexed(dataset, name)
+    flags = labelled_samples(dataset)
+    if any(flags) and not all(flags):
+        raise ValueError(
+            f"{name} has labels for {sum(flags)} of its {len(flags)} images; expected labels for all that are "
+            "measured on, or for none. Move `labelled` and `missing` to data.train_options"
+        )
 
 
 def split_options(config: DataConfig, split: str) -> dict[str, Any]:

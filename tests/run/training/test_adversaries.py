@@ -41,7 +41,12 @@ def _distiller(**options: Any) -> Distiller:
 
 def _loop(distiller: Distiller, folder: Path, **changes: Any) -> Loop:
     images, labels = batch(images=4)
-    loaded = {"image": images, "label": labels, "name": list("abcd")}
+    loaded = {
+        "image": images,
+        "label": labels,
+        "name": list("abcd"),
+        "labelled": torch.ones(4, dtype=torch.bool),
+    }
     config = TrainConfig(**{"steps": 3, "lr": 0.1, "log_every": 1, **changes})
     fabric = Fabric(accelerator="cpu", devices=1)
     return Loop(fabric, distiller, config, folder, lambda start: iter([loaded] * 3))

@@ -195,7 +195,12 @@ def _loop(folder: Path, calls: list[int], poisoned: tuple[int, ...] = (), **chan
 
     loss.register_forward_hook(poison)
     images, labels = batch(images=4)
-    loaded = {"image": images, "label": labels, "name": list("abcd")}
+    loaded = {
+        "image": images,
+        "label": labels,
+        "name": list("abcd"),
+        "labelled": torch.ones(4, dtype=torch.bool),
+    }
     config = TrainConfig(**{"steps": 4, "lr": 0.1, "log_every": 1, "average": 0.9, **changes})
     fabric = Fabric(accelerator="cpu", devices=1)
     return Loop(fabric, distiller, config, folder, lambda start: iter([loaded] * 4))

@@ -20,7 +20,7 @@ NEAR = {"rtol": 1e-9, "atol": 1e-12}
 @pytest.fixture(scope="module")
 def whole(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
     folder = tmp_path_factory.mktemp("whole")
-    return {labels: step(_fabric(), folder, 1, labels) for labels in ("data", "teacher")}
+    return {labels: step(_fabric(), folder, 1, labels) for labels in ("data", "teacher", "both")}
 
 
 def _fabric() -> Fabric:
@@ -40,7 +40,7 @@ def _assert_equal(result: dict[str, Any], whole: dict[str, Any]) -> None:
         assert gradient.abs().max() > 0
 
 
-@pytest.mark.parametrize("labels", ["data", "teacher"])
+@pytest.mark.parametrize("labels", ["data", "teacher", "both"])
 @pytest.mark.parametrize("parts", [2, 4])
 def test_parts_give_loss_and_gradient_of_the_whole_batch(
     parts: int, labels: str, whole: dict[str, Any], tmp_path: Path
@@ -62,7 +62,7 @@ def test_processes_give_loss_and_gradient_of_the_whole_batch(
         start_method="fork",
     )
     for number in parts:
-        for labels in ("data", "teacher"):
+        for labels in ("data", "teacher", "both"):
             _assert_equal(torch.load(tmp_path / f"{number}-{labels}.pt"), whole[labels])
 
 

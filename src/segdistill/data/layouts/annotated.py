@@ -25,7 +25,6 @@ _MEANT_FOR: dict[str, tuple[str, ...]] = {
     "overlap": ("layers", *_SHAPES),
     "crowds": ("coco",),
     "undrawable": _SHAPES,
-    "missing": ("layers", *_SHAPES),
 }
 """The labels that an option is for."""
 
@@ -51,6 +50,13 @@ class LabelOptions:
         Raises:
             ValueError: One is set.
         """
+        allowed = (
+            ("refuse", "unlabelled") if self.labels == "masks" else ("refuse", "skip", "empty")
+        )
+        if self.missing not in allowed:
+            raise ValueError(
+                f"missing is {self.missing!r}, and labels is {self.labels}; expected {' or '.join(allowed)}"
+            )
         plain = LabelOptions()
         for option, kinds in _MEANT_FOR.items():
             value = getattr(self, option)

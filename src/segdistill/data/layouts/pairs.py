@@ -24,7 +24,7 @@ from segdistill.data.randomness import key_number
 from segdistill.data.reading.listing import visible_files
 from segdistill.names import unknown
 
-Missing = Literal["refuse", "skip", "empty"]
+Missing = Literal["refuse", "skip", "empty", "unlabelled"]
 HELD_OUT_SPLITS = ("train", "val", "all")
 _NO_LABELS = ("classes.txt",)
 """Files that tools write beside their labels."""
@@ -43,7 +43,7 @@ class FolderPairs:
         unpaired: Collects messages about files without a partner; None: they are an error.
         endings: Endings of the masks.
         missing: What becomes of files without a partner: they are refused (or collected); left out with
-            `skip`; with `empty`, images without a label are pairs without a mask.
+            `skip`; with `empty` or `unlabelled`, images without a label are pairs without a mask.
         image_suffix: What follows the sample's name in the image's.
     """
 
@@ -115,7 +115,7 @@ class FolderPairs:
             (without_mask, len(images), f"images in {image_folder} have no {self._word}"),
             (without_image, len(masks), f"{self._word}s in {mask_folder} have no image"),
         ]
-        if self.missing == "empty":
+        if self.missing in ("empty", "unlabelled"):
             self._tell_unpaired(sides[1:])
         else:
             self._tell_unpaired(sides, likely_suffixes(found, stored))
@@ -138,6 +138,8 @@ class FolderPairs:
         complaint = f"{', and '.join(lacking)}; expected equal names, apart from extension and `mask_suffix`"
         if likely and self._word == "mask":
             complaint += f". Set data.options: {in_words(likely)}"
+        elif self._word == "mask" and len(sides) > 1 and sides[0][0]:
+            complaint += ". Set `missing` to unlabelled to read images without a mask unlabelled"
         if self._word == "label":
             choices = "empty for images in which nothing is annotated, or " * (len(sides) > 1)
             complaint = (
@@ -185,6 +187,7 @@ class FolderPairs:
             lambda: self._files(images, "image_dir"),
             None if masks is None else lambda: self._files(masks, "mask_dir"),
             self.mask_suffix,
+            self.missing == "unlabelled",
         )
 
 

@@ -10,6 +10,7 @@ from rich.table import Table
 from segdistill.config import DataConfig, Recipe, to_dict
 from segdistill.data.dataset import list_names
 from segdistill.data.label_map import colour_text
+from segdistill.data.labelled import labelled_samples
 from segdistill.distillation.catalogue import build_method
 from segdistill.escaping import terminal_line
 from segdistill.run.auditing.data_audit import (
@@ -104,13 +105,20 @@ def _print_split(split: Split, one: Survey) -> None:
         f"{mode} ({seen.images}{'' if seen.images == one.samples else f', first {seen.file}'})"
         for mode, seen in sorted(one.modes.items(), key=lambda item: -item[1].images)
     ]
-    masks = "with masks" if split.labelled else "without labels"
-    _print(f"{split.name}: {one.samples} images {masks}")
+    _print(f"{split.name}: {one.samples} images {_labels_of(split)}")
     if split.name != "train" and one.names:
         _print(f"  names: {list_names(list(one.names.values()))}")
     _print(f"  images: {list_names(sizes) or 'none could be read'}")
     if split.labelled:
         _print(f"  masks: mode {list_names(modes) or 'none could be read'}")
+
+
+def _labels_of(split: Split) -> str:
+    if not split.labelled:
+        return "without labels"
+    flags = [pair.labelled for pair in split.dataset] if isinstance(split.dataset, list) else []
+    flags = flags or labelled_samples(split.dataset)
+    return "with masks" if all(flags) else f"with masks for {sum(flags)} of them"
 
 
 def _print_classes(splits: Sequence[Split], surveys: Sequence[Survey]) -> None:

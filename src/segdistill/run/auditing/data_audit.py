@@ -389,7 +389,7 @@ def missing_labels(method: Method, labels: str, where: str) -> str:
         where: The images.
     """
     supervised = [name for name, term in method.terms.items() if term.needs_labels]
-    if not supervised or labels == "teacher":
+    if not supervised or labels != "data":
         return ""
     return (
         f"{where} has no labels; expected some for {', '.join(supervised)} of method {method.name!r}. "

@@ -225,9 +225,16 @@ def _palette_colours(mask: Image.Image, ids: np.ndarray) -> np.ndarray:
 
 
 def sample_facts(
-    dataset: Any, index: int, label_map: LabelMap | None = None, decode: bool = True
+    dataset: Any,
+    index: int,
+    label_map: LabelMap | None = None,
+    decode: bool = True,
+    labelled: bool = True,
 ) -> Facts:
-    """Read a sample that is not a pair of files: its label holds class numbers; see `pair_facts`."""
+    """Read a sample that is not a pair of files: its label holds class numbers; see `pair_facts`.
+
+    Without labels it has no mode, and nothing is counted.
+    """
     try:
         image, label, name = read_sample(dataset, index)
     except Exception as error:  # a user's data set may raise anything
@@ -235,6 +242,8 @@ def sample_facts(
     ids, pixels = np.unique(label.numpy(), return_counts=True)
     size = (image.shape[-1], image.shape[-2])
     digest = _digest(image.contiguous().numpy()) if decode else b""
+    if not labelled:
+        return Facts(name, name, size, digest=digest)
     mode = str(label.dtype).removeprefix("torch.")
     facts = Facts(name, name, size, mode, ids, pixels, digest=digest)
     try:

@@ -12,6 +12,7 @@ import numpy as np
 from segdistill.activity import get_on
 from segdistill.data.dataset import PairDataset, list_names
 from segdistill.data.label_map import IGNORED, LabelMap, colour_text
+from segdistill.data.labelled import labelled_samples
 from segdistill.data.orientation import Orientation
 from segdistill.data.pair import Pair
 from segdistill.run.auditing.facts import Facts, Size, pair_facts, sample_facts
@@ -187,7 +188,10 @@ def survey(
         facts: Iterable[Facts] = _read_pairs(pairs, label_map, orientation, decode)
     else:
         result.of_files = False
-        facts = (sample_facts(dataset, index, label_map, decode) for index in range(len(dataset)))
+        facts = (
+            sample_facts(dataset, index, label_map, decode, flag)
+            for index, flag in enumerate(labelled_samples(dataset))
+        )
     for one in facts:
         result.add(one)
         get_on(one.mask)

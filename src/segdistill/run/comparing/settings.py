@@ -14,7 +14,7 @@ _OF_THE_RECORD = {"log_every", "save_every", "val_every"}
 def is_distilled(recipe: Recipe) -> bool:
     """Whether a run learns from a teacher; a recipe may also name a teacher without using it."""
     method = recipe.chosen_method()
-    changed = method.labels == "teacher" or set(recipe.terms) - set(method_terms("supervised"))
+    changed = method.labels != "data" or set(recipe.terms) - set(method_terms("supervised"))
     return method.name != "supervised" or (recipe.teacher is not None and bool(changed))
 
 

@@ -137,6 +137,8 @@ def _model(value: Any, key: str) -> str:
             "size": _size,
             "method": text,
             "step": whole(),
+            "train_images": whole(1),
+            "train_labelled": whole(),
             "stopped": maybe(mapping(anything)),
             "training_seconds": maybe(number(0)),
             "preparation_seconds": number(0),

@@ -28,6 +28,7 @@ _SHAPE = record(
         "total": _any_number,
         "lr": _any_number,
         "terms": mapping(record({}, dict.fromkeys(("value", "weight", "share"), _any_number))),
+        "kept": mapping(listed(_figure)),
         "skipped": whole(),
         "overflowed": whole(),
         "seconds_per_step": number(0),

@@ -10,6 +10,7 @@ from typing import Any
 from torch.utils.data import Subset
 
 from segdistill.data.dataset import PairDataset
+from segdistill.data.labelled import labelled_samples
 from segdistill.data.pair import Pair
 from segdistill.data.samples import hands_on, read_sample
 from segdistill.run.identity.digests import file_digests, update_with
@@ -107,4 +108,7 @@ def _digest_of_samples(dataset: Any) -> str:
         digest.update(name.encode() + b"\0")
         for tensor in (image, label):
             update_with(digest, tensor)
+    flags = labelled_samples(dataset)
+    if len(set(flags)) > 1:
+        digest.update(bytes(flags))
     return digest.hexdigest()

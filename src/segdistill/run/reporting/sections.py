@@ -349,6 +349,7 @@ def standard_notes(summaries: Sequence[RunSummary]) -> list[str]:
         "Differences are paired by seed: same initial weights, same order of images. "
         + _intervals(summaries),
     ]
+    notes += _labels_notes(summaries)
     unfinished = [run.name for run in summaries if run.evaluation is None]
     if unfinished:
         notes.append(
@@ -356,6 +357,18 @@ def standard_notes(summaries: Sequence[RunSummary]) -> list[str]:
             f"{', '.join(unfinished)}."
         )
     return notes
+
+
+def _labels_notes(summaries: Sequence[RunSummary]) -> list[str]:
+    """Which rows were trained with labels for some of their images only."""
+    rows: dict[tuple[int, int], list[str]] = {}
+    for run in summaries:
+        if run.labels is not None and run.labels[0] < run.labels[1]:
+            rows.setdefault(run.labels, []).append(run.label)
+    return [
+        f"{labelled} of the {images} training images had labels: {', '.join(dict.fromkeys(labels))}."
+        for (labelled, images), labels in rows.items()
+    ]
 
 
 def _intervals(summaries: Sequence[RunSummary]) -> str:

@@ -46,6 +46,8 @@ class RunSummary:
     """measured duration of the whole training; None: summed from the rows of `metrics`"""
     tests: str | None = None
     """label of the method that a placebo tests"""
+    labels: tuple[int, int] | None = None
+    """training images with labels, and all of them; None where it was not recorded"""
     own: Mapping[str, Any] | None = None
     """of a teacher whose `evaluation` is at the students' input: its evaluation at its own input"""
     start: str | None = None

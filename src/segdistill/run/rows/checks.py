@@ -68,7 +68,7 @@ def _default_names(recipe: Recipe) -> list[str]:
 
 def _needs_teacher(entry: Entry) -> bool:
     method = entry.recipe.chosen_method()
-    return method.name != "supervised" or method.labels == "teacher"
+    return method.name != "supervised" or method.labels != "data"
 
 
 def _check_folders(recipes: Sequence[Recipe]) -> None:

@@ -8,11 +8,51 @@ from lightning_fabric import Fabric
 
 from segdistill.data.loader import Batch, training_loader
 from segdistill.data.transforms import Augment
+from segdistill.distillation.method import Method
 from segdistill.run.training.job import Job
 
 
-def make_loader(job: Job, fabric: Fabric) -> Any:
-    """Return a function that yields the batches of this process, starting at a step."""
+def labelled_images(job: Job, method: Method) -> int | None:
+    """Number of images of each batch that have labels; None if all of the training split have, or none.
+
+    It is `train.labelled_share` of the batch, rounded, and at least one. By default it is the share in the
+    split, or the whole batch where no term learns from an image without labels. With a share below 1 at
+    least one image of a batch has no labels.
+
+    Args:
+        job: The training.
+        method: Its terms.
+    """
+    share, batch = labelled_share(job, method), job.recipe.train.batch
+    if share is None or share == 1:
+        return None if share is None else batch
+    return max(1, min(round(share * batch), batch - 1))
+
+
+def labelled_share(job: Job, method: Method) -> float | None:
+    """The share of a batch that has labels, as stated or by default; None where all images have them, or none."""
+    flags, stated = job.labelled_samples, job.recipe.train.labelled_share
+    if all(flags) or not any(flags):
+        return None
+    if stated is not None:
+        return stated
+    return sum(flags) / len(flags) if _learns_without_labels(job, method) else 1.0
+
+
+def _learns_without_labels(job: Job, method: Method) -> bool:
+    if job.recipe.chosen_method().labels != "data":
+        return True
+    return any(not term.needs_labels for term in method.terms.values())
+
+
+def make_loader(job: Job, fabric: Fabric, labelled: int | None = None) -> Any:
+    """Return a function that yields the batches of this process, starting at a step.
+
+    Args:
+        job: The training.
+        fabric: The processes.
+        labelled: Images with labels in each batch; see `labelled_images`.
+    """
     config, augment = job.recipe.train, augmentation(job)
 
     def batches(start: int) -> Iterator[Any]:
@@ -28,6 +68,7 @@ def make_loader(job: Job, fabric: Fabric) -> Any:
                 world=fabric.world_size,
                 workers=config.workers,
                 num_classes=len(job.classes),
+                labelled=labelled,
             )
         )
 

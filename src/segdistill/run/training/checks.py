@@ -11,6 +11,7 @@ from segdistill.models import network as shipped
 from segdistill.names import unknown
 from segdistill.run.auditing import missing_labels
 from segdistill.run.opening import resolve_device
+from segdistill.run.training.batches import labelled_share
 from segdistill.run.training.job import Job
 
 
@@ -30,10 +31,10 @@ def check_recipe(recipe: Recipe) -> None:
         raise ValueError(
             f"method.confidence is {method.confidence}; expected a probability from 0 to 1"
         )
-    if method.confidence and method.labels != "teacher":
+    if method.confidence and method.labels == "data":
         raise ValueError(
             f"method.confidence is {method.confidence} with method.labels {method.labels}; expected 0. "
-            "Set method.labels to teacher, or leave confidence out"
+            "Set method.labels to teacher or both, or leave confidence out"
         )
     if config.batch % (world * config.accumulate):
         raise ValueError(
@@ -115,13 +116,46 @@ def check_labels(job: Job, method: Method) -> None:
         if refused := missing_labels(method, labels, where):
             raise ValueError(refused)
     for name, term in method.terms.items():
-        if labels == "teacher" and getattr(term.loss, "wants_class_pixels", False):
+        if labels != "data" and getattr(term.loss, "wants_class_pixels", False):
             raise ValueError(
-                f"terms.{name}: balance is set with method.labels teacher; expected none, as the labels of "
-                "the data, which would be counted, are not learnt from. Leave balance out, or set weight"
+                f"terms.{name}: balance is set with method.labels {labels}; expected none, as the labels of "
+                "the data, which would be counted, are not all that is learnt from. Leave balance out, or set "
+                "weight"
             )
     if job.teacher is None:
         require_labels(job.val_set, f"{data.name}, split {data.val_split!r},")
+
+
+def check_mix(job: Job, method: Method) -> None:
+    """Refuse what cannot be done with a training split of which some images have labels.
+
+    Raises:
+        ValueError: `train.labelled_share` asks for images that the split or the batch does not have, or a
+            published form counts images without labels as zeros.
+    """
+    share, flags = job.recipe.train.labelled_share, job.labelled_samples
+    some, every = any(flags), all(flags)
+    split, batch = job.recipe.data.train_split, job.recipe.train.batch
+    if share is not None and (not some or (every and share < 1)):
+        raise ValueError(
+            f"train.labelled_share is {share:g}, and {'all' if every else 'none'} of the {len(flags)} images of "
+            f"{split} have labels; expected null. Leave it out, or set data.train_options.labelled"
+        )
+    if labelled_share(job, method) in (None, 1):
+        return
+    if batch == 1:
+        raise ValueError(
+            f"train.batch is 1, and {sum(flags)} of the {len(flags)} images of {split} have labels; expected 2 or "
+            "more, as a batch has images of both kinds. Raise train.batch, or set train.labelled_share to 1"
+        )
+    if job.recipe.chosen_method().labels != "data":
+        return
+    for name, term in method.terms.items():
+        if getattr(term.loss, "averages_ignored", False):
+            raise ValueError(
+                f"terms.{name}: this published form counts images without labels as zeros in its mean; expected "
+                "labels for all images. Set its options.form to default, or method.labels to both"
+            )
 
 
 def check_images(job: Job, method: Method) -> None:

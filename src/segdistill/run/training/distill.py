@@ -12,6 +12,7 @@ from torch.utils.data import Dataset
 
 from segdistill.config import TrainConfig, code_names
 from segdistill.data.dataset import SegmentationDataset
+from segdistill.data.labelled import labelled_samples
 from segdistill.data.loader import evaluation_loader
 from segdistill.data.samples import require_indexed
 from segdistill.models import SegmentationModel, network, wrap
@@ -70,7 +71,8 @@ def distill(
         student: Network to train, in place. Its weights are also saved in the run.
         train_set: Samples to train on: `{image, label, name}` or `(image, label)`, the image `3 h w`
             in 0..1 (RGB; other channels where the networks read them) or uint8, the label `h w` of
-            class ids with 255 ignored. A data set with the attribute `labelled = False` gives
+            class ids with 255 ignored. A data set with the attribute `labelled = False` (or, for some of
+            its samples, `labelled_samples`, one truth value for each) gives
             `{image, name}`.
         val_set: Samples to evaluate on; without labels, agreement with the teacher is measured.
         method: A name of `segdistill list methods`.
@@ -223,7 +225,8 @@ class _Declared(Dataset[Any]):
     def __init__(self, dataset: Any, classes: list[str]) -> None:
         self.dataset, self.classes, self.num_classes = dataset, classes, len(classes)
         self.palette = getattr(dataset, "palette", [])
-        self.labelled = getattr(dataset, "labelled", True)
+        self.labelled_samples = labelled_samples(dataset)
+        self.labelled = any(self.labelled_samples)
 
     @classmethod
     def where_needed(cls, dataset: Any, classes: list[str]) -> Any:

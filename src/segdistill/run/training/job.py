@@ -13,6 +13,7 @@ from lightning_fabric.strategies.ddp import DDPStrategy
 from torch import nn
 
 from segdistill.config import Recipe, code_names
+from segdistill.data.labelled import labelled_samples
 from segdistill.run.evaluation import Evaluation, Protocol, measure
 from segdistill.run.evaluation.agreement import agreement
 from segdistill.run.identity import Identity, identify
@@ -54,6 +55,11 @@ class Job:
         """The evaluation split, under its split's name, and the further sets, each as `evaluation.NAME`."""
         further = {f"evaluation.{name}": dataset for name, dataset in self.sets.items()}
         return {self.recipe.data.val_split: self.val_set, **further}
+
+    @cached_property
+    def labelled_samples(self) -> list[bool]:
+        """Whether each training image has labels."""
+        return labelled_samples(self.train_set)
 
     @cached_property
     def identity(self) -> Identity:

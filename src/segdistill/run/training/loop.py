@@ -135,7 +135,7 @@ class Loop:
         distiller: Student, terms and teacher, after the dry pass.
         config: How to train.
         folder: The run's folder.
-        loader: Yields the batches starting at a step: `image`, `label` and `name`.
+        loader: Yields the batches starting at a step: `image`, `label`, `name` and `labelled`.
         validation: The evaluation, or None.
         label: Text beside the progress bar.
         observe: Called with each row, in the first process. A result that is not None is a request to
@@ -182,6 +182,7 @@ class Loop:
         self._failure: Exception | None = None
         self._validating = False
         self._window = _Window()
+        self._kept: Mapping[str, Tensor] = {}
 
     # State -------------------------------------------------------------------------------------
 
@@ -412,11 +413,12 @@ class Loop:
         labels = self.fabric.to_device(batch["label"])
         if config.channels_last:
             images = images.to(memory_format=torch.channels_last)
-        parts = list(
-            zip(images.chunk(config.accumulate), labels.chunk(config.accumulate), strict=True)
-        )
+        labelled = self.fabric.to_device(batch["labelled"])
+        chunks = (tensor.chunk(config.accumulate) for tensor in (images, labels, labelled))
+        parts = list(zip(*chunks, strict=True))
         sums: dict[str, Tensor] = {}
         gradients: dict[str, Tensor] = {}
+        kept: dict[str, Tensor] = {}
         for index, (part, fraction) in enumerate(zip(parts, self._fractions(parts), strict=True)):
             last = index == len(parts) - 1
             with self.fabric.no_backward_sync(self.module, enabled=not last):
@@ -427,6 +429,7 @@ class Loop:
                         self._scale(), fraction, self._progress(self.step)
                     )
                     gradients = _summed(gradients, some)
+                    kept = _summed(kept, self.distiller.kept(part[2]))
                 values = weighed(values, fraction)
                 # Fabric averages gradients over the processes; a batch is the sum of its parts.
                 total = method.total(values, self._progress(self.step))
@@ -444,6 +447,7 @@ class Loop:
         if stepped:
             self.average.update()
         gradients = {name: self._sum(gradient) for name, gradient in gradients.items()}
+        self._kept = {name: self._sum(counts) for name, counts in kept.items()}
         return self._over_processes(sums), shares_of(gradients)
 
     def _step_optimizer(self) -> bool:
@@ -458,7 +462,7 @@ class Loop:
         """0 at the first step, 1 at the last: what the schedules of the terms' weights follow."""
         return step / max(self.config.steps - 1, 1)
 
-    def _fractions(self, parts: Sequence[tuple[Tensor, Tensor]]) -> Sequence[Mapping[str, Tensor]]:
+    def _fractions(self, parts: Sequence[tuple[Tensor, ...]]) -> Sequence[Mapping[str, Tensor]]:
         """Weights of each part in the batch of all processes; empty if the part is the whole batch."""
         if len(parts) == self.fabric.world_size == 1:
             return [{}]
@@ -567,6 +571,7 @@ class Loop:
                 "lr": self.optimizer.param_groups[0]["lr"],
                 "total": sum(means[name] * weight for name, weight in weights.items()),
                 "terms": terms,
+                **({"kept": kept_shares(self._kept)} if self._kept else {}),
                 **({"skipped": self.skipped} if self.skipped else {}),
                 **({"overflowed": self.overflowed} if self.overflowed else {}),
                 "seconds_per_step": seconds / window.steps,
@@ -637,6 +642,20 @@ def write_row(folder: Path, row: Mapping[str, Any]) -> None:
 
     with open(folder / "metrics.jsonl", "a") as file:
         file.write(json.dumps(row) + "\n")
+
+
+def kept_shares(counts: Mapping[str, Tensor]) -> dict[str, list[float | None]]:
+    """The fraction of each class that a gate lets through, from `Distiller.kept`; None for a class without a pixel.
+
+    The list ends with the last class that occurs.
+    """
+    shares = {}
+    for name, table in counts.items():
+        rows = table.tolist()
+        while rows and not rows[-1][0]:
+            rows.pop()
+        shares[name] = [passed / pixels if pixels else None for pixels, passed in rows]
+    return shares
 
 
 def _mix(*numbers: int) -> int:

@@ -74,6 +74,27 @@ def show_parts(distiller: Distiller, config: TrainConfig, processes: int) -> Non
         )
 
 
+def show_mix(job: Job, labelled: int | None) -> None:
+    """Log how many training images have labels, and how many of each batch, where only some have.
+
+    Args:
+        job: The training.
+        labelled: Images with labels in each batch; None where all have them, or none.
+    """
+    if labelled is None:
+        return
+    flags, config = job.labelled_samples, job.recipe.train
+    stated = "train.labelled_share"
+    if config.labelled_share is None:
+        stated = "by default, as in the split"
+        if labelled == config.batch:
+            stated = "by default, as no term learns from the others"
+    _log.info(
+        "%d of the %d images of %s have labels; %d of the %d of each batch (%s)",
+        *(sum(flags), len(flags), job.recipe.data.train_split, labelled, config.batch, stated),
+    )
+
+
 def show_average(config: TrainConfig) -> None:
     """Log that an average of the weights is evaluated and saved, where it is."""
     if config.average:
@@ -135,6 +156,8 @@ def record_network(job: Job, evaluation: Evaluation, loop: Loop) -> None:
         "read_as": read_as(job.student),
         **({"factory": True} if spec.get("factory") else {}),
         "classes": job.classes,
+        "train_labelled": sum(job.labelled_samples),
+        "train_images": len(job.labelled_samples),
         "palette": [list(c) for c in getattr(job.train_set, "palette", [])],
         "size": list(recipe.data.size) if recipe.data.size else None,
         "method": recipe.chosen_method().name,

@@ -44,7 +44,12 @@ from segdistill.run.networks import build_student, load_teacher, save_network
 from segdistill.run.opening import open_sets, open_split, resolve_device, with_teacher_classes
 from segdistill.run.progress import counting
 from segdistill.run.training.balance import balance_classes, losses_to_balance
-from segdistill.run.training.batches import augmentation, make_loader, probe_batch
+from segdistill.run.training.batches import (
+    augmentation,
+    labelled_images,
+    make_loader,
+    probe_batch,
+)
 from segdistill.run.training.checkpoint import drop_checkpoints, has_checkpoint
 from segdistill.run.training.checks import (
     check_channels,
@@ -52,6 +57,7 @@ from segdistill.run.training.checks import (
     check_encoder,
     check_images,
     check_labels,
+    check_mix,
     check_reading,
     check_recipe,
 )
@@ -67,6 +73,7 @@ from segdistill.run.training.records import (
     record_start,
     show_average,
     show_groups,
+    show_mix,
     show_parts,
     show_taps,
 )
@@ -304,6 +311,7 @@ def _build_distiller(job: Job, samples: bool = True) -> tuple[Distiller, Batch, 
     chosen = job.recipe.chosen_method()
     distiller = Distiller(job.student, method, job.teacher, chosen.labels, chosen.confidence)
     check_labels(job, distiller.method)
+    check_mix(job, distiller.method)
     check_images(job, distiller.method)
     probe = probe_batch(job)
     check_channels(job, probe["image"].shape[1])
@@ -332,6 +340,7 @@ def _execute(job: Job, progress: bool) -> RunFolder:
     if first:
         show_taps(rows, distiller.method)
         show_parts(distiller, config, fabric.world_size)
+        show_mix(job, labelled_images(job, distiller.method))
     if job.teacher is not None:
         with doing("measuring the teacher"):
             audit_teacher(job, fabric, write=first)
@@ -347,7 +356,7 @@ def _execute(job: Job, progress: bool) -> RunFolder:
         distiller,
         config,
         job.out,
-        make_loader(job, fabric),
+        make_loader(job, fabric, labelled_images(job, distiller.method)),
         Validation(
             run=lambda step: evaluation(step).figures(),
             every=config.val_every,

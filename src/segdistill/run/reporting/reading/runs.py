@@ -114,12 +114,17 @@ def _summary(name: str, run: RunFolder, label: str) -> RunSummary:
         run.environment(),
         last_step=info.get("step"),
         wall_seconds=info.get("training_seconds"),
+        labels=_labelled_images(info.get("train_labelled"), info.get("train_images")),
         tests=recipe.tests,
         start=identity.get("student_start"),
         sets=run.sets(),
         taught_by=identity.get("teacher"),
         transfer=run.transfer(),
     )
+
+
+def _labelled_images(labelled: int | None, images: int | None) -> tuple[int, int] | None:
+    return None if labelled is None or images is None else (labelled, images)
 
 
 def _teacher(
