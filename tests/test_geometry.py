@@ -5,7 +5,7 @@ from types import SimpleNamespace
 
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -44,6 +44,9 @@ def ramp(cells: Cells) -> Tensor:
 
 @settings(max_examples=80, deadline=None)
 @given(lines, lines)
+@example(
+    Line(3, 97, 12.0, 12.0), Line(2, 97, 23.0, 0.0)
+)  # a triangle that reaches the end to the digit
 def test_a_ramp_stays_a_ramp_inside_the_border(source, target) -> None:
     moved = resample(ramp(on_line(source)), on_line(source), on_line(target))[0, 1, 0]
     ends = source.centres()[[0, -1]]

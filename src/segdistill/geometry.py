@@ -325,7 +325,9 @@ def interpolation(source: Line, target: Line) -> Float[Tensor, "target source"]:
     weights = (1 - (place[:, None] - cell).abs() / wider).clamp_min(0)
     weights = weights / weights.sum(1, keepdim=True)
     # Sampled at whole cells the triangle leans to the nearer one. What a ramp lacks moves between the two.
-    whole = (place >= wider - 1) & (last - place >= wider - 1)
+    # Rounding must not decide whether a triangle that just reaches the last centre is cut.
+    least = wider - 1 - 1e-9
+    whole = (place >= least) & (last - place >= least)
     lacking = torch.where(whole, place - weights @ cell, 0)[:, None]
     low = place.floor().long()[:, None]
     weights.scatter_add_(1, low, -lacking)
