@@ -11,6 +11,7 @@ from segdistill.data.folder import Folder
 from segdistill.data.labelled import keep_labels, labelled_samples
 from segdistill.run.identity.data import data_digest
 from tests.data import trees
+from tests.data.annotations.exports import yolo
 from tests.data.files import ids, save_image, save_mask
 
 SIZE = {"count": 10, "size": (32, 48)}
@@ -64,6 +65,41 @@ def test_a_forgotten_mask_is_not_opened(camvid_tree):
             path.write_bytes(b"no picture")
     assert [pair.name for pair in dataset.pairs if pair.labelled] == ["0001TP_0001"]
     assert sum("label" in dataset[index] for index in range(len(dataset))) == 1
+
+
+def test_labels_that_are_drawn_are_forgotten_too(tmp_path):
+    pytest.importorskip("pycocotools")
+    square = "1 0.125 0.25 0.5 0.25 0.5 0.75 0.125 0.75"
+    yolo(tmp_path, {"a": square, "b": square})
+    dataset = build_dataset("folder", tmp_path, "all", labels="yolo", labelled=["b"])
+    assert names(dataset) == ["b"] and not dataset.pairs[0].labelled
+    assert set(dataset.read(0)[1].unique().tolist()) == {255}
+    assert 2 in dataset.read(1)[1]
+
+
+@pytest.mark.parametrize(
+    ("labels", "missing", "expected"),
+    [
+        ("masks", "skip", "'refuse' or 'unlabelled'"),
+        ("masks", "empty", "'refuse' or 'unlabelled'"),
+        ("coco", "unlabelled", "'refuse' or 'skip'"),
+        ("layers", "unlabelled", "'refuse', 'skip' or 'empty'"),
+        ("yolo", "unlabelled", "'refuse', 'skip' or 'empty'"),
+        ("labelme", "unlabelled", "'refuse', 'skip' or 'empty'"),
+    ],
+)
+def test_missing_is_refused_where_it_means_nothing(labels, missing, expected, tmp_path):
+    with pytest.raises(
+        ValueError, match=f"^missing is '{missing}' with labels {labels}; expected {expected}"
+    ):
+        Folder(tmp_path, "all", classes=["a", "b"], labels=labels, missing=missing)
+
+
+def test_no_mask_for_any_image_is_a_wrong_name_rather_than_no_labels(folder_tree):
+    for mask in (folder_tree / "masks").iterdir():
+        mask.rename(mask.with_stem(f"x{mask.stem}"))
+    with pytest.raises(ValueError, match=r"images in .* have no mask"):
+        Folder(folder_tree, "all", classes=3, missing="unlabelled")
 
 
 def test_names_may_be_listed_in_a_file_beside_the_data(camvid_tree):

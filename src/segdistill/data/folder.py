@@ -89,7 +89,7 @@ class Folder(PairDataset):
         undrawable: Shapes without area (polygons of fewer than three points, points, lines, boxes) or
             outside their image: `refuse`, or `skip` to leave them out.
         missing: Images without labels and labels without an image: `refuse`, or `skip` to leave them out.
-            With `empty`, nothing is annotated in images without a label file. With masks: `refuse`, or
+            With `empty`, nothing is annotated in images without a label file. For masks, `refuse`, or
             `unlabelled` to read images without a mask without labels.
 
     Raises:

@@ -28,6 +28,13 @@ _MEANT_FOR: dict[str, tuple[str, ...]] = {
 }
 """The labels that an option is for."""
 
+_MISSING: dict[str, tuple[Missing, ...]] = {
+    "masks": ("refuse", "unlabelled"),
+    "coco": ("refuse", "skip"),
+    **dict.fromkeys(("layers", "yolo", "labelme"), ("refuse", "skip", "empty")),
+}
+"""What `missing` may be for each kind of labels."""
+
 _log = logging.getLogger(__name__)
 
 
@@ -50,13 +57,6 @@ class LabelOptions:
         Raises:
             ValueError: One is set.
         """
-        allowed = (
-            ("refuse", "unlabelled") if self.labels == "masks" else ("refuse", "skip", "empty")
-        )
-        if self.missing not in allowed:
-            raise ValueError(
-                f"missing is {self.missing!r}, and labels is {self.labels}; expected {' or '.join(allowed)}"
-            )
         plain = LabelOptions()
         for option, kinds in _MEANT_FOR.items():
             value = getattr(self, option)
@@ -66,6 +66,17 @@ class LabelOptions:
                     f"{option} is {value!r}, and labels is {self.labels}; expected it only with "
                     f"{', '.join(others)}{' or ' * bool(others)}{last}. Set `labels`, or remove it"
                 )
+        if self.missing not in _MISSING[self.labels]:
+            *others, last = map(repr, _MISSING[self.labels])
+            because = (
+                ", as an image without annotations is one that the file lists"
+                if (self.labels, self.missing) == ("coco", "empty")
+                else ""
+            )
+            raise ValueError(
+                f"missing is {self.missing!r} with labels {self.labels}; expected {', '.join(others)} or "
+                f"{last}{because}. Change or remove it"
+            )
 
 
 def annotated_pairs(
@@ -96,11 +107,6 @@ def annotated_pairs(
         raise ValueError(
             f"classes is {classes} with labels {options.labels}; expected names, by which categories are found. "
             "Name them, or remove `classes` to use those of the labels"
-        )
-    if (options.labels, options.missing) == ("coco", "empty"):
-        raise ValueError(
-            "missing is 'empty' with labels coco; expected 'refuse' or 'skip', as an image without annotations "
-            "is one that the file lists. Remove it"
         )
     samples: CocoSamples | FileSamples | LayerSamples
     if options.labels == "layers":

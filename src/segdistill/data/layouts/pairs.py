@@ -43,7 +43,7 @@ class FolderPairs:
         unpaired: Collects messages about files without a partner; None: they are an error.
         endings: Endings of the masks.
         missing: What becomes of files without a partner: they are refused (or collected); left out with
-            `skip`; with `empty` or `unlabelled`, images without a label are pairs without a mask.
+            `skip`; with `empty` and `unlabelled`, images without a label are pairs without a mask.
         image_suffix: What follows the sample's name in the image's.
     """
 
@@ -115,10 +115,12 @@ class FolderPairs:
             (without_mask, len(images), f"images in {image_folder} have no {self._word}"),
             (without_image, len(masks), f"{self._word}s in {mask_folder} have no image"),
         ]
-        if self.missing in ("empty", "unlabelled"):
+        # If no image at all has a mask, names or suffixes are wrong.
+        some = len(without_mask) < len(images)
+        if self.missing == "empty" or (self.missing == "unlabelled" and some):
             self._tell_unpaired(sides[1:])
         else:
-            self._tell_unpaired(sides, likely_suffixes(found, stored))
+            self._tell_unpaired(sides, self._advice(likely_suffixes(found, stored), some))
             images = {name: path for name, path in images.items() if name in masks}
         for files, folder in ((found, image_folder), (stored, mask_folder)):
             tell_others(files, chosen, images.keys(), folder)
@@ -128,18 +130,24 @@ class FolderPairs:
     def _word(self) -> str:
         return "mask" if self.endings == IMAGE_SUFFIXES else "label"
 
+    def _advice(self, likely: Sequence[Suffixes], some: bool) -> str:
+        """What to do about images without a mask: set likely suffixes, or `missing` if some have masks."""
+        if likely:
+            return f"Set data.options: {in_words(likely)}"
+        if some and self.missing == "refuse":
+            return "Set `missing` to unlabelled to read images without a mask as unlabelled ones"
+        return ""
+
     def _tell_unpaired(
-        self, sides: Sequence[tuple[Sequence[str], int, str]], likely: Sequence[Suffixes] = ()
+        self, sides: Sequence[tuple[Sequence[str], int, str]], advice: str = ""
     ) -> None:
-        """Refuse, collect or log files without a partner; likely suffixes are what to do about it."""
+        """Refuse, collect or log files without a partner."""
         lacking = [f"{len(s)} of {n} {text} ({list_names(s)})" for s, n, text in sides if s]
         if not lacking:
             return
         complaint = f"{', and '.join(lacking)}; expected equal names, apart from extension and `mask_suffix`"
-        if likely and self._word == "mask":
-            complaint += f". Set data.options: {in_words(likely)}"
-        elif self._word == "mask" and len(sides) > 1 and sides[0][0]:
-            complaint += ". Set `missing` to unlabelled to read images without a mask unlabelled"
+        if advice and self._word == "mask":
+            complaint += f". {advice}"
         if self._word == "label":
             choices = "empty for images in which nothing is annotated, or " * (len(sides) > 1)
             complaint = (
