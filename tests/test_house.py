@@ -56,7 +56,7 @@ FLOORS: dict[str, list[set[str]]] = {
         {"reading"},
         {"annotations"},
         {"randomness", "orientation", "label_map", "files", "pair", "dataset", "listed"}
-        | {"channels", "samples", "transforms", "loader", "labelled", "order"},
+        | {"channels", "samples", "transforms", "loader", "labelled", "order", "strong"},
         {"layouts"},
         {"folder"},
         {"published", "synthetic"},

@@ -54,16 +54,26 @@ def mine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return root
 
 
-def test_labels_for_some_images(mine: Path, capsys: Any) -> None:
-    printed = section("Labels for some images")
-    name = printed["yaml"].splitlines()[0].removeprefix("# ")
-    Path(name).write_text(printed["yaml"])
-    command = shlex.split(printed["bash"])
+def written(title: str) -> list[str]:
+    """Write the recipe under a heading to the file that its first line names, and return the command's arguments."""
+    recipe = section("Labels for some images")["yaml"]
+    Path(recipe.splitlines()[0].removeprefix("# ")).write_text(recipe)
+    command = shlex.split(section(title)["bash"])
     assert command[0] == "segdistill"
     # A teacher of two steps is no better than chance.
-    main([*command[1:], *SHORT, "--teacher.min_miou", "0", "--out", "run"])
+    return [*command[1:], *SHORT, "--teacher.min_miou", "0"]
+
+
+def test_labels_for_some_images(mine: Path, capsys: Any) -> None:
+    main([*written("Labels for some images"), "--out", "run"])
     assert "4 of the 12 images of train have labels; 2 of the 4 of each batch" in (
         capsys.readouterr().err
     )
     info = RunFolder(Path("run")).model_info()
     assert (info["train_labelled"], info["train_images"]) == (4, 12)
+
+
+def test_a_stronger_view_for_the_student(mine: Path) -> None:
+    main(written("A stronger view for the student"))
+    config = RunFolder(Path("runs/mine/strong-s0")).recipe().train
+    assert (config.strong_photometric, config.cutmix, config.steps) == (0.8, 0.5, 2)

@@ -194,6 +194,10 @@ class TrainConfig:
     """probability of a horizontal flip"""
     photometric: float = 0.0
     """strength of random brightness, contrast and saturation; 0: none"""
+    strong_photometric: float = 0.0
+    """strength of a second change of colours, which only the student sees; the geometry is the teacher's; 0: none"""
+    cutmix: float = 0.0
+    """probability that a box of a crop is another image's, for student, teacher and labels alike; 0: none"""
     optimizer: Literal["sgd", "adamw"] = "sgd"
     """sgd with momentum as in the papers, or adamw"""
     lr: float = 0.01
@@ -555,6 +559,8 @@ _RANGES: dict[str, tuple[float, float, str]] = {
     "train.scale": (1 / 64, 64, "factors above 0, 1/64 to 64"),
     "train.flip": (0, 1, "a probability from 0 to 1"),
     "train.photometric": (0, 10, "a strength from 0 to 10"),
+    "train.strong_photometric": (0, 0.999, "a strength from 0 to below 1"),
+    "train.cutmix": (0, 1, "a probability from 0 to 1"),
     "train.lr": (0, 1e6, "a finite number, 0 or above"),
     "train.head_lr_factor": (0, 1e6, "a finite number, 0 or above"),
     "train.momentum": (0, 1, "a number from 0 to 1"),

@@ -6,7 +6,7 @@ import time
 import traceback
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any, TypedDict
+from typing import Any, NotRequired, TypedDict
 from weakref import WeakSet
 
 import torch
@@ -20,19 +20,22 @@ from segdistill.data.labelled import labelled_samples
 from segdistill.data.order import Key, Order
 from segdistill.data.randomness import generator_for
 from segdistill.data.samples import Indexed, check_label, hands_on, read_sample, require_indexed
+from segdistill.data.strong import NOTHING_MORE, Strong, with_box
 from segdistill.data.transforms import Augment
 
 
 class Batch(TypedDict):
     """A batch from the loaders: images in 0..1, labels int64 with 255 ignored, and names of the samples.
 
-    `labelled` says which samples have labels; the others are 255 everywhere.
+    `labelled` says which samples have labels; the others are 255 everywhere. `student` holds the images in
+    stronger colours, where these are asked for.
     """
 
     image: Float[Tensor, "b c h w"]
     label: Int64[Tensor, "b h w"]
     name: list[str]
     labelled: Bool[Tensor, " b"]
+    student: NotRequired[Float[Tensor, "b c h w"]]
 
 
 def training_loader(
@@ -47,6 +50,7 @@ def training_loader(
     workers: int = 0,
     num_classes: int | None = None,
     labelled: int | None = None,
+    strong: Strong = NOTHING_MORE,
 ) -> Iterator[Batch]:
     """Batches for the optimizer steps `start_step .. steps - 1` of this process.
 
@@ -69,6 +73,8 @@ def training_loader(
         num_classes: Refuse label ids not below this number; by default the data set's `num_classes`.
         labelled: Samples with labels in each batch, evenly spread over the processes; the others have none.
             None: all samples in one order, as they come.
+        strong: A second view in stronger colours, and boxes of other samples: each of one that has labels as
+            the sample itself, or has none. The other is read and augmented for it.
 
     Raises:
         ValueError: The numbers do not fit together, or a sample is bad (file and value are named).
@@ -81,7 +87,7 @@ def training_loader(
         )
     if not 0 <= start_step <= steps:
         raise ValueError(f"start_step is {start_step}; expected 0..{steps}, the length of the run")
-    samples = _Samples(dataset, augment, seed, num_classes)
+    samples = _Samples(dataset, augment, seed, num_classes, strong)
     share = batch // world
     _check_labelled(labelled, batch, samples.labelled)
     steps_left = range(start_step, steps)
@@ -156,10 +162,16 @@ class _Samples(Dataset[Any]):
         transform: Augment | _Whole,
         seed: int,
         num_classes: int | None,
+        strong: Strong = NOTHING_MORE,
     ) -> None:
         require_indexed(dataset)
+        self.strong = strong
         self.dataset, self.transform, self.seed = dataset, transform, seed
         self.labelled = labelled_samples(dataset)
+        self.alike = {
+            kind: [index for index, flag in enumerate(self.labelled) if flag == kind]
+            for kind in (False, True)
+        }
         known = num_classes or getattr(dataset, "num_classes", None)
         self.num_classes = known if isinstance(known, int) else None
         self.reading: Tensor | None = None
@@ -179,21 +191,38 @@ class _Samples(Dataset[Any]):
 
     def __getitems__(self, keys: Sequence[Key]) -> "Batch | _Failure":
         try:
-            samples = [self._sample(epoch, index) for epoch, index in keys]
-            return _stacked(samples, [self.labelled[index] for _, index in keys])
+            samples = [self._mixed(epoch, index) for epoch, index in keys]
+            batch = _stacked(samples, [self.labelled[index] for _, index in keys])
+            if self.strong.photometric:
+                pairs = zip(keys, batch["image"], strict=True)
+                views = [self.strong.view(image, self.seed, *key) for key, image in pairs]
+                batch["student"] = torch.stack(views)
+            return batch
         except Exception as error:
             return _Failure.of(error)
         finally:
             self.note("")
 
-    def _sample(self, epoch: int, index: int) -> tuple[Tensor, Tensor, str]:
+    def _mixed(self, epoch: int, index: int) -> tuple[Tensor, Tensor, str]:
+        """A sample, with a box of another one where one is drawn."""
+        image, label, name = self._sample(epoch, index, "augment")
+        alike = self.alike[self.labelled[index]] if self.strong.cutmix else []
+        drawn = self.strong.partner(len(alike), self.seed, epoch, index)
+        if drawn is not None:
+            which, box = drawn
+            # By a generator of its own: the other may be the sample itself, in another crop.
+            other, other_label, _ = self._sample(epoch, alike[which], f"cutmix of {index}")
+            image, label = with_box(image, label, other, other_label, box)
+        return image, label, name
+
+    def _sample(self, epoch: int, index: int, stream: str) -> tuple[Tensor, Tensor, str]:
         self.note(_name_of(self.dataset, index))
         image, label, name = read_sample(self.dataset, index)
         ours = isinstance(self.dataset, SegmentationDataset) and hands_on(self.dataset)
         # Our data sets checked ids on reading; check again only if `num_classes` differs.
         if not ours or getattr(self.dataset, "num_classes", None) != self.num_classes:
             check_label(label, self.num_classes, name)
-        generator = generator_for("augment", self.seed, epoch, index)
+        generator = generator_for(stream, self.seed, epoch, index)
         return *self.transform(image, label, generator), name
 
 

@@ -151,9 +151,11 @@ class Distiller(nn.Module):
         super().to(*args, **kwargs)
         return self
 
-    def _run(self, images: Tensor) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+    def _run(
+        self, images: Tensor, student_images: Tensor | None = None
+    ) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
         teacher = self._run_teacher(images)
-        self.student(images)
+        self.student(images if student_images is None else student_images)
         return self._student_taps.collect(), teacher
 
     def _run_teacher(self, images: Tensor) -> dict[str, Tensor]:
@@ -168,18 +170,20 @@ class Distiller(nn.Module):
         images: Tensor,
         labels: Tensor,
         labelled: Tensor | None = None,
+        student_images: Tensor | None = None,
         only: Collection[str] | None = None,
     ) -> dict[str, Tensor]:
         """The unweighted value of each term.
 
         Args:
-            images: RGB in 0..1, `b 3 h w`.
+            images: RGB in 0..1, `b 3 h w`; what the teacher sees, and the terms that read images.
             labels: Class ids `b h w` at the images' size, 255 ignored; not read where the
                 teacher's are used.
             labelled: Which images have labels, `b`; None: those with a pixel that is not ignored.
+            student_images: What the student sees, in other colours; None: the images.
             only: Names of the terms to compute; None: all.
         """
-        student, teacher = self._run(images)
+        student, teacher = self._run(images, student_images)
         whole, labels = self._learnt(teacher, images, labels, labelled)
         self._gated = {"labels": (whole, labels)} if self._confidence else {}
         batch = {"images": images, "labels": labels}

@@ -7,6 +7,7 @@ from typing import Any
 from lightning_fabric import Fabric
 
 from segdistill.data.loader import Batch, training_loader
+from segdistill.data.strong import Strong
 from segdistill.data.transforms import Augment
 from segdistill.distillation.method import Method
 from segdistill.run.training.job import Job
@@ -69,6 +70,7 @@ def make_loader(job: Job, fabric: Fabric, labelled: int | None = None) -> Any:
                 workers=config.workers,
                 num_classes=len(job.classes),
                 labelled=labelled,
+                strong=Strong(config.strong_photometric, config.cutmix),
             )
         )
 

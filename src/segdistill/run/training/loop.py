@@ -135,7 +135,8 @@ class Loop:
         distiller: Student, terms and teacher, after the dry pass.
         config: How to train.
         folder: The run's folder.
-        loader: Yields the batches starting at a step: `image`, `label`, `name` and `labelled`.
+        loader: Yields the batches starting at a step: `image`, `label`, `name` and `labelled`, and
+            `student` where the student sees other images than the teacher.
         validation: The evaluation, or None.
         label: Text beside the progress bar.
         observe: Called with each row, in the first process. A result that is not None is a request to
@@ -409,20 +410,16 @@ class Loop:
         torch.manual_seed(_mix(config.seed, self.step, self.fabric.global_rank))
         for group in self.optimizer.param_groups:
             group["lr"] = config.lr * group["factor"] * learning_rate_factor(self.step, config)
-        images = self.fabric.to_device(batch["image"])
-        labels = self.fabric.to_device(batch["label"])
-        if config.channels_last:
-            images = images.to(memory_format=torch.channels_last)
-        labelled = self.fabric.to_device(batch["labelled"])
-        chunks = (tensor.chunk(config.accumulate) for tensor in (images, labels, labelled))
-        parts = list(zip(*chunks, strict=True))
+        parts = self._parts(batch)
         sums: dict[str, Tensor] = {}
         gradients: dict[str, Tensor] = {}
         kept: dict[str, Tensor] = {}
         for index, (part, fraction) in enumerate(zip(parts, self._fractions(parts), strict=True)):
             last = index == len(parts) - 1
             with self.fabric.no_backward_sync(self.module, enabled=not last):
-                values = self.module(*part)
+                values = self.module(
+                    *part
+                )  # images, labels, which have labels, the student's images
                 self._check_finite(values, batch)
                 if with_shares:
                     some = self.distiller.anchor_gradients(
@@ -458,6 +455,18 @@ class Loop:
         self.overflowed += overflowed
         return not overflowed
 
+    def _parts(self, batch: Mapping[str, Any]) -> list[tuple[Tensor, ...]]:
+        """The arguments of the distiller for each part of a batch, on the device."""
+        keys = ["image", "label", "labelled", *(["student"] if "student" in batch else [])]
+        tensors = [self.fabric.to_device(batch[key]) for key in keys]
+        if self.config.channels_last:
+            tensors = [
+                tensor.to(memory_format=torch.channels_last) if tensor.ndim == 4 else tensor
+                for tensor in tensors
+            ]
+        chunks = (tensor.chunk(self.config.accumulate) for tensor in tensors)
+        return list(zip(*chunks, strict=True))
+
     def _progress(self, step: int) -> float:
         """0 at the first step, 1 at the last: what the schedules of the terms' weights follow."""
         return step / max(self.config.steps - 1, 1)
@@ -466,7 +475,7 @@ class Loop:
         """Weights of each part in the batch of all processes; empty if the part is the whole batch."""
         if len(parts) == self.fabric.world_size == 1:
             return [{}]
-        counted = [self.distiller.denominators(*part) for part in parts]
+        counted = [self.distiller.denominators(*part[:3]) for part in parts]
         return fractions(counted, self._sum)
 
     def _sum(self, tensor: Tensor) -> Tensor:
@@ -510,11 +519,12 @@ class Loop:
     def _first_nonfinite(self, batch: Mapping[str, Any]) -> str:
         """Name the first layer of student or teacher with a non-finite output, to append to the message."""
         images = self.fabric.to_device(batch["image"])
+        own = self.fabric.to_device(batch["student"]) if "student" in batch else images
         if not bool(torch.isfinite(images).all()):
             return "; the images themselves are not finite"
         networks = {"student": self.distiller.student, "teacher": self.distiller.teacher}
-        for owner, model in networks.items():
-            layer = None if model is None else _nonfinite_layer(model, images)
+        for (owner, model), seen in zip(networks.items(), (own, images), strict=True):
+            layer = None if model is None else _nonfinite_layer(model, seen)
             if layer is not None:
                 return f"; the first layer that is not finite is {layer or 'the output'} of the {owner}"
         return ""
