@@ -5,12 +5,15 @@ import json
 import math
 import re
 import shutil
+from dataclasses import replace
 from pathlib import Path
 from types import ModuleType
 
 import pytest
 
+from segdistill.config import Recipe
 from segdistill.losses import LOSSES
+from segdistill.run.comparing.folds import fold_recipes
 from segdistill.run.folder import RunFolder
 from segdistill.run.recipe import load_recipe
 
@@ -122,12 +125,16 @@ def table() -> ModuleType:
     return module
 
 
-@pytest.mark.parametrize("protocol", ["synthetic", "camvid-drives"])
+PROTOCOLS = sorted(path.parent.name for path in FILE.parent.glob("*/table.yaml"))
+MIXED = ["camvid-mixed", "camvid-mixed-all"]
+
+
+@pytest.mark.parametrize("protocol", PROTOCOLS)
 def test_a_protocol_names_teachers_that_it_has(protocol: str) -> None:
     folder = FILE.parent / protocol
     recipe = load_recipe(folder / "table.yaml")
-    assert recipe.tuning is not None and recipe.teacher is not None
-    named = [recipe.teacher.run, recipe.tuning.teacher["run"]]
+    assert recipe.teacher is not None and (recipe.tuning is None) == (protocol in MIXED)
+    named = [recipe.teacher.run, *([recipe.tuning.teacher["run"]] if recipe.tuning else [])]
     named += [fold.teacher["run"] for fold in recipe.folds.values() if fold.teacher]
     assert {Path(str(run)).parent.as_posix() for run in named} == {f"runs/{protocol}/teachers"}
     assert {Path(str(run)).name for run in named} == {
@@ -153,3 +160,66 @@ def test_records_have_no_weights_and_take_the_place_of_runs(
     table.restore(records, again)
     run = RunFolder(again / "table" / "world_200" / "idd-s0")
     assert run.recorded and run.evaluation() == RunFolder(made).evaluation()
+
+
+def _mixed(protocol: str, fold: str) -> tuple[Recipe, Recipe]:
+    """The recipe of a fold and that of its teacher."""
+    recipe = fold_recipes(load_recipe(FILE.parent / protocol / "table.yaml"), Path())[fold]
+    assert recipe.teacher is not None
+    name = Path(str(recipe.teacher.run)).name
+    return recipe, load_recipe(FILE.parent / protocol / "teachers" / f"{name}.yaml")
+
+
+@pytest.mark.parametrize("fold", ["without_0006R0", "without_0016E5"])
+@pytest.mark.parametrize("protocol", MIXED)
+def test_a_teacher_of_few_labels_has_seen_no_others(protocol: str, fold: str) -> None:
+    recipe, teacher = _mixed(protocol, fold)
+    assert teacher.data.train_options == recipe.data.train_options
+    assert teacher.data.val_options == recipe.data.val_options
+    assert recipe.data.train_options["labelled"] == (0.1 if protocol == "camvid-mixed" else None)
+    # The published weights of camvid-drives were counted on all labels.
+    for one in (recipe, teacher):
+        assert one.terms["cross_entropy"].options.get("weight") is None
+        assert one.terms["cross_entropy"].options["balance"] == "sqrt"
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("protocol", MIXED)
+def test_two_steps_of_a_mixed_protocol(
+    protocol: str,
+    table: ModuleType,
+    real_data: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def short(path: Path) -> Recipe:
+        recipe = load_recipe(path)
+        data = replace(recipe.data, options={**recipe.data.options, "limit": 20})
+        training = replace(recipe.train, steps=2, warmup=0, crop=(32, 32))
+        teacher = recipe.teacher and replace(recipe.teacher, min_miou=0.0)
+        return replace(recipe, data=data, train=training, teacher=teacher)
+
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "data").symlink_to(real_data)
+    monkeypatch.setattr(table, "load_recipe", short)
+    monkeypatch.setattr(table, "RESULTS", tmp_path / "results")
+    (command,) = re.findall(
+        rf"table.py ({protocol} --trials.*)", (FILE.parent / "README.md").read_text()
+    )
+    _, _, rows = command.partition("--rows ")
+    table.main([*command.split(), "--seeds", "1"])
+    for fold in ("without_0006R0", "without_0016E5"):
+        for row in rows.split():
+            info = RunFolder(
+                tmp_path / "results" / protocol / "table" / fold / f"{row}-s0"
+            ).model_info()
+            labelled = 2 if protocol == "camvid-mixed" else 20
+            assert (info["train_labelled"], info["train_images"]) == (labelled, 20)
+
+
+def test_the_mixed_protocols_train_as_that_of_the_drives() -> None:
+    drives = load_recipe(FILE.parent / "camvid-drives" / "table.yaml")
+    for protocol in MIXED:
+        recipe = load_recipe(FILE.parent / protocol / "table.yaml")
+        assert replace(recipe.train, labelled_share=None) == drives.train
+        assert recipe.student == drives.student and recipe.terms == drives.terms
