@@ -12,6 +12,7 @@ from typing import Any, Literal
 from torch.utils.data import Dataset
 
 from segdistill.config import Recipe
+from segdistill.data.labelled import labelled_samples
 from segdistill.names import unknown
 from segdistill.run.console import quiet
 from segdistill.run.contents import read_json
@@ -161,6 +162,11 @@ class _Few(Dataset[Any]):
 
     def __getitem__(self, index: int) -> Any:
         return self._dataset[index]
+
+    @property
+    def labelled_samples(self) -> list[bool]:
+        """Whether each of the first samples has labels."""
+        return labelled_samples(self._dataset)[: len(self)]
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._dataset, name)
