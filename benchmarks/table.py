@@ -20,7 +20,6 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from segdistill.config import FoldConfig, Recipe
 from segdistill.run.compare import compare
 from segdistill.run.folder import RunFolder
 from segdistill.run.recipe import load_recipe
@@ -48,8 +47,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
     command = "python benchmarks/table.py " + " ".join(arguments or sys.argv[1:])
     protocol, runs = HERE / options.protocol, Path("runs", options.protocol)
     records = RESULTS / options.protocol
-    restore(records, runs)
     recipe, rows = load_recipe(protocol / "table.yaml"), options.rows
+    if unknown := sorted(set(options.folds or ()) - set(recipe.folds)):
+        parser.error(
+            f"--folds has {', '.join(unknown)}; expected some of {', '.join(recipe.folds)}"
+        )
+    folds = {n: fold for n, fold in recipe.folds.items() if n in (options.folds or recipe.folds)}
+    restore(records, runs)
     if options.trials:
         train_teachers(protocol, runs, [recipe.tuning.teacher] if recipe.tuning else [])
         record(runs, records, command)
@@ -61,24 +65,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if options.until == "tuning":
         return 0
     own = {} if recipe.teacher is None else {"run": recipe.teacher.run}
-    folds = folds_of(recipe, options.folds).values()
-    train_teachers(protocol, runs, [fold.teacher or own for fold in folds] or [own])
+    train_teachers(protocol, runs, [fold.teacher or own for fold in folds.values()] or [own])
     chosen = runs / "tuning" / "tuned.yaml"
     if options.trials:
         recipe = load_recipe(chosen)
-    recipe = replace(recipe, folds=folds_of(recipe, options.folds))
+    recipe = replace(recipe, folds=folds)
     for seeds in range(1, options.seeds + 1):
         compare(replace(recipe, out=str(runs / "table")), rows, seeds)
         record(runs, records, command)
     return 0
-
-
-def folds_of(recipe: Recipe, names: Sequence[str] | None) -> dict[str, FoldConfig]:
-    """The folds of these names, so that two processes in two checkouts can share a table; None: all."""
-    unknown = set(names or ()) - set(recipe.folds)
-    if unknown:
-        raise SystemExit(f"--folds has {sorted(unknown)}; expected some of {list(recipe.folds)}")
-    return {name: fold for name, fold in recipe.folds.items() if names is None or name in names}
 
 
 def train_teachers(protocol: Path, runs: Path, named: Sequence[Mapping[str, Any]]) -> None:

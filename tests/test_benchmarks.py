@@ -162,6 +162,20 @@ def test_records_have_no_weights_and_take_the_place_of_runs(
     assert run.recorded and run.evaluation() == RunFolder(made).evaluation()
 
 
+def test_an_unknown_fold_ends_before_anything_is_trained(
+    table: ModuleType,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(SystemExit) as stop:
+        table.main(["camvid-drives", "--folds", "without_0006R0", "without_001TP"])
+    assert stop.value.code == 2 and not list(tmp_path.iterdir())
+    message = "--folds has without_001TP; expected some of without_0006R0, without_0016E5"
+    assert message in capsys.readouterr().err
+
+
 def _mixed(protocol: str, fold: str) -> tuple[Recipe, Recipe]:
     """The recipe of a fold and that of its teacher."""
     recipe = fold_recipes(load_recipe(FILE.parent / protocol / "table.yaml"), Path())[fold]

@@ -78,10 +78,9 @@ class BoundaryKD(Loss):
         labels: Int64[Tensor, "b hl wl"],
         student_shape: torch.Size,
         teacher_shape: torch.Size | None,
-    ) -> Tensor:
-        """The number of images with a label; of all images in the published form."""
+    ) -> Tensor | None:
         if self.form != "default":
-            return torch.full((), float(len(labels)), device=labels.device)
+            return super().denominator(labels, student_shape, teacher_shape)
         return (labels != IGNORED).flatten(1).any(1).sum()
 
     def forward(
@@ -103,6 +102,7 @@ class BoundaryKD(Loss):
             each = channel_kl(student * bodies, teacher * bodies, self.temperature).mean(1)
         # An image whose pixels are all ignored has the value 0.
         images = self.denominator(labels, student.shape, None)
+        assert images is not None
         return each.sum() / images.to(each).clamp_min(1) * self.temperature**2
 
     def _edge(self, student: Tensor, teacher: Tensor, edges: Tensor) -> Float[Tensor, " b"]:

@@ -7,7 +7,7 @@ from torch.nn import functional as F
 
 from segdistill.labels import IGNORED
 from segdistill.losses.base import Loss, check_labels, check_pair, positive
-from segdistill.losses.classwise import sample_labels
+from segdistill.losses.classwise import one_hot, sample_labels
 from segdistill.losses.prototypes import Prototypes
 
 _FAR = -1e9
@@ -97,9 +97,10 @@ class PixelToClass(Loss):
             )
         size = (student.shape[2], student.shape[3])
         cells = None if self.cells is None else self.cells[0]
-        labels = sample_labels(labels, size, cells=cells)
-        values, known = self.ours(student.detach(), labels)
-        their_values, _ = self.theirs(teacher.detach(), labels)
+        ids = torch.arange(self.num_classes, device=labels.device)
+        members = one_hot(sample_labels(labels, size, cells=cells), ids)
+        values, known = self.ours(student.detach(), members)
+        their_values, _ = self.theirs(teacher.detach(), members)
         # Before any class is known all count: every prototype is zero, and every pixel as near to each.
         counted = known | ~known.any()
         near = log_nearness(student, values, counted, self.temperature)

@@ -1,10 +1,10 @@
 """Class prototypes: running means of each class's features, over the batches of a training."""
 
 import torch
-from jaxtyping import Bool, Float, Int64
+from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
-from segdistill.losses.classwise import class_sums, one_hot
+from segdistill.losses.classwise import class_sums
 
 
 class Prototypes(nn.Module):
@@ -31,7 +31,7 @@ class Prototypes(nn.Module):
 
     @torch.no_grad()
     def forward(
-        self, features: Float[Tensor, "b c h w"], labels: Int64[Tensor, "b h w"]
+        self, features: Float[Tensor, "b c h w"], members: Bool[Tensor, "b k p"]
     ) -> tuple[Float[Tensor, "k c"], Bool[Tensor, " k"]]:
         """The prototypes after this batch, in the features' type, and which of them exist.
 
@@ -39,10 +39,9 @@ class Prototypes(nn.Module):
 
         Args:
             features: of the batch.
-            labels: class ids at its cells, 255 ignored.
+            members: which class each position belongs to.
         """
-        ids = torch.arange(len(self.known), device=labels.device)
-        sums, counts = class_sums(features, one_hot(labels, ids))
+        sums, counts = class_sums(features, members)
         cells = counts.sum(0)
         means = sums.sum(0) / cells.clamp_min(1)[:, None]
         shown = cells > 0

@@ -195,7 +195,10 @@ def measure_transfer_of_run(
     }
     with writing(run.path):
         records = read_json(run.path / TRANSFER) or {}
-        if records.get(name, {}).get("of") != of or None in (of["weights"], of["data"]):
+        before = records.get(name, {})
+        # Of an older version, which did not measure where features tell a place.
+        lacks = "position" not in before.get("student", {})
+        if before.get("of") != of or lacks or None in (of["weights"], of["data"]):
             network = None if known is None else known.model()
             found = measure_transfer(
                 model, network, dataset, len(info["classes"]), protocol, resolve_device(device)

@@ -242,6 +242,12 @@ def test_a_run_keeps_what_was_measured_and_the_report_shows_it(
     assert _measured(runs / "kd") == {"val": student}
     monkeypatch.undo()
 
+    path = runs / "kd" / "transfer.json"  # of a version that did not measure position
+    old = json.loads(path.read_text())
+    del old["val"]["student"]["position"]
+    path.write_text(json.dumps(old))
+    assert _measured(runs / "kd") == {"val": student}
+
     alone = _measured(runs / "control", "--on", "seen", "--data.val_split", "train")
     assert alone["val"] == control and alone["seen"]["teacher"] is None
 

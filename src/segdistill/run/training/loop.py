@@ -417,9 +417,7 @@ class Loop:
         for index, (part, fraction) in enumerate(zip(parts, self._fractions(parts), strict=True)):
             last = index == len(parts) - 1
             with self.fabric.no_backward_sync(self.module, enabled=not last):
-                values = self.module(
-                    *part
-                )  # images, labels, which have labels, the student's images
+                values = self.module(*part)
                 self._check_finite(values, batch)
                 if with_shares:
                     some = self.distiller.anchor_gradients(
@@ -456,7 +454,7 @@ class Loop:
         return not overflowed
 
     def _parts(self, batch: Mapping[str, Any]) -> list[tuple[Tensor, ...]]:
-        """The arguments of the distiller for each part of a batch, on the device."""
+        """Images, labels, which have labels, and the student's images of each part of a batch, on the device."""
         keys = ["image", "label", "labelled", *(["student"] if "student" in batch else [])]
         tensors = [self.fabric.to_device(batch[key]) for key in keys]
         if self.config.channels_last:
