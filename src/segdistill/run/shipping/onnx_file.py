@@ -177,6 +177,8 @@ class OnnxNetwork(nn.Module):
         options = runtime.SessionOptions()
         options.intra_op_num_threads = threads
         options.log_severity_level = 3
+        # Between runs its threads would spin in wait, and take the cores of networks that are timed in turn.
+        options.add_session_config_entry("session.force_spinning_stop", "1")
         content = file if isinstance(file, bytes) else str(file)
         try:
             self.session = runtime.InferenceSession(
