@@ -51,6 +51,38 @@ def test_holm_runs_over_the_registered_claims_alone() -> None:
     assert alone.p == pytest.approx(plain["1"])
 
 
+def test_a_claim_that_waits_for_runs_counts_and_is_told() -> None:
+    runs = _runs([*PAIRS, ["idd", "hint"]])
+    before = [claim.p or 1 for claim in claims(_runs())]
+    after = [claim.p or 1 for claim in claims(runs)]
+    # Three claims instead of two, the missing one with p = 1.
+    assert after[0] == pytest.approx(min(1, 3 / 2 * before[0])) and after[1] >= before[1]
+    assert claims_as_json(runs)["claims_waiting"] == [["idd", "hint"]]
+    assert claims_as_json(_runs())["claims_waiting"] == []
+    title = str(claim_tables(runs)[0].title)
+    assert title == "Registered claims on val; Holm over 3, of which 1 wait for runs"
+    assert "runs over 3: these and idd − hint, which wait" in render(
+        made_up.full_report(summaries=runs)
+    )
+    (verdict,) = verdicts(runs)
+    assert "3 registered claims" in " ".join([verdict.headline, *verdict.details])
+
+
+def test_a_claim_may_name_a_row_that_is_not_compared_this_time() -> None:
+    recipe = small.recipe()
+    recipe.variants = {"other": VariantConfig(method=MethodConfig("hint"), label="regression")}
+    recipe.contrasts = [["kd", "supervised"], ["kd", "other"], ["idd:paper", "kd"]]
+    entries = entries_of(recipe, ["supervised", "kd"])
+    assert claims_of(recipe, entries) == [
+        ["kd", "control"],
+        ["kd", "regression"],
+        ["idd:paper", "kd"],
+    ]
+    recipe.contrasts = [["kd", "othr"]]
+    with pytest.raises(ValueError, match="named 'othr'; did you mean 'other'"):
+        claims_of(recipe, entries)
+
+
 def test_a_label_without_a_claim_has_no_verdict() -> None:
     found = verdicts(_runs())
     assert [v.label for v in found] == ["idd"]

@@ -88,7 +88,8 @@ def _of_claims(summaries: Sequence[RunSummary]) -> list[Verdict]:
     by_subject: dict[str, list[Claim]] = {}
     for claim in found:
         by_subject.setdefault(claim.contrast.label, []).append(claim)
-    made = [_of_subject(summaries, ones, len(found)) for ones in by_subject.values()]
+    count = len(registered_pairs(summaries))
+    made = [_of_subject(summaries, ones, count) for ones in by_subject.values()]
     return sorted(made, key=lambda verdict: -verdict.difference.mean)
 
 

@@ -51,8 +51,9 @@ def registered_pairs(summaries: Sequence[RunSummary]) -> list[tuple[str, str]]:
 def claims(summaries: Sequence[RunSummary]) -> list[Claim]:
     """The registered claims, on the set that they are made on; those without a common seed are left out.
 
-    Holm's correction runs over these claims only (Holm 1979, A simple sequentially rejective multiple test
-    procedure).
+    Holm's correction runs over all registered claims (Holm 1979, A simple sequentially rejective multiple
+    test procedure). Those that still wait for runs count as well, with p = 1, so that the runs to come
+    cannot raise what is told now.
     """
     runs = judged(summaries)
     roles = {label: group[0].role for label, group in by_label(runs).items()}
@@ -66,8 +67,14 @@ def claims(summaries: Sequence[RunSummary]) -> list[Claim]:
         for place, one in enumerate(found)
         if one.difference.p is not None and not one.itself
     }
-    corrected = holm(p_values)
+    corrected = holm(p_values | {str(pair): 1.0 for pair in waiting(runs)})
     return [Claim(one, corrected.get(str(place))) for place, one in enumerate(found)]
+
+
+def waiting(summaries: Sequence[RunSummary]) -> list[tuple[str, str]]:
+    """The registered claims whose two sides have no seed in common yet."""
+    runs = judged(summaries)
+    return [pair for pair in registered_pairs(runs) if paired_miou(runs, *pair) is None]
 
 
 def exploratory(summaries: Sequence[RunSummary]) -> list[tuple[str, str]]:
@@ -113,6 +120,8 @@ def claims_view(summaries: Sequence[RunSummary]) -> dict[str, Any] | None:
     texts = ["–" if one is None else f"{signed(one.low)} to {signed(one.high)}" for one in scenes]
     return {
         "sets": list(measured_on(summaries)),
+        "count": len(registered_pairs(summaries)),
+        "waiting": [f"{label} − {reference}" for label, reference in waiting(summaries)],
         "more": [*(["over scenes"] if drawn else []), "after Holm", "verdict"],
         "claims": [
             [
@@ -147,9 +156,11 @@ def claim_tables(summaries: Sequence[RunSummary]) -> list[Table]:
     if view is None:
         return []
     where, *_ = view["sets"]
-    count = len(view["claims"])
+    title = f"Registered claims on {where}; Holm over {view['count']}"
+    if view["waiting"]:
+        title += f", of which {len(view['waiting'])} wait for runs"
     tables = [
-        (f"Registered claims on {where}; Holm over {count}", "claims", view["more"]),
+        (title, "claims", view["more"]),
         ("Exploratory: every other pair, without a verdict", "exploratory", []),
     ]
     return [
@@ -190,6 +201,7 @@ def claims_as_json(summaries: Sequence[RunSummary]) -> dict[str, Any]:
                 strict=True,
             )
         ],
+        "claims_waiting": [list(pair) for pair in waiting(summaries)],
         "exploratory": _pairs_as_json(summaries, others),
     }
 
