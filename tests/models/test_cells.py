@@ -21,6 +21,9 @@ DECLARING = [
     ("espnet_c", {"depth": [1, 1]}, ["features"], 0.05),
     ("fcn8s_vgg16", {"width": 2}, ["features", "layer3", "layer4", "layer5"], 0.05),
     ("enet", {}, ["context"], 0.1),
+    ("ddrnet23_slim", {"width": 8}, ["context"], 0.05),
+    ("pidnet_s", {"width": 8}, ["context"], 0.05),
+    ("stdc1", {"width": 16}, ["features", "layer1", "layer3"], 0.05),
     # Beside each 3×3, centred on even pixels, a 2×2 pool is centred between two.
     ("erfnet", {}, ["context"], 0.15),
 ]

@@ -9,6 +9,7 @@ from segdistill.models.contract import SegmentationModel
 from segdistill.models.files.released import deeplabv3_options, pspnet_options
 from segdistill.models.networks.ann import ann_r101
 from segdistill.models.networks.compact import compact
+from segdistill.models.networks.ddrnet import ddrnet23_slim
 from segdistill.models.networks.deeplabv3 import deeplabv3_r18, deeplabv3_r50, deeplabv3_r101
 from segdistill.models.networks.deeplabv3plus import deeplabv3plus
 from segdistill.models.networks.enet import enet
@@ -21,6 +22,7 @@ from segdistill.models.networks.fcn import fcn8s_vgg16
 from segdistill.models.networks.icnet import icnet
 from segdistill.models.networks.ocnet import ocnet_r101
 from segdistill.models.networks.ocrnet import ocrnet_r101
+from segdistill.models.networks.pidnet import pidnet_s
 from segdistill.models.networks.pspnet import (
     pspnet,
     pspnet_mobilenet_v2,
@@ -30,6 +32,7 @@ from segdistill.models.networks.pspnet import (
     pspnet_r101,
 )
 from segdistill.models.networks.refinenet import refinenet, refinenet_r101
+from segdistill.models.networks.stdc import stdc1
 
 MODELS: dict[str, Callable[..., SegmentationModel]] = {
     "pspnet_r18": pspnet_r18,
@@ -48,6 +51,9 @@ MODELS: dict[str, Callable[..., SegmentationModel]] = {
     "enet": enet,
     "erfnet": erfnet,
     "icnet": icnet,
+    "ddrnet23_slim": ddrnet23_slim,
+    "stdc1": stdc1,
+    "pidnet_s": pidnet_s,
     "fcn8s_vgg16": fcn8s_vgg16,
     "refinenet_r101": refinenet_r101,
     "refinenet": refinenet,
