@@ -31,6 +31,7 @@ from segdistill.run.opening import (
 )
 from segdistill.run.progress import counting
 from segdistill.run.recipe import changed_data, parse_recipe
+from segdistill.run.shipping.exported import evaluate_exported, exported_file, timed_alone
 from segdistill.run.shipping.predict import load_predictor, predict
 from segdistill.run.shipping.server import predict_for_server
 from segdistill.trust import from_run
@@ -52,13 +53,17 @@ def evaluate_run(
     agreement with the run's teacher is measured.
 
     Args:
-        path: The run's folder.
+        path: The run's folder, or what `export` wrote; a file is measured with one view of each image.
         weights: `model` or `best`.
         on: Name of a further set; None: the data alone decides.
         changes: Changes to the recipe's data, by key, as text.
         device: `auto`, `cpu` or `cuda`.
         **protocol: Values that replace the recipe's, and the rule for `absent` classes; None keeps it.
     """
+    if (file := exported_file(path)) is not None:
+        given = {"weights": None if weights == "model" else weights, "on": on}
+        evaluate_exported(file, changes, given, protocol, device)
+        return
     run = RunFolder(path)
     model = load_run_model(run, weights)
     data = _data_of(run, on, changes)
@@ -171,6 +176,11 @@ def measure_transfer_of_run(
         raise ValueError(
             f"evaluate: --{asked[0]} is given beside --transfer, which measures the last weights under the "
             "recipe's protocol; expected only one of them"
+        )
+    if exported_file(path) is not None:
+        raise ValueError(
+            f"evaluate: --transfer is true for {path}, an exported file, whose features cannot be read; expected "
+            "a run. Name the run"
         )
     if on is None and changes:
         raise ValueError(
@@ -300,7 +310,7 @@ def profile_networks(
     latency: bool,
     paper: bool,
 ) -> None:
-    """Profile runs and networks side by side, or count the paper's networks, and print the table.
+    """Profile runs, exported files and networks side by side, or count the paper's networks, and print the table.
 
     Raises:
         ValueError: Neither networks nor the paper's table are requested, or both.
@@ -314,10 +324,12 @@ def profile_networks(
         say(render(cost_table(), 160))
         return
 
-    models = {
-        name: load_run_model(name) if Path(name).is_dir() else build_model(name, classes)
-        for name in names
-    }
+    def network(name: str) -> Any:
+        if (file := exported_file(name)) is not None:
+            return timed_alone(file)
+        return load_run_model(name) if Path(name).is_dir() else build_model(name, classes)
+
+    models = {name: network(name) for name in names}
     say(profile_table(compare_profiles(models, size, count=count, latency=latency)))  # type: ignore[arg-type]
 
 

@@ -4,11 +4,13 @@ import ast
 import json
 import logging
 import os
+import re
 import shutil
 import subprocess
 import sys
 import time
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -21,6 +23,7 @@ from torch import nn
 
 import segdistill
 import segdistill.run.shipping.export as export_module
+import segdistill.run.shipping.exported as exported_module
 from segdistill.cli import main
 from segdistill.run.commands import predict_run
 from segdistill.run.evaluation.evaluate import Evaluation
@@ -408,3 +411,85 @@ def test_the_package_does_not_need_the_extra() -> None:
             if any(name.partition(".")[0].startswith("onnx") for name in names):
                 found.add(path.name)
     assert found == {"infer.py"}
+
+
+def _printed(capsys: pytest.CaptureFixture[str], *argv: object) -> str:
+    capsys.readouterr()
+    main([str(word) for word in argv])
+    return capsys.readouterr().out
+
+
+def test_an_exported_file_is_evaluated_as_it_was_measured(
+    bundle: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    parity = json.loads((bundle / "parity.json").read_text())
+    found = {bundle: parity["miou"]["onnx"], bundle / "model.int8.onnx": parity["int8"]["miou"]}
+    for path, miou in found.items():
+        text = _printed(capsys, "evaluate", path)
+        images = parity["miou"]["images"]
+        assert f"mIoU {100 * miou:.2f} over" in text and f", {images} images" in text
+        assert re.search(r"model\.(int8\.)?onnx +- +- +- +\d", text)
+
+
+def test_an_exported_file_is_evaluated_on_other_data(
+    bundle: Path,
+    capsys: pytest.CaptureFixture[str],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    other = ("--data.val_options", "{seed: 77, count: 3}")
+    assert ", 3 images" in _printed(capsys, "evaluate", bundle, *other)
+    alone = tmp_path / "alone"
+    shutil.copytree(bundle, alone)
+    parity = json.loads((alone / "parity.json").read_text())
+    options, parity["data"] = parity["data"]["options"], None
+    (alone / "parity.json").write_text(json.dumps(parity))
+    message = _refused(capsys, "evaluate", alone)
+    assert "names no data" in message and "--data.name folder --data.root FOLDER" in message
+    given = ("--data.name", "synthetic", "--data.options", json.dumps(options))
+    assert ", 3 images" in _printed(capsys, "evaluate", alone, *given, *other)
+    monkeypatch.setattr(exported_module, "open_split", lambda *_: SimpleNamespace(classes=["road"]))
+    assert "expected those of data" in _refused(capsys, "evaluate", alone, *given)
+
+
+@pytest.mark.parametrize(
+    ("option", "message"),
+    [
+        (("--on", "far"), "--on is given"),
+        (("--weights", "best"), "--weights is given"),
+        (("--transfer", "true"), "features cannot be read"),
+        (("--device", "cuda"), "expected cpu"),
+    ],
+)
+def test_options_of_runs_are_refused_for_exported_files(
+    bundle: Path, capsys: pytest.CaptureFixture[str], option: tuple[str, str], message: str
+) -> None:
+    assert message in _refused(capsys, "evaluate", bundle, *option)
+
+
+def test_exported_files_are_profiled_beside_networks(
+    bundle: Path, run: RunFolder, capsys: pytest.CaptureFixture[str]
+) -> None:
+    text = _printed(capsys, "profile", run.path, bundle, "--size", "[32,48]")
+    (line,) = [line for line in text.splitlines() if line.startswith(f"{bundle} ")]
+    _, *counts, median, p90, relative = line.split()
+    assert counts == ["-", "-", "-"]
+    assert 0 < float(median) <= float(p90) and float(relative) > 0
+
+
+def test_the_card_tells_the_teachers_latency(bundle: Path) -> None:
+    both = json.loads((bundle / "parity.json").read_text())["latency"]["pytorch"]
+    assert both["size"] == [24, 40] and min(both["student_ms"], both["teacher_ms"]) > 0
+    text = f"The teacher takes {both['teacher_ms'] / both['student_ms']:.1f} times as long"
+    assert text in (bundle / "MODEL_CARD.md").read_text()
+
+
+def test_a_teacher_that_is_not_at_hand_is_told(
+    run: RunFolder, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def lost(*_: object) -> None:
+        raise FileNotFoundError("no such run")
+
+    monkeypatch.setattr(export_module, "load_teacher", lost)
+    assert export_module._teacher(run, run.model_info()["classes"]) is None
+    assert "the teacher is not timed: no such run" in caplog.text

@@ -40,7 +40,8 @@ class Profile:
     """The cost of a network on one image.
 
     Attributes:
-        parameters: All parameters, frozen or not, including the auxiliary head, as the papers count.
+        parameters: All parameters, frozen or not, including the auxiliary head, as the papers count. None,
+            here and below: an exported file, whose layers cannot be counted.
         parameters_deployed: Parameters without the auxiliary head, as shipped.
         multiply_adds: Multiply-adds of one forward pass at `size`; see `multiply_adds`.
         count: Rule of `multiply_adds`: "flops" or "paper".
@@ -53,9 +54,9 @@ class Profile:
         device: Device that the latency was measured on.
     """
 
-    parameters: int
-    parameters_deployed: int
-    multiply_adds: float
+    parameters: int | None
+    parameters_deployed: int | None
+    multiply_adds: float | None
     count: str
     size: Size
     latency_ms_median: float | None
@@ -111,9 +112,7 @@ def compare(
     times = measure_latency(models, size, repeats, device=device) if latency else {}
     return {
         name: Profile(
-            parameters=_parameters(model),
-            parameters_deployed=_parameters(model) - _parameters(*_auxiliary_heads(model)),
-            multiply_adds=multiply_adds(model, size, count),
+            **_counted(model, size, count),
             count=count,
             size=size,
             latency_ms_median=times[name].median if latency else None,
@@ -123,6 +122,18 @@ def compare(
             device=str(_placed(model, device)),
         )
         for name, model in models.items()
+    }
+
+
+def _counted(model: nn.Module, size: Size, count: Count) -> dict[str, Any]:
+    """What a network costs; None for one that says that it cannot be counted."""
+    if not getattr(model, "counted", True):
+        return dict.fromkeys(("parameters", "parameters_deployed", "multiply_adds"))
+    parameters = _parameters(model)
+    return {
+        "parameters": parameters,
+        "parameters_deployed": parameters - _parameters(*_auxiliary_heads(model)),
+        "multiply_adds": multiply_adds(model, size, count),
     }
 
 
@@ -136,8 +147,12 @@ def table(profiles: Mapping[str, Profile]) -> str:
     ]
     base = next(iter(profiles.values())).latency_ms_median
     for name, entry in profiles.items():
-        cost = f"{entry.parameters / 1e6:8.3f}M  {entry.parameters_deployed / 1e6:8.3f}M"
-        cost += f"  {entry.multiply_adds / 1e9:8.3f}G"
+        counts = (
+            _count(entry.parameters, 1e6, "M"),
+            _count(entry.parameters_deployed, 1e6, "M"),
+            _count(entry.multiply_adds, 1e9, "G"),
+        )
+        cost = "  ".join(counts)
         median, p90 = entry.latency_ms_median, entry.latency_ms_p90
         ratio = median / base if median is not None and base else None
         time_cells = f"{_cell(median, 9, 1)}  {_cell(p90, 9, 1)}  {_cell(ratio, 13, 2)}"
@@ -325,6 +340,10 @@ def _percentile(values: list[float], share: float) -> float:
     low = int(place)
     high = min(low + 1, len(ordered) - 1)
     return ordered[low] + (place - low) * (ordered[high] - ordered[low])
+
+
+def _count(value: float | None, unit: float, letter: str) -> str:
+    return f"{'-':>9}" if value is None else f"{value / unit:8.3f}{letter}"
 
 
 def _cell(value: float | None, width: int, digits: int) -> str:

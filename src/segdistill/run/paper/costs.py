@@ -35,7 +35,8 @@ def counted(network: str) -> dict[str, float] | None:
         # The network's constructor depends on the values of its weights.
         model = build_model(network, CLASSES)
     measured = profile(model, SIZE, count="paper", latency=False)
-    return {"params": measured.parameters / 1e6, "flops": measured.multiply_adds / 1e9}
+    counts = {"params": (measured.parameters, 1e6), "flops": (measured.multiply_adds, 1e9)}
+    return {name: value / unit for name, (value, unit) in counts.items() if value is not None}
 
 
 def cost_table() -> Table:

@@ -3,6 +3,7 @@
 import logging
 from collections.abc import Iterator
 from contextlib import suppress
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -34,7 +35,7 @@ from segdistill.run.folder import (
 )
 from segdistill.run.identity import check_split
 from segdistill.run.lock import writing
-from segdistill.run.networks import load_run_model
+from segdistill.run.networks import load_run_model, load_teacher
 from segdistill.run.opening import open_split
 from segdistill.run.shipping.bundle import BUNDLE, SCRIPT, write_card, write_files
 from segdistill.run.shipping.image_files import parity_from_files, report_files
@@ -47,7 +48,7 @@ from segdistill.run.shipping.onnx_file import (
     onnx_bytes,
 )
 from segdistill.run.shipping.quantise import gate, quantise
-from segdistill.run.shipping.timing import time_files
+from segdistill.run.shipping.timing import time_files, time_networks
 from segdistill.trust import trusting
 
 _log = logging.getLogger(__name__)
@@ -123,10 +124,11 @@ def export(
         check_size(size)
     folder = run if isinstance(run, RunFolder) else RunFolder(run)
     info = folder.model_info()
-    data = folder.recipe().data
+    data, recorded = folder.recipe().data, None
     with trusting(trust):
         model = load_run_model(folder, model=model).cpu()
         if val_set is None:
+            recorded = asdict(data)
             val_set = open_split(data, "val", labelled=False)
         if int8 and train_set is None:
             train_set = open_split(data, "train", labelled=False)
@@ -157,6 +159,7 @@ def export(
                 opset,
                 calibrated,
                 gate_at,
+                recorded,
             )
     except ValueError:
         with suppress(
@@ -176,6 +179,7 @@ def _write(
     opset: int,
     calibrated: tuple[Any, int] | None,
     limits: tuple[float, float],
+    data: dict[str, Any] | None,
 ) -> None:
     """Write the file, its parity, the int8 file if requested, and the files that ship with them."""
     content = onnx_bytes(deployed, opset)
@@ -189,6 +193,7 @@ def _write(
         "miou": _figures(measure(deployed.model, val_set, Protocol(size)), plain),
         "threshold": AGREEMENT,
         "opset": opset,
+        "data": data,
         "model.onnx": _file(target / "model.onnx"),
         "environment": _environment(),
     }
@@ -196,7 +201,7 @@ def _write(
         images = _images(*calibrated, network.size)
         parity["int8"] = _int8(target, images, val_set, plain, limits)
         parity["int8"]["calibration_images"] = calibrated[1]
-    parity["latency"] = _latency(target, val_set)
+    parity["latency"] = _latency(run, target, deployed, val_set)
     write_files(run, target, deployed.info)
     if (target / SCRIPT).exists():
         parity["files"] = _from_files(target, deployed, size, val_set)
@@ -214,11 +219,30 @@ def _from_files(
     return parity_from_files(target / SCRIPT, deployed.model, classes, seen, val_set, AGREEMENT)
 
 
-def _latency(target: Path, val_set: Any) -> dict[str, Any]:
-    """Latency of the written files at the size of the first image of the evaluation split."""
+def _latency(run: RunFolder, target: Path, deployed: Deployed, val_set: Any) -> dict[str, Any]:
+    """Latency of the written files at the size of the first image of the evaluation split.
+
+    Beside it, where the teacher is at hand, that of both networks in PyTorch.
+    """
     files = {name: target / name for name in ("model.onnx", "model.int8.onnx")}
     height, width = next(_images(val_set, 1)).shape[-2:]
-    return time_files({n: path for n, path in files.items() if path.exists()}, (height, width))
+    found = time_files({n: path for n, path in files.items() if path.exists()}, (height, width))
+    if (teacher := _teacher(run, deployed.info.classes)) is not None:
+        seen = deployed.info.size or (height, width)
+        found["pytorch"] = time_networks(deployed.model, teacher, seen)
+    return found
+
+
+def _teacher(run: RunFolder, classes: list[str]) -> nn.Module | None:
+    """The run's teacher, to be timed; None, and the log says why, where it is not at hand."""
+    config = run.recipe().teacher
+    if config is None or config.random:
+        return None
+    try:
+        return load_teacher(config, classes)[0].cpu()
+    except (OSError, ValueError) as error:
+        _log.warning("the teacher is not timed: %s", error)
+        return None
 
 
 def _target(run: RunFolder, out: str | Path | None) -> Path:

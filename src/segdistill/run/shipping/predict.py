@@ -15,12 +15,11 @@ from segdistill.data.dataset import generated_palette, list_names
 from segdistill.data.files import IMAGE_SUFFIXES, read_image
 from segdistill.data.reading.listing import visible_files
 from segdistill.models.contract import device_of
-from segdistill.run.contents import read_json
 from segdistill.run.evaluation import Protocol, Size, evaluating, in_channels, segment
-from segdistill.run.folder import RunFolder, file_sha256, output_folder
+from segdistill.run.folder import RunFolder, output_folder
 from segdistill.run.lock import writing
 from segdistill.run.networks import load_run_model
-from segdistill.run.shipping.onnx_file import OnnxNetwork
+from segdistill.run.shipping.exported import exported_file, load_exported
 from segdistill.trust import trusting
 
 READ_AS_STORED = (*IMAGE_SUFFIXES, ARRAY_SUFFIX)
@@ -59,11 +58,8 @@ def load_predictor(path: str | Path, weights: str = "model", trust: bool = False
         ValueError: The file cannot be read or is not the one that was exported, or `weights` is `best` for
             an exported network.
     """
-    path = Path(path)
-    exported = path / "model.onnx"
-    if path.suffix == ".onnx" and path.is_file():
-        exported = path
-    elif not exported.is_file() or (path / "config.yaml").is_file():
+    exported = exported_file(path)
+    if exported is None:
         run = RunFolder(path)
         info = run.model_info()
         palette = info["palette"] or generated_palette(len(info["classes"]))
@@ -74,20 +70,8 @@ def load_predictor(path: str | Path, weights: str = "model", trust: bool = False
         return Predictor(model, info["classes"], palette, protocol.size, views)
     if weights != "model":
         raise ValueError(f"weights is {weights!r}; {path} holds only one network. Omit --weights")
-    _check_exported(exported)
-    network = OnnxNetwork(exported)
+    network = load_exported(exported)
     return Predictor(network, network.info.classes, network.info.palette, network.size)
-
-
-def _check_exported(file: Path) -> None:
-    """Refuse a file that is not the one whose parity was measured; without parity.json nothing is known."""
-    parity = read_json(file.with_name("parity.json")) or {}
-    recorded = {**parity, **(parity.get("int8") or {})}.get(file.name)
-    if file.is_file() and recorded and file_sha256(file) != recorded["sha256"]:
-        raise ValueError(
-            f"{file} is not the file that `export` wrote (its SHA-256 differs from parity.json). Restore the "
-            "file, or export the run again"
-        )
 
 
 def predict(

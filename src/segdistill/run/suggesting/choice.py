@@ -37,7 +37,9 @@ class Measured:
     def size(self) -> tuple[float, float]:
         """Parameters as shipped, then multiply-adds."""
         cost = self.candidate.cost
-        return (0, 0) if cost is None else (cost.parameters_deployed, cost.multiply_adds)
+        if cost is None:
+            return 0, 0
+        return cost.parameters_deployed or 0, cost.multiply_adds or 0
 
 
 def largest_first(rows: Sequence[Measured], budget: float) -> list[Measured]:
@@ -88,8 +90,8 @@ def _cells(row: Measured, budget: float) -> list[str]:
     cost, latency = row.candidate.cost, row.latency
     return [
         row.candidate.label,
-        "-" if cost is None else f"{cost.parameters_deployed / 1e6:.3f}M",
-        "-" if cost is None else f"{cost.multiply_adds / 1e9:.3f}G",
+        "-" if cost is None else f"{(cost.parameters_deployed or 0) / 1e6:.3f}M",
+        "-" if cost is None else f"{(cost.multiply_adds or 0) / 1e9:.3f}G",
         _number(None if latency is None else latency.median, 2),
         _number(None if latency is None else latency.p90, 2),
         _verdict(row, budget),

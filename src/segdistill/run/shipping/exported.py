@@ -1,0 +1,110 @@
+"""What `export` wrote, as a network to measure: the folder, or an .onnx file in it."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from segdistill.config import DataConfig
+from segdistill.run.console import say
+from segdistill.run.contents import read_json
+from segdistill.run.evaluation import Protocol, measure
+from segdistill.run.evaluation.profile import compare, table
+from segdistill.run.folder import file_sha256
+from segdistill.run.opening import check_set_classes, open_split
+from segdistill.run.recipe import changed_data, parse_recipe
+from segdistill.run.shipping.onnx_file import OnnxNetwork
+from segdistill.run.shipping.timing import FileAlone
+from segdistill.trust import from_run
+
+
+def exported_file(path: str | Path) -> Path | None:
+    """The .onnx file that a path names or, as a folder, holds; None where it is a run or something else."""
+    path = Path(path)
+    if path.suffix == ".onnx" and path.is_file():
+        return path
+    file = path / "model.onnx"
+    return file if file.is_file() and not (path / "config.yaml").is_file() else None
+
+
+def load_exported(file: Path, threads: int = 0) -> OnnxNetwork:
+    """The file as a network.
+
+    Args:
+        file: An .onnx file.
+        threads: As for `OnnxNetwork`.
+
+    Raises:
+        ValueError: It cannot be read, or is not the file whose parity was measured. Without parity.json
+            nothing is known of that.
+    """
+    parity = read_json(file.with_name("parity.json")) or {}
+    recorded = {**parity, **(parity.get("int8") or {})}.get(file.name)
+    if recorded and file_sha256(file) != recorded["sha256"]:
+        raise ValueError(
+            f"{file} is not the file that `export` wrote (its SHA-256 differs from parity.json). Restore the "
+            "file, or export the run again"
+        )
+    return OnnxNetwork(file, threads)
+
+
+def timed_alone(file: Path) -> FileAlone:
+    """The file as a network to time, with as many threads as PyTorch uses here."""
+    return FileAlone(load_exported(file, torch.get_num_threads()))
+
+
+def evaluate_exported(
+    file: Path,
+    changes: Mapping[str, str],
+    given: Mapping[str, Any],
+    views: Mapping[str, Any],
+    device: str,
+) -> None:
+    """Measure an exported file on a labelled split and print the table; on the data of its run, unless changed.
+
+    Args:
+        file: The .onnx file.
+        changes: Changes to the data, by key, as text.
+        given: Options that apply to runs only; None: not given.
+        views: `window`, `overlap`, `flip`, `scales` and `absent`; None for the plain view of each image.
+        device: `auto` or `cpu`.
+
+    Raises:
+        ValueError: An option applies to runs only, the data is not known or has other classes, or the
+            file cannot be used.
+    """
+    if asked := [key for key, value in given.items() if value is not None]:
+        raise ValueError(
+            f"evaluate: --{asked[0]} is given for {file}, an exported file, which keeps no records and holds "
+            "one network; expected a run. Name the run, or omit the option"
+        )
+    if device == "cuda":
+        raise ValueError(
+            "evaluate: --device is cuda; expected cpu, where onnxruntime runs exported files. Omit it"
+        )
+    network = load_exported(file)
+    data = changed_data(_recorded_data(file, changes), changes)
+    dataset = open_split(data, "val")
+    check_set_classes(dataset, network.info.classes, f"{data.name}, split {data.val_split!r},")
+    values = {key: value for key, value in views.items() if value is not None}
+    absent = values.pop("absent", "undefined")
+    protocol = Protocol(network.size, **values)
+    say(measure(network, dataset, protocol, absent=absent, device="cpu").table())
+    size = tuple(dataset[0]["image"].shape[-2:])
+    say(table(compare({str(file): timed_alone(file)}, size)))
+
+
+def _recorded_data(file: Path, changes: Mapping[str, str]) -> DataConfig:
+    """The data of the run that was exported; any, where it is unknown and the changes name another."""
+    recorded = (read_json(file.with_name("parity.json")) or {}).get("data")
+    if recorded is not None:
+        data = parse_recipe({"data": recorded}).data
+        data.name = from_run(data.name, str(file.parent))
+        return data
+    if "name" not in changes:
+        raise ValueError(
+            f"evaluate: parity.json beside {file} names no data, since the run was exported with data from "
+            "Python or by an older version. Say which, such as --data.name folder --data.root FOLDER"
+        )
+    return DataConfig(changes["name"])
