@@ -21,13 +21,18 @@ ROOT = Path(__file__).parents[1]
 FILE = ROOT / "benchmarks" / "losses.py"
 
 
-@pytest.fixture(scope="module")
-def losses() -> ModuleType:
-    spec = importlib.util.spec_from_file_location("benchmarks_losses", FILE)
+def _module(name: str) -> ModuleType:
+    path = ROOT / "benchmarks" / f"{name}.py"
+    spec = importlib.util.spec_from_file_location(f"benchmarks_{name}", path)
     assert spec is not None and spec.loader is not None
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
     return module
+
+
+@pytest.fixture(scope="module")
+def losses() -> ModuleType:
+    return _module("losses")
 
 
 def test_every_loss_is_timed_in_every_form(losses: ModuleType) -> None:
@@ -118,11 +123,7 @@ def test_a_result_names_its_command_versions_and_machine(name: str) -> None:
 
 @pytest.fixture(scope="module")
 def table() -> ModuleType:
-    spec = importlib.util.spec_from_file_location("benchmarks_table", FILE.with_name("table.py"))
-    assert spec is not None and spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+    return _module("table")
 
 
 PROTOCOLS = sorted(path.parent.name for path in FILE.parent.glob("*/table.yaml"))
@@ -237,3 +238,52 @@ def test_the_mixed_protocols_train_as_that_of_the_drives() -> None:
         recipe = load_recipe(FILE.parent / protocol / "table.yaml")
         assert replace(recipe.train, labelled_share=None) == drives.train
         assert recipe.student == drives.student and recipe.terms == drives.terms
+
+
+@pytest.fixture(scope="module")
+def gpu() -> ModuleType:
+    return _module("gpu")
+
+
+def test_on_one_device_twice_no_loss_differs_from_itself(
+    gpu: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    few = {name: LOSSES[name] for name in ("cross_entropy", "inter_class", "pixelwise")}
+    monkeypatch.setattr(gpu, "LOSSES", few)
+    found = gpu.losses(gpu.Setting("cpu", True, tmp_path))["forms"]
+    assert set(found) == {f"{name}:{form}" for name, loss in few.items() for form in loss.forms}
+    assert all(row["value"] != 0 for row in found.values())
+    assert all(row["value_off"] == row["gradient_off"] == 0 for row in found.values())
+
+
+def test_a_part_that_fails_is_told_and_the_others_go_on(
+    gpu: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fails(_: object) -> dict[str, object]:
+        raise RuntimeError("no such kernel")
+
+    parts = {"bad": fails, "good": lambda _: {"miou": 0.5}}
+    found = gpu.measured(parts, gpu.Setting("cpu", True, tmp_path))
+    assert found == {"bad": {"error": "RuntimeError: no such kernel"}, "good": {"miou": 0.5}}
+    monkeypatch.setattr(gpu, "PARTS", parts)
+    out = tmp_path / "gpu.json"
+    assert gpu.main(["--device", "cpu", "--parts", "bad", "--out", str(out)]) == 1
+    assert json.loads(out.read_text())["parts"]["bad"] == found["bad"]
+
+
+def test_without_a_gpu_the_command_ends_before_anything_is_measured(
+    gpu: ModuleType, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(gpu.torch.cuda, "is_available", lambda: False)
+    with pytest.raises(SystemExit) as stop:
+        gpu.main([])
+    assert stop.value.code == 2 and "torch finds no GPU" in capsys.readouterr().err
+
+
+@pytest.mark.slow
+def test_the_rehearsal_runs_every_part(gpu: ModuleType, tmp_path: Path) -> None:
+    out = tmp_path / "gpu.json"
+    assert gpu.main(["--device", "cpu", "--quick", "--out", str(out)]) == 0
+    parts = json.loads(out.read_text())["parts"]
+    assert list(parts) == list(gpu.PARTS)
+    assert parts["determinism"]["equal"] and set(parts["precision"]) == {"32", "bf16"}
