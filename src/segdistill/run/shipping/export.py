@@ -8,11 +8,9 @@ from pathlib import Path
 from typing import Any
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from segdistill.data.dataset import generated_palette
-from segdistill.data.samples import read_sample
 from segdistill.extras import require
 from segdistill.models.foreign.wrapped import wrap
 from segdistill.run.environment import describe_environment
@@ -21,10 +19,7 @@ from segdistill.run.evaluation import (
     Protocol,
     Size,
     check_size,
-    evaluating,
     measure,
-    segment,
-    shown,
 )
 from segdistill.run.folder import (
     RunFolder,
@@ -47,6 +42,7 @@ from segdistill.run.shipping.onnx_file import (
     file_info,
     onnx_bytes,
 )
+from segdistill.run.shipping.parity import AGREEMENT, parity_with_pytorch, spread_images
 from segdistill.run.shipping.quantise import gate, quantise
 from segdistill.run.shipping.timing import time_files, time_networks
 from segdistill.trust import trusting
@@ -54,8 +50,6 @@ from segdistill.trust import trusting
 _log = logging.getLogger(__name__)
 
 _EXTRA = ("onnx", "onnxscript", "onnxruntime")
-AGREEMENT = 0.999
-"""Fraction of pixels on which the file must predict the same class as PyTorch."""
 
 
 def export(
@@ -189,7 +183,7 @@ def _write(
     network = OnnxNetwork(target / "model.onnx")
     plain = measure(network, val_set, Protocol(network.size))
     parity = {
-        **_parity(deployed, content, val_set),
+        **parity_with_pytorch(deployed, content, val_set),
         "miou": _figures(measure(deployed.model, val_set, Protocol(size)), plain),
         "threshold": AGREEMENT,
         "opset": opset,
@@ -198,7 +192,7 @@ def _write(
         "environment": _environment(),
     }
     if calibrated is not None:
-        images = _images(*calibrated, network.size)
+        images = spread_images(*calibrated, network.size)
         parity["int8"] = _int8(target, images, val_set, plain, limits)
         parity["int8"]["calibration_images"] = calibrated[1]
     parity["latency"] = _latency(run, target, deployed, val_set)
@@ -225,7 +219,7 @@ def _latency(run: RunFolder, target: Path, deployed: Deployed, val_set: Any) -> 
     Beside it, where the teacher is at hand, that of both networks in PyTorch.
     """
     files = {name: target / name for name in ("model.onnx", "model.int8.onnx")}
-    height, width = next(_images(val_set, 1)).shape[-2:]
+    height, width = next(spread_images(val_set, 1)).shape[-2:]
     found = time_files({n: path for n, path in files.items() if path.exists()}, (height, width))
     if (teacher := _teacher(run, deployed.info.classes)) is not None:
         seen = deployed.info.size or (height, width)
@@ -250,63 +244,6 @@ def _target(run: RunFolder, out: str | Path | None) -> Path:
     if (target / "config.yaml").exists():
         raise ValueError(f"{target} is a run. Name another folder with --out")
     return target
-
-
-def _images(dataset: Any, count: int, size: Size | None = None) -> Iterator[Tensor]:
-    """Up to `count` images `1 3 h w`, spread evenly over a data set, in the form that a file accepts."""
-    count = min(count, len(dataset))
-    places = [index * len(dataset) // count for index in range(count)]
-    for place in places:
-        yield shown(read_sample(dataset, place)[0], Protocol(size))
-
-
-def _parity(deployed: Deployed, content: bytes, val_set: Any) -> dict[str, Any]:
-    """Compare the file with PyTorch on images of the evaluation split, two at a time, at three sizes."""
-    info = deployed.info
-    session = OnnxNetwork(_with_logits(content)).session
-    images = list(_images(val_set, 4))
-    height, width = images[0].shape[-2:]
-    sizes = [(height, width), (height * 3 // 4 | 1, width * 3 // 4 | 1), (height // 2 | 1, width)]
-    if info.size is not None and not info.resize:
-        sizes = [info.size]
-    seen = Protocol(size=info.size)
-    rows: list[dict[str, Any]] = []
-    for size in sizes:
-        batch = torch.cat([F.interpolate(image, size, mode="bilinear") for image in images])
-        same, total, gap = 0, 0, 0.0
-        for first in range(0, len(batch), 2):
-            pair = batch[first : first + 2]
-            answer, *more = session.run(None, {"images": pair.numpy()})
-            with evaluating(deployed):
-                logits = deployed.logits(pair)
-                expected = logits.argmax(1)
-                if info.resize:  # compared with the code that evaluation uses, not with `Deployed`
-                    maps = [segment(deployed.model, {"image": image}, seen) for image in pair]
-                    expected = torch.stack(maps)
-            output = torch.from_numpy(more[0] if more else answer)
-            labels = torch.from_numpy(answer) if info.argmax else output.argmax(1)
-            gap = max(gap, float((output - logits).abs().max()))
-            same += int((labels == expected).sum())
-            total += labels.numel()
-        rows.append({"size": size, "label_agreement": same / total, "max_logit_difference": gap})
-    worst: float = min(row["label_agreement"] for row in rows)
-    return {
-        "passed": worst >= AGREEMENT,
-        "label_agreement": worst,
-        "max_logit_difference": max(row["max_logit_difference"] for row in rows),
-        "sizes": rows,
-    }
-
-
-def _with_logits(content: bytes) -> bytes:
-    """The same file with the logits before its argmax as an additional output."""
-    onnx = require("onnx", "export")
-    model = onnx.load_from_string(content)
-    for node in model.graph.node:
-        if node.op_type == "ArgMax":
-            logits = onnx.helper.make_tensor_value_info(node.input[0], onnx.TensorProto.FLOAT, None)
-            model.graph.output.append(logits)
-    return bytes(model.SerializeToString())
 
 
 def _int8(
