@@ -208,6 +208,7 @@ def export(
     argmax: bool = True,
     size: tuple[int, int] | None = None,
     opset: int = 18,
+    to: Literal["onnx", "openvino"] = "onnx",
     int8: bool = False,
     calibration: int = 64,
     max_drop: float = 1.0,
@@ -223,6 +224,7 @@ def export(
         argmax: Return class ids instead of logits.
         size: Height and width at which the network sees an image; as in the run by default.
         opset: ONNX opset, 18 to 23.
+        to: openvino also writes model.xml and model.bin for OpenVINO, which needs the extra of that name.
         int8: Also write model.int8.onnx, a quantised network.
         calibration: Number of training images that calibrate the ranges of int8.
         max_drop: Largest loss of mIoU allowed for int8, in points.
@@ -240,6 +242,7 @@ def export(
             argmax=argmax,
             size=size,
             opset=opset,
+            to=to,
             int8=int8,
             calibration=calibration,
             max_drop=max_drop,

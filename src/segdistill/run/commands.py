@@ -326,7 +326,7 @@ def profile_networks(
 
     def network(name: str) -> Any:
         if (file := exported_file(name)) is not None:
-            return timed_alone(file)
+            return timed_alone(file, size)
         return load_run_model(name) if Path(name).is_dir() else build_model(name, classes)
 
     models = {name: network(name) for name in names}

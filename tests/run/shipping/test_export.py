@@ -31,6 +31,8 @@ from segdistill.run.folder import RunFolder, file_sha256
 from segdistill.run.shipping.bundle import BUNDLE
 from segdistill.run.shipping.export import export
 from segdistill.run.shipping.onnx_file import OnnxNetwork
+from segdistill.run.shipping.openvino_file import OpenVinoNetwork
+from segdistill.run.shipping.parity import with_logits
 from segdistill.run.shipping.predict import load_predictor
 from segdistill.run.shipping.quantise import gate
 from segdistill.run.training.distill import distill
@@ -53,7 +55,7 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> RunFolder:
 
 @pytest.fixture(scope="module")
 def bundle(run: RunFolder) -> Path:
-    return export(run, int8=True, calibration=4, **ANY_LOSS)
+    return export(run, to="openvino", int8=True, calibration=4, **ANY_LOSS)
 
 
 @pytest.fixture
@@ -134,9 +136,13 @@ def test_the_files_are_timed_on_an_image_of_the_evaluation_split(
 
 def test_both_files_are_timed(bundle: Path) -> None:
     latency = json.loads((bundle / "parity.json").read_text())["latency"]
-    assert {name for name in latency if name.endswith(".onnx")} == {"model.onnx", "model.int8.onnx"}
+    files = {name for name in latency if name.startswith("model.")}
+    assert files == {"model.onnx", "model.int8.onnx", "model.xml"}
     median = latency["model.int8.onnx"]["median_ms"]
-    assert f", `model.int8.onnx` {median:.1f} ms (" in (bundle / "MODEL_CARD.md").read_text()
+    assert (
+        f", `model.int8.onnx` {median:.1f} ms, `model.xml` "
+        in (bundle / "MODEL_CARD.md").read_text()
+    )
 
 
 def test_int8_weights_are_quantised_per_channel(bundle: Path) -> None:
@@ -424,11 +430,12 @@ def test_an_exported_file_is_evaluated_as_it_was_measured(
 ) -> None:
     parity = json.loads((bundle / "parity.json").read_text())
     found = {bundle: parity["miou"]["onnx"], bundle / "model.int8.onnx": parity["int8"]["miou"]}
+    found[bundle / "model.xml"] = parity["openvino"]["default"].get("miou", parity["miou"]["onnx"])
     for path, miou in found.items():
         text = _printed(capsys, "evaluate", path)
         images = parity["miou"]["images"]
         assert f"mIoU {100 * miou:.2f} over" in text and f", {images} images" in text
-        assert re.search(r"model\.(int8\.)?onnx +- +- +- +\d", text)
+        assert re.search(r"model\.(onnx|int8\.onnx|xml) +- +- +- +\d", text)
 
 
 def test_an_exported_file_is_evaluated_on_other_data(
@@ -493,3 +500,53 @@ def test_a_teacher_that_is_not_at_hand_is_told(
     monkeypatch.setattr(export_module, "load_teacher", lost)
     assert export_module._teacher(run, run.model_info()["classes"]) is None
     assert "the teacher is not timed: no such run" in caplog.text
+
+
+def test_the_openvino_file_agrees_with_pytorch(bundle: Path) -> None:
+    found = json.loads((bundle / "parity.json").read_text())["openvino"]
+    for figures in (found["float32"], found["default"]):
+        assert len(figures["sizes"]) == 3 and figures["label_agreement"] >= 0.99
+    assert found["float32"]["passed"] and found["float32"]["max_logit_difference"] < 1e-3
+    for name in ("model.xml", "model.bin"):
+        assert found[name]["sha256"] == file_sha256(bundle / name)
+    network = OpenVinoNetwork(bundle / "model.xml", float32=True)
+    assert network.info == OnnxNetwork(bundle / "model.onnx").info and network.precision == "f32"
+    images = torch.rand(2, 3, 30, 50)
+    ours = OnnxNetwork(bundle / "model.onnx")(images)
+    assert float((network(images) != ours).any(1).float().mean()) < 0.001
+    assert "default of the exporting machine" in (bundle / "MODEL_CARD.md").read_text()
+
+
+def test_openvino_files_that_are_not_whole_are_refused(
+    bundle: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    shutil.copytree(bundle, tmp_path / "copy")
+    weights = tmp_path / "copy" / "model.bin"
+    weights.write_bytes(weights.read_bytes()[:-4] + bytes(4))
+    assert "model.bin is not the file" in _refused(capsys, "evaluate", weights.with_suffix(".xml"))
+    (tmp_path / "copy" / "parity.json").unlink()
+    weights.with_suffix(".xml").write_text("<net>")
+    assert "OpenVINO cannot read" in _refused(
+        capsys, "profile", weights.with_suffix(".xml"), "--size", "[32,48]"
+    )
+
+
+def test_only_the_argmax_that_gives_the_classes_shows_its_logits() -> None:
+    make = onnx.helper
+    nodes = [
+        make.make_node("ArgMax", ["images"], ["places"], axis=1),
+        make.make_node("Cast", ["places"], ["floats"], to=onnx.TensorProto.FLOAT),
+        make.make_node("Mul", ["images", "floats"], ["scores"]),
+        make.make_node("ArgMax", ["scores"], ["ids"], axis=1),
+        make.make_node("Cast", ["ids"], ["labels"], to=onnx.TensorProto.UINT8),
+    ]
+    inputs = [make.make_tensor_value_info("images", onnx.TensorProto.FLOAT, [1, 2, 3, 3])]
+    outputs = [make.make_tensor_value_info("labels", onnx.TensorProto.UINT8, None)]
+    content = make.make_model(make.make_graph(nodes, "two", inputs, outputs)).SerializeToString()
+    shown = onnx.load_from_string(with_logits(content)).graph.output
+    assert [entry.name for entry in shown] == ["labels", "scores"]
+    del nodes[3:]
+    outputs = [make.make_tensor_value_info("scores", onnx.TensorProto.FLOAT, None)]
+    content = make.make_model(make.make_graph(nodes, "one", inputs, outputs)).SerializeToString()
+    shown = onnx.load_from_string(with_logits(content)).graph.output
+    assert [entry.name for entry in shown] == ["scores"]

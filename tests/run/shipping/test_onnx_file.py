@@ -5,6 +5,7 @@ from inspect import signature
 import onnx
 import pytest
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from segdistill.models import MODELS, build_model, wrap
@@ -12,7 +13,14 @@ from segdistill.models.layers.resnet import BasicBlock, DeepStemResNet
 from segdistill.models.networks.pspnet import PSPNet
 from segdistill.run.evaluation.protocol import Protocol, evaluating
 from segdistill.run.evaluation.showing import segment
-from segdistill.run.shipping.onnx_file import Deployed, FileInfo, OnnxNetwork, file_info, onnx_bytes
+from segdistill.run.shipping.onnx_file import (
+    Deployed,
+    FileInfo,
+    OnnxNetwork,
+    antialiased,
+    file_info,
+    onnx_bytes,
+)
 from tests.distillation.networks import Tiny
 
 CLASSES = ["road", "car", "sky"]
@@ -221,3 +229,14 @@ def test_every_listed_network_exports(name: str) -> None:
     if sum(p.numel() for p in model.parameters()) > 20e6:
         pytest.skip("the layers of a smaller one, many times over")
     _check_exported(model)
+
+
+@pytest.mark.parametrize(
+    ("old", "new"),
+    [((32, 48), (24, 40)), ((25, 37), (24, 41)), ((20, 30), (24, 40)), ((33, 64), (8, 8))],
+)
+def test_resizing_by_matrices_equals_pytorchs(old: tuple[int, int], new: tuple[int, int]) -> None:
+    torch.manual_seed(0)
+    x = torch.rand(2, 3, *old)
+    expected = F.interpolate(x, new, mode="bilinear", antialias=True)
+    torch.testing.assert_close(antialiased(x, new), expected, rtol=0, atol=1e-6)

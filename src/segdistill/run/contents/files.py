@@ -235,6 +235,12 @@ _SHAPES: dict[str, Shape] = {
             "model.onnx": record({"sha256": text}),
             "int8": maybe(record({}, {"model.int8.onnx": record({"sha256": text})})),
             "data": maybe(record({"name": text})),
+            "openvino": maybe(
+                record(
+                    {},
+                    {name: record({"sha256": text}) for name in ("model.xml", "model.bin")},
+                )
+            ),
         },
     ),
 }

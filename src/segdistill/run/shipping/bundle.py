@@ -19,6 +19,8 @@ SCRIPT = "infer.py"
 BUNDLE = (
     "model.onnx",
     "model.int8.onnx",
+    "model.xml",
+    "model.bin",
     "model.safetensors",
     "parity.json",
     "labels.json",

@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal, get_args
 
 import torch
 from torch import Tensor, nn
@@ -42,13 +42,25 @@ from segdistill.run.shipping.onnx_file import (
     file_info,
     onnx_bytes,
 )
-from segdistill.run.shipping.parity import AGREEMENT, parity_with_pytorch, spread_images
+from segdistill.run.shipping.openvino_file import (
+    FILES,
+    content_for_openvino,
+    parity_in_openvino,
+    write_openvino,
+)
+from segdistill.run.shipping.parity import (
+    AGREEMENT,
+    parity_with_pytorch,
+    spread_images,
+    with_logits,
+)
 from segdistill.run.shipping.quantise import gate, quantise
 from segdistill.run.shipping.timing import time_files, time_networks
 from segdistill.trust import trusting
 
 _log = logging.getLogger(__name__)
 
+_Target = Literal["onnx", "openvino"]
 _EXTRA = ("onnx", "onnxscript", "onnxruntime")
 
 
@@ -60,6 +72,7 @@ def export(
     argmax: bool = True,
     size: Size | None = None,
     opset: int = 18,
+    to: _Target = "onnx",
     int8: bool = False,
     calibration: int = 64,
     max_drop: float = 1.0,
@@ -86,6 +99,7 @@ def export(
         size: Height and width at which the network sees an image; None: as in the run. With
             `resize=False` the file accepts only this size.
         opset: ONNX opset, 18 to 23.
+        to: `openvino` also writes `model.xml` and `model.bin`, compared with PyTorch and timed likewise.
         int8: Also write `model.int8.onnx`, calibrated on the run's training images.
         calibration: Number of calibration images, spread evenly over the split.
         max_drop: Largest loss of mIoU allowed for int8 on the evaluation split, in points.
@@ -104,12 +118,16 @@ def export(
         ValueError: A setting is out of range, the folder cannot be written to, the evaluation split
             has no labels, a package of the extra `export` is missing, the network cannot be
             exported, the file disagrees with PyTorch on more than 0.1 % of the pixels at one of the
-            sizes, `infer.py` disagrees with evaluation on image files by more than that and not for
+            sizes (in OpenVINO, too), `infer.py` disagrees with evaluation on image files by more than that and not for
             rounding to 8 bits (the files are kept for inspection), or int8 loses too much (the float32
             file is kept).
     """
     for package in _EXTRA:
         require(package, "export")
+    if to not in get_args(_Target):
+        raise ValueError(f"to is {to!r}; expected onnx or openvino")
+    if to == "openvino":
+        require("openvino", "openvino")
     if opset not in OPSETS:
         raise ValueError(f"opset is {opset}; expected {OPSETS[0]} to {OPSETS[-1]}")
     if calibration < 1:
@@ -154,6 +172,7 @@ def export(
                 calibrated,
                 gate_at,
                 recorded,
+                to,
             )
     except ValueError:
         with suppress(
@@ -174,6 +193,7 @@ def _write(
     calibrated: tuple[Any, int] | None,
     limits: tuple[float, float],
     data: dict[str, Any] | None,
+    to: str,
 ) -> None:
     """Write the file, its parity, the int8 file if requested, and the files that ship with them."""
     content = onnx_bytes(deployed, opset)
@@ -183,7 +203,7 @@ def _write(
     network = OnnxNetwork(target / "model.onnx")
     plain = measure(network, val_set, Protocol(network.size))
     parity = {
-        **parity_with_pytorch(deployed, content, val_set),
+        **parity_with_pytorch(deployed, OnnxNetwork(with_logits(content)).run, val_set),
         "miou": _figures(measure(deployed.model, val_set, Protocol(size)), plain),
         "threshold": AGREEMENT,
         "opset": opset,
@@ -195,6 +215,13 @@ def _write(
         images = spread_images(*calibrated, network.size)
         parity["int8"] = _int8(target, images, val_set, plain, limits)
         parity["int8"]["calibration_images"] = calibrated[1]
+    if to == "openvino":
+        other = content_for_openvino(content, deployed, opset)
+        write_openvino(other, target)
+        parity["openvino"] = {
+            **parity_in_openvino(target, other, deployed, val_set),
+            **{name: _file(target / name) for name in FILES},
+        }
     parity["latency"] = _latency(run, target, deployed, val_set)
     write_files(run, target, deployed.info)
     if (target / SCRIPT).exists():
@@ -218,7 +245,7 @@ def _latency(run: RunFolder, target: Path, deployed: Deployed, val_set: Any) -> 
 
     Beside it, where the teacher is at hand, that of both networks in PyTorch.
     """
-    files = {name: target / name for name in ("model.onnx", "model.int8.onnx")}
+    files = {name: target / name for name in ("model.onnx", "model.int8.onnx", FILES[0])}
     height, width = next(spread_images(val_set, 1)).shape[-2:]
     found = time_files({n: path for n, path in files.items() if path.exists()}, (height, width))
     if (teacher := _teacher(run, deployed.info.classes)) is not None:
@@ -307,10 +334,32 @@ def _times(latency: dict[str, Any]) -> str:
     times = ", ".join(
         f"{name} {found['median_ms']:.1f} ms"
         for name, found in latency.items()
-        if name.endswith(".onnx")
+        if name.endswith((".onnx", ".xml"))
     )
-    where = f"median in onnxruntime on this CPU, {threads} thread{'s' * (threads != 1)}"
+    runtimes = "onnxruntime" + ", model.xml in OpenVINO," * ("model.xml" in latency)
+    where = f"median in {runtimes} on this CPU, {threads} thread{'s' * (threads != 1)}"
     return f"latency of one image of {height}×{width}: {times} ({where})"
+
+
+def _report_openvino(target: Path, found: dict[str, Any]) -> None:
+    """Log what the OpenVINO file is worth.
+
+    Raises:
+        ValueError: It disagrees with PyTorch in float32.
+    """
+    exact, default = found["float32"], found["default"]
+    _log.info(
+        "%s: at least %.3f %% of the labels agree in float32, %.3f %% in %s, this processor's default",
+        target / FILES[0],
+        100 * exact["label_agreement"],
+        100 * default["label_agreement"],
+        default["precision"],
+    )
+    if not exact["passed"]:
+        raise ValueError(
+            f"{target / FILES[0]} agrees with PyTorch on {100 * exact['label_agreement']:.3f} % of the pixels; "
+            f"expected at least {100 * AGREEMENT} %. Do not ship it; see parity.json"
+        )
 
 
 def _report(target: Path, parity: dict[str, Any]) -> None:
@@ -336,6 +385,8 @@ def _report(target: Path, parity: dict[str, Any]) -> None:
             f"{target / 'model.onnx'} agrees with PyTorch on {100 * parity['label_agreement']:.3f} % of the "
             f"pixels; expected at least {100 * AGREEMENT} %. Do not ship it; see parity.json"
         )
+    if (found := parity.get("openvino")) is not None:
+        _report_openvino(target, found)
     if "files" in parity:
         report_files(target / SCRIPT, parity["files"], AGREEMENT)
     int8 = parity.get("int8")

@@ -1,57 +1,61 @@
-"""What `export` wrote, as a network to measure: the folder, or an .onnx file in it."""
+"""What `export` wrote, as a network to measure: the folder, or an .onnx or .xml file in it."""
 
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import torch
+from torch import nn
 
 from segdistill.config import DataConfig
 from segdistill.run.console import say
 from segdistill.run.contents import read_json
-from segdistill.run.evaluation import Protocol, measure
+from segdistill.run.evaluation import Protocol, Size, measure
 from segdistill.run.evaluation.profile import compare, table
 from segdistill.run.folder import file_sha256
 from segdistill.run.opening import check_set_classes, open_split
 from segdistill.run.recipe import changed_data, parse_recipe
-from segdistill.run.shipping.onnx_file import OnnxNetwork
-from segdistill.run.shipping.timing import FileAlone
+from segdistill.run.shipping.onnx_file import FileNetwork, OnnxNetwork
+from segdistill.run.shipping.openvino_file import OpenVinoNetwork
+from segdistill.run.shipping.timing import file_alone
 from segdistill.trust import from_run
 
 
 def exported_file(path: str | Path) -> Path | None:
-    """The .onnx file that a path names or, as a folder, holds; None where it is a run or something else."""
+    """The file that a path names, or the .onnx file in the folder that it names; None for a run or anything else."""
     path = Path(path)
-    if path.suffix == ".onnx" and path.is_file():
+    if path.suffix in (".onnx", ".xml") and path.is_file():
         return path
     file = path / "model.onnx"
     return file if file.is_file() and not (path / "config.yaml").is_file() else None
 
 
-def load_exported(file: Path, threads: int = 0) -> OnnxNetwork:
+def load_exported(file: Path, threads: int = 0) -> FileNetwork:
     """The file as a network.
 
     Args:
-        file: An .onnx file.
-        threads: As for `OnnxNetwork`.
+        file: An .onnx or .xml file.
+        threads: As for `OnnxNetwork`; of no effect on an .xml file.
 
     Raises:
         ValueError: It cannot be read, or is not the file whose parity was measured. Without parity.json
             nothing is known of that.
     """
     parity = read_json(file.with_name("parity.json")) or {}
-    recorded = {**parity, **(parity.get("int8") or {})}.get(file.name)
-    if recorded and file_sha256(file) != recorded["sha256"]:
-        raise ValueError(
-            f"{file} is not the file that `export` wrote (its SHA-256 differs from parity.json). Restore the "
-            "file, or export the run again"
-        )
-    return OnnxNetwork(file, threads)
+    records = {**parity, **(parity.get("int8") or {}), **(parity.get("openvino") or {})}
+    # The weights of an .xml file lie beside it.
+    for part in (file, file.with_suffix(".bin")) if file.suffix == ".xml" else (file,):
+        recorded = records.get(part.name)
+        if recorded and part.is_file() and file_sha256(part) != recorded["sha256"]:
+            raise ValueError(
+                f"{part} is not the file that `export` wrote (its SHA-256 differs from parity.json). Restore the "
+                "file, or export the run again"
+            )
+    return OnnxNetwork(file, threads) if file.suffix == ".onnx" else OpenVinoNetwork(file)
 
 
-def timed_alone(file: Path) -> FileAlone:
-    """The file as a network to time, with as many threads as PyTorch uses here."""
-    return FileAlone(load_exported(file, torch.get_num_threads()))
+def timed_alone(file: Path, size: Size) -> nn.Module:
+    """The file as a network to time at a size, checked as by `load_exported`."""
+    return file_alone(file, size, load_exported(file).in_channels)
 
 
 def evaluate_exported(
@@ -64,7 +68,7 @@ def evaluate_exported(
     """Measure an exported file on a labelled split and print the table; on the data of its run, unless changed.
 
     Args:
-        file: The .onnx file.
+        file: The file.
         changes: Changes to the data, by key, as text.
         given: Options that apply to runs only; None: not given.
         views: `window`, `overlap`, `flip`, `scales` and `absent`; None for the plain view of each image.
@@ -81,7 +85,7 @@ def evaluate_exported(
         )
     if device == "cuda":
         raise ValueError(
-            "evaluate: --device is cuda; expected cpu, where onnxruntime runs exported files. Omit it"
+            "evaluate: --device is cuda; expected cpu, where exported files run. Omit it"
         )
     network = load_exported(file)
     data = changed_data(_recorded_data(file, changes), changes)
@@ -91,8 +95,9 @@ def evaluate_exported(
     absent = values.pop("absent", "undefined")
     protocol = Protocol(network.size, **values)
     say(measure(network, dataset, protocol, absent=absent, device="cpu").table())
-    size = tuple(dataset[0]["image"].shape[-2:])
-    say(table(compare({str(file): timed_alone(file)}, size)))
+    height, width = dataset[0]["image"].shape[-2:]
+    size = network.size or (height, width)
+    say(table(compare({str(file): timed_alone(file, size)}, size)))
 
 
 def _recorded_data(file: Path, changes: Mapping[str, str]) -> DataConfig:

@@ -3,9 +3,11 @@
 import json
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from jaxtyping import Float, Shaped
@@ -16,7 +18,7 @@ from segdistill.run.evaluation import Size, align_corners, in_channels, multiple
 
 # Opsets below 18 have no antialiased resize.
 OPSETS = range(18, 24)
-_METADATA = "segdistill"
+METADATA = "segdistill"
 
 
 @dataclass(frozen=True)
@@ -52,11 +54,17 @@ class Deployed(nn.Module):
     `multiple_of` by repeating the last row and column, and the logits are resized to the image's
     size in one step, as `segment` does. Without it the image is only padded, and the output stays
     at the head's stride and covers the padded image.
+
+    Args:
+        model: The network.
+        info: Description of the file.
+        by_matrices: Resize images by matrix products, for runtimes whose antialiased resize is another
+            than PyTorch's. The result is the same.
     """
 
-    def __init__(self, model: nn.Module, info: FileInfo) -> None:
+    def __init__(self, model: nn.Module, info: FileInfo, by_matrices: bool = False) -> None:
         super().__init__()
-        self.model, self.info = model, info
+        self.model, self.info, self.by_matrices = model, info, by_matrices
 
     def forward(self, images: Float[Tensor, "b c h w"]) -> Shaped[Tensor, "b ..."]:
         logits = self.logits(images)
@@ -66,7 +74,8 @@ class Deployed(nn.Module):
         """The logits from which the output is computed."""
         info, size = self.info, images.shape[-2:]
         if info.resize and info.size is not None:
-            images = _bilinear(images, info.size, antialias=True)
+            resize = antialiased if self.by_matrices else partial(_bilinear, antialias=True)
+            images = resize(images, info.size)
         shown = images.shape[-2:]
         images = _rounded_up(images, info.multiple_of)
         seen = images.shape[-2:]
@@ -141,7 +150,7 @@ def onnx_bytes(deployed: Deployed, opset: int) -> bytes:
         sides = "" if fixed else " with dynamic height and width"
         remedy = "Change or wrap its forward" if fixed else "Fix the size with --size [H,W]"
         raise ValueError(
-            f"{name} cannot be exported{sides} ({_root_cause(error)}). {remedy}"
+            f"{name} cannot be exported{sides} ({root_cause(error)}). {remedy}"
         ) from error
     assert program is not None
     proto = program.model_proto
@@ -151,15 +160,51 @@ def onnx_bytes(deployed: Deployed, opset: int) -> bytes:
         entry.ClearField("metadata_props")
         entry.ClearField("doc_string")
     metadata = proto.metadata_props.add()
-    metadata.key, metadata.value = _METADATA, json.dumps(asdict(info))
+    metadata.key, metadata.value = METADATA, json.dumps(asdict(info))
     return bytes(proto.SerializeToString())
 
 
-class OnnxNetwork(nn.Module):
-    """An exported file as a network, for `evaluate`, `predict` and `measure_latency`.
+class FileNetwork(nn.Module):
+    """An exported file as a network, for `evaluate` and `predict`; its runtime runs on the CPU.
 
-    Runs in onnxruntime on the CPU, whatever device the images are on. Class ids are returned as one-hot
-    logits.
+    Class ids are returned as one-hot logits.
+
+    Args:
+        info: What the file says of itself.
+    """
+
+    def __init__(self, info: FileInfo) -> None:
+        super().__init__()
+        self.info = info
+        self.num_classes = len(info.classes)
+        self.in_channels = info.channels
+        # Steps that the file performs itself must not be repeated outside.
+        self.size = None if info.resize else info.size
+        self.multiple_of = 1 if info.resize else info.multiple_of
+        self.align_corners = not info.resize and info.align_corners
+
+    def run(self, images: np.ndarray) -> list[np.ndarray]:
+        """The outputs of the file for images `b c h w`.
+
+        Raises:
+            ValueError: The file does not accept images of that shape.
+        """
+        raise NotImplementedError
+
+    def forward(self, images: Float[Tensor, "b c h w"]) -> Float[Tensor, "b k rows columns"]:
+        if self.size is not None:
+            # The caller padded the image; the file pads it itself.
+            images = images[..., : self.size[0], : self.size[1]]
+        answer = torch.from_numpy(self.run(images.cpu().numpy())[0])
+        if self.info.argmax:
+            labels = answer.long()[:, None]
+            shape = (labels.shape[0], self.num_classes, *labels.shape[-2:])
+            answer = torch.zeros(shape).scatter_(1, labels, 1.0)
+        return answer.to(images.device)
+
+
+class OnnxNetwork(FileNetwork):
+    """An .onnx file in onnxruntime, as a network.
 
     Args:
         file: Path of the file, or its content.
@@ -171,7 +216,6 @@ class OnnxNetwork(nn.Module):
     """
 
     def __init__(self, file: str | Path | bytes, threads: int = 0) -> None:
-        super().__init__()
         runtime = require("onnxruntime", "export")
         name = "the file" if isinstance(file, bytes) else str(file)
         options = runtime.SessionOptions()
@@ -181,41 +225,40 @@ class OnnxNetwork(nn.Module):
         options.add_session_config_entry("session.force_spinning_stop", "1")
         content = file if isinstance(file, bytes) else str(file)
         try:
-            self.session = runtime.InferenceSession(
-                content, options, providers=["CPUExecutionProvider"]
-            )
+            session = runtime.InferenceSession(content, options, providers=["CPUExecutionProvider"])
         except Exception as error:  # onnxruntime's exceptions have no common base class
-            raise ValueError(f"onnxruntime cannot read {name}: {_root_cause(error)}") from None
-        self.info = _read_info(self.session, name)
-        self.num_classes = len(self.info.classes)
-        self.in_channels = self.info.channels
-        # Steps that the file performs itself must not be repeated outside.
-        self.size = None if self.info.resize else self.info.size
-        self.multiple_of = 1 if self.info.resize else self.info.multiple_of
-        self.align_corners = not self.info.resize and self.info.align_corners
+            raise ValueError(f"onnxruntime cannot read {name}: {root_cause(error)}") from None
+        super().__init__(info_from(session.get_modelmeta().custom_metadata_map.get(METADATA), name))
+        self.session = session
 
-    def forward(self, images: Float[Tensor, "b c h w"]) -> Float[Tensor, "b k rows columns"]:
-        if self.size is not None:
-            # The caller padded the image; the file pads it itself.
-            images = images[..., : self.size[0], : self.size[1]]
-        array = images.cpu().numpy()
+    def run(self, images: np.ndarray) -> list[np.ndarray]:
+        """The outputs of the file for images `b c h w`.
+
+        Raises:
+            ValueError: The file does not accept images of that shape.
+        """
         try:
-            answer = torch.from_numpy(self.session.run(None, {"images": array})[0])
+            answers: list[np.ndarray] = self.session.run(None, {"images": images})
         except Exception as error:  # onnxruntime's exceptions have no common base class
             expected = self.session.get_inputs()[0].shape
-            raise ValueError(
-                f"the shape of the images is {list(array.shape)}; expected {expected}, the shape that the file "
-                f"accepts ({_root_cause(error)})"
-            ) from None
-        if self.info.argmax:
-            labels = answer.long()[:, None]
-            shape = (labels.shape[0], self.num_classes, *labels.shape[-2:])
-            answer = torch.zeros(shape).scatter_(1, labels, 1.0)
-        return answer.to(images.device)
+            raise wrong_shape(images, expected, error) from None
+        return answers
 
 
-def _read_info(session: Any, name: str) -> FileInfo:
-    text = session.get_modelmeta().custom_metadata_map.get(_METADATA)
+def wrong_shape(images: np.ndarray, expected: Any, error: Exception) -> ValueError:
+    """The error for images that a file does not accept."""
+    return ValueError(
+        f"the shape of the images is {list(images.shape)}; expected {expected}, the shape that the file "
+        f"accepts ({root_cause(error)})"
+    )
+
+
+def info_from(text: str | None, name: str) -> FileInfo:
+    """What a file says of itself, from the text in its metadata.
+
+    Raises:
+        ValueError: There is none.
+    """
     if text is None:
         raise ValueError(
             f"{name} has no segdistill metadata; expected a file written by `segdistill export`"
@@ -229,6 +272,22 @@ def _bilinear(
     x: Tensor, size: Sequence[int], align: bool = False, antialias: bool = False
 ) -> Tensor:
     return F.interpolate(x, list(size), mode="bilinear", align_corners=align, antialias=antialias)
+
+
+def antialiased(x: Tensor, size: Sequence[int]) -> Tensor:
+    """Equal to `interpolate(x, size, mode="bilinear", antialias=True)`, of operations that all runtimes agree on."""
+    across = F.linear(x, _averages(x.shape[-1], size[1], x.device))
+    return F.linear(across.mT, _averages(x.shape[-2], size[0], x.device)).mT
+
+
+def _averages(old: int, new: int, device: torch.device) -> Float[Tensor, "new old"]:
+    """Weights of a triangle around each new pixel, as wide as the pixels are far apart, but at least one old pixel."""
+    step = old / new
+    centre = (torch.arange(new, device=device) + 0.5) * step
+    place = torch.arange(old, device=device) + 0.5
+    width = torch.full((), 1.0, device=device).clamp(min=step)
+    weights = (1 - (place - centre[:, None]).abs() / width).clamp(min=0)
+    return weights / weights.sum(1, keepdim=True)
 
 
 def _rounded_up(x: Tensor, multiple: int) -> Tensor:
@@ -258,7 +317,8 @@ def _in_one_step(
     return first + (second - first) * (fraction if axis == -1 else fraction[:, None])
 
 
-def _root_cause(error: BaseException) -> str:
+def root_cause(error: BaseException) -> str:
+    """The first line of what an error was caused by in the end."""
     while (cause := error.__cause__) is not None:
         error = cause
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]

@@ -1,8 +1,9 @@
 """An exported file beside PyTorch, on images of the evaluation split at several sizes."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -10,7 +11,7 @@ from torch import Tensor
 from segdistill.data.samples import read_sample
 from segdistill.extras import require
 from segdistill.run.evaluation import Protocol, Size, evaluating, segment, shown
-from segdistill.run.shipping.onnx_file import Deployed, OnnxNetwork
+from segdistill.run.shipping.onnx_file import Deployed
 
 AGREEMENT = 0.999
 """Fraction of pixels on which the file must predict the same class as PyTorch."""
@@ -24,10 +25,17 @@ def spread_images(dataset: Any, count: int, size: Size | None = None) -> Iterato
         yield shown(read_sample(dataset, place)[0], Protocol(size))
 
 
-def parity_with_pytorch(deployed: Deployed, content: bytes, val_set: Any) -> dict[str, Any]:
-    """Compare the file with PyTorch on images of the evaluation split, two at a time, at three sizes."""
+def parity_with_pytorch(
+    deployed: Deployed, run: Callable[[np.ndarray], list[np.ndarray]], val_set: Any
+) -> dict[str, Any]:
+    """Compare a file with PyTorch on images of the evaluation split, two at a time, at three sizes.
+
+    Args:
+        deployed: The network.
+        run: The outputs of the file, made by `with_logits`, for images.
+        val_set: The evaluation split.
+    """
     info = deployed.info
-    session = OnnxNetwork(_with_logits(content)).session
     images = list(spread_images(val_set, 4))
     height, width = images[0].shape[-2:]
     sizes = [(height, width), (height * 3 // 4 | 1, width * 3 // 4 | 1), (height // 2 | 1, width)]
@@ -40,7 +48,7 @@ def parity_with_pytorch(deployed: Deployed, content: bytes, val_set: Any) -> dic
         same, total, gap = 0, 0, 0.0
         for first in range(0, len(batch), 2):
             pair = batch[first : first + 2]
-            answer, *more = session.run(None, {"images": pair.numpy()})
+            answer, *more = run(pair.numpy())
             with evaluating(deployed):
                 logits = deployed.logits(pair)
                 expected = logits.argmax(1)
@@ -62,12 +70,16 @@ def parity_with_pytorch(deployed: Deployed, content: bytes, val_set: Any) -> dic
     }
 
 
-def _with_logits(content: bytes) -> bytes:
-    """The same file with the logits before its argmax as an additional output."""
+def with_logits(content: bytes) -> bytes:
+    """The same ONNX file with the logits before its last argmax, if there is one, as an additional output."""
     onnx = require("onnx", "export")
     model = onnx.load_from_string(content)
-    for node in model.graph.node:
-        if node.op_type == "ArgMax":
-            logits = onnx.helper.make_tensor_value_info(node.input[0], onnx.TensorProto.FLOAT, None)
-            model.graph.output.append(logits)
+    made_by = {name: node for node in model.graph.node for name in node.output}
+    node = made_by.get(model.graph.output[0].name)
+    # Class ids are cast to uint8 after it.
+    while node is not None and node.op_type == "Cast":
+        node = made_by.get(node.input[0])
+    if node is not None and node.op_type == "ArgMax":
+        logits = onnx.helper.make_tensor_value_info(node.input[0], onnx.TensorProto.FLOAT, None)
+        model.graph.output.append(logits)
     return bytes(model.SerializeToString())

@@ -10,12 +10,13 @@ from torch import Tensor, nn
 from segdistill.run.evaluation import Size
 from segdistill.run.evaluation.profile import measure_latency
 from segdistill.run.shipping.onnx_file import OnnxNetwork
+from segdistill.run.shipping.openvino_file import OpenVinoAlone
 
 _SECONDS = 10.0
 
 
 def time_files(files: Mapping[str, Path], size: Size) -> dict[str, Any]:
-    """Time exported files on one image in onnxruntime on the CPU, taking turns.
+    """Time exported files on one image on the CPU, .onnx in onnxruntime and .xml in OpenVINO, taking turns.
 
     Args:
         files: Name -> file.
@@ -27,10 +28,13 @@ def time_files(files: Mapping[str, Path], size: Size) -> dict[str, Any]:
         `repeats`.
     """
     threads = torch.get_num_threads()
-    networks = {name: OnnxNetwork(path, threads) for name, path in files.items()}
-    height, width = next((n.size for n in networks.values() if n.size is not None), size)
+    first = OnnxNetwork(next(path for path in files.values() if path.suffix == ".onnx"), threads)
+    height, width = first.size or size
     timed = measure_latency(
-        {name: FileAlone(network) for name, network in networks.items()},
+        {
+            name: file_alone(path, (height, width), first.in_channels)
+            for name, path in files.items()
+        },
         (height, width),
         seconds=_SECONDS,
         device="cpu",
@@ -40,6 +44,13 @@ def time_files(files: Mapping[str, Path], size: Size) -> dict[str, Any]:
         for name, found in timed.items()
     }
     return {"size": [height, width], "threads": threads, **times}
+
+
+def file_alone(path: Path, size: Size, channels: int) -> nn.Module:
+    """A file to be timed alone, with as many threads as PyTorch uses here."""
+    if path.suffix == ".onnx":
+        return FileAlone(OnnxNetwork(path, torch.get_num_threads()))
+    return OpenVinoAlone(path, size, channels)
 
 
 def time_networks(student: nn.Module, teacher: nn.Module, size: Size) -> dict[str, Any]:
@@ -55,7 +66,7 @@ def time_networks(student: nn.Module, teacher: nn.Module, size: Size) -> dict[st
 
 
 class FileAlone(nn.Module):
-    """Only the file, without the conversion of its output to logits.
+    """Only the .onnx file, without the conversion of its output to logits.
 
     Attributes:
         counted: False: its layers are no modules, so that it can be timed but not counted.

@@ -12,6 +12,7 @@ from segdistill.extras import require
 from segdistill.run.evaluation import Size, evaluating
 from segdistill.run.evaluation.profile import Latency, measure_latency
 from segdistill.run.shipping.onnx_file import OPSETS, Deployed, OnnxNetwork, onnx_bytes
+from segdistill.run.shipping.openvino_file import OpenVinoAlone
 from segdistill.run.suggesting.candidates import Candidate
 
 _log = logging.getLogger(__name__)
@@ -30,24 +31,6 @@ class InOnnxRuntime(nn.Module):
 
     def forward(self, images: Tensor) -> Any:
         return self.session.run(None, {"images": images.numpy()})
-
-
-class InOpenVino(nn.Module):
-    """A file in OpenVINO on the CPU, compiled for one size and as many threads as PyTorch uses."""
-
-    def __init__(self, content: bytes, size: Size, channels: int) -> None:
-        super().__init__()
-        core = require("openvino", "openvino").Core()
-        model = core.read_model(content)
-        model.reshape([1, channels, *size])
-        settings = {
-            "PERFORMANCE_HINT": "LATENCY",
-            "INFERENCE_NUM_THREADS": torch.get_num_threads(),
-        }
-        self.compiled, self.in_channels = core.compile_model(model, "CPU", settings), channels
-
-    def forward(self, images: Tensor) -> Any:
-        return self.compiled([images.numpy()])
 
 
 def check_runtime(runtime: str, device: str) -> None:
@@ -89,7 +72,7 @@ def _opened(deployed: Deployed, runtime: Runtime, size: Size) -> nn.Module:
         return deployed
     content = onnx_bytes(deployed, OPSETS[0])
     if runtime == "openvino":
-        return InOpenVino(content, size, deployed.info.channels)
+        return OpenVinoAlone(content, size, deployed.info.channels)
     return InOnnxRuntime(content, size)
 
 
