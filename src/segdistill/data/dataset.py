@@ -1,13 +1,16 @@
 """Images with labels: samples, pairs of files, and the data sets made of them."""
 
-from collections.abc import Iterable, Sequence
+import json
+from collections.abc import Callable, Iterable, Sequence
 from typing import NotRequired, TypedDict
 
+import PIL
 import torch
 from jaxtyping import Float, Int64, Num, UInt8
 from torch import Tensor
 from torch.utils.data import Dataset
 
+from segdistill.data.caching import Cache, cache_of, stamp
 from segdistill.data.channels import in_unit_range
 from segdistill.data.files import mapped, read_with_geometry
 from segdistill.data.label_map import IGNORED, LabelMap
@@ -54,7 +57,7 @@ class SegmentationDataset(Dataset[Sample]):
         groups: Keep only the samples of these groups.
         limit: Keep only the first so many samples.
         cache: Keep decoded samples in memory (RGB as uint8: 4 bytes per pixel). Each loader process
-            has its own cache.
+            has its own cache. "disk" keeps those of pairs of files in files, once for all processes and runs.
     """
 
     task = "semantic"
@@ -71,7 +74,7 @@ class SegmentationDataset(Dataset[Sample]):
         sample_groups: Sequence[str] | None = None,
         groups: Iterable[str] | None = None,
         limit: int | None = None,
-        cache: bool = False,
+        cache: Cache = False,
     ) -> None:
         self.classes = [str(name) for name in classes]
         self.palette = _checked_palette(palette, len(self.classes))
@@ -80,7 +83,7 @@ class SegmentationDataset(Dataset[Sample]):
         self.names = [names[i] for i in self._indices]
         self.groups = [all_groups[i] for i in self._indices]
         self.labelled_samples = [True] * len(self.names)
-        self._cache: dict[int, tuple[Tensor, Tensor]] | None = {} if cache else None
+        self._cache = cache_of(cache, self._cache_key(), len(self.names))
 
     @property
     def num_classes(self) -> int:
@@ -91,6 +94,10 @@ class SegmentationDataset(Dataset[Sample]):
         """Image and label at an index into all samples, before `groups` and `limit`; not cached."""
         raise NotImplementedError
 
+    def _cache_key(self) -> Callable[[int], str] | None:
+        """What a sample is decoded from, for `cache="disk"`; None: unknown."""
+        return None
+
     def read(self, index: int) -> tuple[Num[Tensor, "c h w"], UInt8[Tensor, "h w"]]:
         """Image (as from `read_image`) and label (class numbers, 255 ignored) of a sample; read-only."""
         if not -len(self) <= index < len(self):
@@ -99,9 +106,7 @@ class SegmentationDataset(Dataset[Sample]):
         if self._cache is None:
             image, label = self.load(position)
         else:
-            if position not in self._cache:
-                self._cache[position] = self.load(position)
-            image, label = self._cache[position]
+            image, label = self._cache.sample(position, self.load)
         return image, label if self.has_labels(index) else torch.full_like(label, IGNORED)
 
     def has_labels(self, index: int) -> bool:
@@ -139,7 +144,7 @@ class PairDataset(SegmentationDataset):
         palette: Colours of the classes; None for generated ones.
         groups: Keep only the pairs of these groups.
         limit: Keep only the first so many pairs.
-        cache: Keep decoded files in memory as uint8.
+        cache: Keep decoded files as uint8: in memory, or with "disk" in files.
         orientation: For images with an orientation tag (EXIF) whose masks have none: `upright` if the
             masks match the picture as a viewer shows it, `stored` if they match the stored pixels.
             None: such pairs are refused unless their sizes settle it. Images and masks are always
@@ -155,7 +160,7 @@ class PairDataset(SegmentationDataset):
         *,
         groups: Iterable[str] | None = None,
         limit: int | None = None,
-        cache: bool = False,
+        cache: Cache = False,
         orientation: str | None = None,
     ) -> None:
         super().__init__(
@@ -173,6 +178,20 @@ class PairDataset(SegmentationDataset):
         self.labelled_samples = [pair.labelled for pair in self.pairs]
         self.labelled = any(self.labelled_samples)
         self._all_pairs = list(pairs)
+
+    def _cache_key(self) -> Callable[[int], str] | None:
+        # Whoever loads samples in a way of their own knows of changes that the files do not show.
+        return self._decoded_from if type(self).load is PairDataset.load else None
+
+    def _decoded_from(self, position: int) -> str:
+        """Files of a pair as they are now, how they are read, and by which version of the decoder."""
+        pair, labels = self._all_pairs[position], self.label_map
+        files = [pair.image, *([] if pair.mask is None else [pair.mask])]
+        drawn = None if pair.drawn is None else pair.drawn.facts()
+        files += [] if pair.drawn is None else pair.drawn.files
+        reading = [labels.by_colour, labels.threshold, labels.tolerance]
+        facts = [labels.entries, reading, self.orientation, pair.channels, drawn, PIL.__version__]
+        return json.dumps([[stamp(path) for path in files], facts])
 
     def keep_labels(self, indices: Iterable[int]) -> None:
         """Forget the masks of all other samples, so that nothing opens them."""

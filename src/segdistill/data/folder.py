@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from segdistill.data.annotations.drawing import Crowds, Overlap, Undrawable
+from segdistill.data.caching import Cache
 from segdistill.data.dataset import PairDataset
 from segdistill.data.label_map import LabelMap
 from segdistill.data.layouts.annotated import (
@@ -65,7 +66,7 @@ class Folder(PairDataset):
         seed: Selects the names that are held out.
         groups: Keep only the samples of these groups.
         limit: Keep only the first so many samples.
-        cache: Keep decoded files in memory.
+        cache: Keep decoded files in memory; "disk": in files.
         orientation: For images with an orientation tag (EXIF) whose masks have none: `upright` if the
             masks match the picture as a viewer shows it, `stored` if they match the stored pixels.
             None: such pairs are refused unless their sizes settle it; labels of annotation tools are
@@ -117,7 +118,7 @@ class Folder(PairDataset):
         seed: int = 0,
         groups: Iterable[str] | None = None,
         limit: int | None = None,
-        cache: bool = False,
+        cache: Cache = False,
         orientation: str | None = None,
         labels: Labels = "masks",
         annotations: str | None = None,

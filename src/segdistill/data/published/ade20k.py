@@ -3,6 +3,7 @@
 import csv
 from pathlib import Path
 
+from segdistill.data.caching import Cache
 from segdistill.data.dataset import PairDataset
 from segdistill.data.label_map import LabelMap
 from segdistill.data.published.layout import Files, Layout, paired
@@ -49,7 +50,7 @@ class ADE20K(PairDataset):
         split: str = "train",
         *,
         limit: int | None = None,
-        cache: bool = False,
+        cache: Cache = False,
         orientation: str | None = None,
     ) -> None:
         if split not in SPLITS:

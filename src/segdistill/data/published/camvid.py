@@ -3,6 +3,7 @@
 from collections.abc import Iterable
 from pathlib import Path
 
+from segdistill.data.caching import Cache
 from segdistill.data.dataset import PairDataset, list_names
 from segdistill.data.files import IMAGE_SUFFIXES
 from segdistill.data.label_map import LabelMap
@@ -67,7 +68,7 @@ class CamVid(PairDataset):
         *,
         groups: Iterable[str] | None = None,
         limit: int | None = None,
-        cache: bool = False,
+        cache: Cache = False,
         orientation: str | None = None,
     ) -> None:
         if split not in SPLITS:

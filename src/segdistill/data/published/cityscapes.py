@@ -3,6 +3,7 @@
 from collections.abc import Iterable
 from pathlib import Path
 
+from segdistill.data.caching import Cache
 from segdistill.data.dataset import PairDataset
 from segdistill.data.label_map import IGNORED, LabelMap
 from segdistill.data.published.layout import Files, Layout, paired
@@ -56,7 +57,7 @@ class Cityscapes(PairDataset):
             write, with 0..18 and 255 for ignored.
         groups: Keep only these cities.
         limit: Keep only the first so many frames.
-        cache: Keep decoded frames in memory (8 MB per frame).
+        cache: Keep decoded frames in memory (8 MB per frame); "disk": in files.
         orientation: What masks without an orientation tag match: `upright` or `stored`; see `PairDataset`.
 
     Raises:
@@ -75,7 +76,7 @@ class Cityscapes(PairDataset):
         masks: str = "labelIds",
         groups: Iterable[str] | None = None,
         limit: int | None = None,
-        cache: bool = False,
+        cache: Cache = False,
         orientation: str | None = None,
     ) -> None:
         if split not in SPLITS:

@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+from segdistill.data.caching import Cache
 from segdistill.data.dataset import PairDataset, generated_palette
 from segdistill.data.label_map import IGNORED, LabelMap
 from segdistill.data.published.layout import Files, Layout, paired
@@ -75,7 +76,7 @@ class PascalVOC(PairDataset):
         split: str = "train",
         *,
         limit: int | None = None,
-        cache: bool = False,
+        cache: Cache = False,
         orientation: str | None = None,
     ) -> None:
         if split not in MASKS:
