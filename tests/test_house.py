@@ -55,7 +55,7 @@ FLOORS: dict[str, list[set[str]]] = {
     "data": [
         {"reading"},
         {"annotations"},
-        {"randomness", "orientation", "label_map", "files", "pair", "dataset", "listed"}
+        {"randomness", "orientation", "label_map", "files", "pair", "dataset", "listed", "caching"}
         | {"channels", "samples", "transforms", "loader", "labelled", "order", "strong"},
         {"layouts"},
         {"folder"},
