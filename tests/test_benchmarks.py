@@ -16,6 +16,7 @@ from segdistill.losses import LOSSES
 from segdistill.run.comparing.folds import fold_recipes
 from segdistill.run.folder import RunFolder
 from segdistill.run.recipe import load_recipe
+from tests.data import trees
 
 ROOT = Path(__file__).parents[1]
 FILE = ROOT / "benchmarks" / "losses.py"
@@ -287,3 +288,15 @@ def test_the_rehearsal_runs_every_part(gpu: ModuleType, tmp_path: Path) -> None:
     parts = json.loads(out.read_text())["parts"]
     assert list(parts) == list(gpu.PARTS)
     assert parts["determinism"]["equal"] and set(parts["precision"]) == {"32", "bf16"}
+
+
+def test_all_ways_to_load_are_timed_on_the_same_samples(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    root, out = trees.cityscapes(tmp_path, 1, (560, 1100)), tmp_path / "data.json"
+    _module("data").main(["--data", str(root), "--rounds", "1", "--out", str(out)])
+    result = json.loads(out.read_text())
+    assert result["samples"] == 2 and result["sizes"] == [[560, 1100]]
+    assert {"torchvision", "segdistill", "segdistill, cache: disk"} <= set(result["cases"])
+    assert result["cases"]["torchvision"]["torchvision_by_this"] == 1
