@@ -222,8 +222,8 @@ class TrainConfig:
     accumulate: int = 1
     """parts that each batch is split into, to save memory; a part has its own batch norm, ohem's threshold,
     inter_class's mean edge, dist's columns, image_relation's pairs, position's moments and critic"""
-    precision: Literal["32", "bf16", "fp16"] = "32"
-    """bf16 and fp16 are mixed precision; fp16 needs a GPU"""
+    precision: Literal["auto", "32", "bf16", "fp16"] = "32"
+    """bf16 and fp16 are mixed, fp16 needs a GPU; auto: bf16 where the device has matrix units for it, else 32"""
     channels_last: bool = False
     """memory format of images and networks"""
     seed: int = 0

@@ -62,6 +62,7 @@ from segdistill.run.rows import (
     measured_run,
     obtain,
 )
+from segdistill.run.training.precision import with_precision
 from segdistill.trust import trusting
 
 _log = logging.getLogger(__name__)
@@ -118,6 +119,7 @@ def compare(
     base = Path(recipe.out or (f"runs/{name}" if budget == "steps" else f"runs/{name}-time"))
     folds = fold_recipes(recipe, base)
     with spoken(progress), trusting(trust), discarded_if_empty(base), writing(output_folder(base)):
+        folds = {fold: with_precision(one) for fold, one in folds.items()}
         steps: Mapping[str, int] = {}
         if budget == "time":
             if frozen(base) is None:  # nothing is measured for a comparison that is refused

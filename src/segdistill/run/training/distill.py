@@ -27,6 +27,7 @@ from segdistill.run.networks import load_run_model, relabelled
 from segdistill.run.recipe import parse_recipe
 from segdistill.run.training.checks import check_recipe
 from segdistill.run.training.job import Job
+from segdistill.run.training.precision import with_precision
 from segdistill.run.training.train import execute, handed_back, open_folder
 from segdistill.trust import remember
 
@@ -150,7 +151,7 @@ def distill(
             "channels": teacher_channels,
             "scale": teacher_scale,
         }
-    recipe = parse_recipe(values, name="distill()")
+    recipe = with_precision(parse_recipe(values, name="distill()"))
     check_recipe(recipe)
     # These are modules of the program that runs now.
     remember([*code_names(recipe), (getattr(student, "spec", None) or {}).get("name")])

@@ -64,6 +64,7 @@ from segdistill.run.training.checks import (
 from segdistill.run.training.job import Job, evaluate_with, make_fabric, share_state
 from segdistill.run.training.loop import Loop, Validation
 from segdistill.run.training.observing import Observers, build_observers
+from segdistill.run.training.precision import with_precision
 from segdistill.run.training.records import (
     complete_sets,
     record_environment,
@@ -118,7 +119,7 @@ def train(
     """
     out = Path(recipe.out or f"runs/{name}-s{recipe.train.seed}")
     with spoken(progress), trusting(trust), discarded_if_empty(out), writing(output_folder(out)):
-        return _train(recipe, out, progress, observers)
+        return _train(with_precision(recipe), out, progress, observers)
 
 
 def _train(recipe: Recipe, out: Path, progress: bool, observers: Sequence[Any]) -> RunFolder:

@@ -15,6 +15,7 @@ from segdistill.run.recipe import joined, parse_recipe
 from segdistill.run.rows import check_runs, checked_entries, measured_run, obtain
 from segdistill.run.training.checks import check_recipe
 from segdistill.run.training.loop import NonFiniteLoss
+from segdistill.run.training.precision import with_precision
 from segdistill.run.tuning.chosen import FILE, tuned_recipe
 from segdistill.run.tuning.grid import Grid
 from segdistill.run.tuning.outcome import RULE, Outcome, Tuned, as_json, table, tuned
@@ -76,7 +77,7 @@ def tune(
             reports; an entry does not exist or cannot be trained; all trials of an entry diverged. All but
             the last are raised before anything is trained.
     """
-    tuning = on_tuning_data(recipe)
+    tuning = with_precision(on_tuning_data(recipe))
     config = recipe.tuning or TuningConfig()
     entries = checked_entries(tuning, methods, "tune")
     places = Grid.of(config).places(trials)
