@@ -30,7 +30,7 @@ from segdistill.run.folder import (
 )
 from segdistill.run.identity.shared import shared_images
 from segdistill.run.lock import writing
-from segdistill.run.opening import open_split, set_data, with_teacher_classes
+from segdistill.run.opening import open_split, set_data, with_precision, with_teacher_classes
 from segdistill.run.reporting import (
     OnSet,
     RunSummary,
@@ -62,7 +62,6 @@ from segdistill.run.rows import (
     measured_run,
     obtain,
 )
-from segdistill.run.training.precision import with_precision
 from segdistill.trust import trusting
 
 _log = logging.getLogger(__name__)

@@ -6,9 +6,9 @@ from pathlib import Path
 import pytest
 import torch
 
+from segdistill.run import opening
 from segdistill.run.compare import compare
-from segdistill.run.training import precision
-from segdistill.run.training.precision import with_precision
+from segdistill.run.opening import with_precision
 from segdistill.run.training.train import train
 from tests.run import small
 
@@ -17,7 +17,7 @@ def _processor(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, flags: str | Non
     file = tmp_path / "cpuinfo"
     if flags is not None:
         file.write_text(f"processor\t: 0\nflags\t\t: fpu {flags} sse\n")
-    monkeypatch.setattr(precision, "_CPU_FACTS", file)
+    monkeypatch.setattr(opening, "_CPU_FACTS", file)
 
 
 @pytest.mark.parametrize(
@@ -45,7 +45,7 @@ def test_auto_is_bf16_where_the_processor_has_matrix_units(
 def test_auto_on_a_gpu_asks_for_native_support(
     monkeypatch: pytest.MonkeyPatch, native: bool, found: str
 ) -> None:
-    monkeypatch.setattr(precision, "resolve_device", lambda _: "cuda")
+    monkeypatch.setattr(opening, "resolve_device", lambda _: "cuda")
     monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda including_emulation: native)
     assert with_precision(small.recipe(train={"precision": "auto"})).train.precision == found
 

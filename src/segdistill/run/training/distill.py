@@ -24,10 +24,10 @@ from segdistill.run.folder import RunFolder, output_folder
 from segdistill.run.identity.digests import state_digest
 from segdistill.run.lock import writing
 from segdistill.run.networks import load_run_model, relabelled
+from segdistill.run.opening import with_precision
 from segdistill.run.recipe import parse_recipe
 from segdistill.run.training.checks import check_recipe
 from segdistill.run.training.job import Job
-from segdistill.run.training.precision import with_precision
 from segdistill.run.training.train import execute, handed_back, open_folder
 from segdistill.trust import remember
 

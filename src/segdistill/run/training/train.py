@@ -41,7 +41,13 @@ from segdistill.run.identity import check_resumable
 from segdistill.run.identity.shared import learnt_by_teacher
 from segdistill.run.lock import writing
 from segdistill.run.networks import build_student, load_teacher, save_network
-from segdistill.run.opening import open_sets, open_split, resolve_device, with_teacher_classes
+from segdistill.run.opening import (
+    open_sets,
+    open_split,
+    resolve_device,
+    with_precision,
+    with_teacher_classes,
+)
 from segdistill.run.progress import counting
 from segdistill.run.training.balance import balance_classes, losses_to_balance
 from segdistill.run.training.batches import (
@@ -64,7 +70,6 @@ from segdistill.run.training.checks import (
 from segdistill.run.training.job import Job, evaluate_with, make_fabric, share_state
 from segdistill.run.training.loop import Loop, Validation
 from segdistill.run.training.observing import Observers, build_observers
-from segdistill.run.training.precision import with_precision
 from segdistill.run.training.records import (
     complete_sets,
     record_environment,

@@ -10,12 +10,11 @@ from segdistill.config import DataConfig, Recipe, TeacherConfig, TuningConfig, c
 from segdistill.run.console import log_table, spoken
 from segdistill.run.folder import discarded_if_empty, output_folder, write_atomically, write_json
 from segdistill.run.lock import writing
-from segdistill.run.opening import open_split, with_teacher_classes
+from segdistill.run.opening import open_split, with_precision, with_teacher_classes
 from segdistill.run.recipe import joined, parse_recipe
 from segdistill.run.rows import check_runs, checked_entries, measured_run, obtain
 from segdistill.run.training.checks import check_recipe
 from segdistill.run.training.loop import NonFiniteLoss
-from segdistill.run.training.precision import with_precision
 from segdistill.run.tuning.chosen import FILE, tuned_recipe
 from segdistill.run.tuning.grid import Grid
 from segdistill.run.tuning.outcome import RULE, Outcome, Tuned, as_json, table, tuned
