@@ -24,6 +24,7 @@ from torch import nn
 import segdistill
 import segdistill.run.shipping.export as export_module
 import segdistill.run.shipping.exported as exported_module
+import segdistill.run.shipping.parity as parity_module
 from segdistill.cli import main
 from segdistill.run.commands import predict_run
 from segdistill.run.evaluation.evaluate import Evaluation
@@ -287,7 +288,7 @@ def test_a_file_is_compared_with_the_classes_of_evaluation(
         asked.append((size, protocol.size))
         return torch.zeros(size, dtype=torch.int64)
 
-    monkeypatch.setattr(export_module, "segment", nothing)
+    monkeypatch.setattr(parity_module, "segment", nothing)
     with pytest.raises(ValueError, match=r"agrees with PyTorch on .* Do not ship it"):
         export(run, tmp_path)
     assert {size for size, _ in asked} == {(32, 48), (25, 37), (17, 48)}
