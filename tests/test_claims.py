@@ -14,6 +14,7 @@ from segdistill.distillation.catalogue import METHODS, method_terms
 from segdistill.run.folder import RunFolder
 from segdistill.run.identity import TRAINING_SEMANTICS, semantics_of
 from segdistill.run.recipe import load_recipe
+from segdistill.run.reporting.notation import p_text, signed
 from segdistill.run.reporting.statistics import Paired, holm, paired
 
 ROOT = Path(__file__).parent.parent
@@ -270,7 +271,7 @@ def _claims() -> dict[str, dict[str, Any]]:
 @pytest.mark.parametrize(
     ("before", "reference"),
     [
-        (r"IDD is ", "control"),
+        (r"scenes IDD is ", "control"),
         (r"above the student alone and ", "kd"),
         (r"with balanced classes \(", "balanced"),
         (r", CWD \(", "cwd"),
@@ -379,3 +380,92 @@ def test_every_row_of_the_synthetic_table_was_tuned_by_as_many_trials() -> None:
     tuning = json.loads((SYNTHETIC.parents[1] / "tuning" / "tuning.json").read_text())["methods"]
     rows = json.loads(SYNTHETIC.read_text())["methods"].keys() - {"teacher"}
     assert {name: len(one["trials"]) for name, one in tuning.items()} == dict.fromkeys(rows, 5)
+
+
+DRIVES = PILOT.parent / "table"
+DRIVE_ROWS = ("control", "kd", "idd", "permuted")
+
+
+@cache
+def _drives(fold: str = "") -> dict[str, Any]:
+    content: dict[str, Any] = json.loads((DRIVES / fold / "comparison.json").read_text())
+    return content
+
+
+def _drives_section() -> str:
+    text = (ROOT / "benchmarks" / "README.md").read_text()
+    return text[text.index("## The table on CamVid") : text.index("### How its student")]
+
+
+def _difference_cell(label: str, reference: str) -> str:
+    if label == reference:
+        return ""
+    pairs = [*_drives()["claims"], *_drives()["exploratory"]]
+    (found,) = [p for p in pairs if (p["label"], p["reference"]) == (label, reference)]
+    one = found["on"]["train"]
+    return f"{signed(one['mean'])} ± {(one['high'] - one['low']) / 2:.1f}"
+
+
+def test_the_table_on_camvid_has_the_measured_rows() -> None:
+    section = _drives_section()
+    claims = {claim["reference"]: claim for claim in _drives()["claims"]}
+    assert {claim["label"] for claim in claims.values()} == {"idd"}
+    for label in DRIVE_ROWS:
+        of_folds = (_drives(f"without_{drive}") for drive in ("0006R0", "0016E5"))
+        figures = [one["methods"][label]["miou_mean"] for one in (_drives(), *of_folds)]
+        figures.append(_drives()["methods"][label]["thin_classes"]["val"]["miou_mean"])
+        cells = [f"{value:.1f}" for value in figures]
+        cells.append(_difference_cell(label, "control"))
+        cells.append("" if label == "idd" else _difference_cell("idd", label))
+        cells.append(
+            ""
+            if label == "idd"
+            else p_text(claims[label]["p_holm"]).removeprefix("p = ").removeprefix("p ")
+        )
+        said = re.search(rf"^\| \**`?{label}`?\**(?:[^|]*) \|(.*)\|$", section, re.M)
+        assert said is not None, label
+        assert [cell.strip(" *") for cell in said[1].split("|")] == cells
+
+
+def test_every_row_of_the_table_on_camvid_was_tuned_and_shares_its_seeds() -> None:
+    tuning = json.loads((DRIVES.parent / "tuning" / "tuning.json").read_text())["methods"]
+    assert {name: len(one["trials"]) for name, one in tuning.items()} == dict.fromkeys(
+        DRIVE_ROWS, 5
+    )
+    seeds = {name: set(one["miou_by_seed"]) for name, one in _drives()["methods"].items()}
+    assert seeds["control"] == seeds["kd"] == seeds["idd"] == seeds["permuted"]
+    count = len(seeds["idd"]) // 2
+    assert f"{NUMBERS[count]} paired seeds each" in _drives_section()
+    assert _drives()["claims_registered_after"] == 0
+    assert len(_drives()["claims_waiting"]) == 3 and "Holm over 6" in _drives_section()
+
+
+NUMBERS = {2: "two", 3: "three", 4: "four", 5: "five"}
+
+
+@pytest.mark.parametrize(
+    ("before", "reference"),
+    [
+        (r"that nobody trained on, IDD is ahead of the student alone by ", "control"),
+        (r", of KD by ", "kd"),
+        (r", and of its placebo by ", "permuted"),
+    ],
+)
+def test_the_first_screen_says_what_the_table_on_camvid_measured(
+    before: str, reference: str
+) -> None:
+    found = re.search(before + r"([−±+]?[\d.]+) ± ([\d.]+)", _page("README.md"))
+    assert found is not None
+    assert f"{found[1]} ± {found[2]}" == _difference_cell("idd", reference)
+
+
+def test_the_times_to_load_a_sample_are_those_measured() -> None:
+    cases = json.loads((ROOT / "benchmarks" / "results" / "data.json").read_text())["cases"]
+    page = (ROOT / "benchmarks" / "README.md").read_text()
+    names = {"torchvision": "Pillow and torchvision v2", "opencv": "OpenCV"}
+    for name, one in cases.items():
+        shown = names.get(name) or re.sub(r"(cache: \w+)", r"`\1`", name)
+        figures = f"{one['milliseconds']:.1f} | {one['torchvision_by_this']:.2f}"
+        assert f"| {shown} | {figures} |" in page
+    for name in ("segdistill, cache: disk", "segdistill", "torchvision", "opencv"):
+        assert f"{cases[name]['milliseconds']:.1f} ms" in _page("data")
