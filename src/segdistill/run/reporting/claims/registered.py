@@ -67,7 +67,10 @@ def claims(summaries: Sequence[RunSummary]) -> list[Claim]:
         for place, one in enumerate(found)
         if one.difference.p is not None and not one.itself
     }
-    corrected = holm(p_values | {str(pair): 1.0 for pair in waiting(runs)})
+    # With one seed in common there is no p yet, either.
+    pending = [one for one in found if one.difference.p is None and not one.itself]
+    counted = [*waiting(runs), *((one.label, one.reference) for one in pending)]
+    corrected = holm(p_values | {str(pair): 1.0 for pair in counted})
     return [Claim(one, corrected.get(str(place))) for place, one in enumerate(found)]
 
 
