@@ -62,7 +62,9 @@ class DiskCache:
         path = _folder() / digest[:2] / f"{digest[2:]}.safetensors"
         try:
             with safe_open(path, framework="pt") as file:
-                return file.get_tensor("image"), file.get_tensor("label")
+                kept = file.get_tensor("image"), file.get_tensor("label")
+            self._begun = True  # what is kept needs no room any more
+            return kept
         except FileNotFoundError:
             pass
         except (OSError, SafetensorError) as error:

@@ -189,7 +189,7 @@ class PairDataset(SegmentationDataset):
         files = [pair.image, *([] if pair.mask is None else [pair.mask])]
         drawn = None if pair.drawn is None else pair.drawn.facts()
         files += [] if pair.drawn is None else pair.drawn.files
-        reading = [labels.by_colour, labels.threshold, labels.tolerance]
+        reading = [labels.assumed, labels.by_colour, labels.threshold, labels.tolerance]
         facts = [labels.entries, reading, self.orientation, pair.channels, drawn, PIL.__version__]
         return json.dumps([[stamp(path) for path in files], facts])
 

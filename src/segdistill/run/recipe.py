@@ -191,6 +191,10 @@ def variant_training(recipe: Recipe, name: str) -> TrainConfig:
     if not changes:
         return recipe.train
     check_keys(changes, TrainConfig, f"variants.{name}.train.")
+    if changes.get("precision") == "auto":
+        raise ValueError(
+            f"variants.{name}.train.precision is auto; expected 32, bf16 or fp16. Set auto in train, for all rows"
+        )
     if "seed" in changes:
         raise ValueError(
             f"variants.{name}.train.seed is {changes['seed']}; expected none, as all variants share the "

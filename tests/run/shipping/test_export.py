@@ -551,3 +551,14 @@ def test_only_the_argmax_that_gives_the_classes_shows_its_logits() -> None:
     content = make.make_model(make.make_graph(nodes, "one", inputs, outputs)).SerializeToString()
     shown = onnx.load_from_string(with_logits(content)).graph.output
     assert [entry.name for entry in shown] == ["scores"]
+
+
+def test_a_file_of_one_size_is_profiled_at_that_size_only(
+    bundle: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    network = OnnxNetwork(bundle / "model.onnx")
+    network.size = (24, 40)
+    monkeypatch.setattr(exported_module, "load_exported", lambda _: network)
+    with pytest.raises(ValueError, match=r"only images of 24x40; .* Add --size \[24,40\]"):
+        exported_module.timed_alone(bundle / "model.onnx", (32, 48))
+    assert exported_module.timed_alone(bundle / "model.onnx", (24, 40)).in_channels == 3

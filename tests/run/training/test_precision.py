@@ -77,3 +77,9 @@ def test_the_rows_of_a_comparison_share_what_auto_is(
     assert rows[0].recipe is not None and rows[0].recipe.train.precision == "32"
     again = replace(recipe, out=str(tmp_path / "rows"))
     assert len(compare(again, ["supervised"], seeds=1, progress=False)) == len(rows)
+
+
+def test_auto_in_a_variant_is_refused() -> None:
+    half = {"method": "supervised", "train": {"precision": "auto"}}
+    with pytest.raises(ValueError, match=r"variants.half.train.precision is auto; expected 32"):
+        compare(small.recipe(variants={"half": half}), ["half"], progress=False)

@@ -55,7 +55,13 @@ def load_exported(file: Path, threads: int = 0) -> FileNetwork:
 
 def timed_alone(file: Path, size: Size) -> nn.Module:
     """The file as a network to time at a size, checked as by `load_exported`."""
-    return file_alone(file, size, load_exported(file).in_channels)
+    network = load_exported(file)
+    if network.size not in (None, size):
+        height, width = network.size
+        raise ValueError(
+            f"{file} accepts only images of {height}x{width}; expected this size. Add --size [{height},{width}]"
+        )
+    return file_alone(file, size, network.in_channels)
 
 
 def evaluate_exported(
