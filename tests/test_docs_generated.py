@@ -69,7 +69,7 @@ def test_every_key_of_a_recipe_is_on_its_page_with_type_and_default(
     assert {"terms", "variants", "evaluation"} <= set(generated.NAMED)
     assert [key for key in keys if f"| `{key}` |" not in text] == []
     assert "| `train.crop` | `[H, W]` | `[96, 128]` |" in text
-    assert "| `train.precision` | `32`, `bf16`, `fp16` | `32` |" in text
+    assert "| `train.precision` | `auto`, `32`, `bf16`, `fp16` | `32` |" in text
 
 
 @pytest.mark.parametrize("part", ["api-public", "api-contract", "api-losses", "api-networks"])
