@@ -150,7 +150,10 @@ def test_parsing_does_not_change_the_values() -> None:
             {"data": {"size": 3}, "variants": {"a": {"terms": {"pixelwise": {"weight": 1}}}}},
             "here: data.size is 3; expected",
         ),
-        ({"train": {"precision": 32}}, "train.precision is 32; expected 'auto', '32', 'bf16' or 'fp16'"),
+        (
+            {"train": {"precision": 32}},
+            "train.precision is 32; expected 'auto', '32', 'bf16' or 'fp16'",
+        ),
     ],
 )
 def test_a_value_of_the_wrong_type_is_refused_in_one_line(

@@ -50,6 +50,7 @@ from segdistill.run.reporting import (
     teachers_differ,
     times_differ,
     verdicts,
+    waiting_in_words,
 )
 from segdistill.run.rows import (
     Budget,
@@ -303,6 +304,8 @@ def _tell(summaries: Sequence[RunSummary], base: Path) -> None:
     tables = [comparison_table(summaries), further_table(summaries), *claim_tables(summaries)]
     for table in filter(None, tables):
         log_table(_log, table)
+    if (waits := waiting_in_words(summaries)) is not None:
+        _log.info("%s", waits)
     _log.info("%s", context(summaries))
     if several := teachers_differ(summaries):
         _log.info("%s", several)

@@ -13,6 +13,7 @@ from segdistill.run.reporting.claims.registered import (
     claims_as_json,
     claims_view,
     exploratory,
+    waiting_in_words,
 )
 from segdistill.run.reporting.claims.standing import context
 from segdistill.run.reporting.claims.table import comparison_rows, further_table
@@ -59,28 +60,57 @@ def test_a_claim_that_waits_for_runs_counts_and_is_told() -> None:
     assert after[0] == pytest.approx(min(1, 3 / 2 * before[0])) and after[1] >= before[1]
     assert claims_as_json(runs)["claims_waiting"] == [["idd", "hint"]]
     assert claims_as_json(_runs())["claims_waiting"] == []
-    title = str(claim_tables(runs)[0].title)
-    assert title == "Registered claims on val; Holm over 3, of which 1 wait for runs"
-    assert "runs over 3: these and idd − hint, which wait" in render(
-        made_up.full_report(summaries=runs)
-    )
+    assert claim_tables(runs)[0].title == "Registered claims on val; Holm over 3"
+    told = "1 registered claim waits for runs and counts with p = 1: idd − hint"
+    assert waiting_in_words(runs) == told and waiting_in_words(_runs()) is None
+    page = render(made_up.full_report(summaries=runs))
+    assert told in page and "correction runs over 3 claims" in page
     (verdict,) = verdicts(runs)
     assert "3 registered claims" in " ".join([verdict.headline, *verdict.details])
 
 
-def test_a_claim_may_name_a_row_that_is_not_compared_this_time() -> None:
+def test_where_every_claim_waits_page_and_log_say_so() -> None:
+    runs = _runs([["idd", "hint"], ["hint", "kd"]])
+    assert claims(runs) == [] and verdicts(runs) == []
+    told = "2 registered claims wait for runs and count with p = 1: idd − hint, hint − kd"
+    assert waiting_in_words(runs) == told
+    assert told in render(made_up.full_report(summaries=runs))
+
+
+def test_a_claim_with_one_seed_in_common_counts() -> None:
+    runs = [run for run in _runs() if run.label != "kd" or run.seed == _runs()[-1].seed]
+    found = {claim.contrast.reference: claim for claim in claims(runs)}
+    assert found["kd"].p is None and waiting_in_words(runs) is None
+    alone = claims(_runs([["idd", "control"]]))[0].p
+    assert found["control"].p == pytest.approx(2 * alone)  # type: ignore[operator]
+
+
+def _some_compared(methods: list[str]) -> list[list[str]]:
+    """The claims where only some of the recipe's rows are compared."""
     recipe = small.recipe()
-    recipe.variants = {"other": VariantConfig(method=MethodConfig("hint"), label="regression")}
-    recipe.contrasts = [["kd", "supervised"], ["kd", "other"], ["idd:paper", "kd"]]
-    entries = entries_of(recipe, ["supervised", "kd"])
-    assert claims_of(recipe, entries) == [
-        ["kd", "control"],
-        ["kd", "regression"],
-        ["idd:paper", "kd"],
-    ]
-    recipe.contrasts = [["kd", "othr"]]
-    with pytest.raises(ValueError, match="named 'othr'; did you mean 'other'"):
-        claims_of(recipe, entries)
+    recipe.variants = {
+        "other": VariantConfig(method=MethodConfig("hint"), label="regression"),
+        "tuned": VariantConfig(method=MethodConfig("kd"), role="control", label="tuned KD"),
+        "idd": VariantConfig(method=MethodConfig("idd")),
+    }
+    recipe.contrasts = [["idd", "control"], ["idd", "other"], ["idd", "tuned KD"]]
+    return claims_of(recipe, entries_of(recipe, methods))
+
+
+def test_a_claim_means_the_same_whatever_is_compared_this_time() -> None:
+    whole = _some_compared(["supervised", "other", "tuned", "idd"])
+    assert whole == [["idd", "control"], ["idd", "regression"], ["idd", "tuned KD"]]
+    for methods in (["tuned", "idd"], ["supervised", "idd"], ["idd"], ["other"]):
+        assert _some_compared(methods) == whole
+
+
+def test_what_the_recipe_never_compares_cannot_be_waited_for() -> None:
+    recipe = small.recipe()
+    recipe.contrasts = [["kd", "hint"]]
+    with pytest.raises(ValueError, match="no entry of the comparison named 'hint'"):
+        claims_of(recipe, entries_of(recipe, ["supervised", "kd"]))
+    claimed = claims_of(recipe, entries_of(recipe, ["kd", "hint"]))
+    assert claimed == [["kd", "hint"]]
 
 
 def test_a_label_without_a_claim_has_no_verdict() -> None:

@@ -1,13 +1,20 @@
 """What a comparison consists of: entries with a role, a label and settings."""
 
 from segdistill.run.comparing.claims import claims_of, register, registered
-from segdistill.run.comparing.entries import Entry, entries_of, entry_of, method_entry
+from segdistill.run.comparing.entries import (
+    Entry,
+    default_names,
+    entries_of,
+    entry_of,
+    method_entry,
+)
 from segdistill.run.comparing.folds import fold_recipes
 from segdistill.run.comparing.settings import is_distilled, role_of, same_settings
 
 __all__ = [
     "Entry",
     "claims_of",
+    "default_names",
     "entries_of",
     "entry_of",
     "fold_recipes",

@@ -6,9 +6,8 @@ from pathlib import Path
 from typing import Any
 
 from segdistill.config import Recipe
-from segdistill.distillation.catalogue import METHODS
 from segdistill.names import unknown
-from segdistill.run.comparing.entries import Entry, entry_of
+from segdistill.run.comparing.entries import Entry, default_names, entry_of
 from segdistill.run.contents import read_json
 from segdistill.run.folder import write_json
 
@@ -19,19 +18,22 @@ FILE = "claims.json"
 def claims_of(recipe: Recipe, entries: Sequence[Entry]) -> list[list[str]]:
     """A recipe's contrasts as pairs of labels.
 
-    A contrast may name a variant or method that is not compared this time: the claim stays registered, and
+    A contrast may name what the recipe compares by default and not this time: the claim stays registered, and
     waits.
 
     Args:
-        recipe: Its `contrasts` name entries by their names or labels; `control` is also the first control.
+        recipe: Its `contrasts` name entries by their names or labels; `control` is also the first control,
+            whatever is compared this time.
         entries: What is compared.
 
     Raises:
         ValueError: A contrast is not a pair of different entries, or stands twice.
     """
+    if not recipe.contrasts:
+        return []
+    known = [*(entry_of(recipe, name) for name in default_names(recipe)), *entries]
     pairs = [
-        _pair(recipe, contrast, f"contrasts.{n}", entries)
-        for n, contrast in enumerate(recipe.contrasts)
+        _pair(contrast, f"contrasts.{n}", known) for n, contrast in enumerate(recipe.contrasts)
     ]
     for number, pair in enumerate(pairs):
         if {*pair} in [{*other} for other in pairs[:number]]:
@@ -41,27 +43,23 @@ def claims_of(recipe: Recipe, entries: Sequence[Entry]) -> list[list[str]]:
     return pairs
 
 
-def _pair(recipe: Recipe, contrast: Sequence[str], key: str, entries: Sequence[Entry]) -> list[str]:
+def _pair(contrast: Sequence[str], key: str, entries: Sequence[Entry]) -> list[str]:
     if len(contrast) != 2:
         raise ValueError(
             f"{key} is [{', '.join(contrast)}]; expected two entries of the comparison, such as [idd, kd]"
         )
-    pair = [_label(recipe, name, key, entries) for name in contrast]
+    pair = [_label(name, key, entries) for name in contrast]
     if pair[0] == pair[1]:
         raise ValueError(f"{key} is [{', '.join(contrast)}]; expected two different entries")
     return pair
 
 
-def _label(recipe: Recipe, name: str, key: str, entries: Sequence[Entry]) -> str:
+def _label(name: str, key: str, entries: Sequence[Entry]) -> str:
     found = [entry.label for entry in entries if name in (entry.label, entry.name)]
     if not found and name == "control":
         found = [entry.label for entry in entries if entry.role == "control"]
-    if not found and (name in recipe.variants or name.partition(":")[0] in METHODS):
-        found = [entry_of(recipe, name).label]
     if not found:
-        known = {text for entry in entries for text in (entry.name, entry.label)} | {
-            *recipe.variants
-        }
+        known = {text for entry in entries for text in (entry.name, entry.label)}
         raise ValueError(f"{key}: {unknown('entry of the comparison', name, known)}")
     return found[0]
 

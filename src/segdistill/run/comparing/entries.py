@@ -11,8 +11,10 @@ from segdistill.distillation.catalogue import METHODS, method_terms
 from segdistill.distillation.method import override
 from segdistill.escaping import terminal_line
 from segdistill.names import unknown
-from segdistill.run.comparing.settings import is_distilled, role_of
+from segdistill.run.comparing.settings import is_distilled, role_of, same_settings
 from segdistill.run.recipe import joined, variant_teacher, variant_training
+
+RIVALS = ("kd", "cwd", "idd")
 
 
 @dataclass(frozen=True)
@@ -71,6 +73,19 @@ def entries_of(recipe: Recipe, names: Sequence[str]) -> list[Entry]:
                 f"one {what} each. {'Set label' if what == 'label' else 'Rename a variant'}"
             )
     return entries
+
+
+def default_names(recipe: Recipe) -> list[str]:
+    """What is compared unless asked otherwise: the control and the variants, or, without variants, the rivals.
+
+    Only the variants, if one of them is that control.
+    """
+    if not recipe.variants:
+        return ["supervised", *RIVALS]
+    plain = entry_of(recipe, "supervised")
+    known = [entry_of(recipe, name) for name in recipe.variants]
+    there = any(e.role == "control" and same_settings(e.recipe, plain.recipe) for e in known)
+    return list(recipe.variants) if there else ["supervised", *recipe.variants]
 
 
 def entry_of(recipe: Recipe, name: str) -> Entry:

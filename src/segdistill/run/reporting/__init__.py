@@ -1,7 +1,11 @@
 """Reports on runs: tables, charts and an HTML page."""
 
 from segdistill.run.reporting.claims.gist import gist
-from segdistill.run.reporting.claims.registered import claim_tables, claims_as_json
+from segdistill.run.reporting.claims.registered import (
+    claim_tables,
+    claims_as_json,
+    waiting_in_words,
+)
 from segdistill.run.reporting.claims.standing import context, teacher_figures
 from segdistill.run.reporting.claims.table import (
     OnSet,
@@ -48,4 +52,5 @@ __all__ = [
     "teachers_differ",
     "times_differ",
     "verdicts",
+    "waiting_in_words",
 ]

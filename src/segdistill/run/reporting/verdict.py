@@ -12,7 +12,13 @@ from segdistill.run.reporting.claims.contrasts import (
     named,
     strictest,
 )
-from segdistill.run.reporting.claims.registered import Claim, Tone, claims, registered_pairs
+from segdistill.run.reporting.claims.registered import (
+    Claim,
+    Tone,
+    claims,
+    corrected_over,
+    registered_pairs,
+)
 from segdistill.run.reporting.claims.scenes import scenes_in_words, scenes_of
 from segdistill.run.reporting.claims.table import by_seed, times_differ
 from segdistill.run.reporting.notation import p_text, signed
@@ -88,7 +94,7 @@ def _of_claims(summaries: Sequence[RunSummary]) -> list[Verdict]:
     by_subject: dict[str, list[Claim]] = {}
     for claim in found:
         by_subject.setdefault(claim.contrast.label, []).append(claim)
-    count = len(registered_pairs(summaries))
+    count = corrected_over(summaries)
     made = [_of_subject(summaries, ones, count) for ones in by_subject.values()]
     return sorted(made, key=lambda verdict: -verdict.difference.mean)
 

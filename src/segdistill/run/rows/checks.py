@@ -6,13 +6,11 @@ from pathlib import Path
 from segdistill.config import DataConfig, Recipe
 from segdistill.distillation.catalogue import METHODS, method_terms
 from segdistill.names import unknown
-from segdistill.run.comparing import Entry, entries_of, entry_of, same_settings
+from segdistill.run.comparing import Entry, default_names, entries_of
 from segdistill.run.identity import TRAINING_SEMANTICS, IdentityDiffers, semantics_of
 from segdistill.run.opening import open_split, with_teacher_classes
 from segdistill.run.rows.taking import measured_run
 from segdistill.run.training.train import open_folder, rehearse
-
-RIVALS = ("kd", "cwd", "idd")
 
 
 def checked_entries(
@@ -28,7 +26,7 @@ def checked_entries(
     Raises:
         ValueError: As for `compare`.
     """
-    entries = entries_of(recipe, list(map(str.strip, methods or _default_names(recipe))))
+    entries = entries_of(recipe, list(map(str.strip, methods or default_names(recipe))))
     if recipe.teacher is None and any(_needs_teacher(entry) for entry in entries):
         raise ValueError(
             f"{command}: the recipe has no teacher. Add one, or {command} only supervised variants"
@@ -54,16 +52,6 @@ def check_runs(entries: Sequence[Entry], recipes: Sequence[Recipe], command: str
     check_semantics(recipes)
     _check_folders(recipes)
     _check_entries(entries, recipes, command)
-
-
-def _default_names(recipe: Recipe) -> list[str]:
-    """The control and the variants; only the variants, if one of them is that control."""
-    if not recipe.variants:
-        return ["supervised", *RIVALS]
-    plain = entry_of(recipe, "supervised")
-    known = [entry_of(recipe, name) for name in recipe.variants]
-    there = any(e.role == "control" and same_settings(e.recipe, plain.recipe) for e in known)
-    return list(recipe.variants) if there else ["supervised", *recipe.variants]
 
 
 def _needs_teacher(entry: Entry) -> bool:

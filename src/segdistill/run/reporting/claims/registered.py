@@ -7,6 +7,7 @@ from typing import Any, Literal, cast
 
 from rich.table import Table
 
+from segdistill.data.dataset import list_names
 from segdistill.run.reporting.claims.contrasts import Contrast, ReferenceRole, contrasts
 from segdistill.run.reporting.claims.scenes import scenes_of
 from segdistill.run.reporting.notation import difference_text, p_text, signed
@@ -68,10 +69,29 @@ def claims(summaries: Sequence[RunSummary]) -> list[Claim]:
         if one.difference.p is not None and not one.itself
     }
     # With one seed in common there is no p yet, either.
-    pending = [one for one in found if one.difference.p is None and not one.itself]
-    counted = [*waiting(runs), *((one.label, one.reference) for one in pending)]
-    corrected = holm(p_values | {str(pair): 1.0 for pair in counted})
+    missing = _corrected_over(runs, found) - len(p_values)
+    corrected = holm(p_values | {f"missing {number}": 1.0 for number in range(missing)})
     return [Claim(one, corrected.get(str(place))) for place, one in enumerate(found)]
+
+
+def _corrected_over(summaries: Sequence[RunSummary], found: Sequence[Contrast]) -> int:
+    """How many claims Holm's correction runs over: all that are registered, but for equal settings."""
+    return len(registered_pairs(summaries)) - sum(one.itself for one in found)
+
+
+def corrected_over(summaries: Sequence[RunSummary]) -> int:
+    """How many claims Holm's correction runs over, those that wait among them."""
+    return _corrected_over(judged(summaries), [claim.contrast for claim in claims(summaries)])
+
+
+def waiting_in_words(summaries: Sequence[RunSummary]) -> str | None:
+    """Which registered claims wait for runs; None if none does."""
+    pairs = [f"{label} − {reference}" for label, reference in waiting(summaries)]
+    if not pairs:
+        return None
+    one = len(pairs) == 1
+    start = f"{len(pairs)} registered claim{' waits' if one else 's wait'} for runs"
+    return f"{start} and {'counts' if one else 'count'} with p = 1: {list_names(pairs, len(pairs))}"
 
 
 def waiting(summaries: Sequence[RunSummary]) -> list[tuple[str, str]]:
@@ -123,8 +143,8 @@ def claims_view(summaries: Sequence[RunSummary]) -> dict[str, Any] | None:
     texts = ["–" if one is None else f"{signed(one.low)} to {signed(one.high)}" for one in scenes]
     return {
         "sets": list(measured_on(summaries)),
-        "count": len(registered_pairs(summaries)),
-        "waiting": [f"{label} − {reference}" for label, reference in waiting(summaries)],
+        "count": corrected_over(summaries),
+        "waiting": waiting_in_words(summaries),
         "more": [*(["over scenes"] if drawn else []), "after Holm", "verdict"],
         "claims": [
             [
@@ -159,11 +179,8 @@ def claim_tables(summaries: Sequence[RunSummary]) -> list[Table]:
     if view is None:
         return []
     where, *_ = view["sets"]
-    title = f"Registered claims on {where}; Holm over {view['count']}"
-    if view["waiting"]:
-        title += f", of which {len(view['waiting'])} wait for runs"
     tables = [
-        (title, "claims", view["more"]),
+        (f"Registered claims on {where}; Holm over {view['count']}", "claims", view["more"]),
         ("Exploratory: every other pair, without a verdict", "exploratory", []),
     ]
     return [
