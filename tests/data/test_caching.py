@@ -1,5 +1,6 @@
 """Samples kept on the disk: the same bits, by content of the files, and never an old one."""
 
+import json
 import shutil
 from collections import namedtuple
 from pathlib import Path
@@ -85,10 +86,55 @@ def test_without_room_nothing_is_begun(root: Path, monkeypatch: pytest.MonkeyPat
     usage = namedtuple("usage", "total used free")
     monkeypatch.setattr(shutil, "disk_usage", lambda _: usage(10, 8, 2))
     with pytest.raises(
-        ValueError, match=r"needs about .* for 4 samples in .* expected room for all"
+        ValueError, match=r"needs about .* for 4 samples in .* expected room for all of them"
     ):
         _folder(root).read(0)
     assert not _kept(root)
+
+
+def test_only_what_is_missing_needs_room(
+    root: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    for index in range(3):
+        _folder(root).read(index)
+    usage = namedtuple("usage", "total used free")
+    one = _kept(root)[0].stat().st_size
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: usage(10, 8, one))
+    dataset = _folder(root)
+    with caplog.at_level("INFO"):
+        for index in range(4):
+            dataset.read(index)
+    assert len(_kept(root)) == 4 and "0.0 GB for 1 sample in" in caplog.text
+
+
+def test_a_coco_file_that_changes_meanwhile_is_not_taken_for_the_new_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    root = tmp_path / "data"
+    save_image(root / "images" / "train" / "0.png")
+
+    def write(left: int) -> None:
+        ring = [left, 2, left + 4, 2, left + 4, 6, left, 6]
+        shape = {"id": 1, "image_id": 7, "category_id": 1, "segmentation": [ring], "iscrowd": 0}
+        shape |= {"bbox": [left, 2, 4, 4], "area": 16}
+        image = {"id": 7, "file_name": "0.png", "width": 16, "height": 12}
+        content = {"images": [image], "annotations": [shape]}
+        content["categories"] = [{"id": 1, "name": "thing"}]
+        (root / "train.json").write_text(json.dumps(content))
+
+    def opened() -> Folder:
+        classes = ["background", "thing"]
+        return Folder(
+            root, "train", classes=classes, labels="coco", annotations="{split}.json", cache="disk"
+        )
+
+    write(1)
+    before = opened()
+    write(9)
+    old, new = before.read(0)[1], opened().read(0)[1]
+    assert old[4, 2] == 1 and old[4, 11] == 0
+    assert new[4, 2] == 0 and new[4, 11] == 1
 
 
 def test_a_disk_that_fills_up_ends_no_training(

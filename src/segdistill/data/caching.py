@@ -3,8 +3,9 @@
 import hashlib
 import logging
 import os
+import secrets
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Literal
 
@@ -45,58 +46,63 @@ class DiskCache:
     Args:
         key: What a sample at a position is decoded from and how, as text: it changes whenever the
             decoded sample may.
-        samples: Number of samples, to tell and check the space that they need.
+        positions: Of all samples, to log and check the space that they need.
     """
 
-    def __init__(self, key: Callable[[int], str], samples: int) -> None:
-        self._key, self._samples = key, samples
-        self._begun = False
+    def __init__(self, key: Callable[[int], str], positions: Sequence[int]) -> None:
+        self._key, self._positions = key, positions
+        self._has_room = False
 
     def sample(self, position: int, load: Load) -> Decoded:
         """The sample as it was decoded before, or as it is loaded now.
 
         Raises:
-            ValueError: The disk has no room for all samples.
+            ValueError: The disk has no room for the samples that it does not hold yet.
         """
-        digest = hashlib.sha256(self._key(position).encode()).hexdigest()
-        path = _folder() / digest[:2] / f"{digest[2:]}.safetensors"
+        path = self._path(position)
         try:
             with safe_open(path, framework="pt") as file:
-                kept = file.get_tensor("image"), file.get_tensor("label")
-            self._begun = True  # what is kept needs no room any more
-            return kept
+                return file.get_tensor("image"), file.get_tensor("label")
         except FileNotFoundError:
             pass
         except (OSError, SafetensorError) as error:
             _log.warning("%s is damaged (%s); the sample is decoded again", path, error)
         image, label = load(position)
-        if not self._begun:
+        # Only in the main process, which reads samples before it starts workers, and once.
+        if not self._has_room and get_worker_info() is None:
             self._check_room(image.nbytes + label.nbytes)
-            self._begun = True
+            self._has_room = True
         _write(path, image, label)
         return image, label
 
+    def _path(self, position: int) -> Path:
+        digest = hashlib.sha256(self._key(position).encode()).hexdigest()
+        return cache_folder() / "samples" / digest[:2] / f"{digest[2:]}.safetensors"
+
     def _check_room(self, size: int) -> None:
-        folder, needed = _folder(), size * self._samples
-        folder.mkdir(parents=True, exist_ok=True)
-        free = shutil.disk_usage(folder).free
-        room = f"{needed / 1e9:.1f} GB for {self._samples} samples in {folder}"
+        missing = sum(not self._path(position).exists() for position in self._positions)
+        folder = cache_folder() / "samples"
+        existing = next(path for path in (folder, *folder.parents) if path.exists())
+        free, needed = shutil.disk_usage(existing).free, size * missing
+        samples = f"{missing} sample{'s' * (missing != 1)}"
+        room = f"{needed / 1e9:.1f} GB for {samples} in {folder}"
         if needed > free:
             raise ValueError(
                 f"cache is 'disk', which needs about {room}, and {free / 1e9:.1f} GB are free there; expected "
-                "room for all. Set XDG_CACHE_HOME to a folder on a larger disk, or cache to false"
+                "room for all of them. Set XDG_CACHE_HOME to a folder on a larger disk, or cache to false"
             )
-        if get_worker_info() is None:
-            _log.info("decoded samples are kept on the disk, about %s", room)
+        _log.info("decoded samples are kept on the disk, about %s", room)
 
 
-def cache_of(cache: Cache, key: Callable[[int], str] | None, samples: int) -> "Caching | None":
+def cache_of(
+    cache: Cache, key: Callable[[int], str] | None, positions: Sequence[int]
+) -> MemoryCache | DiskCache | None:
     """What keeps the samples of a data set; None: nothing does.
 
     Args:
         cache: The data set's option.
         key: As for `DiskCache`; None: nothing tells when a sample changes.
-        samples: Number of samples.
+        positions: As for `DiskCache`.
 
     Raises:
         ValueError: The option is none of the three, or "disk" without a key.
@@ -112,27 +118,18 @@ def cache_of(cache: Cache, key: Callable[[int], str] | None, samples: int) -> "C
             "cache is 'disk', but the samples of this data set are not read from pairs of files, so nothing "
             "tells when they change; expected true or false"
         )
-    return DiskCache(key, samples)
+    return DiskCache(key, positions)
 
 
-Caching = MemoryCache | DiskCache
-
-
-def stamp(path: Path) -> list[str | int]:
-    """What changes whenever a file may have: path, size, times and inode."""
-    status = path.stat()
-    times = status.st_mtime_ns, status.st_ctime_ns
-    return [os.path.abspath(path), status.st_size, *times, status.st_ino]
-
-
-def _folder() -> Path:
-    base = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
-    return Path(base) / "segdistill" / "samples"
+def cache_folder() -> Path:
+    """The folder of this user for what can be computed again."""
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "segdistill"
 
 
 def _write(path: Path, image: Tensor, label: Tensor) -> None:
     """Write a sample where other processes may write the same one; without room nothing is kept."""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    # Random, since processes of several containers may have the same number.
+    temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}.tmp")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         save_file({"image": image.contiguous(), "label": label.contiguous()}, temporary)

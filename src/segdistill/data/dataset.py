@@ -1,6 +1,7 @@
 """Images with labels: samples, pairs of files, and the data sets made of them."""
 
 import json
+import os
 from collections.abc import Callable, Iterable, Sequence
 from typing import NotRequired, TypedDict
 
@@ -10,13 +11,17 @@ from jaxtyping import Float, Int64, Num, UInt8
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from segdistill.data.caching import Cache, cache_of, stamp
+from segdistill.data.caching import Cache, cache_of
 from segdistill.data.channels import in_unit_range
 from segdistill.data.files import mapped, read_with_geometry
 from segdistill.data.label_map import IGNORED, LabelMap
 from segdistill.data.orientation import check_orientation
 from segdistill.data.pair import Pair, open_label
+from segdistill.data.reading.opening import stamp
 from segdistill.names import unknown
+
+_DECODING = 1
+"""Raised whenever this package decodes a file to other pixels or classes, so that kept samples are decoded again."""
 
 
 class Sample(TypedDict):
@@ -83,7 +88,7 @@ class SegmentationDataset(Dataset[Sample]):
         self.names = [names[i] for i in self._indices]
         self.groups = [all_groups[i] for i in self._indices]
         self.labelled_samples = [True] * len(self.names)
-        self._cache = cache_of(cache, self._cache_key(), len(self.names))
+        self._cache = cache_of(cache, self._cache_key(), self._indices)
 
     @property
     def num_classes(self) -> int:
@@ -187,11 +192,12 @@ class PairDataset(SegmentationDataset):
         """Files of a pair as they are now, how they are read, and by which version of the decoder."""
         pair, labels = self._all_pairs[position], self.label_map
         files = [pair.image, *([] if pair.mask is None else [pair.mask])]
-        drawn = None if pair.drawn is None else pair.drawn.facts()
-        files += [] if pair.drawn is None else pair.drawn.files
-        reading = [labels.assumed, labels.by_colour, labels.threshold, labels.tolerance]
-        facts = [labels.entries, reading, self.orientation, pair.channels, drawn, PIL.__version__]
-        return json.dumps([[stamp(path) for path in files], facts])
+        drawn = None if pair.drawn is None else [pair.drawn.stamps(), pair.drawn.facts()]
+        mapping = [labels.entries, labels.assumed, labels.by_colour]
+        reading = [labels.threshold, labels.tolerance, self.orientation, pair.channels]
+        versions = [PIL.__version__, _DECODING]
+        stamps = [(os.path.abspath(path), stamp(path)) for path in files]
+        return json.dumps([stamps, drawn, mapping, reading, versions])
 
     def keep_labels(self, indices: Iterable[int]) -> None:
         """Forget the masks of all other samples, so that nothing opens them."""

@@ -14,6 +14,7 @@ from segdistill.data.annotations.drawing import Drawing, Shape
 from segdistill.data.annotations.drawn import ShapesLabel, Size
 from segdistill.data.annotations.json_file import items, read_json
 from segdistill.data.annotations.runs import checked_runs
+from segdistill.data.reading.opening import stamp
 
 _MOST = 2**62
 """Ids and sizes from here on are mistakes, and do not fit the arrays."""
@@ -40,6 +41,8 @@ class CocoFile:
 
     def __init__(self, path: Path) -> None:
         self.path = path
+        # Before it is read: whoever keeps what is drawn from it must know of a change meanwhile.
+        self.stamp = stamp(path) if path.is_file() else ""
         content = read_json(path)
         self.categories = self._read_categories(items(content, "categories", path))
         places = self._read_images(items(content, "images", path))
@@ -203,6 +206,10 @@ class CocoLabel(ShapesLabel):
     def place(self) -> str:  # type: ignore[override]
         """The file and the image."""
         return f"{self.coco.path} ({self.coco.images[self.position][0]})"
+
+    def stamps(self) -> list[str]:
+        """The stamp of the COCO file when it was read, once for all images."""
+        return [self.coco.stamp]
 
     def shapes(self, size: Size) -> tuple[Size, list[Shape]]:
         """Its annotations."""

@@ -8,6 +8,7 @@ from jaxtyping import UInt8
 from numpy import ndarray
 
 from segdistill.data.annotations.drawing import Drawing, Shape, draw
+from segdistill.data.reading.opening import stamp
 
 Size = tuple[int, int]
 """Width and height."""
@@ -40,6 +41,10 @@ class DrawnLabel(ABC):
     @abstractmethod
     def facts(self) -> str:
         """What tells this label from others, besides the content of its files."""
+
+    def stamps(self) -> list[str]:
+        """Stamps of its files, as they are when the label is read."""
+        return [stamp(path) for path in self.files]
 
 
 class ShapesLabel(DrawnLabel):

@@ -117,3 +117,9 @@ def _too_large(path: Path | str, kind: str, error: Exception) -> str:
         f"{path}: the {kind} has {size} megapixels; expected at most {most}. Cut images and masks into "
         "tiles, or scale both down"
     )
+
+
+def stamp(path: Path) -> str:
+    """What changes with a file's content, short of reading it: size, both times and inode."""
+    status = os.stat(path)
+    return f"{status.st_size} {status.st_mtime_ns} {status.st_ctime_ns} {status.st_ino}"

@@ -14,6 +14,8 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
+from segdistill.data.caching import cache_folder
+from segdistill.data.reading.opening import stamp
 from segdistill.models.contract import network
 from segdistill.run.folder import file_sha256
 
@@ -30,7 +32,7 @@ def file_digests(paths: Sequence[Path]) -> list[str]:
     Raises:
         OSError: A file cannot be read.
     """
-    stamps = [_stamp(path) for path in paths]
+    stamps = [stamp(path) for path in paths]
     known = _recall(paths)
     digests = [
         entry[1] if (entry := known.get(str(path))) and entry[0] == stamp else None
@@ -43,13 +45,8 @@ def file_digests(paths: Sequence[Path]) -> list[str]:
     return [fresh[place] if digest is None else digest for place, digest in enumerate(digests)]
 
 
-def _stamp(path: Path) -> str:
-    status = os.stat(path)
-    return f"{status.st_size} {status.st_mtime_ns} {status.st_ctime_ns} {status.st_ino}"
-
-
 def _memory() -> sqlite3.Connection:
-    base = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "segdistill"
+    base = cache_folder()
     base.mkdir(parents=True, exist_ok=True)
     connection = sqlite3.connect(base / "digests.sqlite", timeout=5)
     connection.execute(
