@@ -121,7 +121,7 @@ def evaluate(
     Omitted options have the values of the run's recipe.
 
     Args:
-        run: Folder of a finished run, or an exported folder or .onnx file.
+        run: Folder of a finished run, an exported folder, or an .onnx or .xml file in one.
         weights: Weights to load: model for the last step's, best for the best on validation.
         on: Name of a further evaluation set, of the recipe or, with changed data, a new one. Its metrics are
             kept in the run, and taken over where weights, data and protocol are the same.
@@ -262,8 +262,8 @@ def profile(
     """Measure parameters, multiply-adds and latency of runs or networks, side by side.
 
     Args:
-        networks: Run folders, names as in `segdistill list models`, or exported folders or .onnx files, which are
-            timed in onnxruntime and not counted.
+        networks: Run folders, names as in `segdistill list models`, or exported folders, .onnx and .xml files,
+            which are timed in their runtime and not counted.
         size: Height and width of the image, in pixels.
         classes: Number of classes, for networks given by name.
         count: What is counted as multiply-adds: flops for all operations, paper for convolutions as in the papers.

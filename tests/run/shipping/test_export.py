@@ -29,9 +29,10 @@ from segdistill.cli import main
 from segdistill.run.commands import predict_run
 from segdistill.run.evaluation.evaluate import Evaluation
 from segdistill.run.folder import RunFolder, file_sha256
+from segdistill.run.opening import open_split
 from segdistill.run.shipping.bundle import BUNDLE
 from segdistill.run.shipping.export import export
-from segdistill.run.shipping.onnx_file import OnnxNetwork
+from segdistill.run.shipping.onnx_file import Deployed, OnnxNetwork, info_from
 from segdistill.run.shipping.openvino_file import OpenVinoNetwork
 from segdistill.run.shipping.parity import with_logits
 from segdistill.run.shipping.predict import load_predictor
@@ -558,7 +559,46 @@ def test_a_file_of_one_size_is_profiled_at_that_size_only(
 ) -> None:
     network = OnnxNetwork(bundle / "model.onnx")
     network.size = (24, 40)
-    monkeypatch.setattr(exported_module, "load_exported", lambda _: network)
+    monkeypatch.setattr(exported_module, "load_exported", lambda *_: network)
     with pytest.raises(ValueError, match=r"only images of 24x40; .* Add --size \[24,40\]"):
         exported_module.timed_alone(bundle / "model.onnx", (32, 48))
     assert exported_module.timed_alone(bundle / "model.onnx", (24, 40)).in_channels == 3
+
+
+@pytest.mark.parametrize("option", [("--window", "[16,16]"), ("--scales", "[0.5,1.0]")])
+def test_views_that_the_file_would_resize_back_are_refused(
+    bundle: Path, capsys: pytest.CaptureFixture[str], option: tuple[str, str]
+) -> None:
+    message = _refused(capsys, "evaluate", bundle, *option)
+    assert f"{option[0]} is given" in message and "resizes every image to 24x40" in message
+
+
+def test_a_teacher_that_cannot_run_at_this_size_ends_no_export(
+    run: RunFolder, bundle: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fails(*_: object) -> None:
+        raise RuntimeError("position embedding of another size")
+
+    monkeypatch.setattr(export_module, "time_networks", fails)
+    deployed = Deployed(nn.Identity(), OnnxNetwork(bundle / "model.onnx").info)
+    data = run.recipe().data
+    latency = export_module._latency(run, bundle, deployed, open_split(data, "val"))
+    assert "pytorch" not in latency and "model.onnx" in latency
+    assert "the teacher is not timed: position embedding" in caplog.text
+
+
+def test_an_absolute_path_of_this_machine_is_not_shipped(
+    run: RunFolder, exported_before: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    recipe = run.recipe()
+    recipe.data.root = str(tmp_path)  # the synthetic set needs none
+    monkeypatch.setattr(RunFolder, "recipe", lambda _: recipe)
+    out = export(run, tmp_path / "out")
+    for file in ("parity.json", "MODEL_CARD.md"):
+        assert str(tmp_path) not in (out / file).read_text()
+
+
+def test_damaged_metadata_is_one_line() -> None:
+    for text in ("{", "[]", '{"size": null}', '{"classes": 3}'):
+        with pytest.raises(ValueError, match=r"metadata of here\.onnx is damaged"):
+            info_from(text, "here.onnx")

@@ -227,7 +227,7 @@ def test_a_network_in_onnxruntime_leaves_the_cores_to_the_next() -> None:
     """Threads that spin after a run nearly doubled the time of whatever came next."""
     one = built(Candidate("compact", ModelConfig("compact")), 3, (32, 48))
     _, network = runtimes.ready(one, "onnxruntime", (32, 48))
-    assert isinstance(network, runtimes.InOnnxRuntime)
+    assert isinstance(network, runtimes.FileAlone)
     options = network.session.get_session_options()
     assert options.get_session_config_entry("session.force_spinning_stop") == "1"
 

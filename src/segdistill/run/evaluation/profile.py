@@ -148,16 +148,21 @@ def table(profiles: Mapping[str, Profile]) -> str:
     base = next(iter(profiles.values())).latency_ms_median
     for name, entry in profiles.items():
         counts = (
-            _count(entry.parameters, 1e6, "M"),
-            _count(entry.parameters_deployed, 1e6, "M"),
-            _count(entry.multiply_adds, 1e9, "G"),
+            count_text(entry.parameters, 1e6, "M"),
+            count_text(entry.parameters_deployed, 1e6, "M"),
+            count_text(entry.multiply_adds, 1e9, "G"),
         )
-        cost = "  ".join(counts)
+        cost = "  ".join(f"{text:>9}" for text in counts)
         median, p90 = entry.latency_ms_median, entry.latency_ms_p90
         ratio = median / base if median is not None and base else None
         time_cells = f"{_cell(median, 9, 1)}  {_cell(p90, 9, 1)}  {_cell(ratio, 13, 2)}"
         lines.append(f"{name:<{width}}  {cost}  {time_cells}")
     return "\n".join(lines)
+
+
+def count_text(value: float | None, unit: float, letter: str) -> str:
+    """A count in a unit, such as 13.068M; a dash where there is none."""
+    return "-" if value is None else f"{value / unit:.3f}{letter}"
 
 
 def multiply_adds(model: nn.Module, size: Size, count: Count = "flops") -> float:
@@ -340,10 +345,6 @@ def _percentile(values: list[float], share: float) -> float:
     low = int(place)
     high = min(low + 1, len(ordered) - 1)
     return ordered[low] + (place - low) * (ordered[high] - ordered[low])
-
-
-def _count(value: float | None, unit: float, letter: str) -> str:
-    return f"{'-':>9}" if value is None else f"{value / unit:8.3f}{letter}"
 
 
 def _cell(value: float | None, width: int, digits: int) -> str:

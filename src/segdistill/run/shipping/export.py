@@ -3,7 +3,7 @@
 import logging
 from collections.abc import Iterator
 from contextlib import suppress
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any, Literal, get_args
 
@@ -140,7 +140,9 @@ def export(
     with trusting(trust):
         model = load_run_model(folder, model=model).cpu()
         if val_set is None:
-            recorded = asdict(data)
+            # A path of this machine is of no use elsewhere, and nobody's business.
+            here = data.root is not None and Path(data.root).is_absolute()
+            recorded = asdict(replace(data, root=None) if here else data)
             val_set = open_split(data, "val", labelled=False)
         if int8 and train_set is None:
             train_set = open_split(data, "train", labelled=False)
@@ -161,7 +163,7 @@ def export(
     gate_at = (max_drop, max_class_drop)
     calibrated = (train_set, min(calibration, len(train_set))) if int8 else None
     try:
-        with writing(target):
+        with trusting(trust), writing(target):
             _write(
                 folder,
                 target,
@@ -250,7 +252,10 @@ def _latency(run: RunFolder, target: Path, deployed: Deployed, val_set: Any) -> 
     found = time_files({n: path for n, path in files.items() if path.exists()}, (height, width))
     if (teacher := _teacher(run, deployed.info.classes)) is not None:
         seen = deployed.info.size or (height, width)
-        found["pytorch"] = time_networks(deployed.model, teacher, seen)
+        try:
+            found["pytorch"] = time_networks(deployed.model, teacher, seen)
+        except RuntimeError as error:  # it may not take this size, or not fit into memory
+            _log.warning("the teacher is not timed: %s", error)
     return found
 
 

@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import torch
 from torch import nn
 
 from segdistill.config import DataConfig
@@ -15,8 +16,8 @@ from segdistill.run.folder import file_sha256
 from segdistill.run.opening import check_set_classes, open_split
 from segdistill.run.recipe import changed_data, parse_recipe
 from segdistill.run.shipping.onnx_file import FileNetwork, OnnxNetwork
-from segdistill.run.shipping.openvino_file import OpenVinoNetwork
-from segdistill.run.shipping.timing import file_alone
+from segdistill.run.shipping.openvino_file import OpenVinoAlone, OpenVinoNetwork
+from segdistill.run.shipping.timing import FileAlone
 from segdistill.trust import from_run
 
 
@@ -45,7 +46,8 @@ def load_exported(file: Path, threads: int = 0) -> FileNetwork:
     # The weights of an .xml file lie beside it.
     for part in (file, file.with_suffix(".bin")) if file.suffix == ".xml" else (file,):
         recorded = records.get(part.name)
-        if recorded and part.is_file() and file_sha256(part) != recorded["sha256"]:
+        known = recorded.get("sha256") if isinstance(recorded, Mapping) else None
+        if known and part.is_file() and file_sha256(part) != known:
             raise ValueError(
                 f"{part} is not the file that `export` wrote (its SHA-256 differs from parity.json). Restore the "
                 "file, or export the run again"
@@ -55,13 +57,15 @@ def load_exported(file: Path, threads: int = 0) -> FileNetwork:
 
 def timed_alone(file: Path, size: Size) -> nn.Module:
     """The file as a network to time at a size, checked as by `load_exported`."""
-    network = load_exported(file)
+    network = load_exported(file, torch.get_num_threads())
     if network.size not in (None, size):
         height, width = network.size
         raise ValueError(
             f"{file} accepts only images of {height}x{width}; expected this size. Add --size [{height},{width}]"
         )
-    return file_alone(file, size, network.in_channels)
+    if isinstance(network, OnnxNetwork):
+        return FileAlone(network)
+    return OpenVinoAlone(file, size, network.in_channels)
 
 
 def evaluate_exported(
@@ -98,6 +102,13 @@ def evaluate_exported(
     dataset = open_split(data, "val")
     check_set_classes(dataset, network.info.classes, f"{data.name}, split {data.val_split!r},")
     values = {key: value for key, value in views.items() if value is not None}
+    useless = [key for key in ("window", "scales") if key in values]
+    if useless and network.info.resize and network.info.size is not None:
+        height, width = network.info.size
+        raise ValueError(
+            f"evaluate: --{useless[0]} is given for {file}, which resizes every image to {height}x{width}, "
+            "windows and scaled images too; expected none. Measure the run instead"
+        )
     absent = values.pop("absent", "undefined")
     protocol = Protocol(network.size, **values)
     say(measure(network, dataset, protocol, absent=absent, device="cpu").table())

@@ -257,15 +257,21 @@ def info_from(text: str | None, name: str) -> FileInfo:
     """What a file says of itself, from the text in its metadata.
 
     Raises:
-        ValueError: There is none.
+        ValueError: There is none, or it is damaged.
     """
     if text is None:
         raise ValueError(
             f"{name} has no segdistill metadata; expected a file written by `segdistill export`"
         )
-    values = json.loads(text)
-    values["size"] = tuple(values["size"]) if values["size"] else None
-    return FileInfo(**values)
+    try:
+        values = json.loads(text)
+        values["size"] = tuple(values["size"]) if values["size"] else None
+        return FileInfo(**values)
+    except (ValueError, TypeError, KeyError) as error:
+        raise ValueError(
+            f"the segdistill metadata of {name} is damaged ({error}); expected what this version of "
+            "`segdistill export` writes. Export the run again"
+        ) from None
 
 
 def _bilinear(

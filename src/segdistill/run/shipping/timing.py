@@ -19,7 +19,7 @@ def time_files(files: Mapping[str, Path], size: Size) -> dict[str, Any]:
     """Time exported files on one image on the CPU, .onnx in onnxruntime and .xml in OpenVINO, taking turns.
 
     Args:
-        files: Name -> file.
+        files: Name -> file; at least one is an .onnx file.
         size: Height and width of the image, in pixels; a file that accepts only one size is timed at
             that size.
 
@@ -28,29 +28,21 @@ def time_files(files: Mapping[str, Path], size: Size) -> dict[str, Any]:
         `repeats`.
     """
     threads = torch.get_num_threads()
-    first = OnnxNetwork(next(path for path in files.values() if path.suffix == ".onnx"), threads)
-    height, width = first.size or size
-    timed = measure_latency(
-        {
-            name: file_alone(path, (height, width), first.in_channels)
-            for name, path in files.items()
-        },
-        (height, width),
-        seconds=_SECONDS,
-        device="cpu",
-    )
+    onnx = {name: OnnxNetwork(p, threads) for name, p in files.items() if p.suffix == ".onnx"}
+    first = next(iter(onnx.values()))
+    size = first.size or size
+    alone: dict[str, nn.Module] = {
+        name: FileAlone(onnx[name])
+        if name in onnx
+        else OpenVinoAlone(path, size, first.in_channels)
+        for name, path in files.items()
+    }
+    timed = measure_latency(alone, size, seconds=_SECONDS, device="cpu")
     times = {
         name: {"median_ms": found.median, "p90_ms": found.p90, "repeats": found.repeats}
         for name, found in timed.items()
     }
-    return {"size": [height, width], "threads": threads, **times}
-
-
-def file_alone(path: Path, size: Size, channels: int) -> nn.Module:
-    """A file to be timed alone, with as many threads as PyTorch uses here."""
-    if path.suffix == ".onnx":
-        return FileAlone(OnnxNetwork(path, torch.get_num_threads()))
-    return OpenVinoAlone(path, size, channels)
+    return {"size": list(size), "threads": threads, **times}
 
 
 def time_networks(student: nn.Module, teacher: nn.Module, size: Size) -> dict[str, Any]:

@@ -11,7 +11,7 @@ from rich.table import Table
 
 from segdistill.config import ModelConfig
 from segdistill.run.console import render
-from segdistill.run.evaluation.profile import Latency
+from segdistill.run.evaluation.profile import Latency, count_text
 from segdistill.run.suggesting.candidates import Candidate
 
 
@@ -90,8 +90,8 @@ def _cells(row: Measured, budget: float) -> list[str]:
     cost, latency = row.candidate.cost, row.latency
     return [
         row.candidate.label,
-        "-" if cost is None else f"{(cost.parameters_deployed or 0) / 1e6:.3f}M",
-        "-" if cost is None else f"{(cost.multiply_adds or 0) / 1e9:.3f}G",
+        count_text(None if cost is None else cost.parameters_deployed, 1e6, "M"),
+        count_text(None if cost is None else cost.multiply_adds, 1e9, "G"),
         _number(None if latency is None else latency.median, 2),
         _number(None if latency is None else latency.p90, 2),
         _verdict(row, budget),

@@ -3,34 +3,23 @@
 import logging
 from collections.abc import Sequence
 from dataclasses import replace
-from typing import Any, Literal
+from typing import Literal
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from segdistill.extras import require
 from segdistill.run.evaluation import Size, evaluating
 from segdistill.run.evaluation.profile import Latency, measure_latency
 from segdistill.run.shipping.onnx_file import OPSETS, Deployed, OnnxNetwork, onnx_bytes
 from segdistill.run.shipping.openvino_file import OpenVinoAlone
+from segdistill.run.shipping.timing import FileAlone
 from segdistill.run.suggesting.candidates import Candidate
 
 _log = logging.getLogger(__name__)
 
 Runtime = Literal["onnxruntime", "openvino", "pytorch"]
 _SECONDS = 60.0
-
-
-class InOnnxRuntime(nn.Module):
-    """A file in onnxruntime on the CPU, with as many threads as PyTorch uses."""
-
-    def __init__(self, content: bytes, size: Size) -> None:
-        super().__init__()
-        network = OnnxNetwork(content, torch.get_num_threads())
-        self.session, self.in_channels, self.size = network.session, network.in_channels, size
-
-    def forward(self, images: Tensor) -> Any:
-        return self.session.run(None, {"images": images.numpy()})
 
 
 def check_runtime(runtime: str, device: str) -> None:
@@ -73,7 +62,7 @@ def _opened(deployed: Deployed, runtime: Runtime, size: Size) -> nn.Module:
     content = onnx_bytes(deployed, OPSETS[0])
     if runtime == "openvino":
         return OpenVinoAlone(content, size, deployed.info.channels)
-    return InOnnxRuntime(content, size)
+    return FileAlone(OnnxNetwork(content, torch.get_num_threads()))
 
 
 def timed(
