@@ -16,11 +16,13 @@ Parts, each of which can be named with `--parts`; one that fails is recorded wit
 import argparse
 import inspect
 import json
+import math
 import statistics
 import subprocess
 import sys
 import traceback
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -73,21 +75,40 @@ class Setting:
 
 def losses(setting: Setting) -> dict[str, Any]:
     """Every form on both devices; differences are relative to the largest magnitude on the CPU."""
-    torch.backends.cuda.matmul.allow_tf32 = False
-    torch.backends.cudnn.allow_tf32 = False
     rows = {}
-    for name, loss in LOSSES.items():
-        for form in loss.forms:
-            value, gradient = value_and_gradient(name, form, "cpu")
-            other, others = value_and_gradient(name, form, setting.device)
-            scale = float(gradient.abs().max()) or 1.0
-            rows[f"{name}:{form}"] = {
-                "value": value,
-                "value_off": abs(other - value) / (abs(value) or 1.0),
-                "gradient_off": float((others - gradient).abs().max()) / scale,
-            }
-    worst = max(rows, key=lambda name: max(rows[name]["value_off"], rows[name]["gradient_off"]))
+    with without_tf32():
+        for name, loss in LOSSES.items():
+            for form in loss.forms:
+                rows[f"{name}:{form}"] = _differences(name, form, setting.device)
+    # What is not finite is the worst.
+    worst = max(rows, key=lambda name: (not rows[name]["finite"], rows[name]["largest"]))
     return {"worst": worst, "forms": rows}
+
+
+def _differences(name: str, form: str, device: str) -> dict[str, Any]:
+    value, gradient = value_and_gradient(name, form, "cpu")
+    other, others = value_and_gradient(name, form, device)
+    value_off = abs(other - value) / (abs(value) or 1.0)
+    gradient_off = float((others - gradient).abs().max()) / (float(gradient.abs().max()) or 1.0)
+    return {
+        "value": value,
+        "value_off": value_off,
+        "gradient_off": gradient_off,
+        "largest": max(value_off, gradient_off),
+        "finite": math.isfinite(value_off) and math.isfinite(gradient_off),
+    }
+
+
+@contextmanager
+def without_tf32() -> Iterator[None]:
+    """Matrix products and convolutions in whole float32 while this lasts."""
+    products, convolutions = torch.backends.cuda.matmul, torch.backends.cudnn
+    before = products.allow_tf32, convolutions.allow_tf32
+    products.allow_tf32 = convolutions.allow_tf32 = False
+    try:
+        yield
+    finally:
+        products.allow_tf32, convolutions.allow_tf32 = before
 
 
 def value_and_gradient(name: str, form: str, device: str) -> tuple[float, Tensor]:
@@ -162,7 +183,7 @@ def step(setting: Setting) -> dict[str, Any]:
     out = setting.folder / "step.json"
     words = ["--device", setting.device, "--out", str(out)]
     words += (
-        ["--size", "129", "--repeats", "1"] if setting.quick else ["--size", "512", "--batch", "8"]
+        ["--size", "144", "--repeats", "1"] if setting.quick else ["--size", "512", "--batch", "8"]
     )
     _called(sys.executable, str(ROOT / "benchmarks" / "step.py"), *words)
     found: dict[str, Any] = json.loads(out.read_text())
@@ -216,10 +237,12 @@ PARTS: Mapping[str, Callable[[Setting], dict[str, Any]]] = {
 
 
 def measured(
-    parts: Mapping[str, Callable[[Setting], dict[str, Any]]], setting: Setting
+    parts: Mapping[str, Callable[[Setting], dict[str, Any]]],
+    setting: Setting,
+    keep: Callable[[dict[str, Any]], object],
 ) -> dict[str, Any]:
-    """What each part finds, or its error."""
-    found = {}
+    """What each part finds, or its error; `keep` is called after each with all that is known."""
+    found: dict[str, Any] = {}
     for name, part in parts.items():
         print(f"{name} ..", flush=True)
         try:
@@ -227,6 +250,7 @@ def measured(
         except Exception as error:  # the other parts are worth their time all the same
             traceback.print_exc()
             found[name] = {"error": f"{type(error).__name__}: {error}"}
+        keep(found)
     return found
 
 
@@ -242,19 +266,22 @@ def main(arguments: list[str] | None = None) -> int:
     options = parser.parse_args(arguments)
     if options.device == "cuda" and not torch.cuda.is_available():
         parser.error("--device is cuda, but torch finds no GPU; expected one, or --device cpu")
-    with TemporaryDirectory() as folder:
-        setting = Setting(options.device, options.quick, Path(folder))
-        parts = measured({name: PARTS[name] for name in options.parts}, setting)
+    if options.out:
+        options.out.parent.mkdir(parents=True, exist_ok=True)
     result = {
         "command": "python benchmarks/gpu.py " + " ".join(arguments or sys.argv[1:]),
         "quick": options.quick,
-        "parts": parts,
         "environment": describe_environment(torch.device(options.device)),
     }
-    text = json.dumps(result, indent=1) + "\n"
-    if options.out:
-        options.out.write_text(text)
-    print(text)
+
+    def keep(found: dict[str, Any]) -> None:
+        if options.out:
+            options.out.write_text(json.dumps({**result, "parts": found}, indent=1) + "\n")
+
+    with TemporaryDirectory() as folder:
+        setting = Setting(options.device, options.quick, Path(folder))
+        parts = measured({name: PARTS[name] for name in options.parts}, setting, keep)
+    print(json.dumps({**result, "parts": parts}, indent=1))
     return int(any("error" in part for part in parts.values()))
 
 

@@ -3,6 +3,7 @@
 import importlib.util
 import json
 import math
+import random
 import re
 import shutil
 from dataclasses import replace
@@ -10,6 +11,7 @@ from pathlib import Path
 from types import ModuleType
 
 import pytest
+import torch
 
 from segdistill.config import Recipe
 from segdistill.losses import LOSSES
@@ -257,6 +259,28 @@ def test_on_one_device_twice_no_loss_differs_from_itself(
     assert all(row["value_off"] == row["gradient_off"] == 0 for row in found.values())
 
 
+def test_tf32_is_off_for_the_losses_alone(gpu: ModuleType) -> None:
+    flags = torch.backends.cuda.matmul, torch.backends.cudnn
+    before = [flag.allow_tf32 for flag in flags]
+    with pytest.raises(ValueError, match="ends"), gpu.without_tf32():
+        assert [flag.allow_tf32 for flag in flags] == [False, False]
+        raise ValueError("ends")
+    assert [flag.allow_tf32 for flag in flags] == before
+
+
+def test_a_loss_that_is_not_finite_is_the_worst(
+    gpu: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def found(name: str, form: str, device: str) -> tuple[float, torch.Tensor]:
+        value = {"cross_entropy": math.nan, "pixelwise": 2.0}.get(name, 1.0)
+        return value if device == "cuda" else 1.0, torch.ones(1)
+
+    few = {name: LOSSES[name] for name in ("pixelwise", "cross_entropy", "inter_class")}
+    monkeypatch.setattr(gpu, "LOSSES", few)
+    monkeypatch.setattr(gpu, "value_and_gradient", found)
+    assert gpu.losses(gpu.Setting("cuda", True, tmp_path))["worst"].startswith("cross_entropy")
+
+
 def test_a_part_that_fails_is_told_and_the_others_go_on(
     gpu: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -264,10 +288,16 @@ def test_a_part_that_fails_is_told_and_the_others_go_on(
         raise RuntimeError("no such kernel")
 
     parts = {"bad": fails, "good": lambda _: {"miou": 0.5}}
-    found = gpu.measured(parts, gpu.Setting("cpu", True, tmp_path))
-    assert found == {"bad": {"error": "RuntimeError: no such kernel"}, "good": {"miou": 0.5}}
+    kept: list[int] = []
+    found = gpu.measured(
+        parts, gpu.Setting("cpu", True, tmp_path), lambda all: kept.append(len(all))
+    )
+    assert kept == [1, 2] and found == {
+        "bad": {"error": "RuntimeError: no such kernel"},
+        "good": {"miou": 0.5},
+    }
     monkeypatch.setattr(gpu, "PARTS", parts)
-    out = tmp_path / "gpu.json"
+    out = tmp_path / "new" / "gpu.json"
     assert gpu.main(["--device", "cpu", "--parts", "bad", "--out", str(out)]) == 1
     assert json.loads(out.read_text())["parts"]["bad"] == found["bad"]
 
@@ -295,7 +325,12 @@ def test_all_ways_to_load_are_timed_on_the_same_samples(
 ) -> None:
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     root, out = trees.cityscapes(tmp_path, 1, (560, 1100)), tmp_path / "data.json"
-    _module("data").main(["--data", str(root), "--rounds", "1", "--out", str(out)])
+    threads, state = torch.get_num_threads(), random.getstate()
+    try:
+        _module("data").main(["--data", str(root), "--rounds", "1", "--out", str(out)])
+    finally:
+        torch.set_num_threads(threads)
+        random.setstate(state)
     result = json.loads(out.read_text())
     assert result["samples"] == 2 and result["sizes"] == [[560, 1100]]
     assert {"torchvision", "segdistill", "segdistill, cache: disk"} <= set(result["cases"])
