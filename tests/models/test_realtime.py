@@ -1,4 +1,4 @@
-"""The two- and three-branch networks: counts, equal blocks written out plainly, auxiliary heads, training."""
+"""The two- and three-branch networks and STDC: blocks written out plainly, auxiliary heads."""
 
 import pytest
 import torch
@@ -21,26 +21,6 @@ SMALL = {
 }
 
 
-@pytest.mark.parametrize(
-    ("name", "options", "parameters", "deployed", "gmacs"),
-    [
-        # 5.7 M, 36.3 G at 1024×2048 in the tables of others.
-        ("ddrnet23_slim", {}, 5_734_342, 5_695_987, 9.385),
-        ("ddrnet23_slim", {"width": 64, "head_width": 128}, 20_299_366, 20_148_947, 36.999),
-        ("stdc1", {}, 8_425_248, 8_275_104, 17.631),
-        ("stdc1", {"layers": [4, 5, 3]}, 12_455_712, 12_305_568, 24.224),
-        # 7.6 M, 47.4 G at 1024×2048.
-        ("pidnet_s", {}, 7_702_278, 7_625_715, 12.425),
-    ],
-)
-def test_counts(name, options, parameters, deployed, gmacs):
-    with torch.device("meta"):
-        model = build_model(name, 19, **options)
-    counted = profile(model, (512, 1024), count="paper", latency=False)
-    assert (counted.parameters, counted.parameters_deployed) == (parameters, deployed)
-    assert round(counted.multiply_adds / 1e9, 3) == gmacs
-
-
 @pytest.mark.parametrize(("name", "gmacs"), [("ddrnet23_slim", 36.292), ("pidnet_s", 47.205)])
 def test_counts_as_deployed_at_the_size_of_the_papers(name, gmacs):
     with torch.device("meta"):
@@ -50,30 +30,17 @@ def test_counts_as_deployed_at_the_size_of_the_papers(name, gmacs):
 
 
 @pytest.mark.parametrize("name", SMALL)
-def test_learns_from_scratch_in_a_few_steps(name):
+def test_every_weight_takes_part_in_training(name):
     torch.manual_seed(0)
     model = build_model(name, 2, **SMALL[name]).train()
     distiller = Distiller(model, build_method("supervised", 2))
-    images = torch.rand(4, 3, 65, 65) * 0.2
-    labels = torch.zeros(4, 65, 65, dtype=torch.long)
-    images[:, 0, :, 32:] += 0.8
-    labels[:, :, 32:] = 1
+    images, labels = torch.rand(4, 3, 65, 65), torch.zeros(4, 65, 65, dtype=torch.long)
     distiller.dry_pass(images)
-    optimiser = torch.optim.SGD(model.parameters(), lr=0.05, momentum=0.9)
-    losses = []
-    for _ in range(15):
-        values = distiller(images, labels)
-        optimiser.zero_grad()
-        distiller.method.total(values).backward()
-        optimiser.step()
-        losses.append(float(values["cross_entropy"].detach()))
-    assert losses[0] == pytest.approx(0.69, abs=0.2)
-    assert losses[-1] < 0.4 * losses[0]
-    # Every weight takes part, the auxiliary heads' among them.
+    values = distiller(images, labels)
+    distiller.method.total(values).backward()
     assert all(p.grad is not None and p.grad.abs().sum() > 0 for p in model.parameters())
-    expected = {"cross_entropy", "cross_entropy_aux"}
-    expected |= {"cross_entropy_aux_coarse"} if name == "stdc1" else set()
-    assert set(values) == expected
+    coarse = {"cross_entropy_aux_coarse"} if name == "stdc1" else set()
+    assert set(values) == {"cross_entropy", "cross_entropy_aux"} | coarse
 
 
 def test_only_the_last_sum_of_a_layer_is_linear():

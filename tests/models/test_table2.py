@@ -1,4 +1,4 @@
-"""The networks that the paper compares itself with: counts beside the published ones, and training."""
+"""The networks that the paper compares itself with, and newer ones: counts beside the published ones, and training."""
 
 import pytest
 import torch
@@ -18,8 +18,11 @@ TINY = {
     "ocnet_r101": (SMALL, 0.05),
     "ocrnet_r101": (SMALL, 0.05),
     "ann_r101": (SMALL, 0.05),
+    "ddrnet23_slim": ({"width": 8, "head_width": 16}, 0.05),
+    "stdc1": ({"width": 16, "layers": [1, 1, 1]}, 0.05),
+    "pidnet_s": ({"width": 8}, 0.05),
 }
-QUICK = ("icnet", "fcn8s_vgg16", "ocrnet_r101")
+QUICK = ("icnet", "fcn8s_vgg16", "ocrnet_r101", "ddrnet23_slim", "stdc1", "pidnet_s")
 
 
 @pytest.mark.parametrize(
@@ -37,6 +40,13 @@ QUICK = ("icnet", "fcn8s_vgg16", "ocrnet_r101")
         # Dots in the paper's Figure 4, without figures. The head over the regions is deployed.
         ("ocrnet_r101", {}, 57_986_022, 57_986_022, 502.901),
         ("ann_r101", {}, 67_690_470, 62_960_595, 586.984),
+        # Newer ones: 5.7 M, 36.3 G at 1024×2048 in the tables of others.
+        ("ddrnet23_slim", {}, 5_734_342, 5_695_987, 9.385),
+        ("ddrnet23_slim", {"width": 64, "head_width": 128}, 20_299_366, 20_148_947, 36.999),
+        ("stdc1", {}, 8_425_248, 8_275_104, 17.631),
+        ("stdc1", {"layers": [4, 5, 3]}, 12_455_712, 12_305_568, 24.224),
+        # 7.6 M, 47.4 G at 1024×2048.
+        ("pidnet_s", {}, 7_702_278, 7_625_715, 12.425),
     ],
 )
 def test_counts(name, options, parameters, deployed, gmacs):

@@ -1,10 +1,11 @@
-"""Pyramid pooling for maps at stride 64, and heads that normalise first."""
+"""What networks of several branches share: pyramid pooling at stride 64, and heads that normalise first."""
 
 import torch
 import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from segdistill.models.contract import SegmentationModel
 from segdistill.models.layers.convolution import classifier, initialise
 
 # Kernel, stride and padding of the three local means; the fourth is the mean of the whole map.
@@ -34,9 +35,9 @@ class AggregationPyramid(nn.Module):
         in_channels: Of the map.
         width: Channels of each scale.
         out_channels: Of the result.
-        parallel: False: each scale is added to the one before and convolved, one after the other (DAPPM,
-            Pan et al. 2021, section 3.3). True: each is added to the map, and one grouped convolution
-            takes all four (PAPPM, Xu et al. 2023, section 4.2).
+        parallel: False: each scale is added to the one before and convolved, one after the other (DAPPM
+            of DDRNet). True: each is added to the map, and one grouped convolution
+            takes all four (PAPPM of PIDNet).
     """
 
     def __init__(
@@ -95,6 +96,33 @@ class PreActivatedHead(nn.Module):
     def forward(self, x: Float[Tensor, "b c h w"]) -> Float[Tensor, "b k h w"]:
         logits: Tensor = self.classifier(self.features(x))
         return logits
+
+
+class Branched(SegmentationModel):
+    """A network of several branches whose pyramid, at stride 64, is `context`."""
+
+    features: nn.Module
+    classifier: nn.Module
+    aux: nn.Module | None
+
+    def add_heads(self, coarse: int, fine: int, width: int, num_classes: int, aux: bool) -> None:
+        """Initialise what is there, and add the heads, `taps` and `cells`.
+
+        Args:
+            coarse: Channels of the joined branches.
+            fine: Channels of the branch that the auxiliary head reads.
+            width: Channels that the classifiers read.
+            num_classes: Of the logits.
+            aux: Whether there is an auxiliary head.
+        """
+        initialise(self)
+        head = PreActivatedHead(coarse, width, num_classes)
+        self.features, self.classifier = head.features, head.classifier
+        self.aux = PreActivatedHead(fine, width, num_classes) if aux else None
+        taps = ("features", "context", *(["aux"] if aux else []))
+        # There is no dropout, so the tap of the released losses is the same place.
+        self.taps = {"logits": "", "features_released": "features", **{tap: tap for tap in taps}}
+        self.cells = {"context": (64, 0)}
 
 
 def bilinear(x: Tensor, like: Tensor) -> Tensor:

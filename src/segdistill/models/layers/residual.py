@@ -1,4 +1,4 @@
-"""Residual layers of the two- and three-branch networks: the last sum is left without an activation."""
+"""Stem and residual layers of the two- and three-branch networks: the last sum of a layer has no activation."""
 
 from torch import Tensor, nn
 
@@ -52,3 +52,11 @@ def basic_layer(inside: int, out: int, blocks: int = 2, stride: int = 1) -> nn.S
     first = basic(inside, out, stride, relu=blocks > 1)
     rest = (basic(out, out, relu=block < blocks) for block in range(2, blocks + 1))
     return nn.Sequential(first, *rest)
+
+
+def strided_stem(in_channels: int, width: int) -> nn.Sequential:
+    """Two 3×3 convolutions with stride 2, with biases as in the released code."""
+    return nn.Sequential(
+        conv_norm_act(in_channels, width, kernel=3, stride=2, bias=True),
+        conv_norm_act(width, width, kernel=3, stride=2, bias=True),
+    )

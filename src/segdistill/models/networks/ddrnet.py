@@ -1,25 +1,17 @@
-"""DDRNet (Pan et al., 2021): two branches, at strides 8 and 64, that exchange what they have."""
+"""DDRNet (Pan et al., 2021, https://arxiv.org/abs/2101.06085): two branches that exchange what they have."""
 
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from segdistill.models.contract import SegmentationModel, aux_is_wanted, check_training_batch
+from segdistill.models.contract import aux_is_wanted, check_training_batch
 from segdistill.models.input import InputSetting, make_input
-from segdistill.models.layers.aggregation import AggregationPyramid, PreActivatedHead, bilinear
-from segdistill.models.layers.convolution import conv_norm_act, initialise
-from segdistill.models.layers.residual import basic_layer, widening
-
-
-def stem(in_channels: int, width: int) -> nn.Sequential:
-    """Two 3×3 convolutions with stride 2, with biases as in the released code."""
-    return nn.Sequential(
-        conv_norm_act(in_channels, width, kernel=3, stride=2, bias=True),
-        conv_norm_act(width, width, kernel=3, stride=2, bias=True),
-    )
+from segdistill.models.layers.aggregation import AggregationPyramid, Branched, bilinear
+from segdistill.models.layers.convolution import conv_norm_act
+from segdistill.models.layers.residual import basic_layer, strided_stem, widening
 
 
 class Exchange(nn.Module):
-    """Adds each branch to the other (section 3.2): the fine one by strided 3×3, the coarse one resized.
+    """Adds each branch to the other: the fine one by strided 3×3, the coarse one resized.
 
     Args:
         coarse_channels: Of the branch at the larger stride.
@@ -39,8 +31,8 @@ class Exchange(nn.Module):
         return coarse + self.down(fine.relu()), fine + up
 
 
-class DDRNet(SegmentationModel):
-    """The DDRNet-23 of the paper's table 2; logits at stride 8.
+class DDRNet(Branched):
+    """DDRNet-23; logits at stride 8.
 
     As released, with the authors' biases in the stem, but for one rule: where the image is no multiple
     of 8, the coarse branch is resized to the fine one, which rounds up.
@@ -52,7 +44,7 @@ class DDRNet(SegmentationModel):
     Args:
         num_classes: Channels of the logits.
         width: Of the stem; 32 is DDRNet-23-slim, 64 is DDRNet-23.
-        head_width: Channels that the classifiers read; 64 and 128 in the paper.
+        head_width: Channels that the classifiers read; 64 for the slim network, 128 for the other.
         aux: Whether there is an auxiliary head. It runs in training, or when its tap is open.
         input: First operation.
     """
@@ -65,7 +57,7 @@ class DDRNet(SegmentationModel):
         self.align_corners, self.multiple_of = False, 1
         self.input = make_input("imagenet" if input is None else input)
         fine = 2 * width
-        self.stem = stem(self.in_channels, width)
+        self.stem = strided_stem(self.in_channels, width)
         self.layer1 = basic_layer(width, width)
         self.layer2 = basic_layer(width, fine, stride=2)
         self.coarse3 = basic_layer(fine, 4 * width, stride=2)
@@ -76,17 +68,7 @@ class DDRNet(SegmentationModel):
         self.exchange3 = Exchange(4 * width, fine, [4 * width])
         self.exchange4 = Exchange(8 * width, fine, [4 * width, 8 * width])
         self.context = AggregationPyramid(16 * width, 128, 4 * width)
-        initialise(self)
-        head = PreActivatedHead(4 * width, head_width, num_classes)
-        self.features, self.classifier = head.features, head.classifier
-        self.aux = PreActivatedHead(fine, head_width, num_classes) if aux else None
-        self.taps = {
-            "logits": "",
-            "features": "features",
-            "features_released": "features",
-            "context": "context",
-        } | ({"aux": "aux"} if aux else {})
-        self.cells = {"context": (64, 0)}
+        self.add_heads(4 * width, fine, head_width, num_classes, aux)
 
     def forward(self, images: Float[Tensor, "b c h w"]) -> Float[Tensor, "b k rows columns"]:
         check_training_batch(self, images)

@@ -1,18 +1,17 @@
-"""PIDNet (Xu et al., CVPR 2023): branches for detail, context and boundaries."""
+"""PIDNet (Xu et al., CVPR 2023, https://arxiv.org/abs/2206.02066): branches for detail, context and boundaries."""
 
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from segdistill.models.contract import SegmentationModel, aux_is_wanted, check_training_batch
+from segdistill.models.contract import aux_is_wanted, check_training_batch
 from segdistill.models.input import InputSetting, make_input
-from segdistill.models.layers.aggregation import AggregationPyramid, PreActivatedHead, bilinear
-from segdistill.models.layers.convolution import conv_norm_act, initialise
-from segdistill.models.layers.residual import basic, basic_layer, widening
-from segdistill.models.networks.ddrnet import stem
+from segdistill.models.layers.aggregation import AggregationPyramid, Branched, bilinear
+from segdistill.models.layers.convolution import conv_norm_act
+from segdistill.models.layers.residual import basic, basic_layer, strided_stem, widening
 
 
 class AttentionGuidedFusion(nn.Module):
-    """Detail and resized context, weighed per pixel by how alike their embeddings are (Pag, section 4.1).
+    """Detail and resized context, weighed per pixel by how alike their embeddings are (Pag).
 
     Args:
         coarse_channels: Of the context.
@@ -36,7 +35,7 @@ class AttentionGuidedFusion(nn.Module):
 
 
 class BoundaryGuidedFusion(nn.Module):
-    """Detail at boundaries, context inside (Light-Bag, section 4.3)."""
+    """Detail at boundaries, context inside (Light-Bag)."""
 
     def __init__(self, channels: int) -> None:
         super().__init__()
@@ -56,7 +55,7 @@ class BoundaryGuidedFusion(nn.Module):
         return fused
 
 
-class PIDNet(SegmentationModel):
+class PIDNet(Branched):
     """PIDNet-S and -M; logits at stride 8.
 
     As deployed by the authors. In training they add a boundary head and two losses that read boundary
@@ -79,7 +78,7 @@ class PIDNet(SegmentationModel):
         self.align_corners, self.multiple_of = False, 1
         self.input = make_input("imagenet" if input is None else input)
         fine = 2 * width
-        self.stem = stem(self.in_channels, width)
+        self.stem = strided_stem(self.in_channels, width)
         self.layer1 = basic_layer(width, width)
         self.layer2 = basic_layer(width, fine, stride=2)
         self.context3 = basic_layer(fine, 4 * width, blocks=3, stride=2)
@@ -97,17 +96,7 @@ class PIDNet(SegmentationModel):
         self.difference4 = conv_norm_act(8 * width, fine, kernel=3)[:2]
         self.context = AggregationPyramid(16 * width, 96, 4 * width, parallel=True)
         self.fuse5 = BoundaryGuidedFusion(4 * width)
-        initialise(self)
-        head = PreActivatedHead(4 * width, 128, num_classes)
-        self.features, self.classifier = head.features, head.classifier
-        self.aux = PreActivatedHead(fine, 128, num_classes) if aux else None
-        self.taps = {
-            "logits": "",
-            "features": "features",
-            "features_released": "features",
-            "context": "context",
-        } | ({"aux": "aux"} if aux else {})
-        self.cells = {"context": (64, 0)}
+        self.add_heads(4 * width, fine, 128, num_classes, aux)
 
     def forward(self, images: Float[Tensor, "b c h w"]) -> Float[Tensor, "b k rows columns"]:
         check_training_batch(self, images)

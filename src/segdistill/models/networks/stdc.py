@@ -1,4 +1,4 @@
-"""STDC-Seg (Fan et al., CVPR 2021): short-term dense concatenation under the decoder of BiSeNet."""
+"""STDC-Seg (Fan et al., CVPR 2021, https://arxiv.org/abs/2104.13188): dense concatenations, decoder of BiSeNet."""
 
 from collections.abc import Sequence
 
@@ -18,7 +18,7 @@ def _nearest(x: Tensor, like: Tensor) -> Tensor:
 
 
 class DenseConcatenation(nn.Module):
-    """Four convolutions in a row, each half as wide as the one before, side by side (section 3.1).
+    """Four convolutions in a row, each half as wide as the one before, side by side.
 
     Args:
         in_channels: Of the input.
