@@ -33,7 +33,7 @@ from segdistill.run.opening import open_split
 from segdistill.run.shipping.bundle import BUNDLE
 from segdistill.run.shipping.export import export
 from segdistill.run.shipping.onnx_file import Deployed, OnnxNetwork, info_from
-from segdistill.run.shipping.openvino_file import OpenVinoNetwork
+from segdistill.run.shipping.openvino.file import OpenVinoNetwork
 from segdistill.run.shipping.parity import with_logits
 from segdistill.run.shipping.predict import load_predictor
 from segdistill.run.shipping.quantise import gate

@@ -42,7 +42,7 @@ from segdistill.run.shipping.onnx_file import (
     file_info,
     onnx_bytes,
 )
-from segdistill.run.shipping.openvino_file import (
+from segdistill.run.shipping.openvino.file import (
     FILES,
     content_for_openvino,
     parity_in_openvino,

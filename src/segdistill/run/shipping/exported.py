@@ -16,7 +16,7 @@ from segdistill.run.folder import file_sha256
 from segdistill.run.opening import check_set_classes, open_split
 from segdistill.run.recipe import changed_data, parse_recipe
 from segdistill.run.shipping.onnx_file import FileNetwork, OnnxNetwork
-from segdistill.run.shipping.openvino_file import OpenVinoAlone, OpenVinoNetwork
+from segdistill.run.shipping.openvino.file import OpenVinoAlone, OpenVinoNetwork
 from segdistill.run.shipping.timing import FileAlone
 from segdistill.trust import from_run
 

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from segdistill.run.evaluation import Size
 from segdistill.run.evaluation.profile import measure_latency
 from segdistill.run.shipping.onnx_file import OnnxNetwork
-from segdistill.run.shipping.openvino_file import OpenVinoAlone
+from segdistill.run.shipping.openvino.file import OpenVinoAlone
 
 _SECONDS = 10.0
 

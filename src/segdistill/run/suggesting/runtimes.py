@@ -12,7 +12,7 @@ from segdistill.extras import require
 from segdistill.run.evaluation import Size, evaluating
 from segdistill.run.evaluation.profile import Latency, measure_latency
 from segdistill.run.shipping.onnx_file import OPSETS, Deployed, OnnxNetwork, onnx_bytes
-from segdistill.run.shipping.openvino_file import OpenVinoAlone
+from segdistill.run.shipping.openvino.file import OpenVinoAlone
 from segdistill.run.shipping.timing import FileAlone
 from segdistill.run.suggesting.candidates import Candidate
 

@@ -1,0 +1,1 @@
+"""Exported files in OpenVINO, which runs in a process of its own."""
