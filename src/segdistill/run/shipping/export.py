@@ -48,6 +48,7 @@ from segdistill.run.shipping.openvino.file import (
     parity_in_openvino,
     write_openvino,
 )
+from segdistill.run.shipping.openvino.process import check_installed
 from segdistill.run.shipping.parity import (
     AGREEMENT,
     parity_with_pytorch,
@@ -127,7 +128,7 @@ def export(
     if to not in get_args(_Target):
         raise ValueError(f"to is {to!r}; expected onnx or openvino")
     if to == "openvino":
-        require("openvino", "openvino")
+        check_installed()
     if opset not in OPSETS:
         raise ValueError(f"opset is {opset}; expected {OPSETS[0]} to {OPSETS[-1]}")
     if calibration < 1:

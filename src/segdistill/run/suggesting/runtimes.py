@@ -13,6 +13,7 @@ from segdistill.run.evaluation import Size, evaluating
 from segdistill.run.evaluation.profile import Latency, measure_latency
 from segdistill.run.shipping.onnx_file import OPSETS, Deployed, OnnxNetwork, onnx_bytes
 from segdistill.run.shipping.openvino.file import OpenVinoAlone
+from segdistill.run.shipping.openvino.process import check_installed
 from segdistill.run.shipping.timing import FileAlone
 from segdistill.run.suggesting.candidates import Candidate
 
@@ -37,7 +38,7 @@ def check_runtime(runtime: str, device: str) -> None:
         for package in ("onnx", "onnxscript", "onnxruntime"):
             require(package, "export")
     if runtime == "openvino":
-        require("openvino", "openvino")
+        check_installed()
 
 
 def ready(candidate: Candidate, runtime: Runtime, size: Size) -> tuple[Candidate, nn.Module | None]:

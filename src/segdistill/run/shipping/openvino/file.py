@@ -18,13 +18,15 @@ from segdistill.run.shipping.onnx_file import (
     root_cause,
     wrong_shape,
 )
+from segdistill.run.shipping.openvino.process import OpenVinoProcess
 from segdistill.run.shipping.parity import parity_with_pytorch, with_logits
 
 FILES = ("model.xml", "model.bin")
+_FLOAT32 = {"INFERENCE_PRECISION_HINT": "f32"}
 
 
 class OpenVinoNetwork(FileNetwork):
-    """An OpenVINO file as a network, on the CPU.
+    """An OpenVINO file as a network, on the CPU, in a process of its own.
 
     Args:
         file: Path of the .xml file.
@@ -36,11 +38,14 @@ class OpenVinoNetwork(FileNetwork):
     """
 
     def __init__(self, file: str | Path, float32: bool = False) -> None:
-        model = _read(str(file))
-        text = model.get_rt_info(METADATA).astype(str) if model.has_rt_info(METADATA) else None
-        super().__init__(info_from(text, str(file)))
-        self.compiled = _compiled(model, float32)
-        self.precision = _precision(self.compiled)
+        process = OpenVinoProcess()
+        opened = _opened(process, file, _FLOAT32 if float32 else {})
+        super().__init__(info_from(opened["text"], str(file)))
+        self.process, self.precision, self.accepted = (
+            process,
+            opened["precision"],
+            opened["accepted"],
+        )
 
     def run(self, images: np.ndarray) -> list[np.ndarray]:
         """The outputs of the file for images `b c h w`.
@@ -48,32 +53,44 @@ class OpenVinoNetwork(FileNetwork):
         Raises:
             ValueError: The file does not accept images of that shape.
         """
-        return _answers(self.compiled, images)
+        try:
+            return self.process.run(images)
+        except RuntimeError as error:
+            raise wrong_shape(images, self.accepted, error) from None
 
 
 class OpenVinoAlone(nn.Module):
     """Only the file, compiled for one size and as many threads as PyTorch uses, to be timed.
 
+    The image is sent to OpenVINO's process once; later passes on it cost a message there and back, and no copy.
+
     Args:
         file: Path of a file, or the content of an ONNX file.
         size: Height and width of the image.
         channels: Channels of the image.
+
+    Raises:
+        ValueError: OpenVINO is missing or cannot read the file.
     """
 
     counted = False
 
     def __init__(self, file: str | Path | bytes, size: Size, channels: int) -> None:
         super().__init__()
-        model = _read(file if isinstance(file, bytes) else str(file))
-        model.reshape([1, channels, *size])
         settings = {
             "PERFORMANCE_HINT": "LATENCY",
             "INFERENCE_NUM_THREADS": torch.get_num_threads(),
         }
-        self.compiled, self.in_channels = _core().compile_model(model, "CPU", settings), channels
+        self.process, self.in_channels = OpenVinoProcess(), channels
+        _opened(self.process, file, settings, [1, channels, *size])
+        self.sent: Tensor | None = None
 
-    def forward(self, images: Tensor) -> Any:
-        return self.compiled([images.numpy()])
+    def forward(self, images: Tensor) -> None:
+        if images is self.sent:
+            self.process.again()
+        else:
+            self.process.run(images.numpy())
+            self.sent = images
 
 
 def content_for_openvino(content: bytes, deployed: Deployed, opset: int) -> bytes:
@@ -97,13 +114,14 @@ def write_openvino(content: bytes, target: Path) -> None:
         target: Folder to write to.
 
     Raises:
-        ValueError: OpenVINO cannot read the file.
+        ValueError: OpenVINO is missing or cannot read the file.
     """
-    model = _read(content)
     onnx = require("onnx", "export")
     texts = {entry.key: entry.value for entry in onnx.load_from_string(content).metadata_props}
-    model.set_rt_info(texts[METADATA], METADATA)
-    require("openvino", "openvino").save_model(model, target / FILES[0], compress_to_fp16=False)
+    try:
+        OpenVinoProcess().write(content, target / FILES[0], texts[METADATA])
+    except RuntimeError as error:
+        raise ValueError(f"OpenVINO cannot write the file: {root_cause(error)}") from None
 
 
 def parity_in_openvino(
@@ -123,51 +141,32 @@ def parity_in_openvino(
         `float32` and `default`, each as in parity.json; `default` also has its `precision` and, where that
         is not float32, its `miou` on the split.
     """
-    logits = _read(with_logits(content))
+    logits = with_logits(content)
 
-    def compared(network: OpenVinoNetwork, float32: bool) -> dict[str, Any]:
-        inner = _compiled(logits, float32)
+    def compared(network: OpenVinoNetwork, settings: dict[str, Any]) -> dict[str, Any]:
+        inner = OpenVinoProcess()
+        _opened(inner, logits, settings)
 
         def outputs(images: np.ndarray) -> list[np.ndarray]:
-            return [network.run(images)[0], *_answers(inner, images)[1:]]
+            return [network.run(images)[0], *inner.run(images)[1:]]
 
         return parity_with_pytorch(deployed, outputs, val_set)
 
     exact, network = (OpenVinoNetwork(target / FILES[0], float32) for float32 in (True, False))
-    default = {**compared(network, False), "precision": network.precision}
+    default = {**compared(network, {}), "precision": network.precision}
     if network.precision != "f32":
         default["miou"] = measure(network, val_set, Protocol(network.size)).miou
-    return {"float32": compared(exact, True), "default": default}
+    return {"float32": compared(exact, _FLOAT32), "default": default}
 
 
-def _core() -> Any:
-    return require("openvino", "openvino").Core()
-
-
-def _read(file: str | bytes) -> Any:
+def _opened(
+    process: OpenVinoProcess,
+    file: str | Path | bytes,
+    settings: dict[str, Any],
+    shape: list[int] | None = None,
+) -> dict[str, Any]:
     try:
-        return _core().read_model(file)
-    except ValueError:
-        raise
-    except Exception as error:  # OpenVINO's errors are RuntimeErrors with a trace in them
-        name = "the file" if isinstance(file, bytes) else file
+        return process.open(file, settings, shape)
+    except RuntimeError as error:
+        name = "the file" if isinstance(file, bytes) else str(file)
         raise ValueError(f"OpenVINO cannot read {name}: {root_cause(error)}") from None
-
-
-def _compiled(model: Any, float32: bool) -> Any:
-    settings = {"INFERENCE_PRECISION_HINT": "f32"} if float32 else {}
-    return _core().compile_model(model, "CPU", settings)
-
-
-def _precision(compiled: Any) -> str:
-    """Precision that a compiled file computes in, such as f32 or bf16."""
-    found = compiled.get_property("INFERENCE_PRECISION_HINT")
-    return str(getattr(found, "get_type_name", lambda: found)())
-
-
-def _answers(compiled: Any, images: np.ndarray) -> list[np.ndarray]:
-    try:
-        found = compiled([images])
-    except Exception as error:  # see _read
-        raise wrong_shape(images, compiled.input(0).get_partial_shape(), error) from None
-    return [np.array(found[output]) for output in compiled.outputs]

@@ -1,0 +1,121 @@
+"""A process that runs OpenVINO, so that a fault in its native code cannot reach the process of a training.
+
+With OpenVINO 2026.4 beside PyTorch in one process, processes that this one forked later crashed at changing places
+(on a processor with AVX-512; the cause is not known).
+"""
+
+import os
+import subprocess
+import sys
+import weakref
+from contextlib import suppress
+from importlib.util import find_spec
+from pathlib import Path
+from threading import Lock
+from typing import Any
+
+import numpy as np
+
+from segdistill.run.shipping.onnx_file import METADATA
+from segdistill.run.shipping.openvino import program
+
+
+class OpenVinoProcess:
+    """A process that holds one file, until nothing refers to this object.
+
+    Raises:
+        ValueError: OpenVINO is missing, or its process ended by itself.
+    """
+
+    def __init__(self) -> None:
+        check_installed()
+        # By its path, and without the working folder among the modules: only what is installed is imported.
+        command = [sys.executable, "-P", program.__file__]
+        self._child = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+        self._turn = Lock()
+        weakref.finalize(self, _end, self._child, os.getpid())
+        try:
+            self._answer()
+        except RuntimeError as error:
+            raise ValueError(f"OpenVINO cannot be loaded: {error}") from None
+
+    def open(
+        self,
+        file: str | Path | bytes,
+        settings: dict[str, Any],
+        shape: list[int] | None = None,
+    ) -> dict[str, Any]:
+        """Read and compile a file.
+
+        Args:
+            file: Path of an .xml or .onnx file, or the content of an ONNX file.
+            settings: Properties of the compiled model.
+            shape: Shape `b c h w` to compile it for; None: as the file says.
+
+        Returns:
+            `text`: the file's description or None; `precision`, such as f32 or bf16, that it computes in; and
+            `accepted`, the shape of images.
+
+        Raises:
+            RuntimeError: OpenVINO cannot read or compile it.
+            ValueError: Its process ended by itself.
+        """
+        given = (_bytes(file),) if isinstance(file, bytes) else ()
+        path = None if isinstance(file, bytes) else str(Path(file).absolute())
+        return self._ask("open", *given, file=path, shape=shape, settings=settings, key=METADATA)[0]
+
+    def run(self, images: np.ndarray) -> list[np.ndarray]:
+        """The outputs for images; errors as for `open`."""
+        return self._ask("run", images)[1]
+
+    def again(self) -> None:
+        """Run on the last images, and leave the outputs there."""
+        self._ask("again")
+
+    def write(self, content: bytes, file: Path, text: str) -> None:
+        """Write an ONNX file as an .xml file and its weights, in float32, with a description; errors as for `open`."""
+        self._ask("write", _bytes(content), file=str(file.absolute()), key=METADATA, text=text)
+
+    def _ask(
+        self, do: str, *arrays: np.ndarray, **values: Any
+    ) -> tuple[dict[str, Any], list[np.ndarray]]:
+        assert self._child.stdin is not None
+        with self._turn:
+            # If it has ended, the answer tells.
+            with suppress(BrokenPipeError):
+                program.send(self._child.stdin, {"do": do, **values}, arrays)
+            return self._answer()
+
+    def _answer(self) -> tuple[dict[str, Any], list[np.ndarray]]:
+        assert self._child.stdout is not None
+        try:
+            answer, arrays = program.receive(self._child.stdout)
+        except EOFError:
+            raise ValueError(
+                f"OpenVINO's process ended by itself (exit code {self._child.wait()}), which is a fault in OpenVINO or "
+                "want of memory. Try again, or another version of OpenVINO"
+            ) from None
+        if "error" in answer:
+            raise RuntimeError(answer["error"])
+        return answer, arrays
+
+
+def check_installed() -> None:
+    """Refuse where OpenVINO is not installed, without importing it.
+
+    Raises:
+        ValueError: As said.
+    """
+    if find_spec("openvino") is None:
+        raise ValueError('openvino is needed and not installed: pip install "segdistill[openvino]"')
+
+
+def _bytes(content: bytes) -> np.ndarray:
+    return np.frombuffer(content, np.uint8)
+
+
+def _end(child: "subprocess.Popen[bytes]", owner: int) -> None:
+    if os.getpid() != owner:  # a forked process has a copy of the object, not the child
+        return
+    child.kill()
+    child.communicate()
