@@ -337,3 +337,18 @@ def test_palettes_must_fit_the_classes():
 def test_generated_colours_differ():
     assert len(set(generated_palette(255))) == 255
     assert generated_palette(3) == [(128, 0, 0), (0, 128, 0), (128, 128, 0)]
+
+
+@pytest.mark.parametrize("flipped", [False, True])
+def test_masks_of_bytes_are_read_like_wider_ones(flipped: bool) -> None:
+    mapping = LabelMap({7: 0, 11: 1, 200: 2, 255: None}, num_classes=3)
+    raw = np.random.default_rng(0).choice(np.array([7, 11, 200, 255], np.uint8), (5, 9))
+    raw = raw.T[::-1] if flipped else raw
+    classes = mapping.apply(raw)
+    np.testing.assert_array_equal(classes, mapping.apply(raw.astype(np.int32)))
+    assert classes.dtype == np.uint8 and classes.flags.writeable
+    raw = raw.copy()
+    raw[2, 3] = 12
+    for stored in (raw, raw.astype(np.uint16)):
+        with pytest.raises(ValueError, match="12"):
+            mapping.apply(stored)

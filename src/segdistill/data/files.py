@@ -72,7 +72,9 @@ def _pixels(image: Image.Image, path: Path | str, channels: int) -> Num[Tensor, 
             "expected 8-bit RGB. Convert it first"
         )
     # Keeps the memory order of the file (channels last): no copy, and as fast to resize.
-    return torch.from_numpy(np.array(image.convert("RGB"))).permute(2, 0, 1)
+    rgb = image if image.mode == "RGB" else image.convert("RGB")
+    rgb.load()  # here, since NumPy would hide what is wrong with the file
+    return torch.from_numpy(np.array(rgb)).permute(2, 0, 1)
 
 
 def read_mask(

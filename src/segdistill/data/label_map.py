@@ -133,12 +133,22 @@ class LabelMap:
                 f"{source}: label ids range from {raw.min()} to {raw.max()}; "
                 f"expected 0..{self.table.size - 1}"
             )
-        if not self.declared.take(raw).all():
+        declared, classes = self._looked_up(raw)
+        if not declared:
             raise ValueError(self._complaint(raw, source))
-        classes = self.table.take(raw)
         if self.assumed and self.num_classes == 2 and (classes == IGNORED).any():
             self._refuse_black_and_white(classes, source)
         return classes
+
+    def _looked_up(self, raw: np.ndarray) -> tuple[bool, np.ndarray]:
+        """Whether all ids are declared, and their classes."""
+        if raw.dtype != np.uint8:
+            return bool(self.declared.take(raw).all()), self.table.take(raw)
+        # Bytes have a table of their own, which takes a third of the time.
+        stored = bytearray(raw)
+        undeclared = stored.translate(None, bytes(np.flatnonzero(self.declared[:256]).tolist()))
+        classes = stored.translate(self.table[:256].tobytes())
+        return not undeclared, np.frombuffer(classes, np.uint8).reshape(raw.shape)
 
     def _refuse_black_and_white(self, classes: np.ndarray, source: str) -> None:
         # Read literally, such a set would silently train on its background only.
