@@ -9,6 +9,7 @@ import shutil
 import subprocess
 import sys
 import time
+from importlib.metadata import version
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -505,7 +506,9 @@ def test_a_teacher_that_is_not_at_hand_is_told(
 
 
 def test_the_openvino_file_agrees_with_pytorch(bundle: Path) -> None:
-    found = json.loads((bundle / "parity.json").read_text())["openvino"]
+    parity = json.loads((bundle / "parity.json").read_text())
+    assert parity["environment"]["packages"]["openvino"] == version("openvino")
+    found = parity["openvino"]
     for figures in (found["float32"], found["default"]):
         assert len(figures["sizes"]) == 3 and figures["label_agreement"] >= 0.99
     assert found["float32"]["passed"] and found["float32"]["max_logit_difference"] < 1e-3

@@ -4,6 +4,7 @@ import logging
 from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import asdict, replace
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any, Literal, get_args
 
@@ -11,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from segdistill.data.dataset import generated_palette
-from segdistill.extras import require
+from segdistill.extras import check_installed, require
 from segdistill.models.foreign.wrapped import wrap
 from segdistill.run.environment import describe_environment
 from segdistill.run.evaluation import (
@@ -48,7 +49,6 @@ from segdistill.run.shipping.openvino.file import (
     parity_in_openvino,
     write_openvino,
 )
-from segdistill.run.shipping.openvino.process import check_installed
 from segdistill.run.shipping.parity import (
     AGREEMENT,
     parity_with_pytorch,
@@ -128,7 +128,7 @@ def export(
     if to not in get_args(_Target):
         raise ValueError(f"to is {to!r}; expected onnx or openvino")
     if to == "openvino":
-        check_installed()
+        check_installed("openvino", "openvino")
     if opset not in OPSETS:
         raise ValueError(f"opset is {opset}; expected {OPSETS[0]} to {OPSETS[-1]}")
     if calibration < 1:
@@ -212,7 +212,7 @@ def _write(
         "opset": opset,
         "data": data,
         "model.onnx": _file(target / "model.onnx"),
-        "environment": _environment(),
+        "environment": _environment(to),
     }
     if calibrated is not None:
         images = spread_images(*calibrated, network.size)
@@ -310,8 +310,10 @@ def _file(path: Path) -> dict[str, Any]:
     return {"bytes": path.stat().st_size, "sha256": file_sha256(path)}
 
 
-def _environment() -> dict[str, Any]:
+def _environment(to: str) -> dict[str, Any]:
     environment = describe_environment(torch.device("cpu"))
+    if to == "openvino":
+        environment["packages"][to] = version(to)  # by its metadata: it is not imported here
     for package in _EXTRA:
         environment["packages"][package] = require(package, "export").__version__
     return environment

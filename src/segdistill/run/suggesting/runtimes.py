@@ -8,12 +8,11 @@ from typing import Literal
 import torch
 from torch import nn
 
-from segdistill.extras import require
+from segdistill.extras import check_installed, require
 from segdistill.run.evaluation import Size, evaluating
 from segdistill.run.evaluation.profile import Latency, measure_latency
 from segdistill.run.shipping.onnx_file import OPSETS, Deployed, OnnxNetwork, onnx_bytes
 from segdistill.run.shipping.openvino.file import OpenVinoAlone
-from segdistill.run.shipping.openvino.process import check_installed
 from segdistill.run.shipping.timing import FileAlone
 from segdistill.run.suggesting.candidates import Candidate
 
@@ -38,7 +37,7 @@ def check_runtime(runtime: str, device: str) -> None:
         for package in ("onnx", "onnxscript", "onnxruntime"):
             require(package, "export")
     if runtime == "openvino":
-        check_installed()
+        check_installed("openvino", "openvino")
 
 
 def ready(candidate: Candidate, runtime: Runtime, size: Size) -> tuple[Candidate, nn.Module | None]:

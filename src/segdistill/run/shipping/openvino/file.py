@@ -41,11 +41,8 @@ class OpenVinoNetwork(FileNetwork):
         process = OpenVinoProcess()
         opened = _opened(process, file, _FLOAT32 if float32 else {})
         super().__init__(info_from(opened["text"], str(file)))
-        self.process, self.precision, self.accepted = (
-            process,
-            opened["precision"],
-            opened["accepted"],
-        )
+        self.process = process
+        self.precision, self.accepted = opened["precision"], opened["accepted"]
 
     def run(self, images: np.ndarray) -> list[np.ndarray]:
         """The outputs of the file for images `b c h w`.

@@ -9,13 +9,13 @@ import subprocess
 import sys
 import weakref
 from contextlib import suppress
-from importlib.util import find_spec
 from pathlib import Path
 from threading import Lock
 from typing import Any
 
 import numpy as np
 
+from segdistill.extras import check_installed
 from segdistill.run.shipping.onnx_file import METADATA
 from segdistill.run.shipping.openvino import program
 
@@ -24,16 +24,18 @@ class OpenVinoProcess:
     """A process that holds one file, until nothing refers to this object.
 
     Raises:
-        ValueError: OpenVINO is missing, or its process ended by itself.
+        ValueError: OpenVINO is missing or its process has ended; in the methods also: this process is a fork
+            of the one that made the object.
     """
 
     def __init__(self) -> None:
-        check_installed()
+        check_installed("openvino", "openvino")
         # By its path, and without the working folder among the modules: only what is installed is imported.
         command = [sys.executable, "-P", program.__file__]
         self._child = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
         self._turn = Lock()
-        weakref.finalize(self, _end, self._child, os.getpid())
+        self._owner = os.getpid()
+        weakref.finalize(self, _end, self._child, self._owner)
         try:
             self._answer()
         except RuntimeError as error:
@@ -58,7 +60,7 @@ class OpenVinoProcess:
 
         Raises:
             RuntimeError: OpenVINO cannot read or compile it.
-            ValueError: Its process ended by itself.
+            ValueError: Its process has ended.
         """
         given = (_bytes(file),) if isinstance(file, bytes) else ()
         path = None if isinstance(file, bytes) else str(Path(file).absolute())
@@ -80,11 +82,24 @@ class OpenVinoProcess:
         self, do: str, *arrays: np.ndarray, **values: Any
     ) -> tuple[dict[str, Any], list[np.ndarray]]:
         assert self._child.stdin is not None
+        if os.getpid() != self._owner:  # both would read the answers of one pipe
+            raise ValueError(
+                "the file was opened in OpenVINO by another process, of which this one is a copy; expected one opened "
+                "here. Open the file after the fork"
+            )
         with self._turn:
-            # If it has ended, the answer tells.
-            with suppress(BrokenPipeError):
-                program.send(self._child.stdin, {"do": do, **values}, arrays)
-            return self._answer()
+            try:
+                # If it has ended, the answer tells.
+                with suppress(BrokenPipeError):
+                    program.send(self._child.stdin, {"do": do, **values}, arrays)
+                return self._answer()
+            except RuntimeError:
+                raise
+            except (
+                BaseException
+            ):  # Ctrl-C before the answer, which the next call would take for its own
+                self._child.kill()
+                raise
 
     def _answer(self) -> tuple[dict[str, Any], list[np.ndarray]]:
         assert self._child.stdout is not None
@@ -92,22 +107,12 @@ class OpenVinoProcess:
             answer, arrays = program.receive(self._child.stdout)
         except EOFError:
             raise ValueError(
-                f"OpenVINO's process ended by itself (exit code {self._child.wait()}), which is a fault in OpenVINO or "
-                "want of memory. Try again, or another version of OpenVINO"
+                f"OpenVINO's process has ended (exit code {self._child.wait()}): a fault in OpenVINO, want of memory "
+                "or an interrupted call; expected an answer. Open the file again, or try another version of OpenVINO"
             ) from None
         if "error" in answer:
             raise RuntimeError(answer["error"])
         return answer, arrays
-
-
-def check_installed() -> None:
-    """Refuse where OpenVINO is not installed, without importing it.
-
-    Raises:
-        ValueError: As said.
-    """
-    if find_spec("openvino") is None:
-        raise ValueError('openvino is needed and not installed: pip install "segdistill[openvino]"')
 
 
 def _bytes(content: bytes) -> np.ndarray:

@@ -96,9 +96,8 @@ class Served:
 
 def main() -> None:
     """Answer messages until there are no more."""
-    signal.signal(
-        signal.SIGINT, signal.SIG_IGN
-    )  # meant for the process that asks, which ends this one
+    # Ctrl-C is meant for the process that asks, which ends this one.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
     requests, answers = sys.stdin.buffer, os.fdopen(os.dup(1), "wb")
     os.dup2(2, 1)  # what the library prints is no answer
     try:
