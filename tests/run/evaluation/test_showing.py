@@ -15,7 +15,8 @@ from segdistill.data.folder import Folder
 from segdistill.run.commands import evaluate_run, predict_run
 from segdistill.run.evaluation.agreement import agreement
 from segdistill.run.evaluation.protocol import Protocol, evaluating
-from segdistill.run.evaluation.showing import segment, shown
+from segdistill.run.evaluation.showing import largest_logit, segment, segment_surely, shown
+from segdistill.run.evaluation.upsampling import Scratch
 from segdistill.run.folder import RunFolder
 from segdistill.run.networks import load_run_model
 from segdistill.run.reporting.report import report
@@ -188,3 +189,66 @@ def test_uint8_and_floating_point_images_give_the_same_input() -> None:
     protocol = Protocol(size=(5, 7))
     assert torch.equal(shown(image, protocol, 4), shown(image.float() / 255, protocol, 4))
     assert shown(image, protocol, 4).shape == (1, 3, 8, 8)
+
+
+@pytest.mark.parametrize("shape", [(1, 5, 7), (2, 3, 9), (19, 8, 33), (300, 4, 17), (5, 0, 3)])
+def test_the_largest_logit_is_the_first_of_equal_ones(shape: tuple[int, int, int]) -> None:
+    logits = torch.randint(-3, 4, shape, generator=torch.Generator().manual_seed(0)).float()
+    scratch = Scratch()
+    for seen in (logits, logits - 1e30, logits.flip(0), logits.transpose(1, 2)):
+        values, classes = largest_logit(seen, scratch)
+        first = (seen == seen.amax(0)).long().argmax(0)
+        assert torch.equal(classes, first)
+        assert torch.equal(values, seen.amax(0))
+
+
+class Fixed(nn.Module):
+    """A network that returns the same logits whatever it is shown."""
+
+    align_corners = False
+
+    def __init__(self, logits: Tensor) -> None:
+        super().__init__()
+        self.logits = nn.Parameter(logits)
+
+    def forward(self, images: Tensor) -> Tensor:
+        return self.logits
+
+
+@pytest.mark.parametrize("size", [(8, 8), (32, 40), (5, 6)])
+@pytest.mark.parametrize("read", [segment, segment_surely])
+def test_an_excluded_class_is_never_predicted_and_changes_no_other(read: Any, size: Any) -> None:
+    logits = torch.randn(1, 4, 8, 8, generator=torch.Generator().manual_seed(0))
+    image = {"image": torch.zeros(3, *size)}
+    excluded = logits.clone()
+    excluded[:, 2] = -torch.inf
+    found = read(Fixed(excluded), image, Protocol(scales=(1.0, 1.5)), 4)
+    others = read(Fixed(logits[:, [0, 1, 3]]), image, Protocol(scales=(1.0, 1.5)), 3)
+    if read is segment:
+        found, others = (found,), (others,)
+    assert torch.equal(found[0], torch.tensor([0, 1, 3])[others[0]])
+    for one, other in zip(found[1:], others[1:], strict=True):
+        torch.testing.assert_close(one, other)
+
+
+@pytest.mark.parametrize("bad", [torch.nan, torch.inf])
+@pytest.mark.parametrize("read", [segment, segment_surely])
+@pytest.mark.parametrize("average", ["logits", "probabilities"])
+def test_logits_that_are_not_finite_are_refused(bad: float, read: Any, average: Any) -> None:
+    logits = torch.zeros(1, 3, 4, 4)
+    logits[0, 1, 0, 0] = bad
+    with pytest.raises(ValueError, match=r"not finite at \d+ of 64 pixels; expected finite"):
+        read(Fixed(logits), {"image": torch.zeros(3, 8, 8)}, Protocol(average=average))
+
+
+def test_the_map_of_an_image_is_not_overwritten_by_the_next() -> None:
+    images = [torch.rand(3, 40, 60, generator=torch.Generator().manual_seed(n)) for n in (0, 1)]
+    model = Recording()
+    protocol = Protocol(flip=True, window=(24, 32), strip_bytes=5000)
+    with evaluating(model):
+        kept = [segment_surely(model, {"image": image}, protocol) for image in images]
+        alone = [segment_surely(model, {"image": image}, protocol) for image in reversed(images)]
+    for one, other in zip(kept, reversed(alone), strict=True):
+        assert torch.equal(one[0], other[0])
+        assert torch.equal(one[1], other[1])
+    assert not torch.equal(kept[0][1], kept[1][1])

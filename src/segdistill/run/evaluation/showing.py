@@ -1,6 +1,6 @@
 """The one way an image reaches a network outside training, and logits become class ids."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -18,7 +18,7 @@ from segdistill.run.evaluation.protocol import (
     multiple_of,
     padded,
 )
-from segdistill.run.evaluation.upsampling import Axis, Tile, strip
+from segdistill.run.evaluation.upsampling import Axis, Scratch, Tile, strip
 
 
 def shown(
@@ -61,13 +61,16 @@ def segment(
         Class ids, on the network's device.
 
     Raises:
-        ValueError: The network does not return one tensor `1 k h w`, or k is not `num_classes`.
+        ValueError: The network does not return one tensor `1 k h w`, k is not `num_classes`, or the
+            largest logit of a pixel is not finite.
     """
-    parts = []
-    for total, _ in _strips(model, sample, protocol, num_classes):
-        # Not argmax, which takes four times as long as max over the first axis on a CPU.
-        parts.append(total.max(0).indices)
-    return torch.cat(parts)
+    classes, values = [], []
+    for total, _, scratch in _strips(model, sample, protocol, num_classes):
+        largest, index = largest_logit(total, scratch)
+        classes.append(index)
+        values.append(largest)
+    _check_finite(values)
+    return torch.cat(classes)
 
 
 def segment_surely(
@@ -81,21 +84,56 @@ def segment_surely(
     The probability is that of the softmax of the views' mean logits, or the mean of their
     probabilities, as the protocol averages; in (0, 1]. Arguments and errors are those of `segment`.
     """
-    classes, sure = [], []
-    for total, views in _strips(model, sample, protocol, num_classes):
-        largest = total.max(0)
-        classes.append(largest.indices)
+    classes, values, sure = [], [], []
+    for total, views, scratch in _strips(model, sample, protocol, num_classes):
+        largest, index = largest_logit(total, scratch)
+        classes.append(index)
+        values.append(largest)
         if protocol.average == "probabilities":
-            sure.append(largest.values / views)
+            sure.append(largest / views)
         else:
-            sure.append(1 / ((total - largest.values) / views).exp().sum(0))
+            sure.append(1 / ((total - largest) / views).exp().sum(0))
+    _check_finite(values)
     return torch.cat(classes), torch.cat(sure)
+
+
+def largest_logit(
+    logits: Float[Tensor, "k *pixels"], scratch: Scratch
+) -> tuple[Float[Tensor, "*pixels"], Int64[Tensor, "*pixels"]]:
+    """The largest logit of every pixel, and its class: the first, where several are equal.
+
+    Args:
+        logits: At most 2**24 classes. Where one is NaN, the class has no meaning.
+    """
+    if logits.device.type != "cpu":
+        first = logits.max(0)
+        return first.values, first.indices
+    # On a CPU, max with its index takes several times as long as these passes, which are vectorised.
+    largest, count = logits.amax(0), len(logits)
+    there = torch.eq(logits, largest, out=scratch.empty("there", logits.shape, logits))
+    descending = torch.arange(count, 0, -1, dtype=torch.float32)
+    first_of_them = there.mul_(descending.view(-1, *[1] * largest.ndim)).amax(0)
+    return largest, (count - first_of_them).long().clamp_(max=count - 1)
+
+
+def _check_finite(largest: Sequence[Tensor]) -> None:
+    """Refuse an image for whose pixels the largest logit says nothing; asked once, as a GPU waits for it."""
+    wrong = sum(values.numel() - values.isfinite().sum() for values in largest)
+    if bool(wrong):
+        pixels = sum(values.numel() for values in largest)
+        raise ValueError(
+            f"the network's largest logit is not finite at {int(wrong):,} of {pixels:,} pixels; expected finite "
+            "ones. Check its weights and the images; in half precision, try precision: 32"
+        )
 
 
 def _strips(
     model: nn.Module, sample: Mapping[str, Any], protocol: Protocol, num_classes: int | None
-) -> Iterator[tuple[Float[Tensor, "k rows width"], int]]:
-    """The sum over the views of a sample, from top to bottom in strips, and the number of views."""
+) -> Iterator[tuple[Float[Tensor, "k rows width"], int, Scratch]]:
+    """The sum over the views of a sample, from top to bottom in strips, the number of views, and memory.
+
+    A sum is valid until the next one.
+    """
     picture = sample["image"]
     output_size: Size = tuple(sample.get("label", picture).shape[-2:])
     image = shown(picture.to(device_of(model)), protocol)
@@ -112,20 +150,28 @@ def _strips(
         )
     # Up to four tensors of a strip's size are alive at once while views are summed.
     rows = max(1, protocol.strip_bytes // (4 * classes * width * 4))
+    scratch = Scratch()
     for start in range(0, height, rows):
         stop = min(start + rows, height)
-        yield _sum_of_views(views, start, stop, width, protocol.average), len(views)
+        total = _sum_of_views(views, start, stop, width, protocol.average, scratch)
+        yield total, len(views), scratch
 
 
 def _sum_of_views(
-    views: list[list[Tile]], start: int, stop: int, width: int, average: str
+    views: list[list[Tile]], start: int, stop: int, width: int, average: str, scratch: Scratch
 ) -> Tensor:
     total: Tensor | None = None
     for tiles in views:
-        view = strip(tiles, start, stop, width)
+        view = strip(tiles, start, stop, width, scratch)
         if average == "probabilities":
             view = view.softmax(0)
-        total = view if total is None else total + view
+        if total is not None:
+            total += view
+        elif len(views) == 1:
+            total = view
+        else:
+            # Kept apart from the memory that the next view is computed in.
+            total = scratch.empty("views", view.shape, view).copy_(view)
     assert total is not None
     return total
 
@@ -167,8 +213,12 @@ def _logits(model: nn.Module, image: Tensor, protocol: Protocol) -> tuple[Tensor
             f"the network returned {returned}; expected logits of shape (1, classes, height, width). "
             "Wrap it with segdistill.wrap"
         )
+    # -inf stands for a class that cannot be; between two of them, interpolation would give NaN.
     # `contiguous`: with channels-last logits each gather below would be strided.
-    return logits[0].float().contiguous(), (image.shape[-2], image.shape[-1])
+    return logits[0].detach().float().clamp(min=-1e30).contiguous(), (
+        image.shape[-2],
+        image.shape[-1],
+    )
 
 
 def _resized(image: Tensor, size: Size) -> Tensor:

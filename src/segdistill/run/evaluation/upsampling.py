@@ -3,11 +3,12 @@
 `F.interpolate` cannot start in the middle of a grid, as strips and overlapping tiles must.
 """
 
+import math
+from collections.abc import Sequence
 from dataclasses import dataclass
-from math import ceil
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int64
 from torch import Tensor
 
 
@@ -100,31 +101,55 @@ class Axis:
         )
 
 
-def strip(tiles: list[Tile], start: int, stop: int, width: int) -> Float[Tensor, "k rows width"]:
-    """Rows [start, stop) of the output: the mean over the tiles that cover each position."""
+class Scratch:
+    """Memory of the strips of an image, kept from one to the next.
+
+    A fresh tensor of some MiB costs several times what is computed in it: the system hands it out page by
+    page.
+    """
+
+    def __init__(self) -> None:
+        self._held: dict[str, Tensor] = {}
+
+    def empty(self, use: str, shape: Sequence[int], like: Tensor) -> Tensor:
+        """A tensor without values, of float32 on the device of `like`; the next one of the same use overwrites it."""
+        count = math.prod(shape)
+        held = self._held.get(use)
+        if held is None or len(held) < count:
+            held = self._held[use] = torch.empty(count, device=like.device)
+        return held[:count].view(*shape)
+
+
+def strip(
+    tiles: list[Tile], start: int, stop: int, width: int, scratch: Scratch
+) -> Float[Tensor, "k rows width"]:
+    """Rows [start, stop) of the output: the mean over the tiles that cover each position.
+
+    It may lie in `scratch`, until the next call.
+    """
     if len(tiles) == 1:
-        return _patch(tiles[0], start, stop)
+        return _patch(tiles[0], start, stop, scratch)
     first = tiles[0].logits
-    total = first.new_zeros(first.shape[0], stop - start, width)
+    total = scratch.empty("tiles", (len(first), stop - start, width), first).zero_()
     for tile in tiles:
         columns = tile.columns
         top, bottom = max(start, tile.rows.start), min(stop, tile.rows.stop)
         # A small output may skip a window entirely.
         if top < bottom and columns.start < columns.stop:
-            patch = _patch(tile, top, bottom)
+            patch = _patch(tile, top, bottom, scratch)
             total[:, top - start : bottom - start, columns.start : columns.stop] += patch
     return total
 
 
-def _patch(tile: Tile, top: int, bottom: int) -> Tensor:
+def _patch(tile: Tile, top: int, bottom: int, scratch: Scratch) -> Tensor:
     """The contribution of a tile to the rows [top, bottom) of the output."""
     rows, columns = tile.rows.part(top, bottom), tile.columns
     # Only the cells around these rows, so that memory grows with the strip and not with the tile.
     first, last = int(rows.low[0]), int(rows.high[-1])
     rows.low, rows.high = rows.low - first, rows.high - first
     # Width first: cheap while there are few rows, and rows are then gathered whole.
-    result = _interpolate(tile.logits[:, first : last + 1], 2, columns)
-    result = _interpolate(result, 1, rows)
+    result = _interpolate(tile.logits[:, first : last + 1], 2, columns, scratch)
+    result = _interpolate(result, 1, rows, scratch)
     if rows.share is not None:
         result = result * rows.share[:, None].to(result.device)
     if columns.share is not None:
@@ -132,7 +157,7 @@ def _patch(tile: Tile, top: int, bottom: int) -> Tensor:
     return result
 
 
-def _interpolate(tensor: Tensor, axis: int, line: Line) -> Tensor:
+def _interpolate(tensor: Tensor, axis: int, line: Line, scratch: Scratch) -> Tensor:
     """Interpolate along an axis at all positions of a line.
 
     Each step is a separate element-wise operation: fused operations round differently at the ends of a
@@ -141,11 +166,29 @@ def _interpolate(tensor: Tensor, axis: int, line: Line) -> Tensor:
     first, count = int(line.low[0]), len(line.low)
     if torch.equal(line.low, torch.arange(first, first + count)) and not bool(line.fraction.any()):
         return tensor.narrow(axis, first, count)  # every position is a cell
-    low = tensor.index_select(axis, line.low.to(tensor.device))
-    result = tensor.index_select(axis, line.high.to(tensor.device)).sub_(low)
+    low = _at(tensor, axis, line.low, scratch, "low")
+    result = _at(tensor, axis, line.high, scratch, "high").sub_(low)
     fraction = line.fraction.to(tensor.device)
     result.mul_(fraction[:, None] if axis == 1 else fraction)
     return result.add_(low)
+
+
+def _at(
+    tensor: Float[Tensor, "k h w"],
+    axis: int,
+    index: Int64[Tensor, " n"],
+    scratch: Scratch,
+    use: str,
+) -> Tensor:
+    """The cells of a map at these places of an axis."""
+    index = index.to(tensor.device)
+    shape = list(tensor.shape)
+    shape[axis] = len(index)
+    out = scratch.empty(f"{use} {axis}", shape, tensor)
+    if axis == 1:
+        return torch.index_select(tensor, 1, index, out=out)  # whole rows
+    # Along the last axis index_select takes several times as long.
+    return torch.gather(tensor, 2, index.expand(shape), out=out)
 
 
 def _starts(length: int, window: int, overlap: float) -> list[int]:
@@ -153,7 +196,7 @@ def _starts(length: int, window: int, overlap: float) -> list[int]:
     if window >= length:
         return [0]
     # Rounded up, as in SKD's released code, except for rounding errors below a thousandth of a pixel.
-    stride = max(1, ceil(window * (1 - overlap) - 1e-3))
+    stride = max(1, math.ceil(window * (1 - overlap) - 1e-3))
     return [*range(0, length - window, stride), length - window]
 
 
