@@ -10,6 +10,7 @@ from segdistill.run.auditing import Cause, judged, suspect, unmeasurable
 from segdistill.run.evaluation import Protocol
 from segdistill.run.folder import RunFolder, recorded_miou, write_json
 from segdistill.run.training.job import Job, evaluate_with
+from segdistill.run.training.starting.remembered import keep, question, recall
 
 _FIGURES = ("miou", "iou", "pixel_accuracy", "confusion")
 _log = logging.getLogger(__name__)
@@ -19,7 +20,8 @@ def audit_teacher(job: Job, fabric: Fabric, write: bool = True) -> dict[str, Any
     """Measure the teacher on the evaluation split and record it.
 
     If the teacher is a finished run, measured on the same data with the same protocol, its result is
-    reused. Without labels it cannot be measured, and one with random weights is not; `miou` is then None.
+    reused, and so is that of an earlier start with the same teacher, data and protocol. Without labels it
+    cannot be measured, and one with random weights is not; `miou` is then None.
 
     Args:
         job: The training.
@@ -105,9 +107,16 @@ def _where(origin: dict[str, Any]) -> str:
 
 def _measure(job: Job, fabric: Fabric) -> dict[str, Any]:
     assert job.teacher is not None
+    protocol = repr((Protocol.of(job.recipe), job.recipe.evaluate))
+    asked = question(job, fabric, "teacher", ("teacher",), ("val",), protocol=protocol)
+    if (earlier := recall(asked)) is not None and earlier[1].keys() == set(_FIGURES):
+        _log.info("teacher: measured as by an earlier start with the same teacher and data")
+        return earlier[1]
     result = evaluate_with(job, job.teacher, fabric)
     values = result.to_json()
-    return {key: values.get(key) for key in _FIGURES}
+    figures = {key: values.get(key) for key in _FIGURES}
+    keep(asked, {}, figures)
+    return figures
 
 
 def _measured(job: Job) -> dict[str, Any] | None:

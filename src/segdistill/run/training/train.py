@@ -2,8 +2,7 @@
 
 import logging
 import os
-import time
-from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Literal
@@ -12,10 +11,10 @@ import torch
 from lightning_fabric import Fabric
 from torch import Tensor, nn
 
-from segdistill.activity import doing, get_on
+from segdistill.activity import doing
 from segdistill.config import Recipe, code_names, recipe_text, to_dict
 from segdistill.data.dataset import PairDataset, list_names
-from segdistill.data.loader import Batch, training_loader
+from segdistill.data.loader import Batch
 from segdistill.distillation.catalogue import build_method
 from segdistill.distillation.distiller import Distiller, TapRow
 from segdistill.distillation.method import Method
@@ -35,7 +34,6 @@ from segdistill.run.folder import (
     output_folder,
     refuse_nameless,
     write_atomically,
-    write_json,
 )
 from segdistill.run.identity import check_resumable
 from segdistill.run.identity.shared import learnt_by_teacher
@@ -51,7 +49,6 @@ from segdistill.run.opening import (
 from segdistill.run.progress import counting
 from segdistill.run.training.balance import balance_classes, losses_to_balance
 from segdistill.run.training.batches import (
-    augmentation,
     labelled_images,
     make_loader,
     probe_batch,
@@ -83,6 +80,7 @@ from segdistill.run.training.records import (
     show_parts,
     show_taps,
 )
+from segdistill.run.training.starting.preparation import prepare
 from segdistill.run.training.teacher_audit import audit_teacher
 from segdistill.run.training.watching import watching
 from segdistill.trust import remember, trusting
@@ -92,7 +90,6 @@ _FREE = {"hang_after", "workers", "log_every", "save_every", "device"}
 _NAMES = {"out", "label", "role", "tests", "variants", "tuning", "observers"}
 _READING = {"evaluation", "contrasts", "claims_on", "thin_classes", "scene_frames", "folds"}
 """Keys about what is measured and claimed after the training."""
-_PREPARATION_BYTES = 2**28
 
 
 def train(
@@ -381,9 +378,7 @@ def _execute(job: Job, progress: bool) -> RunFolder:
         _log.info("%s resumes after step %d of %d", job.out, loop.step, config.steps)
     else:
         with doing("preparing the losses on the frozen teacher"):
-            start = time.perf_counter()
-            _prepare(job, distiller, loop, fabric)
-            loop.preparation_seconds = time.perf_counter() - start
+            prepare(job, distiller, loop, fabric)
         if not job.val_labelled:
             record_start(loop, evaluation(0), write=first)
     loop.run(progress)
@@ -507,38 +502,6 @@ def _has_unused(distiller: Distiller, batch: Batch, classes: int) -> bool:
     distiller.zero_grad(set_to_none=True)
     distiller.train()
     return unused
-
-
-def _prepare(job: Job, distiller: Distiller, loop: Loop, fabric: Fabric) -> None:
-    """Let the losses prepare their modules, on as many training batches as fit in memory."""
-    if not distiller.terms_to_prepare():
-        return
-    _log.info("preparing %s on the frozen teacher", ", ".join(distiller.terms_to_prepare()))
-    config = job.recipe.train
-    loader = training_loader(
-        job.train_set,
-        augmentation(job),
-        batch=config.batch,
-        seed=config.seed,
-        start_step=0,
-        # Within one epoch, so that held-out batches contain other images.
-        steps=min(64, max(4, len(job.train_set) // config.batch)),
-        num_classes=len(job.classes),
-    )
-    figures = distiller.prepare(_on_device(loader, fabric), memory=_PREPARATION_BYTES)
-    share_state(fabric, distiller.losses)
-    if fabric.is_global_zero:
-        write_json(job.out / "preparation.json", figures)
-        for name, values in figures.items():
-            text = "  ".join(f"{key} {value:.3g}" for key, value in values.items())
-            _log.info("%s: %s", name, text)
-            loop.record({"kind": "preparation", "step": 0, "term": name, **values})
-
-
-def _on_device(loader: Iterable[Batch], fabric: Fabric) -> Iterator[Tensor]:
-    for number, batch in enumerate(loader, 1):
-        get_on(f"batch {number}")
-        yield fabric.to_device(batch["image"])
 
 
 def _evaluator(job: Job, fabric: Fabric) -> Callable[[int], Evaluation]:
