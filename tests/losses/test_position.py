@@ -2,10 +2,11 @@ import logging
 
 import pytest
 import torch
+from torch.nn import functional as F
 
 from segdistill.losses import PositionInformation, position
 from segdistill.losses.position import mask_difference, standardised
-from segdistill.losses.readout import fit_readout, ramps, score
+from segdistill.losses.readout import convolved, fit_readout, ramps, score
 from segdistill.losses.ridge import RidgeMap, ridge_map, second_moments
 
 STEPS = 80
@@ -440,3 +441,47 @@ def test_misuse_is_refused_with_the_remedy(planted) -> None:
         ValueError, match=r"maps are 3x10; expected at least 4x4\. Use larger crops"
     ):
         loss.prepare([(student[:, :, :3], teacher[:, :, :3])])
+
+
+def seen_in_two_steps(loss, student):
+    """What the readout sees of a student as the docs have it: a 1x1 map, then a 3x3 convolution."""
+    readout = loss.readout.double()
+    adapter = loss.adapter
+    if isinstance(adapter, RidgeMap):
+        weight = ridge_map(adapter.student_moment, adapter.cross_moment, adapter.ridge)
+    else:
+        weight = adapter.weight.double()[:, :, 0, 0]
+    mapped = torch.einsum("ts,bshw->bthw", weight, student.double())
+    return readout.norm(F.conv2d(mapped, readout.conv.weight)).sigmoid()
+
+
+@pytest.mark.parametrize("options", [{}, {"form": "paper"}])
+def test_the_folded_kernel_sees_what_map_and_readout_see_in_turn(planted, options) -> None:
+    loss, _ = ready(planted, **options)
+    student, teacher = features(70, c=4).requires_grad_(), planted[0][1]
+    found = torch.stack(loss.masks(student, "student"), 1)
+    trained = [student, *(p for p in loss.parameters() if p.requires_grad)]
+    value = loss.eval()(student, teacher)
+    grads = torch.autograd.grad(value, trained)
+    target = torch.stack(loss.masks(teacher, "teacher"), 1).double()
+    expected = seen_in_two_steps(loss, student)
+    torch.testing.assert_close(found.double(), expected, rtol=0, atol=1e-6)
+    same = mask_difference(expected, target, loss.axes)
+    torch.testing.assert_close(value.double(), same, rtol=1e-4, atol=0)
+    for grad, exact in zip(grads, torch.autograd.grad(same, trained), strict=True):
+        torch.testing.assert_close(grad, exact, rtol=1e-4, atol=1e-5 * float(exact.abs().max()))
+
+
+@pytest.mark.parametrize("shape", [(2, 3, 3, 3), (1, 5, 4, 9), (3, 1, 7, 5)])
+@pytest.mark.parametrize("laid_out", [torch.contiguous_format, torch.channels_last])
+def test_shifted_sums_are_a_3x3_convolution(shape, laid_out) -> None:
+    generator = torch.Generator().manual_seed(0)
+    maps = torch.randn(shape, generator=generator, dtype=torch.float64)
+    maps = maps.contiguous(memory_format=laid_out).requires_grad_()
+    kernel = torch.randn(2, shape[1], 3, 3, generator=generator, dtype=torch.float64)
+    kernel.requires_grad_()
+    found, expected = convolved(maps, kernel), F.conv2d(maps, kernel)
+    torch.testing.assert_close(found, expected)
+    grads = (torch.autograd.grad(each.square().sum(), (maps, kernel)) for each in (found, expected))
+    for one, other in zip(*grads, strict=True):
+        torch.testing.assert_close(one, other)

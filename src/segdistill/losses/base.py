@@ -140,6 +140,11 @@ def raised(tensor: Tensor) -> Tensor:
     return tensor.float() if tensor.dtype in (torch.float16, torch.bfloat16) else tensor
 
 
+def precise(tensor: Float[Tensor, "..."]) -> Float[Tensor, "..."]:
+    """In float64 where the device supports it; Apple's GPUs do not, there in float32."""
+    return tensor.to(torch.float32 if tensor.device.type == "mps" else torch.float64)
+
+
 def _raised(value: Any) -> Any:
     return raised(value) if isinstance(value, Tensor) else value
 

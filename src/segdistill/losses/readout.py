@@ -6,6 +6,7 @@ from collections.abc import Sequence
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 from segdistill.geometry import Cells
 
@@ -27,10 +28,44 @@ class Readout(nn.Module):
         nn.init.xavier_uniform_(self.conv.weight, generator=generator)
         self.norm = nn.BatchNorm2d(2)
 
-    def forward(self, features: Float[Tensor, "b c h w"]) -> Float[Tensor, "b 2 hi wi"]:
-        kind = features.dtype
-        masks: Tensor = self.norm(self.conv(features.to(self.conv.weight)))
+    def forward(
+        self,
+        features: Float[Tensor, "b c h w"],
+        kernel: Float[Tensor, "2 c 3 3"] | None = None,
+    ) -> Float[Tensor, "b 2 hi wi"]:
+        """The x and y mask at the inner cells, in 0..1.
+
+        Args:
+            features: a map, at least 3x3.
+            kernel: what it is read by, for features of another network: the readout's own kernel with a
+                1x1 map folded in. None: the readout's own.
+        """
+        kind, own = features.dtype, self.conv.weight
+        kernel = own if kernel is None else kernel.to(own)
+        masks: Tensor = self.norm(convolved(features.to(own), kernel))
         return masks.sigmoid().to(kind)
+
+
+def convolved(
+    features: Float[Tensor, "b c h w"], kernel: Float[Tensor, "o c 3 3"]
+) -> Float[Tensor, "b o hi wi"]:
+    """A 3x3 convolution without padding to a few channels.
+
+    As a 1x1 convolution to the nine products of each output channel, which are shifted and added: the
+    features are read once, and 9·o channels fill the lanes of a processor that o = 2 leave empty.
+    """
+    out, channels = kernel.shape[:2]
+    pointwise = kernel.permute(2, 3, 0, 1).reshape(9 * out, channels, 1, 1)
+    products = F.conv2d(features, pointwise)
+    products = products.reshape(len(features), 3, 3, out, *features.shape[2:])
+    return _shifted_sum(_shifted_sum(products, -2), -1)
+
+
+def _shifted_sum(products: Float[Tensor, "b 3 ..."], axis: int) -> Float[Tensor, "b ..."]:
+    """The sum of three maps, each read one cell further along an axis than the one before."""
+    size = products.shape[axis] - 2
+    first, second, third = (one.narrow(axis, i, size) for i, one in enumerate(products.unbind(1)))
+    return first + second + third
 
 
 def new_readout(channels: int, seed: int) -> Readout:

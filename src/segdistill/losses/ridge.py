@@ -5,14 +5,16 @@ from collections.abc import Sequence
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
-from torch.nn import functional as F
+
+from segdistill.losses.base import precise
 
 
 class RidgeMap(nn.Module):
     """The 1x1 map A, without bias, that brings student features closest to the teacher's.
 
-    A = E[t sᵀ] (E[s sᵀ] + λ)⁻¹ from running second moments, which are buffers. `forward` applies
-    A as a constant: gradient passes through it to the features, none reaches it.
+    A = E[t sᵀ] (E[s sᵀ] + λ)⁻¹ from running second moments, which are buffers. A is a constant: gradient
+    passes through it to the features, none reaches it. It is only ever followed by a convolution, so it is
+    applied to that convolution's kernel (`folded`) and not to the features.
 
     Args:
         width: channels of the student.
@@ -30,14 +32,17 @@ class RidgeMap(nn.Module):
         self.register_buffer("student_moment", torch.zeros(width, width))
         self.register_buffer("cross_moment", torch.zeros(teacher_width, width))
 
-    def forward(self, student: Float[Tensor, "b cs h w"]) -> Float[Tensor, "b ct h w"]:
-        weight = self.weight().to(student)
-        return F.conv2d(student, weight[:, :, None, None])
-
     @torch.no_grad()
-    def weight(self) -> Float[Tensor, "ct cs"]:
-        """The current A, in float64 where the device supports it."""
-        return ridge_map(self.student_moment, self.cross_moment, self.ridge)
+    def folded(self, kernel: Float[Tensor, "o ct kh kw"]) -> Float[Tensor, "o cs kh kw"]:
+        """The kernel on the student's features that equals `kernel` on the mapped ones, as `precise`.
+
+        A is linear in E[t sᵀ], so the kernel is applied to that moment, and the system is solved for the
+        kernel's few rows in place of one row per channel of the teacher.
+        """
+        rows = precise(kernel).movedim(1, -1)
+        cross = rows.flatten(0, -2) @ precise(self.cross_moment)
+        solved = ridge_map(self.student_moment, cross, self.ridge)
+        return solved.reshape(*rows.shape[:-1], -1).movedim(-1, 1)
 
     @torch.no_grad()
     def fill(self, pairs: Sequence[tuple[Tensor, Tensor]]) -> None:
@@ -58,20 +63,19 @@ def second_moments(
     student: Float[Tensor, "b cs h w"], teacher: Float[Tensor, "b ct h w"]
 ) -> tuple[Float[Tensor, "cs cs"], Float[Tensor, "ct cs"]]:
     """E[s sᵀ] and E[t sᵀ] over images and positions, not centred: their map has no bias."""
-    ours = student.transpose(0, 1).flatten(1)
-    theirs = teacher.transpose(0, 1).flatten(1)
-    return ours @ ours.T / ours.shape[1], theirs @ ours.T / ours.shape[1]
+    ours, theirs = student.flatten(2), teacher.flatten(2)
+    count = ours.shape[0] * ours.shape[2]
+    # Image by image: a single product over the batch would copy both maps first.
+    return (ours @ ours.mT).sum(0) / count, (theirs @ ours.mT).sum(0) / count
 
 
 def ridge_map(
     own: Float[Tensor, "cs cs"], cross: Float[Tensor, "ct cs"], ridge: float
 ) -> Float[Tensor, "ct cs"]:
     """The A that minimises E‖A s - t‖² + λ‖A‖², with λ = ridge · the mean diagonal of E[s sᵀ]."""
-    # Apple's GPUs have no float64.
-    kind = torch.float32 if own.device.type == "mps" else torch.float64
-    own, cross = own.to(kind), cross.to(kind)
+    own, cross = precise(own), precise(cross)
     # A minimum λ keeps the system solvable where the student's features are all zero: A is then zero.
     level = (own.diagonal().mean() * ridge).clamp_min(1e-12)
-    regular = own + level * torch.eye(len(own), dtype=kind, device=own.device)
+    regular = own + level * torch.eye(len(own), dtype=own.dtype, device=own.device)
     solution: Tensor = torch.linalg.solve(regular, cross.T)
     return solution.T
