@@ -19,6 +19,7 @@ from segdistill.distillation.catalogue import METHODS, build_method
 from segdistill.distillation.distiller import Distiller
 from segdistill.geometry import _matrix
 from segdistill.losses import LOSSES, Loss
+from segdistill.losses.inter_class import token_distances
 from segdistill.models import MODELS, build_model
 from segdistill.run.evaluation.evaluate import confusion_matrix
 from tests.distillation.networks import Tiny, batch
@@ -116,6 +117,13 @@ def test_losses(name: str, form: str, monkeypatch: pytest.MonkeyPatch) -> None:
         names = inspect.signature(loss.forward).parameters
         value = loss(**{name: given[name] for name in names})
     assert value.device.type == "cuda" and value.shape == ()
+
+
+def test_distances_of_many_tokens(monkeypatch: pytest.MonkeyPatch) -> None:
+    with fake_gpu(monkeypatch):
+        distances = token_distances(torch.randn(2, 150, 64, device="cuda"))
+    assert distances.device.type == "cuda" and distances.dtype == torch.float32
+    assert distances.shape == (2, 150, 150)
 
 
 @pytest.mark.parametrize("method", [name for name in METHODS if name != "bpkd"])

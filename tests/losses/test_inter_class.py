@@ -285,6 +285,101 @@ def test_close_tokens_far_from_the_origin_keep_their_distances() -> None:
     torch.testing.assert_close(token_distances(tokens.float())[0], exact, rtol=1e-4, atol=1e-6)
 
 
+def spread_out(case, width, count=40):
+    """Tokens in float32, some of them equal; what `case` says of where they lie."""
+    generator = torch.Generator().manual_seed(width)
+    tokens = torch.randn(2, count, width, generator=generator, dtype=torch.float64)
+    if case == "far from the origin":
+        tokens = tokens + 1e4
+    if case == "far from the origin, others absent":
+        tokens = tokens + 1e4
+        tokens[:, ::3] = 0
+    if case == "close":
+        tokens = tokens * 1e-3 + 7.1
+    if case == "close in pairs":
+        tokens[:, 1::2] = tokens[:, ::2] + 1e-3 * tokens[:, 1::2]
+    if case == "tiny":
+        tokens = tokens * 1e-20
+    tokens[:, [7, -1]] = tokens[:, :1].clone()
+    return tokens.float()
+
+
+def exact_distances(tokens):
+    apart = (tokens[:, :, None] - tokens[:, None]).square().sum(3)
+    return torch.where(apart > 0, torch.where(apart > 0, apart, 1).sqrt(), 0)
+
+
+@pytest.mark.parametrize("width", [1, 2, 64, 512, 2048])
+@pytest.mark.parametrize(
+    "case",
+    [
+        "plain",
+        "far from the origin",
+        "far from the origin, others absent",
+        "close",
+        "close in pairs",
+        "tiny",
+    ],
+)
+def test_distances_of_many_tokens_are_exact_to_float32(case, width) -> None:
+    tokens = spread_out(case, width)
+    single, double = tokens.clone().requires_grad_(), tokens.double().requires_grad_()
+    found, exact = token_distances(single), exact_distances(double)
+    assert found.dtype == torch.float32
+    # Float32's rounding of each distance, or of one across all tokens where by chance two are that close.
+    across = float(exact.detach().max())
+    close = exact < 1e-4 * across
+    torch.testing.assert_close(found[~close].double(), exact[~close], rtol=2e-7, atol=0)
+    assert float((found - exact).detach().abs().max()) <= 2**-23 * across
+    assert (found[:, [0, 0, 7, 3], [7, 39, 39, 3]] == 0).all()
+    assert torch.equal(found, found.mT)
+    weight = torch.rand(exact.shape, generator=torch.Generator().manual_seed(0))
+    for edges, kind in ((found, weight), (exact, weight.double())):
+        (edges * kind).where(~close, 0).sum().backward()
+    torch.testing.assert_close(single.grad.double(), double.grad, rtol=1e-5, atol=1e-5)
+
+
+def test_many_tokens_that_coincide_have_a_gradient_of_zero() -> None:
+    generator = torch.Generator().manual_seed(0)
+    one = torch.randn(1, 1, 512, generator=generator) + 1e4
+    for tokens in (one.expand(2, 60, 512).clone(), torch.zeros(2, 60, 512)):
+        found = token_distances(tokens.requires_grad_())
+        found.sum().backward()
+        assert (found == 0).all() and (tokens.grad == 0).all()
+
+
+def test_tokens_equal_up_to_rounding_have_a_finite_gradient() -> None:
+    generator = torch.Generator().manual_seed(0)
+    tokens = torch.randn(1, 1, 512, generator=generator).expand(1, 40, 512).clone()
+    tokens[:, ::2] *= 1 + 2**-23
+    tokens[:, 5] = -tokens[:, 5]
+    found = token_distances(tokens.requires_grad_())
+    found.sum().backward()
+    assert torch.isfinite(found).all()
+    # The sum of unit vectors to 39 others at most.
+    assert float(tokens.grad.norm(dim=2).max()) <= 2 * 39 * 1.01
+
+
+def test_a_token_that_is_not_a_number_is_no_distance_of_zero() -> None:
+    tokens = torch.randn(1, 40, 8, generator=torch.Generator().manual_seed(0))
+    tokens[0, 3, 2] = math.nan
+    assert token_distances(tokens)[0, 3].isnan().all()
+
+
+def test_few_and_many_tokens_have_the_same_distances() -> None:
+    tokens = torch.randn(2, 60, 32, generator=torch.Generator().manual_seed(0))
+    torch.testing.assert_close(
+        token_distances(tokens)[:, :20, :20], token_distances(tokens[:, :20])
+    )
+
+
+def test_many_classes_agree_with_loops() -> None:
+    student, teacher, labels = drawn(b=2, k=60, size=24)
+    expected = slow_loss(student, teacher, labels, relative=True, root=True, min_pixels=4)
+    value = InterClassDistance()(student.float(), teacher.float(), labels)
+    assert value.item() == pytest.approx(expected, rel=1e-5)
+
+
 def test_two_classes_are_warned_of_when_built(caplog) -> None:
     shape = torch.Size([1, 2, 3, 3])
     with caplog.at_level(logging.WARNING):

@@ -7,13 +7,15 @@ from jaxtyping import Bool, Float, Int64
 from torch import Tensor
 
 from segdistill.geometry import Cells
-from segdistill.losses.base import Loss, check_labels, check_pair, one_of
+from segdistill.losses.base import Loss, check_labels, check_pair, one_of, precise
 from segdistill.losses.classwise import class_tokens, one_hot, present_classes, sample_labels
 
 logger = logging.getLogger(__name__)
 
 _FORMS = {"default": ("relative", "sqrt", 4), "paper": ("euclidean", "uniform", 1)}
 _TARGETS = ["teacher", "permuted", "equal"]
+_FEW = 25
+"""Classes of a batch up to which differences of tokens cost no more than their products."""
 
 
 class InterClassDistance(Loss):
@@ -174,10 +176,39 @@ class InterClassDistance(Loss):
 
 
 def token_distances(tokens: Float[Tensor, "b k c"]) -> Float[Tensor, "b k k"]:
-    """Euclidean distances between the tokens of an image (eq. 2); at 0 the gradient is 0."""
-    # Differences are taken directly: above 25 rows `cdist` would otherwise go by inner products,
-    # which loses tokens that are close together but far from the origin.
-    return torch.cdist(tokens, tokens, compute_mode="donot_use_mm_for_euclid_dist")
+    """Euclidean distances between the tokens of an image (eq. 2); at 0 the gradient is 0.
+
+    Tokens of float32 that are many go by inner products, in float64, where the device has it. Others go by
+    differences.
+    """
+    if tokens.shape[1] <= _FEW or precise(tokens).dtype == tokens.dtype:
+        # Above 25 rows `cdist` would by itself go by inner products of the type that it is given.
+        return torch.cdist(tokens, tokens, compute_mode="donot_use_mm_for_euclid_dist")
+    return _by_products(precise(tokens)).to(tokens)
+
+
+def _by_products(tokens: Float[Tensor, "b k c"]) -> Float[Tensor, "b k k"]:
+    """The same as ‖a‖² + ‖b‖² - 2 a·b of centred tokens, in float64, that were float32.
+
+    Products lose what is close together but far from the centre: a distance d is off by about
+    2⁻⁵³ ‖a‖² / d, which is below float32's rounding of d down to d = 1e-4 ‖a‖. Below 2⁻²⁴ ‖a‖, where nothing
+    is left, tokens count as equal. So no distance is off by more than float32's rounding of one of length
+    ‖a‖, beside which it stands in the loss.
+    """
+    # The centre changes no distance, so no gradient goes through it. It is that of the tokens that are not
+    # zero: most are, of classes that the image does not show.
+    fixed = tokens.detach()
+    count = fixed.any(2, keepdim=True).sum(1, keepdim=True).clamp_min(1)
+    centred = tokens - fixed.sum(1, keepdim=True) / count
+    products = centred @ centred.mT
+    own = products.diagonal(dim1=1, dim2=2)
+    sizes = own[:, :, None] + own[:, None]
+    squares = sizes - 2 * products
+    # Not `squares > ..`, which would take NaN for the same token.
+    apart = ~(squares.detach() <= 2.0**-48 * sizes.detach())
+    # The root is taken only where it has a derivative: zero times an infinite one would be NaN.
+    roots: Tensor = torch.where(apart, squares, 1).sqrt()
+    return torch.where(apart, roots, 0)
 
 
 def mean_edge(edges: Float[Tensor, "b k k"], pairs: Bool[Tensor, "b k k"]) -> Float[Tensor, ""]:
