@@ -1,4 +1,4 @@
-"""Time and memory of each loss, forward and backward, beside versions that loop over the classes.
+"""Time and memory of each loss, forward and backward, beside plain versions of some.
 
     python benchmarks/losses.py --out benchmarks/results/losses.json
 
@@ -7,7 +7,8 @@ Features are those of the paper's pair (512 channels of the teacher, 128 of the 
 The labels are blocks, at most 36 classes per image. Times are medians over repeats in which the
 cases take turns, so that a disturbance of the machine falls on all. Memory is the high-water
 resident size of a fresh process, less that of the same process before the loss ran, inputs in
-place.
+place. Plain versions follow the text: they loop over the classes, take the differences of tokens, or map
+features before they read them.
 
 Every loss of the package is timed in its default form, beside the time of cross-entropy at full size,
 which every step pays for; `--forms` adds the published forms, `--losses` leaves out all but some. At the
@@ -26,7 +27,7 @@ import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -36,14 +37,15 @@ if TYPE_CHECKING:
 
 TEACHER_WIDTH, STUDENT_WIDTH = 512, 128
 SETTINGS = {"19 classes, batch 8": (19, 8), "150 classes, batch 2": (150, 2)}
-LOOPS = ["class_tokens", "inter_class", "intra_class"]
+PLAIN = ["class_tokens", "inter_class", "intra_class", "position", "token_distances"]
+PARTS = ["class_tokens", "token_distances"]
 TASK = "cross_entropy"
 
 Step = Callable[[], float]
 
 
 def cases(forms: bool = False, only: list[str] | None = None) -> list[tuple[str, str]]:
-    """(loss, version) of everything that is timed: each loss, its forms where asked for, each loop."""
+    """(loss, version) of everything that is timed: each loss, its forms where asked for, parts, plain versions."""
     from segdistill.losses import LOSSES
 
     found = [
@@ -51,7 +53,7 @@ def cases(forms: bool = False, only: list[str] | None = None) -> list[tuple[str,
         for name, loss in LOSSES.items()
         for form in (loss.forms if forms else loss.forms[:1])
     ]
-    found += [("class_tokens", "default"), *((name, "loop") for name in LOOPS)]
+    found += [*((name, "default") for name in PARTS), *((name, "plain") for name in PLAIN)]
     return [case for case in found if only is None or case[0] in (TASK, *only)]
 
 
@@ -70,8 +72,8 @@ def step_of(name: str, version: str, classes: int, batch: int, size: int) -> Ste
     """A function that runs one forward and backward and returns the value.
 
     Args:
-        name: a loss, or `class_tokens`.
-        version: a form of the loss, or `loop`.
+        name: a loss, or one of its parts.
+        version: a form of the loss, or `plain`.
         classes: number of classes.
         batch: number of images.
         size: height and width of the features.
@@ -92,8 +94,8 @@ def step_of(name: str, version: str, classes: int, batch: int, size: int) -> Ste
         student, teacher = drawn(STUDENT_WIDTH), drawn(TEACHER_WIDTH)
     student.requires_grad_()
     evaluate = (
-        _loop(name, classes)
-        if version == "loop"
+        _plain(name, student, teacher, classes)
+        if version == "plain"
         else _ours(name, version, student, teacher, classes)
     )
 
@@ -111,9 +113,11 @@ def _ours(
 ) -> "Callable[[Tensor, Tensor, Tensor], Tensor]":
     import torch
 
-    from segdistill.losses import LOSSES
     from segdistill.losses.classwise import class_tokens, sample_labels
+    from segdistill.losses.inter_class import token_distances
 
+    if name == "token_distances":
+        return _edges(token_distances, classes)
     if name == "class_tokens":
 
         def tokens(student: "Tensor", teacher: "Tensor", labels: "Tensor") -> "Tensor":
@@ -121,13 +125,7 @@ def _ours(
             return class_tokens(student, labels, torch.arange(classes))[0].square().sum()
 
         return tokens
-    # The fit of a readout before the first step is no part of a step.
-    options = {"form": form, "steps": 1}
-    known = inspect.signature(LOSSES[name]).parameters
-    loss = LOSSES[name](**{key: value for key, value in options.items() if key in known})
-    loss.build(student.shape, teacher.shape)
-    loss.prepare([(student.detach(), teacher)])
-    loss.train()
+    loss = _prepared(name, form, student, teacher)
     arguments = list(inspect.signature(loss.forward).parameters)
     critic = getattr(loss, "adversary", None)
     if critic is not None:
@@ -140,6 +138,70 @@ def _ours(
         return value if critic is None else value + critic(student.detach(), teacher)
 
     return called
+
+
+def _prepared(name: str, form: str, student: "Tensor", teacher: "Tensor") -> Any:
+    from segdistill.losses import LOSSES
+
+    # The fit of a readout before the first step is no part of a step; noise encodes no position.
+    options = {"form": form, "steps": 1, "switch_off": "never"}
+    known = inspect.signature(LOSSES[name]).parameters
+    loss = LOSSES[name](**{key: value for key, value in options.items() if key in known})
+    loss.build(student.shape, teacher.shape)
+    loss.prepare([(student.detach(), teacher)])
+    return loss.train()
+
+
+def _edges(
+    distances: "Callable[[Tensor], Tensor]", classes: int
+) -> "Callable[[Tensor, Tensor, Tensor], Tensor]":
+    """Distances of as many tokens as classes, by their mean: the first cells of the maps."""
+
+    def edges(student: "Tensor", teacher: "Tensor", labels: "Tensor") -> "Tensor":
+        ours, theirs = (x.flatten(2)[..., :classes].mT.contiguous() for x in (student, teacher))
+        return distances(ours).mean() / distances(theirs).mean()
+
+    return edges
+
+
+def _plain(
+    name: str, student: "Tensor", teacher: "Tensor", classes: int
+) -> "Callable[[Tensor, Tensor, Tensor], Tensor]":
+    """The same values: loops over all classes with masks of the features' full size, or step by step."""
+    import torch
+
+    if name == "token_distances":
+        mode = "donot_use_mm_for_euclid_dist"
+        return _edges(lambda tokens: torch.cdist(tokens, tokens, compute_mode=mode), classes)
+    return _mapped(student, teacher) if name == "position" else _loop(name, classes)
+
+
+def _mapped(student: "Tensor", teacher: "Tensor") -> "Callable[[Tensor, Tensor, Tensor], Tensor]":
+    """Position: the student's features through the fitted map, then 3x3 convolutions of both networks."""
+    import torch
+    from torch.nn import functional as F
+
+    from segdistill.losses.position import mask_difference
+    from segdistill.losses.ridge import ridge_map
+
+    loss = _prepared("position", "default", student, teacher)
+    fitted, readout = loss.adapter, loss.readout
+
+    def masks(features: "Tensor") -> "Tensor":
+        read: Tensor = readout.norm(F.conv2d(features, readout.conv.weight)).sigmoid()
+        return read
+
+    def position(student: "Tensor", teacher: "Tensor", labels: "Tensor") -> "Tensor":
+        weight = ridge_map(fitted.student_moment, fitted.cross_moment, fitted.ridge).to(student)
+        with torch.no_grad():
+            target = masks(teacher)
+        value = mask_difference(
+            masks(F.conv2d(student, weight[..., None, None])), target, loss.axes
+        )
+        fitted.renew(student.detach(), teacher)
+        return value
+
+    return position
 
 
 def _loop(name: str, classes: int) -> "Callable[[Tensor, Tensor, Tensor], Tensor]":
@@ -235,14 +297,14 @@ def _told(*arguments: str) -> str:
 def times(
     size: int, repeats: int, forms: bool, only: list[str] | None
 ) -> dict[tuple[str, str, str], list[float]]:
-    """Milliseconds of each case in each repeat; the values of the loops are checked on the way."""
+    """Milliseconds of each case in each repeat; plain versions' values are checked on the way."""
     found: dict[tuple[str, str, str], list[float]] = {}
     for setting, (classes, batch) in SETTINGS.items():
         steps = {case: step_of(*case, classes, batch, size) for case in cases(forms, only)}
         values = {case: step() for case, step in steps.items()}
-        for name in (name for name in LOOPS if (name, "loop") in values):
-            ours, loop = values[name, "default"], values[name, "loop"]
-            assert abs(ours - loop) <= 1e-3 * abs(loop), (name, ours, loop)
+        for name in (name for name in PLAIN if (name, "plain") in values):
+            ours, plain = values[name, "default"], values[name, "plain"]
+            assert abs(ours - plain) <= 1e-3 * abs(plain), (name, ours, plain)
         for _ in range(repeats):
             for case, step in steps.items():
                 start = time.perf_counter()
@@ -309,24 +371,24 @@ def main() -> None:
 
 
 def show(rows: list[dict[str, object]]) -> None:
-    """Print the rows, each loop beside its loss."""
-    loops = {(row["setting"], row["loss"]): row for row in rows if row["version"] == "loop"}
+    """Print the rows, each plain version beside its loss."""
+    plains = {(row["setting"], row["loss"]): row for row in rows if row["version"] == "plain"}
     print(f"{'':50}{'time, ms':>22}{'':19}{'memory, MiB':>22}")
-    print(f"{'':50}{'ours':>11}{'/ task':>11}{'loop':>11}{'ratio':>8}{'ours':>11}{'loop':>11}")
+    print(f"{'':50}{'ours':>11}{'/ task':>11}{'plain':>11}{'ratio':>8}{'ours':>11}{'plain':>11}")
     for row in rows:
-        if row["version"] == "loop":
+        if row["version"] == "plain":
             continue
-        plain = row["version"] == "default"
-        name = str(row["loss"]) if plain else f"{row['loss']} {row['version']}"
+        ours = row["version"] == "default"
+        name = str(row["loss"]) if ours else f"{row['loss']} {row['version']}"
         line = f"{row['setting']!s:22}{name:28}{row['milliseconds']:11.1f}"
         line += f"{row['of_cross_entropy']:11.3f}"
-        loop = loops.get((row["setting"], row["loss"])) if plain else None
-        if loop:
-            ratio = float(str(loop["milliseconds"])) / float(str(row["milliseconds"]))
-            line += f"{loop['milliseconds']:11.1f}{ratio:7.0f}x"
+        plain = plains.get((row["setting"], row["loss"])) if ours else None
+        if plain:
+            ratio = float(str(plain["milliseconds"])) / float(str(row["milliseconds"]))
+            line += f"{plain['milliseconds']:11.1f}{ratio:7.1f}x"
         else:
             line += " " * 19
-        print(line + f"{row['mebibytes']:11.1f}" + (f"{loop['mebibytes']:11.1f}" if loop else ""))
+        print(line + f"{row['mebibytes']:11.1f}" + (f"{plain['mebibytes']:11.1f}" if plain else ""))
 
 
 if __name__ == "__main__":
