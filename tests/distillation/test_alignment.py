@@ -1,13 +1,16 @@
 """Maps of two networks meet at the same places of the image, whatever grids they have."""
 
+import gc
 import itertools
+import weakref
 
 import pytest
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from segdistill.distillation.alignment import Alignment
+from segdistill.distillation import alignment as alignments
+from segdistill.distillation.alignment import Alignment, Once
 from segdistill.distillation.catalogue import METHODS, build_method, method_terms
 from segdistill.distillation.distiller import Distiller
 from segdistill.distillation.method import Method, Term
@@ -295,3 +298,121 @@ def test_the_conditional_critic_sees_the_image_at_the_cells() -> None:
         plain = loss(logits, logits, image)
         loss.cells = (Cells.at((8, 8), (64, 64), 8),) * 2
         assert (loss(logits, logits, image) != plain) == changes
+
+
+class AnyWidth(Loss):
+    """Keeps what it is given, of any channels on one grid."""
+
+    matches_grid = True
+
+    def forward(self, student: Tensor, teacher: Tensor) -> Tensor:
+        self.seen = (student, teacher)
+        return student.square().mean() + teacher.mean()
+
+
+class TeachersWidth(AnyWidth):
+    """Needs the teacher's channels, so that its student is projected."""
+
+    matches_channels = True
+
+
+def several(cells: str = "declared") -> tuple[Distiller, dict[str, AnyWidth]]:
+    torch.manual_seed(0)
+    losses = {"one": AnyWidth(), "two": AnyWidth(), "wide": TeachersWidth()}
+    terms = {name: Term(loss, 1.0, "features", cells=cells) for name, loss in losses.items()}
+    # The student's map is finer, so that it is resampled as well as projected.
+    student, teacher = Tiny(6, stride=2), Tiny(9)
+    distiller = Distiller(student, Method("m", terms), teacher)
+    distiller.dry_pass(batch()[0])
+    return distiller.eval(), losses
+
+
+@pytest.mark.parametrize("cells", ["declared", "released"])
+def test_terms_share_a_map_that_is_resampled_the_same_way(cells) -> None:
+    distiller, losses = several(cells)
+    together = distiller(*batch())
+    (student, teacher), (same, too) = losses["one"].seen, losses["two"].seen
+    assert student is same and teacher is too
+    # What a term projects is its own.
+    wide = losses["wide"].seen
+    assert wide[0].shape[1] == 9 and wide[1] is teacher
+    for name, value in together.items():
+        assert torch.equal(value, distiller(*batch(), only=[name])[name])
+    (again, _) = losses["one"].seen
+    assert again is not student and torch.equal(again, student)
+
+
+@pytest.mark.parametrize("cells", ["declared", "released"])
+def test_shared_maps_pass_the_sum_of_the_terms_gradients(cells) -> None:
+    distiller, _ = several(cells)
+    weights = list(distiller.student.parameters())
+
+    def gradients(values: dict[str, Tensor]) -> list[Tensor | None]:
+        return torch.autograd.grad(sum(values.values()), weights, allow_unused=True)
+
+    alone = [gradients(distiller(*batch(), only=[name])) for name in ("one", "two", "wide")]
+    for found, *parts in zip(gradients(distiller(*batch())), *alone, strict=True):
+        assert (found is None) == (parts[0] is None)
+        if found is not None:
+            torch.testing.assert_close(found, sum(parts))
+
+
+def test_nothing_that_is_shared_outlives_the_step() -> None:
+    distiller, losses = several()
+    values = distiller(*batch())
+    held = [weakref.ref(tensor) for tensor in losses["one"].seen]
+    for loss in losses.values():
+        del loss.seen
+    distiller(*batch())
+    for loss in losses.values():
+        del loss.seen
+    del values
+    gc.collect()
+    assert all(reference() is None for reference in held)
+
+
+@pytest.mark.parametrize(("preset", "calls"), [("default", 2), ("paper", 2)])
+def test_a_step_of_idd_resamples_each_tap_once(preset, calls, monkeypatch) -> None:
+    torch.manual_seed(0)
+    student, teacher = Tiny(4, stride=8), Tiny(6)
+    for network in (student, teacher):
+        network.taps["features_released"] = "body"
+    distiller = Distiller(student, build_method("idd", 3, preset), teacher)
+    images, labels = batch((64, 64))
+    distiller.dry_pass(images)
+    distiller.prepare([images] * 4)
+    count = 0
+
+    def counted(function):
+        def call(x, *arguments, **options):
+            nonlocal count
+            made = function(x, *arguments, **options)
+            count += made is not x
+            return made
+
+        return call
+
+    monkeypatch.setattr(alignments, "resample", counted(alignments.resample))
+    monkeypatch.setattr(alignments, "_resized", counted(alignments._resized))
+    distiller(images, labels)
+    assert count == calls
+
+
+def test_once_keeps_functions_tensors_and_arguments_apart() -> None:
+    once = Once()
+    x = torch.arange(3.0)
+    assert once(torch.add, x, 1) is once(torch.add, x, 1)
+    assert torch.equal(once(torch.add, x, 2), x + 2)
+    assert torch.equal(once(torch.mul, x, 2), x * 2)
+    # Tensors of one address, one after the other: a name is not given to two of them.
+    for value in range(20):
+        assert once(torch.add, torch.full((2,), float(value)), 1)[0] == value + 1
+
+
+def test_halves_are_raised_once_for_all_terms() -> None:
+    distiller, losses = several()
+    with torch.autocast("cpu", torch.bfloat16):
+        distiller(*batch())
+    (student, teacher), (same, too) = losses["one"].seen, losses["two"].seen
+    assert student is same and teacher is too
+    assert student.dtype == teacher.dtype == torch.float32

@@ -1,5 +1,7 @@
 """Brings a student's tensor to the channels and grid of the teacher's, for losses that need it."""
 
+from collections.abc import Callable, Hashable
+
 import torch
 import torch.nn.functional as F
 from jaxtyping import Float
@@ -9,6 +11,26 @@ from segdistill.geometry import Cells, coarser, resample
 from segdistill.losses.base import raised
 
 CellPair = tuple[Cells, Cells]
+
+
+class Once:
+    """Keeps what was computed from a tensor, so that several terms of one step share it.
+
+    It belongs to one pass over the terms and goes with it: what it keeps holds the pass's graph.
+    """
+
+    def __init__(self) -> None:
+        self._kept: dict[Hashable, tuple[Tensor, Tensor]] = {}
+
+    def __call__(
+        self, function: Callable[..., Tensor], tensor: Tensor, *arguments: Hashable
+    ) -> Tensor:
+        """`function(tensor, *arguments)`, computed at the first call with the same tensor and arguments."""
+        key = (function, id(tensor), arguments)
+        if key not in self._kept:
+            # The tensor is kept too, since its id may be another's as soon as it is gone.
+            self._kept[key] = tensor, function(tensor, *arguments)
+        return self._kept[key][1]
 
 
 class Alignment(nn.Module):
@@ -41,6 +63,7 @@ class Alignment(nn.Module):
         student: Float[Tensor, "b c h w"],
         teacher: Float[Tensor, "b d i j"],
         cells: CellPair | None = None,
+        once: Once | None = None,
     ) -> tuple[Float[Tensor, "b e p q"], Float[Tensor, "b d r s"]]:
         """The two tensors as the loss takes them.
 
@@ -49,9 +72,11 @@ class Alignment(nn.Module):
             teacher: The teacher's tensor.
             cells: Where the cells of both lie. None for the rule of released codes: whatever the
                 networks say, maps of different size are resized by half pixels (antialiased).
+            once: What terms of the same step have computed already.
         """
+        once = once or Once()
         with torch.autocast(student.device.type, enabled=False):
-            return self._aligned(raised(student), raised(teacher), cells)
+            return self._aligned(once(raised, student), once(raised, teacher), cells, once)
 
     def common(self, cells: CellPair) -> CellPair:
         """Where the cells lie of what the loss takes."""
@@ -61,19 +86,18 @@ class Alignment(nn.Module):
         return meeting, meeting
 
     def _aligned(
-        self, student: Tensor, teacher: Tensor, cells: CellPair | None
+        self, student: Tensor, teacher: Tensor, cells: CellPair | None, once: Once
     ) -> tuple[Tensor, Tensor]:
+        # A projection is the term's own, and so is what is made of it: there is nothing to share.
+        ours = once if isinstance(self.project, nn.Identity) else Once()
         student = self.project(student)
         if self.grid and cells is not None:
             own, other = self.common(cells)
-            return resample(student, cells[0], own), resample(teacher, cells[1], other)
+            return ours(resample, student, cells[0], own), once(resample, teacher, cells[1], other)
         if self.grid and student.shape[-2:] != teacher.shape[-2:]:
             pairs = zip(student.shape[-2:], teacher.shape[-2:], strict=True)
-            size = [min(pair) for pair in pairs]
-            student, teacher = (
-                F.interpolate(x, size, mode="bilinear", align_corners=False, antialias=True)
-                for x in (student, teacher)
-            )
+            size = tuple(min(pair) for pair in pairs)
+            return ours(_resized, student, size), once(_resized, teacher, size)
         return student, teacher
 
     def describe(
@@ -92,3 +116,9 @@ class Alignment(nn.Module):
         elif self.grid and cells is not None and not cells[0].meets(cells[1]):
             steps.append("move to the student's cells")
         return ", ".join(steps) or "none"
+
+
+def _resized(x: Float[Tensor, "b c h w"], size: tuple[int, int]) -> Float[Tensor, "b c i j"]:
+    if x.shape[-2:] == size:
+        return x
+    return F.interpolate(x, size, mode="bilinear", align_corners=False, antialias=True)

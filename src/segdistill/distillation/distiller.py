@@ -9,7 +9,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
-from segdistill.distillation.alignment import Alignment, CellPair
+from segdistill.distillation.alignment import Alignment, CellPair, Once
 from segdistill.distillation.fractions import weighed
 from segdistill.distillation.method import Method, Term
 from segdistill.distillation.taps import Taps, tap_paths, uncompiled
@@ -188,9 +188,10 @@ class Distiller(nn.Module):
         self._gated = {"labels": (whole, labels)} if self._confidence else {}
         batch = {"images": images, "labels": labels}
         values: dict[str, Tensor] = {}
+        once = Once()
         for name, term in self.method.terms.items():
             if only is None or name in only:
-                arguments = self._arguments(name, term, student, teacher, batch)
+                arguments = self._arguments(name, term, student, teacher, batch, once)
                 values[name] = term.loss(**arguments)
                 if isinstance(term.loss, PixelwiseKD) and term.loss.confidence:
                     self._gated[name] = arguments["teacher"], arguments["teacher"]
@@ -296,18 +297,30 @@ class Distiller(nn.Module):
         student: Mapping[str, Tensor],
         teacher: Mapping[str, Tensor],
         batch: Mapping[str, Tensor],
+        once: Once,
     ) -> dict[str, Tensor]:
         tensors = {"student": student[self._student_on[name]], **batch}
         if _reads_teacher(term) and term.on in teacher:
             tensors["teacher"] = teacher[term.on]
-        tensors |= self._met(name, tensors["student"], tensors.get("teacher"), batch["images"])
+        tensors |= self._met(
+            name, tensors["student"], tensors.get("teacher"), batch["images"], once
+        )
         return {argument: tensors[argument] for argument in term.inputs() if argument in tensors}
 
     def _met(
-        self, name: str, student: Tensor, teacher: Tensor | None, images: Tensor
+        self,
+        name: str,
+        student: Tensor,
+        teacher: Tensor | None,
+        images: Tensor,
+        once: Once | None = None,
     ) -> dict[str, Tensor]:
         """Both tensors at common cells, where their loss needs that; the loss is told where they lie."""
-        loss = self.method.terms[name].loss
+        loss, once = self.method.terms[name].loss, once or Once()
+        if isinstance(loss, Loss):
+            # As the loss itself would, but for all terms at once.
+            student = once(raised, student)
+            teacher = None if teacher is None else once(raised, teacher)
         if teacher is None:
             own = self._declared(name, [student], images)
             _tell(loss, own)
@@ -315,7 +328,7 @@ class Distiller(nn.Module):
         pair = self._declared(name, [student, teacher], images)
         if name in self.alignments:
             alignment: Any = self.alignments[name]
-            student, teacher = alignment(student, teacher, pair)
+            student, teacher = alignment(student, teacher, pair, once)
             pair = pair and alignment.common(pair)
         _tell(loss, pair)
         return {"student": student, "teacher": teacher}
