@@ -4,7 +4,8 @@
 
 Every case opens image and mask, takes a random crop at a random scale, flips half of them, and gives a float
 image in 0..1 and a long label on the CPU, in one process and one thread. The random numbers are its own. The
-mask's ids are mapped to classes in ours alone. OpenCV takes part where it is installed.
+mask's ids are mapped to classes in ours alone. OpenCV takes part where it is installed, and so does the extra
+`fast`, which decodes plain PNG files.
 """
 
 import argparse
@@ -14,9 +15,11 @@ import random
 import statistics
 import time
 from collections.abc import Callable
+from importlib.util import find_spec
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
+from unittest.mock import patch
 
 import numpy as np
 import torch
@@ -26,6 +29,7 @@ from torchvision.transforms import v2
 from torchvision.transforms.v2 import functional as tv
 
 from segdistill.data import build_dataset
+from segdistill.data.reading import plain
 from segdistill.data.transforms import Augment
 from segdistill.run.environment import describe_environment
 
@@ -38,6 +42,16 @@ def ours(dataset: Any) -> Case:
     augment = Augment(CROP, SCALE)
     generator = torch.Generator().manual_seed(0)
     return lambda index: augment(*dataset.read(index), generator)
+
+
+def without_extra(case: Case) -> Case:
+    """A case as it is where the extra `fast` is not installed."""
+
+    def sample(index: int) -> tuple[Tensor, Tensor]:
+        with patch.object(plain, "_decoder", lambda: None):
+            return case(index)
+
+    return sample
 
 
 def _box(height: int, width: int) -> tuple[int, int, int, int]:
@@ -125,17 +139,18 @@ def main(arguments: list[str] | None = None) -> None:
         def opened(cache: Any) -> Any:
             return build_dataset(options.name, options.data, options.split, cache=cache)
 
-        plain = opened(False)
+        dataset = opened(False)
         found = {
-            "torchvision": torchvision(plain.pairs),
-            "opencv": opencv(plain.pairs),
-            "segdistill": ours(plain),
+            "torchvision": torchvision(dataset.pairs),
+            "opencv": opencv(dataset.pairs),
+            "segdistill": without_extra(ours(dataset)),
+            "segdistill[fast]": ours(dataset) if find_spec("imagecodecs") else None,
             "segdistill, cache: true": ours(opened(True)),
             "segdistill, cache: disk": ours(opened("disk")),
         }
         cases = {name: case for name, case in found.items() if case is not None}
-        times = measured(cases, len(plain), options.rounds)
-        sizes = sorted({tuple(plain.read(index)[1].shape) for index in range(len(plain))})
+        times = measured(cases, len(dataset), options.rounds)
+        sizes = sorted({tuple(dataset.read(index)[1].shape) for index in range(len(dataset))})
     base = times["torchvision"]
     rows = {
         name: {
@@ -152,7 +167,7 @@ def main(arguments: list[str] | None = None) -> None:
         command = f"python benchmarks/data.py --name {options.name} --data {options.data}"
         result = {
             "command": f"{command} --split {options.split} --rounds {options.rounds}",
-            "samples": len(plain),
+            "samples": len(dataset),
             "sizes": sizes,
             "crop": CROP,
             "cases": rows,

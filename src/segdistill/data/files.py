@@ -20,6 +20,7 @@ from segdistill.data.orientation import (
     turned,
 )
 from segdistill.data.reading.opening import opened
+from segdistill.data.reading.plain import plain_pixels
 
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff", ".webp")
 ID_MODES = ("L", "P", "1", "I;16", "I;16B", "I")
@@ -53,9 +54,18 @@ def read_with_geometry(
     if Path(path).suffix.lower() == ARRAY_SUFFIX:
         pixels, tag = stored(read_array(path), channels, f"{path}: the array"), None
     else:
-        picture = _upright(path, "image")
-        pixels, tag = _pixels(picture.image, path, channels), picture.tag
+        pixels, tag = _picture(path, channels)
     return pixels, ImageGeometry(path, tag, (pixels.shape[2], pixels.shape[1]))
+
+
+def _picture(path: Path | str, channels: int) -> tuple[Num[Tensor, "c h w"], int | None]:
+    """The upright pixels of an image file, and its orientation tag."""
+    with opened(path, "image") as file:
+        plain = plain_pixels(file, "RGB") if channels == 3 else None
+        if plain is not None:  # in the memory order of the file, as from Pillow
+            return plain.permute(2, 0, 1), None
+        picture = _upright(file, path)
+    return _pixels(picture.image, path, channels), picture.tag
 
 
 def _pixels(image: Image.Image, path: Path | str, channels: int) -> Num[Tensor, "c h w"]:
@@ -215,23 +225,26 @@ def open_mask(
         FileNotFoundError: There is no such file.
         ValueError: The file is damaged or has several pages, or its orientation is ambiguous.
     """
-    mask = _upright(path, "mask")
+    with opened(path, "mask") as file:
+        mask = _upright(file, path)
     if mask.tag is None and image is not None:
         turn = mask_turn(path, mask.image.size, image, orientation)
         mask = mask._replace(image=turned(mask.image, turn))
     return mask
 
 
-def _upright(path: Path | str, kind: str) -> StoredMask:
-    """A decoded picture, turned by its own orientation tag."""
-    with opened(path, kind) as image:
-        raw_mode = _raw_mode(image, path)
-        tag = orientation_tag(image)
-        lossy = image.format in ("JPEG", "MPO") or raw_mode == "VP8 "
-        lossy |= "jpeg" in str(image.info.get("compression", ""))
-        image.load()
-        # Pillow turns TIFF files while loading them, and drops the tag.
-        return StoredMask(path, turned(image, orientation_tag(image)), tag, lossy, raw_mode)
+def _upright(file: Image.Image, path: Path | str) -> StoredMask:
+    """An opened picture, decoded and turned by its own orientation tag."""
+    grey = plain_pixels(file, "L")
+    if grey is not None:
+        return StoredMask(path, Image.fromarray(grey[..., 0].numpy()), None, False, "L")
+    raw_mode = _raw_mode(file, path)
+    tag = orientation_tag(file)
+    lossy = file.format in ("JPEG", "MPO") or raw_mode == "VP8 "
+    lossy |= "jpeg" in str(file.info.get("compression", ""))
+    file.load()
+    # Pillow turns TIFF files while loading them, and drops the tag.
+    return StoredMask(path, turned(file, orientation_tag(file)), tag, lossy, raw_mode)
 
 
 def _raw_mode(image: Image.Image, path: Path | str) -> str:
