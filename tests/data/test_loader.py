@@ -1,12 +1,15 @@
 """The order of training: it depends only on the seed, not on processes or the first step."""
 
 import random
+import threading
+import time
 
 import numpy as np
 import pytest
 import torch
 
 from segdistill.data import Augment, Synthetic, build_dataset, evaluation_loader, training_loader
+from segdistill.data import loader as loaders
 from segdistill.data.order import epoch_order
 
 AUGMENT = Augment(crop=(32, 32), scale=(0.5, 1.5), photometric=0.2)
@@ -321,3 +324,72 @@ def test_samples_of_your_own_may_leave_out_labels_one_by_one():
     (batch,) = training_loader(_SomeAlbums(), Augment((8, 8)), 2, 0, 0, 1, labelled=1)
     assert batch["labelled"].tolist() == [False, True]
     assert batch["label"].flatten(1).unique(dim=1).tolist() == [[255], [1]]
+
+
+def files_of(camvid_tree, **options):
+    return build_dataset("camvid", camvid_tree, "train", **options)
+
+
+def threads():
+    return [one for one in threading.enumerate() if one.name.startswith("segdistill-loader")]
+
+
+def settled(count):
+    """Whether so many threads of loaders are left, after a moment."""
+    end = time.monotonic() + 5
+    while len(threads()) != count and time.monotonic() < end:
+        time.sleep(0.01)
+    return len(threads()) == count
+
+
+def test_a_thread_changes_nothing(camvid_tree, monkeypatch):
+    pairs = files_of(camvid_tree)
+    torch.manual_seed(3)
+    state = torch.get_rng_state()
+    ahead = batches(pairs, batch=2)
+    assert torch.equal(torch.get_rng_state(), state)
+    assert_equal(batches(pairs, batch=2, start_step=4), ahead[4:])
+    monkeypatch.setattr(loaders, "_runs_in_any_thread", lambda dataset: False)
+    assert_equal(batches(pairs, batch=2), ahead)
+    assert settled(0)
+
+
+def test_a_thread_is_one_batch_ahead_and_ends_when_closed(camvid_tree, monkeypatch):
+    asked = []
+    real = loaders.read_sample
+    monkeypatch.setattr(
+        loaders, "read_sample", lambda *given: (asked.append(given[1]), real(*given))[1]
+    )
+    options = {"batch": 1, "seed": 1, "start_step": 0, "steps": 50}
+    loader = training_loader(files_of(camvid_tree), AUGMENT, **options)
+    assert not threads() and not asked
+    next(loader)
+    time.sleep(0.3)
+    assert len(asked) == 2 and len(threads()) == 1
+    loader.close()
+    assert settled(0)
+
+
+def test_an_error_ends_the_thread_and_belongs_to_its_batch(camvid_tree):
+    pairs = files_of(camvid_tree)
+    order = [batch["name"][0] for batch in batches(pairs, batch=1, steps=2)]
+    bad = next(pair.image for pair in pairs.pairs if pair.name == order[1])
+    bad.write_bytes(b"no picture")
+    options = {"batch": 1, "seed": 1, "start_step": 0, "steps": 9}
+    loader = training_loader(pairs, AUGMENT, **options)
+    assert next(loader)["name"] == order[:1]
+    with pytest.raises(ValueError, match="cannot read this image"):
+        next(loader)
+    assert settled(0)
+
+
+def test_samples_of_other_code_are_read_in_the_main_thread(camvid_tree):
+    readers = []
+
+    class Own(type(files_of(camvid_tree))):
+        def load(self, position):
+            readers.append(threading.current_thread())
+            return super().load(position)
+
+    batches(Own(camvid_tree, "train"), batch=2, steps=2)
+    assert set(readers) == {threading.main_thread()}

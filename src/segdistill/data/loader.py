@@ -5,6 +5,7 @@ import signal
 import time
 import traceback
 from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any, NotRequired, TypedDict
 from weakref import WeakSet
@@ -12,10 +13,10 @@ from weakref import WeakSet
 import torch
 from jaxtyping import Bool, Float, Int64, Num
 from torch import Tensor
-from torch.utils.data import DataLoader, Dataset, get_worker_info
+from torch.utils.data import DataLoader, Dataset, Subset, get_worker_info
 
 from segdistill.data.channels import in_unit_range
-from segdistill.data.dataset import SegmentationDataset
+from segdistill.data.dataset import PairDataset, SegmentationDataset
 from segdistill.data.labelled import labelled_samples
 from segdistill.data.order import Key, Order
 from segdistill.data.randomness import generator_for
@@ -69,7 +70,8 @@ def training_loader(
         steps: Length of the whole run; step `steps` is no longer yielded.
         rank: Number of this process, which reads the rank-th part of every batch.
         world: Number of processes; divides `batch`.
-        workers: Processes that read ahead; 0 reads in this one.
+        workers: Processes that read ahead; 0 reads in this one, and pairs of files in a thread of it, one
+            batch ahead. Close the iterator to end them early.
         num_classes: Refuse label ids not below this number; by default the data set's `num_classes`.
         labelled: Samples with labels in each batch, evenly spread over the processes; the others have none.
             None: all samples in one order, as they come.
@@ -92,7 +94,8 @@ def training_loader(
     _check_labelled(labelled, batch, samples.labelled)
     steps_left = range(start_step, steps)
     order = Order(samples.labelled, seed, steps_left, batch, rank * share, share, labelled)
-    return _batches(samples, order, workers)
+    batches = _batches(samples, order, workers)
+    return _ahead(batches) if not workers and _runs_in_any_thread(dataset) else batches
 
 
 def evaluation_loader(
@@ -253,6 +256,28 @@ def _batches(samples: _Samples, order: Any, workers: int) -> Iterator[Batch]:
         generator=generator_for("workers", samples.seed),
     )
     return _unwrapped(loader)
+
+
+def _runs_in_any_thread(dataset: Any) -> bool:
+    """Whether samples are read by this package alone: other code may draw from global generators, or hold
+    what belongs to one thread, such as a connection to a database."""
+    while isinstance(dataset, Subset) and hands_on(dataset):
+        dataset = dataset.dataset
+    kind = type(dataset)
+    return isinstance(dataset, PairDataset) and (kind.__getitem__, kind.read, kind.load) == (
+        PairDataset.__getitem__,
+        PairDataset.read,
+        PairDataset.load,
+    )
+
+
+def _ahead(batches: Iterator[Batch]) -> Iterator[Batch]:
+    """The same batches; a thread prepares the next one while one is used, and ends with this iterator."""
+    with ThreadPoolExecutor(1, "segdistill-loader") as thread:
+        coming = thread.submit(next, batches, None)
+        while (batch := coming.result()) is not None:
+            coming = thread.submit(next, batches, None)
+            yield batch
 
 
 _watched: "WeakSet[_Samples]" = WeakSet()

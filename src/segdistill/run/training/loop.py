@@ -6,7 +6,7 @@ import signal
 import time
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from types import FrameType
@@ -299,11 +299,14 @@ class Loop:
             TrainingProgress(self.label, config.steps, self.step, show) as bar,
             _signals(lambda: self._validating, lambda: self.step) as received,
             doing("training", self.label),
+            ExitStack() as ends,
         ):
             self.module.train()
             if self.step > 0:  # the state was saved before the validation of its step
                 self._validate(bar, save=False)
             batches = self.loader(self.step)
+            # Its thread or workers would outlive an error, whose traceback keeps them.
+            ends.callback(getattr(batches, "close", lambda: None))
             self._heed(received)
             clock = time.perf_counter()
             while self._goes_on():
