@@ -225,7 +225,8 @@ def export(
         size: Height and width at which the network sees an image; as in the run by default.
         opset: ONNX opset, 18 to 23.
         to: openvino also writes model.xml and model.bin for OpenVINO, which needs the extra of that name.
-        int8: Also write model.int8.onnx, a quantised network.
+        int8: Also write model.int8.onnx, a quantised network; with --to openvino also model.int8.xml, which needs
+            the extra nncf.
         calibration: Number of training images that calibrate the ranges of int8.
         max_drop: Largest loss of mIoU allowed for int8, in points.
         max_class_drop: Largest loss of IoU allowed for int8 in any class, in points.

@@ -26,6 +26,7 @@ import segdistill
 import segdistill.run.shipping.export as export_module
 import segdistill.run.shipping.exported as exported_module
 import segdistill.run.shipping.parity as parity_module
+from segdistill import extras
 from segdistill.cli import main
 from segdistill.run.commands import predict_run
 from segdistill.run.evaluation.evaluate import Evaluation
@@ -33,6 +34,7 @@ from segdistill.run.folder import RunFolder, file_sha256
 from segdistill.run.opening import open_split
 from segdistill.run.shipping.bundle import BUNDLE
 from segdistill.run.shipping.export import export
+from segdistill.run.shipping.int8 import report_int8
 from segdistill.run.shipping.onnx_file import Deployed, OnnxNetwork, info_from
 from segdistill.run.shipping.openvino.file import OpenVinoNetwork
 from segdistill.run.shipping.parity import with_logits
@@ -116,7 +118,13 @@ def test_parity_records_how_the_file_was_compared(run: RunFolder, bundle: Path) 
     assert parity["miou"]["onnx"] == pytest.approx(evaluation["miou"], abs=0.01)
     assert parity["miou"]["images"] == evaluation["images"]
     assert parity["opset"] == 18
-    for name, figures in (("model.onnx", parity), ("model.int8.onnx", parity["int8"])):
+    int8 = parity["openvino"]["int8"]
+    for name, figures in (
+        ("model.onnx", parity),
+        ("model.int8.onnx", parity["int8"]),
+        ("model.int8.xml", int8),
+        ("model.int8.bin", int8),
+    ):
         assert figures[name]["sha256"] == file_sha256(bundle / name)
         assert figures[name]["bytes"] == (bundle / name).stat().st_size
 
@@ -137,15 +145,13 @@ def test_the_files_are_timed_on_an_image_of_the_evaluation_split(
     assert f"one image of 32×48: `model.onnx` {median} (" in (out / "MODEL_CARD.md").read_text()
 
 
-def test_both_files_are_timed(bundle: Path) -> None:
+def test_all_files_are_timed(bundle: Path) -> None:
     latency = json.loads((bundle / "parity.json").read_text())["latency"]
     files = {name for name in latency if name.startswith("model.")}
-    assert files == {"model.onnx", "model.int8.onnx", "model.xml"}
-    median = latency["model.int8.onnx"]["median_ms"]
-    assert (
-        f", `model.int8.onnx` {median:.1f} ms, `model.xml` "
-        in (bundle / "MODEL_CARD.md").read_text()
-    )
+    assert files == {"model.onnx", "model.int8.onnx", "model.xml", "model.int8.xml"}
+    card = (bundle / "MODEL_CARD.md").read_text()
+    for name, after in (("model.int8.onnx", "ms, `model.xml` "), ("model.int8.xml", "ms in OpenV")):
+        assert f", `{name}` {latency[name]['median_ms']:.1f} {after}" in card
 
 
 def test_int8_weights_are_quantised_per_channel(bundle: Path) -> None:
@@ -180,7 +186,7 @@ def test_the_card_describes_what_is_shipped(run: RunFolder, bundle: Path) -> Non
         "24×40",
     ):
         assert text in card, text
-    rows = [line for line in card.splitlines() if line.startswith("| ") and line.count("|") == 6]
+    rows = [line for line in card.splitlines() if line.startswith("| ") and line.count("|") == 7]
     names = [row.split("|")[1].strip() for row in rows]
     assert names[2:] == run.model_info()["classes"]
 
@@ -242,15 +248,35 @@ def test_mistakes_in_using_the_script_are_reported_in_one_line(
         assert len(done.stderr.splitlines()) == 1 and not list(tmp_path.glob("*_mask.png"))
 
 
-def test_an_int8_file_that_loses_too_much_is_deleted(
+def test_int8_files_that_lose_too_much_are_deleted(
     run: RunFolder, exported_before: None, tmp_path: Path
 ) -> None:
-    with pytest.raises(ValueError, match=r"int8 loses .* points of mIoU .*was deleted. Ship"):
-        export(run, tmp_path, int8=True, calibration=2, max_drop=-100)
-    assert not (tmp_path / "model.int8.onnx").exists()
-    assert (tmp_path / "model.onnx").is_file()
-    assert "model.int8.onnx" not in (tmp_path / "MODEL_CARD.md").read_text()
-    assert json.loads((tmp_path / "parity.json").read_text())["int8"]["passed"] is False
+    with pytest.raises(ValueError) as refused:
+        export(run, tmp_path, to="openvino", int8=True, calibration=2, max_drop=-100)
+    for name in ("model.onnx", "model.xml"):
+        int8 = name.replace("model", "model.int8")
+        text = rf"int8 loses \S+ points of mIoU .* so {int8} was deleted. Ship \S+/{name}[.,]"
+        assert re.search(text, str(refused.value))
+        assert (tmp_path / name).is_file()
+    assert not list(tmp_path.glob("*.int8.*"))
+    assert ".int8." not in (tmp_path / "MODEL_CARD.md").read_text()
+    parity = json.loads((tmp_path / "parity.json").read_text())
+    assert parity["int8"]["passed"] is parity["openvino"]["int8"]["passed"] is False
+
+
+def test_what_the_default_precision_loses_on_top_of_int8_is_told(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    evaluation = Evaluation.from_confusion(torch.tensor([[90, 10], [10, 90]]))
+    found = gate(evaluation, evaluation, max_drop=1, max_class_drop=1)
+    found["model.int8.bin"] = {"bytes": 1}
+    for lost, level in ((0.9, "INFO"), (1.1, "WARNING")):
+        found["default"] = {"precision": "bf16", "miou": evaluation.miou - lost / 100}
+        with caplog.at_level("INFO"):
+            report_int8(tmp_path, {"openvino": {"int8": found}})
+        record = caplog.records[-1]
+        assert record.levelname == level and f"default, {lost:.2f} points lost" in record.message
+    assert "INFERENCE_PRECISION_HINT: f32" in record.message
 
 
 def test_the_gate_checks_every_class() -> None:
@@ -400,6 +426,17 @@ def test_a_file_that_export_did_not_write_is_refused(
     load_predictor(tmp_path / name)  # alone, where nothing tells what it was
 
 
+@pytest.mark.parametrize("name", ["model.bin", "model.int8.bin"])
+def test_weights_that_export_did_not_write_are_refused(
+    name: str, bundle: Path, tmp_path: Path
+) -> None:
+    shutil.copytree(bundle, tmp_path / "bundle")
+    file = tmp_path / "bundle" / name
+    file.write_bytes(file.read_bytes() + b"1")
+    with pytest.raises(ValueError, match=rf"bundle/{name} is not the file that `export` wrote"):
+        load_predictor(file.with_suffix(".xml"))
+
+
 def test_a_missing_extra_is_named_with_its_install_command(
     run: RunFolder, bundle: Path, photograph: Path, capsys: pytest.CaptureFixture[str],
     monkeypatch: pytest.MonkeyPatch,
@@ -407,6 +444,14 @@ def test_a_missing_extra_is_named_with_its_install_command(
     monkeypatch.setitem(sys.modules, "onnxruntime", None)
     for argv in (["export", run.path], ["predict", bundle, photograph]):
         assert 'pip install "segdistill[export]"' in _refused(capsys, *argv)
+
+
+def test_a_missing_nncf_is_named_before_the_run_is_read(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setattr(extras, "find_spec", lambda name: None if name == "nncf" else name)
+    message = _refused(capsys, "export", tmp_path, "--to", "openvino", "--int8")
+    assert 'nncf is needed and not installed: pip install "segdistill[nncf]"' in message
 
 
 def test_the_package_does_not_need_the_extra() -> None:
@@ -433,12 +478,15 @@ def test_an_exported_file_is_evaluated_as_it_was_measured(
 ) -> None:
     parity = json.loads((bundle / "parity.json").read_text())
     found = {bundle: parity["miou"]["onnx"], bundle / "model.int8.onnx": parity["int8"]["miou"]}
-    found[bundle / "model.xml"] = parity["openvino"]["default"].get("miou", parity["miou"]["onnx"])
+    openvino = parity["openvino"]
+    found[bundle / "model.xml"] = openvino["default"].get("miou", parity["miou"]["onnx"])
+    int8 = openvino["int8"]
+    found[bundle / "model.int8.xml"] = int8.get("default", int8)["miou"]
     for path, miou in found.items():
         text = _printed(capsys, "evaluate", path)
         images = parity["miou"]["images"]
         assert f"mIoU {100 * miou:.2f} over" in text and f", {images} images" in text
-        assert re.search(r"model\.(onnx|int8\.onnx|xml) +- +- +- +\d", text)
+        assert re.search(r"model\.(int8\.)?(onnx|xml) +- +- +- +\d", text)
 
 
 def test_an_exported_file_is_evaluated_on_other_data(
@@ -480,11 +528,13 @@ def test_options_of_runs_are_refused_for_exported_files(
 def test_exported_files_are_profiled_beside_networks(
     bundle: Path, run: RunFolder, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    text = _printed(capsys, "profile", run.path, bundle, "--size", "[32,48]")
-    (line,) = [line for line in text.splitlines() if line.startswith(f"{bundle} ")]
-    _, *counts, median, p90, relative = line.split()
-    assert counts == ["-", "-", "-"]
-    assert 0 < float(median) <= float(p90) and float(relative) > 0
+    files = (bundle, bundle / "model.int8.xml")
+    text = _printed(capsys, "profile", run.path, *files, "--size", "[32,48]")
+    for file in files:
+        (line,) = [line for line in text.splitlines() if line.startswith(f"{file} ")]
+        _, *counts, median, p90, relative = line.split()
+        assert counts == ["-", "-", "-"]
+        assert 0 < float(median) <= float(p90) and float(relative) > 0
 
 
 def test_the_card_tells_the_teachers_latency(bundle: Path) -> None:
@@ -507,7 +557,8 @@ def test_a_teacher_that_is_not_at_hand_is_told(
 
 def test_the_openvino_file_agrees_with_pytorch(bundle: Path) -> None:
     parity = json.loads((bundle / "parity.json").read_text())
-    assert parity["environment"]["packages"]["openvino"] == version("openvino")
+    for package in ("openvino", "nncf"):
+        assert parity["environment"]["packages"][package] == version(package)
     found = parity["openvino"]
     for figures in (found["float32"], found["default"]):
         assert len(figures["sizes"]) == 3 and figures["label_agreement"] >= 0.99

@@ -238,7 +238,18 @@ _SHAPES: dict[str, Shape] = {
             "openvino": maybe(
                 record(
                     {},
-                    {name: record({"sha256": text}) for name in ("model.xml", "model.bin")},
+                    {
+                        **dict.fromkeys(("model.xml", "model.bin"), record({"sha256": text})),
+                        "int8": maybe(
+                            record(
+                                {},
+                                dict.fromkeys(
+                                    ("model.int8.xml", "model.int8.bin"),
+                                    record({"sha256": text}),
+                                ),
+                            )
+                        ),
+                    },
                 )
             ),
         },

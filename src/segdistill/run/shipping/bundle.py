@@ -21,12 +21,28 @@ BUNDLE = (
     "model.int8.onnx",
     "model.xml",
     "model.bin",
+    "model.int8.xml",
+    "model.int8.bin",
     "model.safetensors",
     "parity.json",
     "labels.json",
     SCRIPT,
     "MODEL_CARD.md",
 )
+
+
+def file_record(path: Path) -> dict[str, Any]:
+    """Size and hash of a file, as in parity.json."""
+    return {"bytes": path.stat().st_size, "sha256": file_sha256(path)}
+
+
+def int8_results(parity: dict[str, Any]) -> dict[str, dict[str, Any]]:
+    """Name of each int8 file that was made -> its entry in the content of parity.json."""
+    found = {
+        "model.int8.onnx": parity.get("int8"),
+        "model.int8.xml": parity.get("openvino", {}).get("int8"),
+    }
+    return {name: entry for name, entry in found.items() if entry is not None}
 
 
 def write_files(run: RunFolder, target: Path, info: FileInfo) -> None:
@@ -91,6 +107,7 @@ def _card(
             )
         ),
         parity=parity,
+        int8={name: found for name, found in int8_results(parity).items() if found["passed"]},
         environment=run.environment(),
         weights_sha256=file_sha256(target / "model.safetensors"),
     )

@@ -1,7 +1,6 @@
 """Export a run: an ONNX file, compared with PyTorch, in a folder with everything needed to deploy it."""
 
 import logging
-from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import asdict, replace
 from importlib.metadata import version
@@ -9,7 +8,7 @@ from pathlib import Path
 from typing import Any, Literal, get_args
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from segdistill.data.dataset import generated_palette
 from segdistill.extras import check_installed, require
@@ -24,7 +23,6 @@ from segdistill.run.evaluation import (
 )
 from segdistill.run.folder import (
     RunFolder,
-    file_sha256,
     output_folder,
     write_atomically,
     write_json,
@@ -33,8 +31,9 @@ from segdistill.run.identity import check_split
 from segdistill.run.lock import writing
 from segdistill.run.networks import load_run_model, load_teacher
 from segdistill.run.opening import open_split
-from segdistill.run.shipping.bundle import BUNDLE, SCRIPT, write_card, write_files
+from segdistill.run.shipping.bundle import BUNDLE, SCRIPT, file_record, write_card, write_files
 from segdistill.run.shipping.image_files import parity_from_files, report_files
+from segdistill.run.shipping.int8 import Int8, report_int8
 from segdistill.run.shipping.onnx_file import (
     OPSETS,
     Deployed,
@@ -55,7 +54,6 @@ from segdistill.run.shipping.parity import (
     spread_images,
     with_logits,
 )
-from segdistill.run.shipping.quantise import gate, quantise
 from segdistill.run.shipping.timing import time_files, time_networks
 from segdistill.trust import trusting
 
@@ -101,7 +99,8 @@ def export(
             `resize=False` the file accepts only this size.
         opset: ONNX opset, 18 to 23.
         to: `openvino` also writes `model.xml` and `model.bin`, compared with PyTorch and timed likewise.
-        int8: Also write `model.int8.onnx`, calibrated on the run's training images.
+        int8: Also write `model.int8.onnx`, calibrated on the run's training images, and for OpenVINO
+            `model.int8.xml` and `model.int8.bin`.
         calibration: Number of calibration images, spread evenly over the split.
         max_drop: Largest loss of mIoU allowed for int8 on the evaluation split, in points.
         max_class_drop: Largest loss of IoU allowed for any class, in points.
@@ -117,7 +116,7 @@ def export(
         FileNotFoundError: The run does not exist or is not finished.
         IdentityDiffers: The data is not the data that the run used.
         ValueError: A setting is out of range, the folder cannot be written to, the evaluation split
-            has no labels, a package of the extra `export` is missing, the network cannot be
+            has no labels, a package of the extra `export` (`openvino`, `nncf`) is missing, the network cannot be
             exported, the file disagrees with PyTorch on more than 0.1 % of the pixels at one of the
             sizes (in OpenVINO, too), `infer.py` disagrees with evaluation on image files by more than that and not for
             rounding to 8 bits (the files are kept for inspection), or int8 loses too much (the float32
@@ -129,6 +128,8 @@ def export(
         raise ValueError(f"to is {to!r}; expected onnx or openvino")
     if to == "openvino":
         check_installed("openvino", "openvino")
+        if int8:
+            check_installed("nncf", "nncf")
     if opset not in OPSETS:
         raise ValueError(f"opset is {opset}; expected {OPSETS[0]} to {OPSETS[-1]}")
     if calibration < 1:
@@ -161,8 +162,10 @@ def export(
     palette = info["palette"] or generated_palette(len(info["classes"]))
     described = file_info(model, info["classes"], palette, size, resize, argmax)
     target = _target(folder, out)
-    gate_at = (max_drop, max_class_drop)
-    calibrated = (train_set, min(calibration, len(train_set))) if int8 else None
+    quantised = None
+    if int8:
+        count = min(calibration, len(train_set))
+        quantised = Int8(train_set, count, max_drop, max_class_drop)
     try:
         with trusting(trust), writing(target):
             _write(
@@ -172,8 +175,7 @@ def export(
                 val_set,
                 size,
                 opset,
-                calibrated,
-                gate_at,
+                quantised,
                 recorded,
                 to,
             )
@@ -193,8 +195,7 @@ def _write(
     val_set: Any,
     size: Size | None,
     opset: int,
-    calibrated: tuple[Any, int] | None,
-    limits: tuple[float, float],
+    int8: Int8 | None,
     data: dict[str, Any] | None,
     to: str,
 ) -> None:
@@ -211,20 +212,21 @@ def _write(
         "threshold": AGREEMENT,
         "opset": opset,
         "data": data,
-        "model.onnx": _file(target / "model.onnx"),
-        "environment": _environment(to),
+        "model.onnx": file_record(target / "model.onnx"),
+        "environment": _environment(to, int8 is not None),
     }
-    if calibrated is not None:
-        images = spread_images(*calibrated, network.size)
-        parity["int8"] = _int8(target, images, val_set, plain, limits)
-        parity["int8"]["calibration_images"] = calibrated[1]
+    if int8 is not None:
+        parity["int8"] = int8.in_onnxruntime(target, network.size, val_set, plain)
     if to == "openvino":
         other = content_for_openvino(content, deployed, opset)
         write_openvino(other, target)
         parity["openvino"] = {
             **parity_in_openvino(target, other, deployed, val_set),
-            **{name: _file(target / name) for name in FILES},
+            **{name: file_record(target / name) for name in FILES},
         }
+        if int8 is not None:
+            found = int8.in_openvino(target, network.size, val_set, plain)
+            parity["openvino"]["int8"] = found
     parity["latency"] = _latency(run, target, deployed, val_set)
     write_files(run, target, deployed.info)
     if (target / SCRIPT).exists():
@@ -248,7 +250,8 @@ def _latency(run: RunFolder, target: Path, deployed: Deployed, val_set: Any) -> 
 
     Beside it, where the teacher is at hand, that of both networks in PyTorch.
     """
-    files = {name: target / name for name in ("model.onnx", "model.int8.onnx", FILES[0])}
+    names = ("model.onnx", "model.int8.onnx", FILES[0], "model.int8.xml")
+    files = {name: target / name for name in names}
     height, width = next(spread_images(val_set, 1)).shape[-2:]
     found = time_files({n: path for n, path in files.items() if path.exists()}, (height, width))
     if (teacher := _teacher(run, deployed.info.classes)) is not None:
@@ -279,24 +282,6 @@ def _target(run: RunFolder, out: str | Path | None) -> Path:
     return target
 
 
-def _int8(
-    target: Path,
-    images: Iterator[Tensor],
-    val_set: Any,
-    plain: Evaluation,
-    limits: tuple[float, float],
-) -> dict[str, Any]:
-    """Write the int8 file, and delete it unless it passes the gate."""
-    path = target / "model.int8.onnx"
-    quantise(target / "model.onnx", path, images)
-    network = OnnxNetwork(path)
-    result = gate(plain, measure(network, val_set, Protocol(network.size)), *limits)
-    result["model.int8.onnx"] = _file(path)
-    if not result["passed"]:
-        path.unlink()
-    return result
-
-
 def _figures(model: Evaluation, file: Evaluation) -> dict[str, float]:
     return {
         "pytorch": model.miou,
@@ -306,14 +291,12 @@ def _figures(model: Evaluation, file: Evaluation) -> dict[str, float]:
     }
 
 
-def _file(path: Path) -> dict[str, Any]:
-    return {"bytes": path.stat().st_size, "sha256": file_sha256(path)}
-
-
-def _environment(to: str) -> dict[str, Any]:
+def _environment(to: str, int8: bool) -> dict[str, Any]:
     environment = describe_environment(torch.device("cpu"))
     if to == "openvino":
-        environment["packages"][to] = version(to)  # by its metadata: it is not imported here
+        for package in ("openvino", "nncf") if int8 else ("openvino",):
+            # By its metadata: it is not imported here.
+            environment["packages"][package] = version(package)
     for package in _EXTRA:
         environment["packages"][package] = require(package, "export").__version__
     return environment
@@ -344,7 +327,7 @@ def _times(latency: dict[str, Any]) -> str:
         for name, found in latency.items()
         if name.endswith((".onnx", ".xml"))
     )
-    runtimes = "onnxruntime" + ", model.xml in OpenVINO," * ("model.xml" in latency)
+    runtimes = "onnxruntime" + ", .xml in OpenVINO," * ("model.xml" in latency)
     where = f"median in {runtimes} on this CPU, {threads} thread{'s' * (threads != 1)}"
     return f"latency of one image of {height}×{width}: {times} ({where})"
 
@@ -397,23 +380,4 @@ def _report(target: Path, parity: dict[str, Any]) -> None:
         _report_openvino(target, found)
     if "files" in parity:
         report_files(target / SCRIPT, parity["files"], AGREEMENT)
-    int8 = parity.get("int8")
-    if int8 is None:
-        return
-    _log.info(
-        "%s: %.2f mIoU, %.2f points lost, most in %s (%.2f), %.2f MB",
-        target / "model.int8.onnx",
-        100 * int8["miou"],
-        int8["drop"],
-        int8["worst"],
-        int8["classes"][int8["worst"]],
-        int8["model.int8.onnx"]["bytes"] / 1e6,
-    )
-    if not int8["passed"]:
-        limits = int8["limits"]
-        raise ValueError(
-            f"int8 loses {int8['drop']:.2f} points of mIoU (limit {limits['miou']}) and "
-            f"{int8['classes'][int8['worst']]:.2f} in {int8['worst']} (limit {limits['class']}), so "
-            f"model.int8.onnx was deleted. Ship {target / 'model.onnx'}, or calibrate with more images "
-            "(--calibration)"
-        )
+    report_int8(target, parity)

@@ -42,7 +42,8 @@ def load_exported(file: Path, threads: int = 0) -> FileNetwork:
             nothing is known of that.
     """
     parity = read_json(file.with_name("parity.json")) or {}
-    records = {**parity, **(parity.get("int8") or {}), **(parity.get("openvino") or {})}
+    openvino = parity.get("openvino") or {}
+    records = {**parity, **(parity.get("int8") or {}), **openvino, **(openvino.get("int8") or {})}
     # The weights of an .xml file lie beside it.
     for part in (file, file.with_suffix(".bin")) if file.suffix == ".xml" else (file,):
         recorded = records.get(part.name)

@@ -78,6 +78,21 @@ class OpenVinoProcess:
         """Write an ONNX file as an .xml file and its weights, in float32, with a description; errors as for `open`."""
         self._ask("write", _bytes(content), file=str(file.absolute()), key=METADATA, text=text)
 
+    def quantise(self, file: Path, target: Path, images: Path) -> None:
+        """Write a float32 .xml file as one in int8, with the same description, by NNCF.
+
+        Args:
+            file: The float32 file.
+            target: The int8 file.
+            images: Folder of calibration images, each an .npy file `1 c h w`.
+
+        Raises:
+            RuntimeError: NNCF is missing or cannot quantise it.
+            ValueError: Its process has ended.
+        """
+        paths = {"file": file, "target": target, "images": images}
+        self._ask("quantise", **{name: str(path.absolute()) for name, path in paths.items()})
+
     def _ask(
         self, do: str, *arrays: np.ndarray, **values: Any
     ) -> tuple[dict[str, Any], list[np.ndarray]]:

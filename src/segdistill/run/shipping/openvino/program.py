@@ -1,17 +1,27 @@
 """What the process of OpenVINO runs: one model is opened and run, as the messages on its standard input say.
 
-It needs only OpenVINO and NumPy. A message, in either direction, is a line of JSON and the bytes of the arrays
-that the line names.
+It needs only OpenVINO and NumPy, and NNCF to quantise. A message, in either direction, is a line of JSON
+and the bytes of the arrays that the line names.
 """
 
 import json
+import logging
 import os
 import signal
 import sys
 from collections.abc import Sequence
+from contextlib import redirect_stdout
+from pathlib import Path
 from typing import IO, Any
 
 import numpy as np
+
+_CONVOLUTIONS = (
+    "Convolution",
+    "GroupConvolution",
+    "ConvolutionBackpropData",
+    "GroupConvolutionBackpropData",
+)
 
 
 def send(stream: IO[bytes], message: dict[str, Any], arrays: Sequence[np.ndarray] = ()) -> None:
@@ -43,11 +53,37 @@ def receive(stream: IO[bytes]) -> tuple[dict[str, Any], list[np.ndarray]]:
     return message, arrays
 
 
+def outside(ops: Sequence[Any]) -> list[str]:
+    """Names of the operations that do not lie between two convolutions, such as normalisation and the final resize.
+
+    Args:
+        ops: Operations of a model, in an order in which they can be computed.
+    """
+    after: set[str] = set()
+    before: set[str] = set()
+    for op in ops:
+        sources = (value.get_source_output().get_node() for value in op.inputs())
+        if op.get_type_name() in _CONVOLUTIONS or any(_name(node) in after for node in sources):
+            after.add(_name(op))
+    for op in reversed(ops):
+        readers = [
+            entry.get_node() for value in op.outputs() for entry in value.get_target_inputs()
+        ]
+        if op.get_type_name() in _CONVOLUTIONS or any(_name(node) in before for node in readers):
+            before.add(_name(op))
+    return [_name(op) for op in ops if _name(op) not in after & before]
+
+
+def _name(op: Any) -> str:
+    return str(op.get_friendly_name())
+
+
 class Served:
     """The model that the messages are about; each method answers the messages of its name."""
 
     def __init__(self) -> None:
         # Its import sends usage data from a forked process, and asks nobody; without this package it does not.
+        # NNCF sends each call and its settings through the same package, and nothing without it.
         sys.modules["openvino_telemetry"] = None  # type: ignore[assignment]
         import openvino
 
@@ -91,6 +127,30 @@ class Served:
         model = self.core.read_model(content.tobytes())
         model.set_rt_info(text, key)
         self.openvino.save_model(model, file, compress_to_fp16=False)
+        return {}, []
+
+    def quantise(
+        self, *, file: str, target: str, images: str
+    ) -> tuple[dict[str, Any], list[np.ndarray]]:
+        """Write an .xml file in int8 beside its original, ranges calibrated on a folder of images as .npy files."""
+        # NNCF would load it where it is installed, and OpenVINO does not run beside it here.
+        sys.modules["torch"] = None  # type: ignore[assignment]
+        import nncf
+
+        model = self.core.read_model(file)
+        calibration = sorted(str(path) for path in Path(images).glob("*.npy"))
+        advanced = nncf.AdvancedQuantizationParameters(overflow_fix=nncf.OverflowFix.ENABLE)
+        with open(os.devnull, "w") as nowhere, redirect_stdout(nowhere):  # it draws progress bars
+            nncf.set_log_level(logging.ERROR)
+            quantised = nncf.quantize(
+                model,
+                nncf.Dataset(calibration, np.load),
+                preset=nncf.QuantizationPreset.MIXED,
+                subset_size=len(calibration),
+                ignored_scope=nncf.IgnoredScope(outside(model.get_ordered_ops()), validate=False),
+                advanced_parameters=advanced,
+            )
+        self.openvino.save_model(quantised, target, compress_to_fp16=False)
         return {}, []
 
 
