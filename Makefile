@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/installed
 
-.PHONY: demo test slow reliability coverage lint types docs check clean
+.PHONY: demo test slow reliability bench coverage lint types docs check clean
 
 $(STAMP): pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
@@ -22,6 +22,9 @@ slow: $(STAMP)
 
 reliability: $(STAMP)
 	$(BIN)/python -m tests.reliability
+
+bench: $(STAMP)
+	$(BIN)/python benchmarks/bench.py
 
 coverage: $(STAMP)
 	$(BIN)/python -m pytest -n 2 -m "not slow" --cov=segdistill --cov-report=term-missing:skip-covered

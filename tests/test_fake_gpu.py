@@ -17,6 +17,7 @@ from torch.fx.experimental.symbolic_shapes import ShapeEnv
 
 from segdistill.distillation.catalogue import METHODS, build_method
 from segdistill.distillation.distiller import Distiller
+from segdistill.distillation.taps import tap_paths
 from segdistill.geometry import _matrix
 from segdistill.losses import LOSSES, Loss
 from segdistill.losses.inter_class import token_distances
@@ -27,6 +28,7 @@ from tests.distillation.networks import Tiny, batch
 CLASSES = 3
 # What takes long to build and shares its code with a smaller one.
 LARGE = {"espnetv2", "pspnet_mobilenet_v2"}
+_BATCH_NORM = nn.modules.batchnorm._BatchNorm
 
 
 @contextmanager
@@ -74,6 +76,10 @@ def test_a_tensor_on_the_wrong_device_is_found(monkeypatch: pytest.MonkeyPatch) 
         Lost()(torch.randn(2, 3, 4, 4, device="cuda"))
 
 
+def _encoder(name: str) -> str:
+    return ":resnet18" if "encoder" in inspect.signature(MODELS[name]).parameters else ""
+
+
 def _size(name: str) -> list[object]:
     large = name in LARGE or "101" in name or "50" in name
     return [pytest.param(name, marks=pytest.mark.slow if large else ())]
@@ -81,8 +87,7 @@ def _size(name: str) -> list[object]:
 
 @pytest.mark.parametrize("name", [one for name in MODELS for one in _size(name)])
 def test_networks(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    encoder = ":resnet18" if "encoder" in inspect.signature(MODELS[name]).parameters else ""
-    model = build_model(name + encoder, CLASSES)
+    model = build_model(name + _encoder(name), CLASSES)
     with fake_gpu(monkeypatch) as mode:
         images = torch.rand(2, 3, 128, 128, device="cuda")
         on_gpu(model, mode)
@@ -153,3 +158,21 @@ def test_confusion_matrix(monkeypatch: pytest.MonkeyPatch) -> None:
         label, classes = (torch.randint(0, CLASSES, (8, 9), device="cuda") for _ in range(2))
         counted = confusion_matrix(label, classes, CLASSES)
     assert counted.device.type == "cuda" and counted.shape == (CLASSES, CLASSES)
+
+
+@pytest.mark.parametrize("name", sorted(set(MODELS) - LARGE))
+def test_a_student_is_the_same_with_its_norms_synchronised(name: str) -> None:
+    """Over several GPUs every batch norm of a student is converted; names, shapes and taps are kept."""
+    with torch.device("meta"):
+        student = build_model(name + _encoder(name), CLASSES)
+    before = {key: value.shape for key, value in student.state_dict().items()}
+    norms = {path for path, part in student.named_modules() if isinstance(part, _BATCH_NORM)}
+    converted = nn.SyncBatchNorm.convert_sync_batchnorm(student)
+    parts = dict(converted.named_modules())
+    assert norms or name == "fcn8s_vgg16"  # which has none
+    assert {path for path in parts if isinstance(parts[path], nn.SyncBatchNorm)} == norms
+    assert {key: value.shape for key, value in converted.state_dict().items()} == before
+    assert {path.partition(":")[0] for path in tap_paths(converted).values()} <= parts.keys()
+    assert not {
+        hook for part in parts.values() for hook in (*part._forward_hooks, *part._forward_pre_hooks)
+    }, "hooks on a norm would be lost"
