@@ -18,7 +18,7 @@ CAMVID, CITYSCAPES = "data/camvid", "data/samples/cityscapes"
 ESPNET = "data/weights/espnet_p2_q8_camvid.safetensors"
 CASES: list[tuple[str, list[str], list[str]]] = [
     ("evaluation", ["--images", "2", "--repeats", "3"], []),
-    ("loop", ["--data", CAMVID, "--weights", ESPNET], [CAMVID, ESPNET]),
+    ("loop", ["--data", CAMVID, "--weights", ESPNET, "--rounds", "3"], [CAMVID, ESPNET]),
     ("step", ["--size", "256", "--batch", "2", "--repeats", "5"], []),
     (
         "losses",

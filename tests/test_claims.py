@@ -471,3 +471,53 @@ def test_the_times_to_load_a_sample_are_those_measured() -> None:
         assert f"| {shown} | {figures} |" in page
     for name in ("segdistill, cache: disk", "segdistill", "torchvision", "opencv"):
         assert f"{cases[name]['milliseconds']:.1f} ms" in _page("data")
+
+
+def _result(name: str) -> dict[str, Any]:
+    found: dict[str, Any] = json.loads(
+        (ROOT / "benchmarks" / "results" / f"{name}.json").read_text()
+    )
+    return found
+
+
+def test_the_ratios_of_speed_are_those_measured() -> None:
+    page = " ".join((ROOT / "benchmarks" / "README.md").read_text().split())
+    shares = [_result("loop")["rate_of_bare_loop"]]
+    shares += [row["rate_of_forward_alone"] for row in _result("evaluation")["rows"]]
+    rates = re.findall(r"\| (0\.\d\d) of (?:its|their) rate \|", page)
+    assert rates == [f"{share:.2f}" for share in shares]
+    step = _result("step")["median_of_paired_ratios"]
+    assert f"| {step:.2f} times as long |" in page
+    assert f"A full IDD step takes {step:.2f} times as long" in _page("README.md")
+    starts = _result("start")["starts"]
+    assert f"takes {starts['first']['start_seconds']:.1f} seconds" in page
+    assert f"and {starts['remembered']['start_seconds']:.1f} where" in page
+
+
+def _mixed(protocol: str, row: str) -> list[float]:
+    folder = ROOT / "benchmarks" / "results" / protocol / "table" / "without_0006R0"
+    files = [folder / f"{row}-s{seed}" / "evaluation.json" for seed in range(3)]
+    return [100 * json.loads(file.read_text())["miou"] for file in files]
+
+
+def test_the_table_on_a_tenth_of_the_labels_is_as_measured() -> None:
+    page = " ".join((ROOT / "benchmarks" / "README.md").read_text().split())
+    rows = {
+        "`control`: the student alone | a tenth | not used": _mixed("camvid-mixed", "control"),
+        "`kd`: distilled | a tenth, half of each batch | the rest, half of each batch": _mixed(
+            "camvid-mixed", "kd"
+        ),
+        "`control` of `camvid-mixed-all` | all |": _mixed("camvid-mixed-all", "control"),
+    }
+    for title, figures in rows.items():
+        cells = [*figures, sum(figures) / len(figures)]
+        assert f"| {title} | {' | '.join(f'{figure:.1f}' for figure in cells)} |" in page
+    few, mixed, every = rows.values()
+    gain, gap = (paired([a - b for a, b in zip(one, few, strict=True)]) for one in (mixed, every))
+    for change in (gain, gap):
+        assert f"{change.mean:+.1f} ± {change.half_width:.1f}" in page
+        assert f"{change.mean:+.1f} ± {change.half_width:.1f}" in _page("unlabelled")
+        assert change.half_width is not None and change.half_width > abs(change.mean)
+    assert f"make up {100 * gain.mean / gap.mean:.0f} %" in page
+    least = min(a - b for a, b in zip(mixed, few, strict=True))
+    assert f"with seed 0 KD is {-least:.1f} below" in page
