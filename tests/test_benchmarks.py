@@ -42,10 +42,17 @@ def test_every_loss_is_timed_in_every_form(losses: ModuleType) -> None:
     forms = [(name, form) for name, loss in LOSSES.items() for form in loss.forms]
     assert [case for case in losses.cases(forms=True) if case[0] in LOSSES] == [
         *forms,
-        ("inter_class", "loop"),
-        ("intra_class", "loop"),
+        ("inter_class", "plain"),
+        ("intra_class", "plain"),
+        ("position", "plain"),
     ]
-    assert {name for name, _ in losses.cases()} == {*LOSSES, "class_tokens"}
+    assert {name for name, _ in losses.cases()} == {*LOSSES, "class_tokens", "token_distances"}
+
+
+@pytest.mark.parametrize("name", ["class_tokens", "inter_class", "position", "token_distances"])
+def test_plain_versions_have_the_same_value(losses: ModuleType, name: str) -> None:
+    ours, plain = (losses.step_of(name, one, 30, 2, 17)() for one in ("default", "plain"))
+    assert plain == pytest.approx(ours, rel=1e-4)
 
 
 @pytest.mark.parametrize(
