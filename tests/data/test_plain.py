@@ -132,16 +132,19 @@ def test_comments_and_colour_spaces_do_not_matter() -> None:
     assert pixels is not None and np.array_equal(pixels, np.array(_drawn("RGB")))
 
 
-def _tagged() -> bytes:
+def _exif() -> Image.Exif:
     exif = Image.Exif()
     exif[0x0112] = 6
-    return _png(_drawn("RGB"), exif=exif)
+    return exif
 
 
 _XMP = b'XML:com.adobe.xmp\0<x tiff:Orientation="6"/>'
 LEFT_TO_PILLOW = {
-    "exif": _tagged(),
+    "exif": _png(_drawn("RGB"), exif=_exif()),
     "xmp": _with_chunk(_png(_drawn("RGB")), _chunk(b"tEXt", _XMP)),
+    "exif as text": _with_chunk(
+        _png(_drawn("RGB")), _chunk(b"tEXt", b"exif\0" + _exif().tobytes())
+    ),
     "xmp behind the pixels": _with_chunk(_png(_drawn("RGB")), _chunk(b"tEXt", _XMP), b"IEND"),
     "compressed text": _with_chunk(
         _png(_drawn("RGB")), _chunk(b"zTXt", b"a\0\0" + zlib.compress(b"b"))

@@ -16,7 +16,7 @@ from torch import Tensor
 _COLOUR_TYPES = {"L": 0, "RGB": 2}
 _ASIDE = (b"gAMA", b"cHRM", b"sRGB", b"pHYs", b"sBIT", b"bKGD", b"tIME", b"tEXt")
 """Chunks that change neither pixels nor their orientation, apart from texts of `_TAG_TEXTS`."""
-_TAG_TEXTS = (b"Raw profile type", b"XML:com.adobe.xmp", b"xmp")
+_TAG_TEXTS = (b"raw profile type", b"xml:com.adobe.xmp", b"xmp", b"exif")
 _MOST_ASIDE = 2**20
 """Bytes of all such chunks."""
 
@@ -94,7 +94,7 @@ def _pixel_chunks(content: bytes, mode: str) -> bytearray | None:
             return None
         if kind in (b"IHDR", b"IDAT", b"IEND"):
             bare += view[at:end]
-        elif kind not in _ASIDE or bytes(view[at + 8 : end]).startswith(_TAG_TEXTS):
+        elif kind not in _ASIDE or bytes(view[at + 8 : end]).lower().startswith(_TAG_TEXTS):
             return None
         kinds.append(kind)
         at = end
