@@ -231,12 +231,12 @@ def test_an_excluded_class_is_never_predicted_and_changes_no_other(read: Any, si
         torch.testing.assert_close(one, other)
 
 
-@pytest.mark.parametrize("bad", [torch.nan, torch.inf])
+@pytest.mark.parametrize("bad", [torch.nan, torch.inf, -torch.inf])
 @pytest.mark.parametrize("read", [segment, segment_surely])
 @pytest.mark.parametrize("average", ["logits", "probabilities"])
 def test_logits_that_are_not_finite_are_refused(bad: float, read: Any, average: Any) -> None:
     logits = torch.zeros(1, 3, 4, 4)
-    logits[0, 1, 0, 0] = bad
+    logits[0, 1 if bad != -torch.inf else slice(None), 0, 0] = bad
     with pytest.raises(ValueError, match=r"not finite at \d+ of 64 pixels; expected finite"):
         read(Fixed(logits), {"image": torch.zeros(3, 8, 8)}, Protocol(average=average))
 

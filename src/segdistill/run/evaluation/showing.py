@@ -213,12 +213,12 @@ def _logits(model: nn.Module, image: Tensor, protocol: Protocol) -> tuple[Tensor
             f"the network returned {returned}; expected logits of shape (1, classes, height, width). "
             "Wrap it with segdistill.wrap"
         )
-    # -inf stands for a class that cannot be; between two of them, interpolation would give NaN.
+    # -inf stands for a class that cannot be; between two of them, interpolation would give NaN. Where no class
+    # can be, NaN it is, and the image is refused.
+    plain = logits[0].detach().float()
+    plain = torch.where(plain.amax(0) > -torch.inf, plain.clamp(min=-1e30), torch.nan)
     # `contiguous`: with channels-last logits each gather below would be strided.
-    return logits[0].detach().float().clamp(min=-1e30).contiguous(), (
-        image.shape[-2],
-        image.shape[-1],
-    )
+    return plain.contiguous(), (image.shape[-2], image.shape[-1])
 
 
 def _resized(image: Tensor, size: Size) -> Tensor:
