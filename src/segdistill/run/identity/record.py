@@ -22,7 +22,7 @@ _log = logging.getLogger(__name__)
 
 FILE = "identity.json"
 TRAINING_SEMANTICS = 4
-"""Raised by hand whenever a change of the code alters what a training results in.
+"""Raised by hand whenever a change of the code alters what a training results in, by more than rounding.
 
 1: everything before a part of a batch was weighed by what each term counts.
 2: parts of a batch and processes add up to the whole batch's loss.
