@@ -14,6 +14,7 @@ from segdistill.losses import LOSSES
 from segdistill.run.folder import RunFolder
 from segdistill.run.training import teacher_audit
 from segdistill.run.training.job import make_fabric
+from segdistill.run.training.starting import remembered
 from segdistill.run.training.starting.remembered import keep, question, recall
 from segdistill.run.training.train import open_job, train
 from tests.run import small
@@ -67,6 +68,8 @@ def test_a_second_start_takes_over_what_the_first_worked_out(
         second = _trained(weights, tmp_path / "second", train={"lr": 0.01})
         again = _trained(weights, tmp_path / "again")
     assert caplog.text.count(AS_BEFORE) == 4
+    # What the losses warned of at first is told again.
+    assert caplog.text.count("position: nothing to teach in y") == 3
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "empty"))
     fresh = _trained(weights, tmp_path / "fresh")
     for run in (second, again, fresh):
@@ -91,7 +94,13 @@ CHANGES: dict[str, dict[str, Any]] = {
 }
 
 
-@pytest.mark.parametrize("change", CHANGES)
+QUICK = {"crop", "student", "the readout's steps"}
+
+
+@pytest.mark.parametrize(
+    "change",
+    [pytest.param(one, marks=() if one in QUICK else pytest.mark.slow) for one in CHANGES],
+)
 def test_a_start_that_differs_is_worked_out(
     change: str, weights: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -145,7 +154,9 @@ class Own(nn.Module):
         return out
 
 
-def test_nothing_is_asked_where_code_of_somebody_takes_part(weights: Path, tmp_path: Path) -> None:
+def test_nothing_is_asked_where_code_of_somebody_takes_part(
+    weights: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     def asked(change: Any = None) -> str | None:
         job = open_job(_recipe(weights, tmp_path / "run"), tmp_path / "run")
         _ = job.identity  # kept from here on: what follows is told by code alone
@@ -160,15 +171,24 @@ def test_nothing_is_asked_where_code_of_somebody_takes_part(weights: Path, tmp_p
     def replaced(job: Any) -> None:
         job.student.forward = lambda images: images
 
+    def patched(job: Any) -> None:
+        next(job.teacher.children()).activation = lambda images: images
+
     def own(job: Any) -> None:
         job.student = Own()
 
     def own_data(job: Any) -> None:
         job.train_set = [job.train_set[0]]
 
-    assert asked() == asked()
-    assert asked() is not None
-    for change in (hooked, replaced, own, own_data):
+    first = asked()
+    assert first is not None and first == asked()
+    monkeypatch.setattr(torch.backends.cudnn, "benchmark", not torch.backends.cudnn.benchmark)
+    assert asked() not in (None, first)
+    monkeypatch.undo()
+    monkeypatch.setattr(remembered, "_BEGUN", 0.0)  # as if every file had been edited since
+    assert asked() is None
+    monkeypatch.undo()
+    for change in (hooked, replaced, patched, own, own_data):
         assert asked(change) is None
 
 

@@ -4,6 +4,7 @@ import hashlib
 import logging
 import time
 from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -37,14 +38,18 @@ def prepare(job: Job, distiller: Distiller, loop: Loop, fabric: Fabric) -> None:
     asked = _question(job, distiller, fabric)
     if (earlier := recall(asked)) is not None and _restored(distiller, *earlier):
         figures, loop.preparation_seconds = earlier[1]["terms"], earlier[1]["seconds"]
+        for text in earlier[1]["warnings"]:
+            _log.warning("%s", text)
         _log.info(
             "%s: prepared as by an earlier start of the same networks and data", ", ".join(names)
         )
     else:
         _log.info("preparing %s on the frozen teacher", ", ".join(names))
-        figures = distiller.prepare(_on_device(_batches(job), fabric), memory=_BYTES)
-        loop.preparation_seconds = time.perf_counter() - start
-        keep(asked, _states(distiller), {"terms": figures, "seconds": loop.preparation_seconds})
+        with _warnings() as warned:
+            figures = distiller.prepare(_on_device(_batches(job), fabric), memory=_BYTES)
+        seconds = loop.preparation_seconds = time.perf_counter() - start
+        kept = {"terms": figures, "seconds": seconds, "warnings": warned}
+        keep(asked, _states(distiller), kept)
     share_state(fabric, distiller.losses)
     if fabric.is_global_zero:
         write_json(job.out / "preparation.json", figures)
@@ -52,6 +57,23 @@ def prepare(job: Job, distiller: Distiller, loop: Loop, fabric: Fabric) -> None:
             text = "  ".join(f"{key} {value:.3g}" for key, value in values.items())
             _log.info("%s: %s", name, text)
             loop.record({"kind": "preparation", "step": 0, "term": name, **values})
+
+
+@contextmanager
+def _warnings() -> Iterator[list[str]]:
+    """What the losses warn of meanwhile, which a later start has to hear as well."""
+    heard: list[str] = []
+
+    class Listener(logging.Handler):
+        def emit(self, record: logging.LogRecord) -> None:
+            heard.append(record.getMessage())
+
+    logger, listener = logging.getLogger("segdistill.losses"), Listener(logging.WARNING)
+    logger.addHandler(listener)
+    try:
+        yield heard
+    finally:
+        logger.removeHandler(listener)
 
 
 def _batches(job: Job) -> Iterable[Batch]:
@@ -133,7 +155,7 @@ def _restored(
     fits = now.keys() == tensors.keys() and all(
         now[key].shape == tensors[key].shape and now[key].dtype == tensors[key].dtype for key in now
     )
-    if not fits or not {"terms", "seconds"} <= figures.keys():
+    if not fits or not {"terms", "seconds", "warnings"} <= figures.keys():
         return False
     for name, loss in _prepared(distiller).items():
         first = f"{name}."

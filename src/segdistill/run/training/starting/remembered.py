@@ -3,12 +3,14 @@
 import hashlib
 import json
 import secrets
+import time
 from collections.abc import Collection, Mapping
 from contextlib import suppress
 from functools import cache
 from pathlib import Path
 from typing import Any
 
+import torch
 from lightning_fabric import Fabric
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
@@ -21,7 +23,15 @@ from segdistill.distillation.taps import uncompiled
 from segdistill.run.environment import describe_environment
 from segdistill.run.training.job import Job
 
-_LIBRARIES = ("segdistill.", "torch.nn.modules.", "timm.", "torchvision.")
+_SOURCE, _BEGUN = Path(segdistill.__file__).parent, time.time()
+_LIBRARIES = (
+    "segdistill.",
+    "torch.nn.modules.",
+    "torch.nn.functional.",
+    "torch._C.",
+    "timm.",
+    "torchvision.",
+)
 """Whose code is known by a version, or by its files in our own case."""
 
 
@@ -49,7 +59,7 @@ def question(
         type(sets[split]).__module__.startswith("segdistill.data.") for split in splits
     )
     digests = [getattr(job.identity, f"{split}_data") for split in splits]
-    if fabric.world_size > 1 or not known or None in digests:
+    if fabric.world_size > 1 or not known or None in digests or _edited():
         return None
     starts = {"student": job.identity.student_start, "teacher": job.identity.teacher}
     parts = (job.identity.taps, job.identity.inputs, job.identity.settings)
@@ -63,7 +73,8 @@ def question(
         ],
         "data": [*digests, job.classes, repr(job.recipe.data)],
         "environment": environment,
-        "numbers": [config.precision, config.channels_last, config.deterministic],
+        "numbers": [config.precision, config.channels_last, config.deterministic, *_numbers()],
+        "compiled": [uncompiled(found[name]) is not found[name] for name in networks],
         "further": further,
     }
     return hashlib.sha256(json.dumps(asked, sort_keys=True, default=repr).encode()).hexdigest()
@@ -75,19 +86,40 @@ def known_code(module: nn.Module) -> bool:
 
 
 def _is_known(module: nn.Module) -> bool:
+    """Whether the class, the hooks and whatever was put on the module itself are code of known libraries."""
     called = [type(module), *module._forward_hooks.values(), *module._forward_pre_hooks.values()]
-    own = {"forward", "__call__", "_forward_impl"} & vars(module).keys()
-    return not own and all(
-        str(getattr(one, "__module__", "")).startswith(_LIBRARIES) for one in called
-    )
+    called += [value for value in vars(module).values() if callable(value)]
+    return all(_home(one).startswith(_LIBRARIES) for one in called)
+
+
+def _home(called: object) -> str:
+    """Where a class or function, or the class of another object, was defined."""
+    home = getattr(called, "__module__", None)
+    return f"{home if isinstance(home, str) else type(called).__module__}."
 
 
 @cache
 def _own_code() -> str:
     """A digest of what is installed of this package, so that an edited copy is another one."""
-    root = Path(segdistill.__file__).parent
-    files = [f"{path.relative_to(root)} {stamp(path)}" for path in sorted(root.rglob("*.py"))]
+    files = [f"{path.relative_to(_SOURCE)} {stamp(path)}" for path in sorted(_SOURCE.rglob("*.py"))]
     return hashlib.sha256("\n".join(files).encode()).hexdigest()
+
+
+def _edited() -> bool:
+    """Whether this package was edited while it runs: what runs is then not what lies there."""
+    return any(path.stat().st_mtime > _BEGUN for path in _SOURCE.rglob("*.py"))
+
+
+def _numbers() -> list[object]:
+    """What torch computes by, as a program may have set it."""
+    backends = torch.backends
+    return [
+        torch.get_float32_matmul_precision(),
+        str(torch.get_default_dtype()),
+        backends.cudnn.allow_tf32,
+        backends.cudnn.benchmark,
+        backends.mkldnn.enabled,
+    ]
 
 
 def recall(asked: str | None) -> tuple[dict[str, Tensor], dict[str, Any]] | None:
