@@ -1,7 +1,7 @@
 """Weights from measured gradient shares: the procedure behind the catalogue's `default` weights.
 
 Reads finished or running runs of the `idd` method. A term's share is the norm of its weighted gradient at
-the last weight that all terms share, relative to the task term's; every row of metrics.jsonl holds it. The
+the last weight that all terms share, relative to the task term's, from metrics.jsonl. The
 weight that would have given the target share is weight * target / median(share over steps 5 to 10 %).
 
     python benchmarks/weights.py runs/camvid/idd-s0 runs/demo/idd-s0
@@ -31,7 +31,7 @@ def suggestions(run: Path, first: float, last: float) -> dict[str, dict[str, flo
     ]
     result = {}
     for name, target in TARGETS.items():
-        terms = [row["terms"][name] for row in window if name in row["terms"]]
+        terms = [row["terms"][name] for row in window if row["terms"].get(name, {}).get("share")]
         if terms:
             share, weight = median(t["share"] for t in terms), terms[0]["weight"]
             result[name] = {"weight": weight, "share": share, "suggested": weight * target / share}

@@ -138,13 +138,14 @@ def table() -> ModuleType:
 
 PROTOCOLS = sorted(path.parent.name for path in FILE.parent.glob("*/table.yaml"))
 MIXED = ["camvid-mixed", "camvid-mixed-all"]
+UNTUNED = [*MIXED, "camvid-search"]
 
 
 @pytest.mark.parametrize("protocol", PROTOCOLS)
 def test_a_protocol_names_teachers_that_it_has(protocol: str) -> None:
     folder = FILE.parent / protocol
     recipe = load_recipe(folder / "table.yaml")
-    assert recipe.teacher is not None and (recipe.tuning is None) == (protocol in MIXED)
+    assert recipe.teacher is not None and (recipe.tuning is None) == (protocol in UNTUNED)
     named = [recipe.teacher.run, *([recipe.tuning.teacher["run"]] if recipe.tuning else [])]
     named += [fold.teacher["run"] for fold in recipe.folds.values() if fold.teacher]
     assert {Path(str(run)).parent.as_posix() for run in named} == {f"runs/{protocol}/teachers"}
@@ -253,6 +254,20 @@ def test_the_mixed_protocols_train_as_that_of_the_drives() -> None:
 @pytest.fixture(scope="module")
 def gpu() -> ModuleType:
     return _module("gpu")
+
+
+def test_a_weight_is_that_of_the_target_share_where_shares_were_measured(tmp_path: Path) -> None:
+    def row(step: int, **terms: float | None) -> str:
+        found = {
+            name: {"value": 1.0, "weight": 2.0, "share": share} for name, share in terms.items()
+        }
+        return json.dumps({"kind": "train", "step": step, "terms": found})
+
+    rows = [row(5, pixelwise=0.5), row(7, pixelwise=None), row(10, pixelwise=0.3, position=0.0)]
+    rows += [row(11, pixelwise=9.0), row(100, pixelwise=9.0, position=0.0)]
+    (tmp_path / "metrics.jsonl").write_text("\n".join(rows))
+    found = _module("weights").suggestions(tmp_path, 0.05, 0.1)
+    assert found == {"pixelwise": {"weight": 2.0, "share": 0.4, "suggested": pytest.approx(5.0)}}
 
 
 def test_on_one_device_twice_no_loss_differs_from_itself(

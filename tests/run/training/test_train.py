@@ -109,6 +109,24 @@ def test_a_killed_run_resumes_bit_identically(teacher: RunFolder, tmp_path: Path
     _kill_and_resume(kills, small.distilled(teacher.path, terms=terms), tmp_path)
 
 
+@pytest.mark.parametrize(("steps", "every", "measured"), [(5, 1, 5), (100, 1, 44), (99, 7, 15)])
+def test_gradient_shares_are_measured_once_in_a_fortieth_of_the_training_and_from_5_to_10_percent(
+    tmp_path: Path, steps: int, every: int, measured: int
+) -> None:
+    """All other values are logged each time."""
+    train_config = {"steps": steps, "log_every": every, "batch": 1, "crop": (16, 16)}
+    recipe = small.recipe(train=train_config, out=str(tmp_path / "run"))
+    found = train(recipe, progress=False).metrics()
+    rows = [row for row in found if row["kind"] == "train"]
+    assert len(rows) == -(-steps // every)
+    terms = [row["terms"]["cross_entropy"] for row in rows]
+    assert all(term["value"] > 0 for term in terms)
+    known = [row["step"] for row, term in zip(rows, terms, strict=True) if term["share"] == 1]
+    assert len(known) == measured == len(terms) - [term["share"] for term in terms].count(None)
+    assert known[0] == every and known[-1] == steps
+    assert {row["step"] for row in rows if 0.05 <= row["step"] / steps <= 0.1} <= set(known)
+
+
 def test_a_schedule_is_in_the_log_and_in_each_row(
     teacher: RunFolder, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:

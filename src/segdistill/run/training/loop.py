@@ -31,6 +31,7 @@ from segdistill.run.training.updates.adversaries import Adversaries
 from segdistill.run.training.updates.average import WeightAverage
 
 _log = logging.getLogger(__name__)
+_SHARE_PARTS = 40  # of a training; gradient shares are measured once in each
 
 
 class Interrupted(Exception):
@@ -314,7 +315,7 @@ class Loop:
                 batch = next(batches)
                 loaded = time.perf_counter()
                 logs = (self.step + 1) % config.log_every == 0 or self.step + 1 == config.steps
-                values, shares = self._attempt(batch, logs)
+                values, shares = self._attempt(batch, logs, logs and self._measures_shares())
                 self.step += 1
                 now = time.perf_counter()
                 self._window.add(values, now - clock, loaded - clock)
@@ -344,6 +345,17 @@ class Loop:
     def _goes_on(self) -> bool:
         return self.step < self.config.steps and self.stopped is None
 
+    def _measures_shares(self) -> bool:
+        """Whether the coming step, a logged one, is the first, or the first of its part of the training.
+
+        The shares cost a logged step about a fifth of its time, and their curve needs no more points than these.
+        Weights are set by the median over 5 to 10 % of a training, where all logged steps have them.
+        """
+        step, config = self.step + 1, self.config
+        part, before = (_SHARE_PARTS * s // config.steps for s in (step, step - config.log_every))
+        weighing = config.steps <= 20 * step <= 2 * config.steps
+        return part > before or step == config.log_every or weighing
+
     def _heed(self, received: list[int]) -> None:
         """Handle requests of observers and signals, in all processes at the same step."""
         asked = [self._answer is not None, self._failure is not None, bool(received)]
@@ -364,16 +376,16 @@ class Loop:
         return [bool(count > 0) for count in sum_over_processes(self.fabric, flags)]
 
     def _attempt(
-        self, batch: Mapping[str, Any], with_shares: bool
+        self, batch: Mapping[str, Any], logs: bool, with_shares: bool
     ) -> tuple[Mapping[str, Tensor], dict[str, float]]:
         """A training step; up to `train.skip_nonfinite` steps with non-finite values are skipped."""
         get_on(f"step {self.step + 1} of {self.config.steps}")
         if self.skipped >= self.config.skip_nonfinite:
-            return self._train_step(batch, with_shares)
+            return self._train_step(batch, logs, with_shares)
         # Running statistics have already been updated when the loss is known.
         before = [(buffer, buffer.clone()) for buffer in self.distiller.buffers()]
         try:
-            return self._train_step(batch, with_shares)
+            return self._train_step(batch, logs, with_shares)
         except NonFiniteLoss as error:
             self.skipped += 1
             for buffer, value in before:
@@ -407,7 +419,7 @@ class Loop:
         )
 
     def _train_step(
-        self, batch: Mapping[str, Any], with_shares: bool
+        self, batch: Mapping[str, Any], logs: bool, with_shares: bool
     ) -> tuple[Mapping[str, Tensor], dict[str, float]]:
         config, method = self.config, self.distiller.method
         torch.manual_seed(_mix(config.seed, self.step, self.fabric.global_rank))
@@ -427,6 +439,7 @@ class Loop:
                         self._scale(), fraction, self._progress(self.step)
                     )
                     gradients = _summed(gradients, some)
+                if logs:
                     kept = _summed(kept, self.distiller.kept(part[2]))
                 values = weighed(values, fraction)
                 # Fabric averages gradients over the processes; a batch is the sum of its parts.
