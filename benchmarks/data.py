@@ -1,11 +1,12 @@
 """Time to load a training sample, beside pipelines of torchvision and OpenCV, interleaved in one run.
 
     python benchmarks/data.py --name cityscapes --data data/samples/cityscapes --out benchmarks/results/data.json
+    python benchmarks/data.py --name voc --data data/samples/voc --split val --crop 320 320
 
 Every case opens image and mask, takes a random crop at a random scale, flips half of them, and gives a float
 image in 0..1 and a long label on the CPU, in one process and one thread. The random numbers are its own. The
 mask's ids are mapped to classes in ours alone. OpenCV takes part where it is installed, and so does the extra
-`fast`, which decodes plain PNG files.
+`fast`, which decodes plain PNG and JPEG files.
 """
 
 import argparse
@@ -33,13 +34,13 @@ from segdistill.data.reading import plain
 from segdistill.data.transforms import Augment
 from segdistill.run.environment import describe_environment
 
-CROP, SCALE = (512, 1024), (0.5, 2.0)
+SCALE = (0.5, 2.0)
 Case = Callable[[int], tuple[Tensor, Tensor]]
 
 
-def ours(dataset: Any) -> Case:
+def ours(dataset: Any, crop: tuple[int, int]) -> Case:
     """A data set of this package."""
-    augment = Augment(CROP, SCALE)
+    augment = Augment(crop, SCALE)
     generator = torch.Generator().manual_seed(0)
     return lambda index: augment(*dataset.read(index), generator)
 
@@ -48,20 +49,23 @@ def without_extra(case: Case) -> Case:
     """A case as it is where the extra `fast` is not installed."""
 
     def sample(index: int) -> tuple[Tensor, Tensor]:
-        with patch.object(plain, "_decoder", lambda: None):
+        with (
+            patch.object(plain, "_decoder", lambda: None),
+            patch.object(plain, "jpeg_decoder", lambda: None),
+        ):
             return case(index)
 
     return sample
 
 
-def _box(height: int, width: int) -> tuple[int, int, int, int]:
+def _box(height: int, width: int, crop: tuple[int, int]) -> tuple[int, int, int, int]:
     """A random box inside the image that the crop shows at a random scale."""
-    scale = random.uniform(max(SCALE[0], CROP[0] / height, CROP[1] / width), SCALE[1])
-    rows, columns = round(CROP[0] / scale), round(CROP[1] / scale)
+    scale = random.uniform(max(SCALE[0], crop[0] / height, crop[1] / width), SCALE[1])
+    rows, columns = round(crop[0] / scale), round(crop[1] / scale)
     return random.randint(0, height - rows), random.randint(0, width - columns), rows, columns
 
 
-def torchvision(pairs: list[Any]) -> Case:
+def torchvision(pairs: list[Any], crop: tuple[int, int]) -> Case:
     """Pillow and torchvision's transforms v2."""
     bilinear, nearest = v2.InterpolationMode.BILINEAR, v2.InterpolationMode.NEAREST
 
@@ -69,9 +73,9 @@ def torchvision(pairs: list[Any]) -> Case:
         pair = pairs[index]
         image = tv.pil_to_tensor(Image.open(pair.image).convert("RGB"))
         label = tv.pil_to_tensor(Image.open(pair.mask))
-        box = _box(*image.shape[-2:])
-        image = tv.resized_crop(image, *box, CROP, bilinear, antialias=True)
-        label = tv.resized_crop(label, *box, CROP, nearest)
+        box = _box(*image.shape[-2:], crop)
+        image = tv.resized_crop(image, *box, crop, bilinear, antialias=True)
+        label = tv.resized_crop(label, *box, crop, nearest)
         if random.random() < 0.5:
             image, label = tv.horizontal_flip(image), tv.horizontal_flip(label)
         return tv.to_dtype(image, torch.float32, scale=True), label[0].long()
@@ -79,7 +83,7 @@ def torchvision(pairs: list[Any]) -> Case:
     return sample
 
 
-def opencv(pairs: list[Any]) -> Case | None:
+def opencv(pairs: list[Any], crop: tuple[int, int]) -> Case | None:
     """OpenCV, as albumentations calls it; None where it is not installed."""
     try:
         import cv2
@@ -91,10 +95,10 @@ def opencv(pairs: list[Any]) -> Case | None:
         pair = pairs[index]
         image = cv2.cvtColor(cv2.imread(str(pair.image)), cv2.COLOR_BGR2RGB)
         label = cv2.imread(str(pair.mask), cv2.IMREAD_UNCHANGED)
-        top, left, rows, columns = _box(*image.shape[:2])
+        top, left, rows, columns = _box(*image.shape[:2], crop)
         inside = slice(top, top + rows), slice(left, left + columns)
-        image = cv2.resize(image[inside], CROP[::-1], interpolation=cv2.INTER_LINEAR)
-        label = cv2.resize(label[inside], CROP[::-1], interpolation=cv2.INTER_NEAREST)
+        image = cv2.resize(image[inside], crop[::-1], interpolation=cv2.INTER_LINEAR)
+        label = cv2.resize(label[inside], crop[::-1], interpolation=cv2.INTER_NEAREST)
         if random.random() < 0.5:
             image, label = (
                 np.ascontiguousarray(image[:, ::-1]),
@@ -106,7 +110,9 @@ def opencv(pairs: list[Any]) -> Case | None:
     return sample
 
 
-def measured(cases: dict[str, Case], samples: int, rounds: int) -> dict[str, list[float]]:
+def measured(
+    cases: dict[str, Case], samples: int, rounds: int, crop: tuple[int, int]
+) -> dict[str, list[float]]:
     """Seconds per sample and round; the cases take turns, and a round before the first is not timed."""
     times: dict[str, list[float]] = {name: [] for name in cases}
     for number in range(rounds + 1):
@@ -114,7 +120,7 @@ def measured(cases: dict[str, Case], samples: int, rounds: int) -> dict[str, lis
             began = time.perf_counter()
             for index in range(samples):
                 image, label = case(index)
-                assert image.shape[-2:] == label.shape == CROP
+                assert image.shape[-2:] == label.shape == crop
             if number:
                 times[name].append((time.perf_counter() - began) / samples)
     return times
@@ -128,9 +134,11 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--name", default="cityscapes", help="data set of pairs of files")
     parser.add_argument("--data", required=True, help="its folder")
     parser.add_argument("--split", default="train")
+    parser.add_argument("--crop", type=int, nargs=2, default=(512, 1024))
     parser.add_argument("--rounds", type=int, default=10)
     parser.add_argument("--out", type=Path)
     options = parser.parse_args(arguments)
+    crop = (options.crop[0], options.crop[1])
     torch.set_num_threads(1)
     random.seed(0)
     with TemporaryDirectory() as folder:
@@ -141,15 +149,15 @@ def main(arguments: list[str] | None = None) -> None:
 
         dataset = opened(False)
         found = {
-            "torchvision": torchvision(dataset.pairs),
-            "opencv": opencv(dataset.pairs),
-            "segdistill": without_extra(ours(dataset)),
-            "segdistill[fast]": ours(dataset) if find_spec("imagecodecs") else None,
-            "segdistill, cache: true": ours(opened(True)),
-            "segdistill, cache: disk": ours(opened("disk")),
+            "torchvision": torchvision(dataset.pairs, crop),
+            "opencv": opencv(dataset.pairs, crop),
+            "segdistill": without_extra(ours(dataset, crop)),
+            "segdistill[fast]": ours(dataset, crop) if find_spec("imagecodecs") else None,
+            "segdistill, cache: true": ours(opened(True), crop),
+            "segdistill, cache: disk": ours(opened("disk"), crop),
         }
         cases = {name: case for name, case in found.items() if case is not None}
-        times = measured(cases, len(dataset), options.rounds)
+        times = measured(cases, len(dataset), options.rounds, crop)
         sizes = sorted({tuple(dataset.read(index)[1].shape) for index in range(len(dataset))})
     base = times["torchvision"]
     rows = {
@@ -166,10 +174,11 @@ def main(arguments: list[str] | None = None) -> None:
     if options.out:
         command = f"python benchmarks/data.py --name {options.name} --data {options.data}"
         result = {
-            "command": f"{command} --split {options.split} --rounds {options.rounds}",
+            "command": f"{command} --split {options.split} --crop {crop[0]} {crop[1]} "
+            f"--rounds {options.rounds}",
             "samples": len(dataset),
             "sizes": sizes,
-            "crop": CROP,
+            "crop": crop,
             "cases": rows,
             "environment": describe_environment(torch.device("cpu")),
         }

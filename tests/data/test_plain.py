@@ -20,7 +20,6 @@ from segdistill.data.reading import plain
 from segdistill.data.reading.plain import plain_pixels
 
 pytest.importorskip("imagecodecs")
-SAMPLES = Path(__file__).parents[2] / "data" / "samples"
 MODES = ("L", "RGB")
 
 
@@ -104,10 +103,9 @@ def test_every_filter_of_a_row_has_the_pixels_of_pillow(mode: str, number: int) 
     assert np.array_equal(pixels.numpy().reshape(expected.shape), expected)
 
 
-@pytest.mark.skipif(not SAMPLES.is_dir(), reason="no samples of data sets")
-def test_frames_of_cityscapes_are_plain_and_have_the_pixels_of_pillow() -> None:
-    found = [*SAMPLES.glob("cityscapes/*/val/*/*8bit.png")]
-    found += SAMPLES.glob("cityscapes/*/val/*/*labelIds.png")
+def test_frames_of_cityscapes_are_plain_and_have_the_pixels_of_pillow(real_data: Path) -> None:
+    found = [*(real_data / "samples").glob("cityscapes/*/val/*/*8bit.png")]
+    found += (real_data / "samples").glob("cityscapes/*/val/*/*labelIds.png")
     assert len(found) == 2
     for path in found:
         with Image.open(path) as image:
@@ -166,7 +164,7 @@ LEFT_TO_PILLOW = {
     ),
     "trailing bytes": _png(_drawn("L")) + b"more",
     "no end": _png(_drawn("RGB"))[:-12],
-    "JPEG": (lambda s: (_drawn("RGB").save(s, "JPEG"), s.getvalue())[1])(BytesIO()),
+    "WebP": (lambda s: (_drawn("RGB").save(s, "WEBP"), s.getvalue())[1])(BytesIO()),
     "animation": _png(_drawn("RGB"), save_all=True, append_images=[_drawn("RGB", seed=1)]),
 }
 

@@ -61,9 +61,10 @@ def read_with_geometry(
 def _picture(path: Path | str, channels: int) -> tuple[Num[Tensor, "c h w"], int | None]:
     """The upright pixels of an image file, and its orientation tag."""
     with opened(path, "image") as file:
-        plain = plain_pixels(file, "RGB") if channels == 3 else None
+        tag = orientation_tag(file) if file.format == "JPEG" else None  # no plain PNG has one
+        plain = plain_pixels(file, "RGB") if channels == 3 and tag in (None, 1) else None
         if plain is not None:  # in the memory order of the file, as from Pillow
-            return plain.permute(2, 0, 1), None
+            return plain.permute(2, 0, 1), tag
         picture = _upright(file, path)
     return _pixels(picture.image, path, channels), picture.tag
 
