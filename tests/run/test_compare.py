@@ -1,4 +1,5 @@
 import json
+import logging
 import re
 from pathlib import Path
 from typing import Any
@@ -60,6 +61,19 @@ def test_the_log_has_the_gist_in_one_line(
     line = next(text for text in caplog.messages if text.startswith("kd: "))
     assert "× smaller, " in line and "faster" not in line
     assert "% of the teacher's mIoU (parameters; mIoU: mean ± sd of 2 seeds)" in line
+
+
+def test_each_training_says_once_what_its_student_starts_from(
+    teacher: RunFolder, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Every row is tried before the first training, and is silent then."""
+    file = str(teacher.path / "model.safetensors")
+    start = {"model": small.MODEL, "options": {"width": 12}, "weights": file}
+    before = logging.getLogger("segdistill").level
+    with caplog.at_level("INFO"):
+        compare(_recipe(teacher, tmp_path, student=start), METHODS, seeds=1, progress=False)
+    assert [text.split(":")[0] for text in caplog.messages].count("student weights") == len(METHODS)
+    assert logging.getLogger("segdistill").level == before
 
 
 def test_the_methods_of_a_seed_start_from_the_same_weights(

@@ -1,5 +1,6 @@
 """What a comparison or a tuning is about to train, refused where it cannot be trained."""
 
+import logging
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
@@ -7,6 +8,7 @@ from segdistill.config import DataConfig, Recipe
 from segdistill.distillation.catalogue import METHODS, method_terms
 from segdistill.names import unknown
 from segdistill.run.comparing import Entry, default_names, entries_of
+from segdistill.run.console import quiet
 from segdistill.run.identity import TRAINING_SEMANTICS, IdentityDiffers, semantics_of
 from segdistill.run.opening import open_split, with_teacher_classes
 from segdistill.run.rows.taking import measured_run
@@ -78,7 +80,9 @@ def _check_entries(entries: Sequence[Entry], recipes: Sequence[Recipe], command:
             continue
         first = with_teacher_classes(missing[0])
         classes = open_split(first.data, "train", labelled=first.teacher is None).classes
-        if problems := rehearse(first, [str(name) for name in classes]):
+        with quiet(logging.WARNING):  # each training says the rest
+            problems = rehearse(first, [str(name) for name in classes])
+        if problems:
             raise ValueError(f"{command}: {entry.label}: {problems[0]}")
 
 

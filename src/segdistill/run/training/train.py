@@ -25,7 +25,7 @@ from segdistill.run.auditing import (
     judged_shared,
     refuse_unclear_orientation,
 )
-from segdistill.run.console import spoken
+from segdistill.run.console import quiet, spoken
 from segdistill.run.evaluation import Agreement, Evaluation
 from segdistill.run.folder import (
     WEIGHTS,
@@ -183,8 +183,9 @@ def rehearse(recipe: Recipe, classes: Sequence[str], whole: bool = True) -> list
         lambda: _build_method(recipe, len(classes)),
     ]
     problems = []
-    for attempt in attempts:
-        problems += _problem_of(attempt)
+    with quiet(logging.WARNING if whole else logging.NOTSET):  # what follows says the same again
+        for attempt in attempts:
+            problems += _problem_of(attempt)
     if whole and not problems:
         problems += _problem_of(
             lambda: _build_distiller(open_job(recipe, Path()), samples=False)[0].close()
