@@ -49,6 +49,31 @@ def test_the_weights_of_a_checkpoint_are_found(form: str, tmp_path: Path) -> Non
     assert all(torch.equal(value, STATE[name]) for name, value in net.state_dict().items())
 
 
+@pytest.mark.parametrize("form", FORMS)
+def test_a_choice_among_several_weights_is_told(
+    form: str, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    torch.save(FORMS[form], tmp_path / "file.pth")
+    load_weights(_net(2), tmp_path / "file.pth")
+    chosen = {
+        "timm": "state_dict and state_dict_ema",
+        "weights beside averages": "model and model_ema",
+    }
+    told = [text for text in caplog.messages if "holds weights under" in text]
+    assert len(told) == (form in chosen)
+    for text in told:
+        both = chosen[form]
+        assert f"under {both}; those under {both.split()[0]} are read. To read others" in text
+
+
+def test_a_file_that_holds_itself_holds_no_tensors(tmp_path: Path) -> None:
+    content: dict[str, Any] = {}
+    content["model"] = content
+    torch.save(content, tmp_path / "file.pth")
+    with pytest.raises(ValueError, match="holds no tensors"):
+        load_weights(_net(2), tmp_path / "file.pth")
+
+
 def test_a_prefix_that_is_the_networks_own_stays(tmp_path: Path) -> None:
     net = nn.ModuleDict({"model": _net(2)})
     torch.save(_named("model."), tmp_path / "file.pth")

@@ -1,6 +1,8 @@
 """What a start works out is taken from an earlier one only where nothing that it depends on differs."""
 
 import logging
+import os
+import time
 from pathlib import Path
 from typing import Any
 
@@ -9,6 +11,7 @@ import torch
 from safetensors.torch import load_file
 from torch import nn
 
+from segdistill.data.caching import cache_folder
 from segdistill.distillation.distiller import Distiller
 from segdistill.losses import LOSSES
 from segdistill.run.folder import RunFolder
@@ -201,6 +204,17 @@ def test_what_is_kept_is_recalled_to_the_bit_and_nothing_else() -> None:
     assert found[1] == {"seconds": 0.1}
     keep(None, tensors, {})
     assert recall("1" * 64) is recall(None) is None
+
+
+def test_what_no_start_has_used_for_two_months_is_forgotten() -> None:
+    for name in "012":
+        keep(name * 64, {"a": torch.ones(1)}, {})
+    then = time.time() - 61 * 24 * 3600
+    for name in "012":
+        os.utime(cache_folder() / "starts" / f"{name * 64}.safetensors", (then, then))
+    assert recall("1" * 64) is not None  # used again
+    keep("3" * 64, {"a": torch.ones(1)}, {})
+    assert [recall(name * 64) is not None for name in "0123"] == [False, True, False, True]
 
 
 def test_every_loss_that_is_prepared_is_tested_here() -> None:

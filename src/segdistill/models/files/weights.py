@@ -1,6 +1,7 @@
 """Weights from a file into a network, with an account of every tensor."""
 
 import argparse
+import logging
 import pickle
 import re
 from collections.abc import Iterable, Mapping
@@ -15,6 +16,7 @@ from torch import Tensor, nn
 
 from segdistill.models.contract import network
 
+_log = logging.getLogger(__name__)
 KeyRules = tuple[tuple[str, str], ...]
 """Pattern and replacement, applied in this order; a name that ends up empty belongs to nothing here."""
 
@@ -82,7 +84,8 @@ def read_weights(path: str | Path) -> dict[str, Tensor]:
     """Tensors of a `.safetensors`, `.pt` or `.pth` file, on the CPU. Runs no code from the file.
 
     A checkpoint that holds its weights under `state_dict`, `model` or `model_state_dict` is unpacked; under
-    `state_dict_ema`, `model_ema` or `ema`, averages of them, if it has none of these. The prefixes `module.`
+    `state_dict_ema`, `model_ema` or `ema`, averages of them, if it has none of these. Which of several is read is
+    logged. The prefixes `module.`
     and `_orig_mod.`, which DistributedDataParallel and torch.compile leave on every key, are taken off.
 
     Raises:
@@ -92,9 +95,11 @@ def read_weights(path: str | Path) -> dict[str, Tensor]:
     return _unprefixed(_tensors(path))
 
 
+_DEEPEST = 5
+"""Mappings inside each other that are opened."""
 _HOLDERS = ("state_dict", "model", "model_state_dict")
 _AVERAGES = ("state_dict_ema", "model_ema", "ema")
-"""Read only where a file has none of the others."""
+"""Read only where a file has none of the others. A file that has both is read with a warning."""
 _WRAPPERS = ("module.", "_orig_mod.")
 """Prefixes of DistributedDataParallel and torch.compile."""
 _ATTRIBUTES = ("model.", "net.")
@@ -154,10 +159,7 @@ def _tensors(path: str | Path) -> dict[str, Tensor]:
             f"{path} cannot be read as a file of plain tensors ({cause}). "
             "Save only model.state_dict(): pickled modules are not opened"
         ) from error
-    for keys in (_HOLDERS, _AVERAGES):
-        for key in keys:
-            if isinstance(content, Mapping) and isinstance(content.get(key), Mapping):
-                content = content[key]
+    content = _unpacked(path, content)
     state = (
         {key: value for key, value in content.items() if isinstance(value, Tensor)}
         if isinstance(content, Mapping)
@@ -168,6 +170,24 @@ def _tensors(path: str | Path) -> dict[str, Tensor]:
             f"{path} holds no tensors; expected tensors by name. Save model.state_dict()"
         )
     return state
+
+
+def _unpacked(path: Path, content: Any) -> Any:
+    """What a checkpoint holds as weights; if it holds several, the choice is logged."""
+    for _ in range(_DEEPEST):  # a file may hold itself
+        keys = (*_HOLDERS, *_AVERAGES) if isinstance(content, Mapping) else ()
+        held = [key for key in keys if isinstance(content.get(key), Mapping)]
+        if len(held) > 1:
+            _log.warning(
+                "%s holds weights under %s; those under %s are read. To read others, save them as a file of their own",
+                path,
+                " and ".join(held),
+                held[0],
+            )
+        if not held:
+            break
+        content = content[held[0]]
+    return content
 
 
 def load_state(

@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import os
 import secrets
 import time
 from collections.abc import Collection, Mapping
@@ -33,6 +34,7 @@ _LIBRARIES = (
     "torchvision.",
 )
 """Whose code is known by a version, or by its files in our own case."""
+_UNUSED_SECONDS = 60 * 24 * 3600
 
 
 def question(
@@ -130,6 +132,7 @@ def recall(asked: str | None) -> tuple[dict[str, Tensor], dict[str, Any]] | None
         with safe_open(_file(asked), framework="pt") as file:
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
             figures = json.loads(file.metadata()["figures"])
+        os.utime(_file(asked))  # as used today
         return (tensors, figures) if isinstance(figures, dict) else None
     return None
 
@@ -149,6 +152,14 @@ def keep(asked: str | None, tensors: Mapping[str, Tensor], figures: Mapping[str,
             temporary.replace(target)
         finally:
             temporary.unlink(missing_ok=True)
+        _forget_unused(target.parent)
+
+
+def _forget_unused(folder: Path) -> None:
+    """Remove what no start has used for long; a name holds a digest of code that may be gone."""
+    for path in folder.glob("*.safetensors"):
+        if time.time() - path.stat().st_mtime > _UNUSED_SECONDS:
+            path.unlink(missing_ok=True)
 
 
 def _file(asked: str) -> Path:
