@@ -35,6 +35,24 @@ def test_newer_keys_have_defaults_in_runs_of_earlier_versions(tmp_path: Path) ->
     assert recipe.label is None and recipe.variants == {}
 
 
+def test_a_path_without_a_run_is_refused_with_what_to_name(tmp_path: Path) -> None:
+    (tmp_path / "empty").mkdir()
+    (tmp_path / "run").mkdir()
+    files = ("alone.pth", "model.xml", "model.bin", "run/config.yaml", "run/model.safetensors")
+    for name in files:
+        (tmp_path / name).write_text("{}")
+    for name, said in {
+        "nowhere": "there is no such folder. Name a folder written by `segdistill train`",
+        "empty": "it has no config.yaml. Name a folder written by `segdistill train`",
+        "alone.pth": "it is a file. Name a folder written by `segdistill train`",
+        "model.bin": f"these are the weights of {tmp_path / 'model.xml'}. Name that file",
+        "run/model.safetensors": f"it is a file of the run {tmp_path / 'run'}. Name that folder",
+    }.items():
+        with pytest.raises(FileNotFoundError) as error:
+            RunFolder(tmp_path / name)
+        assert str(error.value) == f"no run at {tmp_path / name}: {said}"
+
+
 def test_a_recipe_survives_saving_and_loading(tmp_path: Path) -> None:
     recipe = Recipe(method="kd", label="softer")
     run = run_with(yaml.safe_dump(to_dict(recipe)), tmp_path)

@@ -131,6 +131,19 @@ def _parsed(run: str, content: bytes) -> Recipe:
     return map_code_names(recipe, lambda name: FromRun(name, run))
 
 
+def _no_run(path: Path) -> str:
+    """Why there is no run at a path, and what to name."""
+    if path.is_dir():
+        return "it has no config.yaml. Name a folder written by `segdistill train`"
+    if not path.is_file():
+        return "there is no such folder. Name a folder written by `segdistill train`"
+    if path.suffix == ".bin" and path.with_suffix(".xml").is_file():
+        return f"these are the weights of {path.with_suffix('.xml')}. Name that file"
+    if (path.parent / "config.yaml").is_file():
+        return f"it is a file of the run {path.parent}. Name that folder"
+    return "it is a file. Name a folder written by `segdistill train`"
+
+
 class RunFolder:
     """Reads the files of a run.
 
@@ -145,10 +158,7 @@ class RunFolder:
         self.path = Path(path)
         self._config: dict[str, Any] | None = None
         if not (self.path / "config.yaml").is_file():
-            cause = "there is no such folder" if not self.path.is_dir() else "it has no config.yaml"
-            raise FileNotFoundError(
-                f"no run at {self.path}: {cause}. Name a folder written by `segdistill train`"
-            )
+            raise FileNotFoundError(f"no run at {self.path}: {_no_run(self.path)}")
 
     def __repr__(self) -> str:
         return f"RunFolder({str(self.path)!r})"
