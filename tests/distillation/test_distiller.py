@@ -267,6 +267,34 @@ def test_a_loss_may_ask_for_images_and_for_nothing_else() -> None:
         Method("mine", {"term": Term(Odd(), 1.0)})
 
 
+class Changing(nn.Module):
+    """A loss of somebody's own that changes one of its arguments."""
+
+    def __init__(self, argument: str) -> None:
+        super().__init__()
+        self.argument = argument
+
+    def forward(self, student: Tensor, teacher: Tensor, labels: Tensor, images: Tensor) -> Tensor:
+        given = {"student": student, "teacher": teacher, "labels": labels, "images": images}
+        if self.argument in given:
+            with torch.no_grad():
+                given[self.argument][0].add_(1)  # through a view
+        return (student - teacher.mean(1, keepdim=True)).square().mean()
+
+
+@pytest.mark.parametrize("argument", ["student", "teacher", "labels", "images", "none"])
+def test_a_loss_that_changes_what_other_terms_read_is_refused(argument: str) -> None:
+    term = Term(Changing(argument), 1.0, on="features")
+    distiller = Distiller(Tiny(6), Method("own", {"own": term}), Tiny(9))
+    distiller.dry_pass(batch()[0])
+    images, labels = (one.clone() for one in batch())
+    if argument == "none":
+        assert torch.isfinite(distiller(images, labels)["own"])
+        return
+    with pytest.raises(ValueError, match=f"'own': its loss changes {argument} in place; .*clone"):
+        distiller(images, labels)
+
+
 def test_the_alignment_of_corners_comes_from_the_student() -> None:
     student = Tiny(6)
     student.align_corners = True

@@ -1,7 +1,8 @@
 """Runs teacher and student with their taps open and passes the tensors to the method's terms."""
 
 import logging
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from copy import deepcopy
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -182,6 +183,9 @@ class Distiller(nn.Module):
             labelled: Which images have labels, `b`; None: those with a pixel that is not ignored.
             student_images: What the student sees, in other colours; None: the images.
             only: Names of the terms to compute; None: all.
+
+        Raises:
+            ValueError: A loss has changed one of its arguments in place.
         """
         student, teacher = self._run(images, student_images)
         whole, labels = self._learnt(teacher, images, labels, labelled)
@@ -192,7 +196,8 @@ class Distiller(nn.Module):
         for name, term in self.method.terms.items():
             if only is None or name in only:
                 arguments = self._arguments(name, term, student, teacher, batch, once)
-                values[name] = term.loss(**arguments)
+                with _untouched(name, arguments):
+                    values[name] = term.loss(**arguments)
                 if isinstance(term.loss, PixelwiseKD) and term.loss.confidence:
                     self._gated[name] = arguments["teacher"], arguments["teacher"]
                 if self._confidence and "labels" in arguments:
@@ -577,6 +582,20 @@ def _counted(loss: nn.Module, arguments: Mapping[str, Tensor], whole: Tensor) ->
         return 1.0
     part: Tensor = ours / torch.where(all_of_it > 0, all_of_it, 1)
     return part.to(student)
+
+
+@contextmanager
+def _untouched(name: str, arguments: Mapping[str, Tensor]) -> Iterator[None]:
+    """Refuse a loss that changes an argument in place: other terms read the same tensors, and would read others."""
+    counted = {key: one for key, one in arguments.items() if not one.is_inference()}
+    before = {key: one._version for key, one in counted.items()}
+    yield
+    changed = [key for key, one in counted.items() if one._version != before[key]]
+    if changed:
+        raise ValueError(
+            f"term {name!r}: its loss changes {' and '.join(changed)} in place; expected them unchanged, since other "
+            "terms read them too. Change a copy (clone)"
+        )
 
 
 def _check_declared(network: nn.Module, owner: str) -> None:
