@@ -12,6 +12,8 @@ import json
 from pathlib import Path
 from statistics import median
 
+import yaml
+
 # Start shares relative to cross-entropy: strong terms on the logits, auxiliaries on the features.
 TARGETS = {
     "pixelwise": 1.0,
@@ -25,15 +27,17 @@ TARGETS = {
 def suggestions(run: Path, first: float, last: float) -> dict[str, dict[str, float]]:
     """Measured share and suggested weight of each term of one run."""
     rows = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
-    total = max(row["step"] for row in rows if row["kind"] == "train")
+    total = yaml.safe_load((run / "config.yaml").read_text())["train"]["steps"]
     window = [
         r for r in rows if r["kind"] == "train" and first * total <= r["step"] <= last * total
     ]
     result = {}
     for name, target in TARGETS.items():
-        terms = [row["terms"][name] for row in window if row["terms"].get(name, {}).get("share")]
-        if terms:
-            share, weight = median(t["share"] for t in terms), terms[0]["weight"]
+        of_term = [row["terms"][name] for row in window if name in row["terms"]]
+        terms = [term for term in of_term if term["share"] is not None]
+        share = median([term["share"] for term in terms] or [0])
+        if share:
+            weight = terms[0]["weight"]
             result[name] = {"weight": weight, "share": share, "suggested": weight * target / share}
     return result
 
@@ -46,7 +50,10 @@ def main() -> None:
     arguments = parser.parse_args()
     for run in arguments.runs:
         print(run)
-        for name, figures in suggestions(run, arguments.first, arguments.last).items():
+        found = suggestions(run, arguments.first, arguments.last)
+        if not found:
+            print(f"  no share from {arguments.first:.0%} to {arguments.last:.0%} of its steps")
+        for name, figures in found.items():
             print(
                 f"  {name:12s} weight {figures['weight']:8.4g}  share {figures['share']:7.3f}  "
                 f"target {TARGETS[name]:.1f}  suggests {figures['suggested']:8.4g}"

@@ -264,8 +264,9 @@ def test_a_weight_is_that_of_the_target_share_where_shares_were_measured(tmp_pat
         return json.dumps({"kind": "train", "step": step, "terms": found})
 
     rows = [row(5, pixelwise=0.5), row(7, pixelwise=None), row(10, pixelwise=0.3, position=0.0)]
-    rows += [row(11, pixelwise=9.0), row(100, pixelwise=9.0, position=0.0)]
+    rows += [row(11, pixelwise=9.0, position=0.0)]  # stopped there
     (tmp_path / "metrics.jsonl").write_text("\n".join(rows))
+    (tmp_path / "config.yaml").write_text("train: {steps: 100}")
     found = _module("weights").suggestions(tmp_path, 0.05, 0.1)
     assert found == {"pixelwise": {"weight": 2.0, "share": 0.4, "suggested": pytest.approx(5.0)}}
 

@@ -115,6 +115,17 @@ def _numbered(content: bytes, number: int) -> bytes:
     return bytes(changed)
 
 
+def _sampled(content: bytes, sampling: int) -> bytes:
+    """The first channel at another sampling."""
+    at = content.index(b"\xff\xc0") + 11
+    return content[:at] + bytes([sampling]) + content[at + 1 :]
+
+
+def _sized(content: bytes, width: int, height: int) -> bytes:
+    at = content.index(b"\xff\xc0") + 5
+    return content[:at] + height.to_bytes(2, "big") + width.to_bytes(2, "big") + content[at + 4 :]
+
+
 LEFT_TO_PILLOW = {
     "turned": _jpeg(_drawn(), exif=_tagged(6)),
     "progressive": _jpeg(_drawn(), progressive=True),
@@ -122,6 +133,9 @@ LEFT_TO_PILLOW = {
     "CMYK": _jpeg(_drawn().convert("CMYK")),
     "Adobe's RGB": _jpeg(_drawn(), keep_rgb=True),
     "other channel numbers": _numbered(_jpeg(_drawn()), 82),
+    "4:4:0": _sampled(_jpeg(_drawn()), 0x12),
+    "4:1:1": _sampled(_jpeg(_drawn()), 0x41),
+    "wider than Pillow's library takes": _sized(_jpeg(_drawn(3, 8)), 65501, 8),
     "two ends": _jpeg(_drawn()) + b"\xff\xd9",
     "trailing bytes": _jpeg(_drawn()) + b"more",
     "no end": _jpeg(_drawn())[:-2],

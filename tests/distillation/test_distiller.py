@@ -276,13 +276,15 @@ class Changing(nn.Module):
 
     def forward(self, student: Tensor, teacher: Tensor, labels: Tensor, images: Tensor) -> Tensor:
         given = {"student": student, "teacher": teacher, "labels": labels, "images": images}
-        if self.argument in given:
+        if self.argument == "detached":
+            student.detach_()
+        elif self.argument in given:
             with torch.no_grad():
                 given[self.argument][0].add_(1)  # through a view
         return (student - teacher.mean(1, keepdim=True)).square().mean()
 
 
-@pytest.mark.parametrize("argument", ["student", "teacher", "labels", "images", "none"])
+@pytest.mark.parametrize("argument", ["student", "teacher", "labels", "images", "detached", "none"])
 def test_a_loss_that_changes_what_other_terms_read_is_refused(argument: str) -> None:
     term = Term(Changing(argument), 1.0, on="features")
     distiller = Distiller(Tiny(6), Method("own", {"own": term}), Tiny(9))
@@ -291,7 +293,8 @@ def test_a_loss_that_changes_what_other_terms_read_is_refused(argument: str) -> 
     if argument == "none":
         assert torch.isfinite(distiller(images, labels)["own"])
         return
-    with pytest.raises(ValueError, match=f"'own': its loss changes {argument} in place; .*clone"):
+    named = "student" if argument == "detached" else argument
+    with pytest.raises(ValueError, match=f"'own': its loss changes {named} in place; .*clone"):
         distiller(images, labels)
 
 

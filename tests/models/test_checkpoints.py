@@ -37,6 +37,7 @@ FORMS: dict[str, dict[str, Any]] = {
     "model_state_dict": {"model_state_dict": STATE, "epoch": 1},
     "averages alone": {"ema": STATE, "epoch": 1},
     "weights beside averages": {"model": STATE, "model_ema": OTHER},
+    "weights beside settings": {"model": {"name": "x"}, "state_dict": STATE, "ema": {"decay": 0.9}},
 }
 
 

@@ -67,12 +67,14 @@ def test_each_training_says_once_what_its_student_starts_from(
     teacher: RunFolder, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     """Every row is tried before the first training, and is silent then."""
-    file = str(teacher.path / "model.safetensors")
+    state = load_file(teacher.path / "model.safetensors")
+    torch.save({"model": state, "ema": state}, file := str(tmp_path / "trainer.pth"))
     start = {"model": small.MODEL, "options": {"width": 12}, "weights": file}
     before = logging.getLogger("segdistill").level
     with caplog.at_level("INFO"):
-        compare(_recipe(teacher, tmp_path, student=start), METHODS, seeds=1, progress=False)
+        compare(_recipe(teacher, tmp_path / "out", student=start), METHODS, seeds=1, progress=False)
     assert [text.split(":")[0] for text in caplog.messages].count("student weights") == len(METHODS)
+    assert len([text for text in caplog.messages if "holds weights under" in text]) == len(METHODS)
     assert logging.getLogger("segdistill").level == before
 
 

@@ -45,7 +45,7 @@ def test_a_path_without_a_run_is_refused_with_what_to_name(tmp_path: Path) -> No
         "nowhere": "there is no such folder. Name a folder written by `segdistill train`",
         "empty": "it has no config.yaml. Name a folder written by `segdistill train`",
         "alone.pth": "it is a file. Name a folder written by `segdistill train`",
-        "model.bin": f"these are the weights of {tmp_path / 'model.xml'}. Name that file",
+        "model.bin": f"these are the weights of {tmp_path / 'model.xml'}. Where files are read, name that one",
         "run/model.safetensors": f"it is a file of the run {tmp_path / 'run'}. Name that folder",
     }.items():
         with pytest.raises(FileNotFoundError) as error:

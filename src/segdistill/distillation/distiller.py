@@ -584,13 +584,18 @@ def _counted(loss: nn.Module, arguments: Mapping[str, Tensor], whole: Tensor) ->
     return part.to(student)
 
 
+def _state_of(tensor: Tensor) -> tuple[int, bool, torch.Size]:
+    """What operations in place change of a tensor."""
+    version = 0 if tensor.is_inference() else tensor._version
+    return version, tensor.requires_grad, tensor.shape
+
+
 @contextmanager
 def _untouched(name: str, arguments: Mapping[str, Tensor]) -> Iterator[None]:
     """Refuse a loss that changes an argument in place: other terms read the same tensors, and would read others."""
-    counted = {key: one for key, one in arguments.items() if not one.is_inference()}
-    before = {key: one._version for key, one in counted.items()}
+    before = {key: _state_of(one) for key, one in arguments.items()}
     yield
-    changed = [key for key, one in counted.items() if one._version != before[key]]
+    changed = [key for key, one in arguments.items() if _state_of(one) != before[key]]
     if changed:
         raise ValueError(
             f"term {name!r}: its loss changes {' and '.join(changed)} in place; expected them unchanged, since other "

@@ -89,11 +89,11 @@ def spoken(progress: bool) -> Iterator[None]:
 
 
 @contextmanager
-def quiet(least: int = logging.ERROR) -> Iterator[None]:
-    """Limit the package's log to errors, or to another least level, inside the context."""
+def quiet() -> Iterator[None]:
+    """Limit the package's log to errors inside the context."""
     logger = logging.getLogger("segdistill")
     before = logger.level
-    logger.setLevel(max(least, before))
+    logger.setLevel(max(logging.ERROR, logger.getEffectiveLevel()))
     try:
         yield
     finally:

@@ -138,7 +138,7 @@ def _no_run(path: Path) -> str:
     if not path.is_file():
         return "there is no such folder. Name a folder written by `segdistill train`"
     if path.suffix == ".bin" and path.with_suffix(".xml").is_file():
-        return f"these are the weights of {path.with_suffix('.xml')}. Name that file"
+        return f"these are the weights of {path.with_suffix('.xml')}. Where files are read, name that one"
     if (path.parent / "config.yaml").is_file():
         return f"it is a file of the run {path.parent}. Name that folder"
     return "it is a file. Name a folder written by `segdistill train`"

@@ -217,6 +217,16 @@ def test_what_no_start_has_used_for_two_months_is_forgotten() -> None:
     assert [recall(name * 64) is not None for name in "0123"] == [False, True, False, True]
 
 
+def test_what_is_kept_in_somebody_elses_cache_is_recalled(monkeypatch: pytest.MonkeyPatch) -> None:
+    keep("0" * 64, {"a": torch.ones(1)}, {})
+
+    def refused(*_: object) -> None:
+        raise PermissionError
+
+    monkeypatch.setattr(os, "utime", refused)
+    assert recall("0" * 64) is not None
+
+
 def test_every_loss_that_is_prepared_is_tested_here() -> None:
     """A loss whose preparation lies outside its state would not be taken over whole."""
     prepared = {name for name, loss in LOSSES.items() if "prepare" in vars(loss)}

@@ -14,6 +14,9 @@ _ASIDE = (*range(0xE0, 0xEE), 0xEF, 0xFE)
 """Segments of applications, but for Adobe's, which changes what the channels are, and comments."""
 _FRAMES, _SCAN = (0xC0, 0xC1), 0xDA
 _YCBCR = bytes((1, 2, 3))
+_SAMPLINGS = {"4:4:4": b"\x11\x11\x11", "4:2:2": b"\x21\x11\x11", "4:2:0": b"\x22\x11\x11"}
+_MOST_PIXELS = 65500
+"""A side of which Pillow's library refuses more."""
 _MARKER = re.compile(rb"\xff[^\x00\xd0-\xd7]", re.DOTALL)
 
 
@@ -52,10 +55,11 @@ def _scan(content: bytes, size: tuple[int, int]) -> int | None:
 
 
 def _is_colour(frame: bytes, size: tuple[int, int]) -> bool:
-    """Whether a frame has three channels of 8 bits, YCbCr by their numbers, and the size that Pillow found."""
+    """Whether a frame has YCbCr of 8 bits in a sampling that is tried out, and the size that Pillow found."""
     height, width = int.from_bytes(frame[1:3], "big"), int.from_bytes(frame[3:5], "big")
     channels = len(frame) == 15 and frame[5] == 3 and frame[6::3] == _YCBCR
-    return channels and frame[0] == 8 and (width, height) == size
+    usual = channels and frame[0] == 8 and frame[7::3] in _SAMPLINGS.values()
+    return usual and (width, height) == size and max(size) <= _MOST_PIXELS
 
 
 @cache
@@ -63,7 +67,7 @@ def jpeg_decoder() -> Callable[[bytes], np.ndarray] | None:
     """What decodes JPEG files as Pillow does; None where it is not installed or gives other pixels.
 
     JPEG leaves open how exactly pixels are computed. So both decode a drawn picture in each sampling of
-    colours first: where one pixel differs, the two were built with different libraries.
+    colours first, of those that are read: where one pixel differs, the two were built with different libraries.
     """
     try:
         from imagecodecs import jpeg8_decode
@@ -71,7 +75,7 @@ def jpeg_decoder() -> Callable[[bytes], np.ndarray] | None:
         return None
     decoder: Callable[[bytes], np.ndarray] = jpeg8_decode
     noise = np.random.default_rng(0).integers(0, 256, (37, 53, 3), np.uint8)
-    for subsampling in ("4:4:4", "4:2:2", "4:2:0"):
+    for subsampling in _SAMPLINGS:
         stream = BytesIO()
         Image.fromarray(noise).save(stream, "JPEG", quality=90, subsampling=subsampling)
         try:

@@ -175,8 +175,7 @@ def _tensors(path: str | Path) -> dict[str, Tensor]:
 def _unpacked(path: Path, content: Any) -> Any:
     """What a checkpoint holds as weights; if it holds several, the choice is logged."""
     for _ in range(_DEEPEST):  # a file may hold itself
-        keys = (*_HOLDERS, *_AVERAGES) if isinstance(content, Mapping) else ()
-        held = [key for key in keys if isinstance(content.get(key), Mapping)]
+        held = _held(content)
         if len(held) > 1:
             _log.warning(
                 "%s holds weights under %s; those under %s are read. To read others, save them as a file of their own",
@@ -188,6 +187,19 @@ def _unpacked(path: Path, content: Any) -> Any:
             break
         content = content[held[0]]
     return content
+
+
+def _held(content: Any, depth: int = _DEEPEST) -> list[str]:
+    """Under which names a checkpoint holds tensors, and not settings of the same name."""
+    if not isinstance(content, Mapping) or not depth:
+        return []
+    found = [key for key in (*_HOLDERS, *_AVERAGES) if isinstance(content.get(key), Mapping)]
+    return [
+        key
+        for key in found
+        if any(isinstance(value, Tensor) for value in content[key].values())
+        or _held(content[key], depth - 1)
+    ]
 
 
 def load_state(

@@ -236,7 +236,7 @@ _ROWS_AT = 3
 def term_view(summaries: Sequence[RunSummary]) -> list[dict[str, Any]]:
     """Weight, value and gradient share of each label's terms, averaged over seeds.
 
-    The share at a percentage of the steps is the median over the three logged rows of each run that are
+    The share at a percentage of the steps is the median over the three rows of each run with a share that are
     nearest to it.
     """
     view: list[dict[str, Any]] = []

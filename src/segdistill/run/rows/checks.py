@@ -1,6 +1,5 @@
 """What a comparison or a tuning is about to train, refused where it cannot be trained."""
 
-import logging
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
@@ -80,7 +79,7 @@ def _check_entries(entries: Sequence[Entry], recipes: Sequence[Recipe], command:
             continue
         first = with_teacher_classes(missing[0])
         classes = open_split(first.data, "train", labelled=first.teacher is None).classes
-        with quiet(logging.WARNING):  # each training says the rest
+        with quiet():  # each training says the same
             problems = rehearse(first, [str(name) for name in classes])
         if problems:
             raise ValueError(f"{command}: {entry.label}: {problems[0]}")

@@ -348,7 +348,7 @@ class Loop:
     def _measures_shares(self) -> bool:
         """Whether the coming step, a logged one, is the first, or the first of its part of the training.
 
-        The shares cost a logged step about a fifth of its time, and their curve needs no more points than these.
+        The shares make a logged step longer, and their curve needs no more points than these.
         Weights are set by the median over 5 to 10 % of a training, where all logged steps have them.
         """
         step, config = self.step + 1, self.config

@@ -3,7 +3,7 @@
 import logging
 import os
 from collections.abc import Callable, Collection, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import Any, Literal
 
@@ -183,7 +183,7 @@ def rehearse(recipe: Recipe, classes: Sequence[str], whole: bool = True) -> list
         lambda: _build_method(recipe, len(classes)),
     ]
     problems = []
-    with quiet(logging.WARNING if whole else logging.NOTSET):  # what follows says the same again
+    with quiet() if whole else nullcontext():  # what follows says the same again
         for attempt in attempts:
             problems += _problem_of(attempt)
     if whole and not problems:

@@ -132,7 +132,10 @@ def recall(asked: str | None) -> tuple[dict[str, Tensor], dict[str, Any]] | None
         with safe_open(_file(asked), framework="pt") as file:
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
             figures = json.loads(file.metadata()["figures"])
-        os.utime(_file(asked))  # as used today
+        with suppress(
+            OSError
+        ):  # somebody else's file, or one that another process has just removed
+            os.utime(_file(asked))  # as used today
         return (tensors, figures) if isinstance(figures, dict) else None
     return None
 
@@ -157,9 +160,10 @@ def keep(asked: str | None, tensors: Mapping[str, Tensor], figures: Mapping[str,
 
 def _forget_unused(folder: Path) -> None:
     """Remove what no start has used for long; a name holds a digest of code that may be gone."""
-    for path in folder.glob("*.safetensors"):
-        if time.time() - path.stat().st_mtime > _UNUSED_SECONDS:
-            path.unlink(missing_ok=True)
+    for path in folder.iterdir():  # temporary files of killed processes, too
+        with suppress(OSError):
+            if time.time() - path.stat().st_mtime > _UNUSED_SECONDS:
+                path.unlink()
 
 
 def _file(asked: str) -> Path:
