@@ -1,62 +1,89 @@
 """Draws the pictures of README and site: `python docs/pictures.py [DEMO]`.
 
-The chart shows the committed figures of `benchmarks/results/camvid`. With the folder of a finished
+The chart shows the committed figures of `benchmarks/results/camvid-drives`. With the folder of a finished
 `segdistill demo` the strip of synthetic scenes is drawn again, too.
 """
 
 import json
 import sys
 from pathlib import Path
+from typing import Any
 
 IMAGES = Path(__file__).parent / "images"
-RESULTS = Path(__file__).parents[1] / "benchmarks" / "results" / "camvid" / "idd"
-NAMES = {"control": "student alone", "cwd": "CWD", "kd": "KD", "idd": "IDD"}
-WIDTH, ROW, LEFT, RIGHT, TOP = 720, 44, 130, 30, 56
-LOWEST, HIGHEST = 31, 40
+RESULTS = Path(__file__).parents[1] / "benchmarks" / "results" / "camvid-drives" / "table"
+NAMES = {
+    "inverse": "alone, rare classes up",
+    "kd": "KD",
+    "cwd": "CWD",
+    "hint": "feature regression",
+    "idd": "IDD",
+    "permuted": "IDD's placebo",
+}
+WIDTH, ROW, LEFT, RIGHT, TOP = 720, 38, 180, 110, 62
+LOWEST, HIGHEST = -7, 4
 
 
 def chart() -> str:
-    """An SVG of the mIoU of every seed and the mean of each method, from `comparison.json`."""
-    methods = json.loads((RESULTS / "comparison.json").read_text())["methods"]
-    height = TOP + ROW * len(NAMES) + 50
+    """An SVG of what each row gains over the student alone: every pair, their mean and its interval."""
+    content = json.loads((RESULTS / "comparison.json").read_text())
+    names = {key: name for key, name in NAMES.items() if key in content["methods"]}
+    height = TOP + ROW * len(names) + 50
     parts = [
         f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {WIDTH} {height}" '
         f'width="{WIDTH}" height="{height}" font-family="sans-serif" font-size="14">',
         f'<rect width="{WIDTH}" height="{height}" fill="white"/>',
-        _text(16, 24, "CamVid, 101 validation frames: mIoU of a student of 0.67 M parameters", 15),
-        _text(16, 43, "dot: one of three seeds; bar: their mean", 12, "#555"),
+        _text(
+            16,
+            24,
+            "CamVid, drives that nobody trained on: mIoU minus that of the student alone",
+            15,
+        ),
+        _text(
+            16,
+            44,
+            "dot: same drive, same seed; bar: mean; line: its 95 % interval over seeds",
+            12,
+            "#555",
+        ),
     ]
     for tick in range(LOWEST, HIGHEST + 1):
+        colour, sign = ("#888" if tick == 0 else "#ddd"), ("−" if tick < 0 else "+" if tick else "")
         parts.append(
-            f'<line x1="{_x(tick):.1f}" x2="{_x(tick):.1f}" y1="{TOP}" y2="{height - 46}" stroke="#ddd"/>'
+            f'<line x1="{_x(tick):.1f}" x2="{_x(tick):.1f}" y1="{TOP}" y2="{height - 46}" stroke="{colour}"/>'
         )
-        parts.append(_text(_x(tick), height - 28, str(tick), 12, "#555", "middle"))
-    for row, (key, name) in enumerate(NAMES.items()):
-        parts += _row(TOP + ROW * (row + 0.5), name, methods[key])
-    teacher = methods["teacher"]["miou_mean"]
-    note = (
-        f"Teacher: {teacher:.1f} on frames of twice the height and width. "
-        "Pole, sign and bicyclist are 0.0 for every student."
-    )
+        parts.append(_text(_x(tick), height - 28, f"{sign}{abs(tick)}", 12, "#555", "middle"))
+    for row, (key, name) in enumerate(names.items()):
+        parts += _row(TOP + ROW * (row + 0.5), name, content["methods"][key], _gain(content, key))
+    control, teacher = (content["methods"][key]["miou_mean"] for key in ("control", "teacher"))
+    note = f"Student alone: {control:.1f} mIoU, its teachers {teacher:.1f}, means over both drives."
     parts += [_text(16, height - 8, note, 12, "#555"), "</svg>"]
     return "\n".join(parts) + "\n"
 
 
-def _row(y: float, name: str, figures: dict[str, object]) -> list[str]:
-    seeds: dict[str, float] = figures["miou_by_seed"]  # type: ignore[assignment]
-    mean, spread = float(figures["miou_mean"]), float(figures["miou_sd"])  # type: ignore[arg-type]
-    colour = "#888" if name == NAMES["control"] else "#1f6fb4"
+def _gain(content: dict[str, Any], label: str) -> dict[str, float]:
+    """Mean and interval of a row minus the control."""
+    pairs = [*content["claims"], *content["exploratory"]]
+    (found,) = [p for p in pairs if (p["label"], p["reference"]) == (label, "control")]
+    gain: dict[str, float] = next(iter(found["on"].values()))
+    return gain
+
+
+def _row(y: float, name: str, figures: dict[str, Any], gain: dict[str, float]) -> list[str]:
+    colour = "#1f6fb4" if name == NAMES["idd"] else "#888"
     dots = [
-        f'<circle cx="{_x(value):.1f}" cy="{y:.1f}" r="5" fill="{colour}" fill-opacity="0.55"/>'
-        for value in seeds.values()
+        f'<circle cx="{_x(value):.1f}" cy="{y:.1f}" r="4.5" fill="{colour}" fill-opacity="0.5"/>'
+        for value in figures["minus_control"]
     ]
-    bar = (
-        f'<line x1="{_x(mean):.1f}" x2="{_x(mean):.1f}" y1="{y - 13:.1f}" y2="{y + 13:.1f}" '
-        f'stroke="{colour}" stroke-width="3"/>'
-    )
+    low, mean, high = (gain[key] for key in ("low", "mean", "high"))
+    marks = [
+        f'<line x1="{_x(low):.1f}" x2="{_x(high):.1f}" y1="{y:.1f}" y2="{y:.1f}" stroke="{colour}" stroke-width="2"/>',
+        f'<line x1="{_x(mean):.1f}" x2="{_x(mean):.1f}" y1="{y - 11:.1f}" y2="{y + 11:.1f}" '
+        f'stroke="{colour}" stroke-width="3"/>',
+    ]
+    sign = {-1: "−", 0: "±", 1: "+"}[(round(mean, 1) > 0) - (round(mean, 1) < 0)]
+    figure = f"{sign}{abs(mean):.1f} ± {(high - low) / 2:.1f}"
     label = _text(LEFT - 12, y + 5, name, 14, "#000", "end")
-    figure = _text(_x(HIGHEST) - 4, y + 5, f"{mean:.1f} ± {spread:.1f}", 13, "#000", "end")
-    return [label, *dots, bar, figure]
+    return [label, *dots, *marks, _text(WIDTH - 12, y + 5, figure, 13, "#000", "end")]
 
 
 def _x(miou: float) -> float:
