@@ -72,30 +72,39 @@ _CROWDED = 1.2
 """Ratio of loads, in processes per core but at least 1, from which on times are not compared."""
 
 
-def timing_differences(one: Mapping[str, Any], other: Mapping[str, Any]) -> list[str]:
-    """Why times measured in two environments cannot be compared; empty if they can.
+def timing_differences(one: Mapping[str, Any], *others: Mapping[str, Any]) -> list[str]:
+    """Why times measured in several environments cannot be compared; empty if they can.
 
     Args:
         one: The content of a run's environment.json; empty if it recorded none.
-        other: That of another run.
+        others: That of other runs, each of which is compared with the first.
 
     Returns:
-        Such as "threads 1 and 2"; a value that only one of them recorded counts as different.
+        Such as "threads 1 and 2"; a value that only one of two recorded counts as different.
     """
-    if not one or not other:
+    if not others:
+        return []
+    if not all((one, *others)):
         return ["environment not recorded"]
-    first, second = ({**e, "torch": (e.get("packages") or {}).get("torch")} for e in (one, other))
-    found = [
-        f"{key} {_known(first.get(key))} and {_known(second.get(key))}"
-        for key in (*_OF_TIMES, "torch")
-        if first.get(key) != second.get(key)
-    ]
-    crowds = _crowd(one), _crowd(other)
-    if max(crowds) > _CROWDED * min(crowds):
-        found.append(f"load {one.get('load')} and {other.get('load')} on {one.get('cores')} cores")
-    if "resumed" in one or "resumed" in other:
+    given = [{**e, "torch": (e.get("packages") or {}).get("torch")} for e in (one, *others)]
+    found = []
+    for key in (*_OF_TIMES, "torch"):
+        values = dict.fromkeys(str(_known(each.get(key))) for each in given)
+        if len(values) > 1:
+            *before, last = values
+            found.append(f"{key} {', '.join(before)} and {last}")
+    own = _crowd(one)
+    if any(max(own, crowd) > _CROWDED * min(own, crowd) for crowd in map(_crowd, others)):
+        loads = sorted({each.get("load") for each in given}, key=_rank)
+        ends = f"{loads[0]} and {loads[1]}" if len(loads) == 2 else f"{loads[0]} to {loads[-1]}"
+        found.append(f"load {ends} on {one.get('cores')} cores")
+    if any("resumed" in each for each in given):
         found.append("resumed in another environment")
     return found
+
+
+def _rank(load: float | None) -> float:
+    return -1.0 if load is None else load
 
 
 def _known(value: Any) -> Any:

@@ -11,7 +11,7 @@ from segdistill.config import Recipe, TrainConfig
 from segdistill.run.compare import as_json
 from segdistill.run.reporting.claims.gist import gist
 from segdistill.run.reporting.claims.standing import context, teacher_figures
-from segdistill.run.reporting.claims.table import comparison_table, times_differ
+from segdistill.run.reporting.claims.table import comparison_table, times_differ, times_note
 from segdistill.run.reporting.page import Report, render
 from segdistill.run.reporting.reading.teachers import at_students_input
 from segdistill.run.reporting.sections import comparison_view
@@ -207,6 +207,14 @@ def test_seeds_of_the_control_on_two_machines_are_marked_too():
         *on(IDD[2:], machine="b"),
     ]
     assert set(times_differ(runs)) == {"control", "idd"}
+
+
+def test_many_loads_and_machines_are_told_in_one_line():
+    there = [("b", 4.5), ("c", 1.0), ("b", 9.0)]
+    others = [on([run], machine=m, load=x)[0] for run, (m, x) in zip(IDD[:3], there, strict=True)]
+    assert times_note([*on(CONTROL, load=4.0), *others]) == (
+        "* times are not comparable (machine a, b and c; load 1.0 to 9.0 on 4 cores)"
+    )
 
 
 def test_runs_without_an_environment_have_times_that_are_not_comparable():

@@ -20,7 +20,7 @@ from segdistill.run.reporting.claims.registered import (
     registered_pairs,
 )
 from segdistill.run.reporting.claims.scenes import scenes_in_words, scenes_of
-from segdistill.run.reporting.claims.table import by_seed, times_differ
+from segdistill.run.reporting.claims.table import by_seed, why_times_differ
 from segdistill.run.reporting.notation import p_text, signed
 from segdistill.run.reporting.statistics import Paired, holm
 from segdistill.run.reporting.summary import (
@@ -323,10 +323,8 @@ def _times(summaries: Sequence[RunSummary], label: str, reference: str) -> list[
     ]
     if not times[0] or not times[1]:
         return []
-    differ = times_differ([*groups[reference], *groups[label]])
-    if differ:
-        reasons = dict.fromkeys(reason for one in differ.values() for reason in one)
-        return [f"Times are not comparable: {'; '.join(reasons)}."]
+    if why := why_times_differ([*groups[reference], *groups[label]]):
+        return [f"Times are not comparable: {why}."]
     steps = [mean_of_known(run.steps for run in groups[one]) or 1.0 for one in (label, reference)]
     if times[0] <= 1.05 * times[1] or times[0] * steps[0] <= 1.1 * times[1] * steps[1]:
         return []

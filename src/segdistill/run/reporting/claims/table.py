@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from rich.table import Table
 
@@ -67,18 +68,32 @@ def times_differ(summaries: Sequence[RunSummary]) -> dict[str, list[str]]:
     Times of two machines, thread counts or loads differ whatever is trained. The first control itself is
     among them if its own runs differ. Runs without times do not count.
     """
+    first, others = _timed(summaries)
+    found = {label: timing_differences(first, *there) for label, there in others.items()}
+    return {label: reasons for label, reasons in found.items() if reasons}
+
+
+def why_times_differ(summaries: Sequence[RunSummary]) -> str:
+    """The reasons of `times_differ` over all labels, in words; "" if all times can be compared."""
+    first, others = _timed(summaries)
+    return "; ".join(
+        timing_differences(first, *(one for there in others.values() for one in there))
+    )
+
+
+def _timed(
+    summaries: Sequence[RunSummary],
+) -> tuple[Mapping[str, Any], dict[str, list[Mapping[str, Any]]]]:
+    """The environment of the first control's first run, and those of all other runs by label."""
     groups = by_label(run for run in summaries if run.seconds_per_step is not None)
     order = [label for label in groups if label != "teacher"] or list(groups)
     if not order:
-        return {}
-    first = groups[order[0]][0].environment
-    found = {}
-    for label, runs in groups.items():
-        others = [run.environment for run in runs if run is not groups[order[0]][0]]
-        reasons = [reason for other in others for reason in timing_differences(first, other)]
-        if reasons:
-            found[label] = list(dict.fromkeys(reasons))
-    return found
+        return {}, {}
+    first = groups[order[0]][0]
+    return first.environment, {
+        label: [run.environment for run in runs if run is not first]
+        for label, runs in groups.items()
+    }
 
 
 def comparison_rows(summaries: Sequence[RunSummary]) -> list[ComparisonRow]:
@@ -265,8 +280,5 @@ def marked(time: str, row: ComparisonRow) -> str:
 
 def times_note(summaries: Sequence[RunSummary]) -> str:
     """Which times cannot be compared, and why; "" if all can."""
-    found = times_differ(summaries)
-    if not found:
-        return ""
-    reasons = list(dict.fromkeys(reason for one in found.values() for reason in one))
-    return f"* times are not comparable ({'; '.join(reasons)})"
+    why = why_times_differ(summaries)
+    return f"* times are not comparable ({why})" if why else ""
