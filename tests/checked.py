@@ -6,12 +6,14 @@ the thousandth in a test rarely brings a type that the first did not.
 
 import dataclasses
 import importlib
+import sys
 from collections.abc import Callable
 from functools import wraps
 from types import CodeType
 from typing import Any
 
 import jaxtyping
+import pytest
 import torch
 from beartype import BeartypeConf, beartype
 from jaxtyping import jaxtyped
@@ -26,9 +28,19 @@ _test = 0
 
 def install() -> None:
     """Check whatever is imported from the package after this call."""
-    # Below the hook, Python would compile them anew, since it looks for the code of another name.
-    for library in ("lightning_fabric", "torchvision", "jsonargparse", "rich.logging"):
-        importlib.import_module(library)
+    with pytest.MonkeyPatch.context() as patch:
+        # Fabric imports it, with SciPy and Transformers, only to compare its version.
+        patch.setitem(sys.modules, "torchmetrics", None)
+        # Below the hook, Python would compile them anew, since it looks for the code of another name.
+        for library in (
+            "lightning_fabric",
+            "torchvision",
+            "jsonargparse",
+            "rich.logging",
+            "matplotlib.figure",
+            "jinja2",
+        ):
+            importlib.import_module(library)
     jaxtyping.install_import_hook("segdistill", f"{__name__}.{check_first.__name__}")
     jaxtyping.jaxtyped = lambda typechecker: typechecker
 

@@ -1,5 +1,6 @@
 """Shapes and types checked, one thread per test process, and real data if available."""
 
+import gc
 import logging
 import os
 import tempfile
@@ -28,6 +29,17 @@ def pytest_configure(config: pytest.Config) -> None:
     if not torch.cuda.is_available():
         # Otherwise each step of an optimizer looks for the driver, for as long as a small step takes.
         os.environ["CUDA_VISIBLE_DEVICES"] = ""
+
+
+def pytest_collection_finish() -> None:
+    """Look for garbage only among what the tests make: libraries and tests are millions of objects."""
+    gc.collect()
+    gc.freeze()
+
+
+def pytest_unconfigure() -> None:
+    """Libraries complain of what is left when Python ends."""
+    gc.unfreeze()
 
 
 @pytest.hookimpl(optionalhook=True)
@@ -65,6 +77,16 @@ def known_scenes() -> Iterator[None]:
 
     with pytest.MonkeyPatch.context() as patch:
         scenes.remember(patch)
+        yield
+
+
+@pytest.fixture(scope="session", autouse=True)
+def known_operators() -> Iterator[None]:
+    """The exporter's table of operators is filled once in each process: it takes a quarter of a small export."""
+    from tests import operators
+
+    with pytest.MonkeyPatch.context() as patch:
+        operators.remember(patch)
         yield
 
 
