@@ -3,24 +3,16 @@
 import json
 import os
 import signal
-import subprocess
-import sys
 import threading
 import time
+from multiprocessing.context import ForkProcess
 from pathlib import Path
 
 import pytest
 
 from segdistill.run import lock
 from segdistill.run.lock import FolderInUse, writing
-
-HOLD = """
-import sys, time
-from segdistill.run.lock import writing
-with writing(sys.argv[1]):
-    print("held", flush=True)
-    time.sleep(60)
-"""
+from tests.run import processes
 
 
 @pytest.fixture(params=["system", "file"])
@@ -31,16 +23,29 @@ def kind(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str
     return str(request.param)
 
 
-def hold_elsewhere(folder: Path, kind: str = "system") -> subprocess.Popen[str]:
-    start = "import segdistill.run.lock as lock; lock.fcntl = None\n" if kind == "file" else ""
-    code = [sys.executable, "-c", start + HOLD, str(folder)]
-    process = subprocess.Popen(code, stdout=subprocess.PIPE, text=True)
-    assert process.stdout is not None and process.stdout.readline() == "held\n"
+def hold(folder: Path, forking: bool) -> None:
+    """Hold the lock of a folder for a minute, as the parent of another process if `forking`."""
+    os.setpgid(0, 0)
+    with writing(folder):
+        if forking and os.fork() == 0:
+            time.sleep(30)
+            os._exit(0)
+        print("held")
+        time.sleep(60)
+
+
+def hold_elsewhere(folder: Path, forking: bool = False) -> ForkProcess:
+    """A process with the lock, which takes it as this process would."""
+    log = folder.with_suffix(".log")
+    process = processes.start(log, hold, folder, forking)
+    while "held" not in (log.read_text() if log.exists() else ""):
+        assert process.is_alive(), log.read_text()
+        time.sleep(0.01)
     return process
 
 
 def test_the_holder_is_named_and_the_lock_ends_with_it(kind: str, tmp_path: Path) -> None:
-    other = hold_elsewhere(tmp_path, kind)
+    other = hold_elsewhere(tmp_path)
     try:
         with (
             pytest.raises(
@@ -52,8 +57,8 @@ def test_the_holder_is_named_and_the_lock_ends_with_it(kind: str, tmp_path: Path
         with writing(tmp_path, "report"):
             pass  # something else in the same folder
     finally:
-        os.kill(other.pid, signal.SIGKILL)
-        other.wait()
+        other.kill()
+        other.join()
     with writing(tmp_path):
         assert json.loads((tmp_path / ".lock.json").read_text())["process"] == os.getpid()
     assert not list(tmp_path.iterdir())
@@ -81,27 +86,15 @@ def test_a_process_may_lock_a_folder_twice_only_in_one_thread(kind: str, tmp_pat
 
 
 def test_a_forked_worker_does_not_keep_the_lock_of_a_killed_training(tmp_path: Path) -> None:
-    code = f"""
-import os, sys, time
-from segdistill.run.lock import writing
-with writing({str(tmp_path)!r}):
-    if os.fork() == 0:
-        time.sleep(30)
-        os._exit(0)
-    print("held", flush=True)
-    time.sleep(60)
-"""
-    process = subprocess.Popen(
-        [sys.executable, "-c", code], stdout=subprocess.PIPE, text=True, start_new_session=True
-    )
-    assert process.stdout is not None and process.stdout.readline() == "held\n"
+    process = hold_elsewhere(tmp_path, forking=True)
+    assert process.pid is not None
     try:
-        os.kill(process.pid, signal.SIGKILL)
-        process.wait()
+        process.kill()
+        process.join()
         with writing(tmp_path):
             pass
     finally:
-        os.killpg(process.pid, signal.SIGKILL)
+        os.killpg(process.pid, signal.SIGKILL)  # the worker, which is there until now
 
 
 @pytest.mark.parametrize(("machine", "age", "stale"), [("other", 60, False), ("other", 1e6, True)])
@@ -141,7 +134,7 @@ def test_only_the_first_process_of_a_training_takes_the_lock(
             pass
     finally:
         other.kill()
-        other.wait()
+        other.join()
 
 
 def test_a_lock_file_that_is_a_pipe_is_replaced(tmp_path: Path) -> None:

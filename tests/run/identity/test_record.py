@@ -258,7 +258,7 @@ def test_two_trainings_of_one_folder(tmp_path: Path) -> None:
         assert not (out / "config.yaml").exists()
     finally:
         other.kill()
-        other.wait()
+        other.join()
     assert train(small.recipe(out=str(out)), progress=False).finished
     assert not list(out.glob(".*"))
 
