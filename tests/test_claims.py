@@ -503,3 +503,46 @@ def test_the_table_on_a_tenth_of_the_labels_is_as_measured() -> None:
     assert f"make up {100 * gain.mean / gap.mean:.0f} %" in page
     least = min(a - b for a, b in zip(mixed, few, strict=True))
     assert f"with seed 0 KD is {-least:.1f} below" in page
+
+
+SEARCH = RESULTS / "camvid-search" / "table"
+SEARCHED = {
+    "all parts": "all_parts",
+    "without `hint`": "without_hint",
+    "without `inter_class`": "without_inter_class",
+    "without `pixel_to_class`": "without_pixel_to_class",
+    "without KD": "without_pixelwise",
+    "without CWD": "without_channelwise",
+    "the student alone": "supervised",
+}
+
+
+def test_the_search_for_a_combination_is_as_recorded() -> None:
+    """Which parts stay follows from the recorded costs by the rule that the page states."""
+    text = (ROOT / "benchmarks" / "README.md").read_text()
+    section = text[text.index("## What a combination needs") :]
+    scores = {
+        name: {
+            int(path.name.rsplit("-s", 1)[1]): 100 * (RunFolder(path).evaluation() or {})["miou"]
+            for path in SEARCH.glob(f"{folder}-s*")
+        }
+        for name, folder in SEARCHED.items()
+    }
+    whole, stay = scores["all parts"], set()
+    for name, of_seeds in scores.items():
+        cells = [f"{of_seeds[s]:.1f}" if s in of_seeds else "–" for s in range(3)]
+        costs = [whole[seed] - one for seed, one in sorted(of_seeds.items())]
+        mean = sum(costs) / len(costs)
+        shown = f"{mean:.1f} ({', '.join(f'{cost:.1f}' for cost in costs)})".replace("-", "−")
+        last = "" if name == "all parts" else f" {shown}"
+        assert f"| {name} | {' | '.join(cells)} |{last} |" in section, name
+        if mean >= 0.3:
+            stay.add(name.removeprefix("without "))
+    stay -= {"the student alone"}
+    assert stay == {"`hint`", "`inter_class`", "`pixel_to_class`"}
+    assert f"So {', '.join(sorted(stay)[:2])} and {sorted(stay)[2]} stay" in " ".join(
+        section.split()
+    )
+    costs = [whole[s] - one for s, one in sorted(scores["without `pixel_to_class`"].items())]
+    shown = ", ".join(f"{cost:.1f}" for cost in costs)
+    assert f"cost {sum(costs) / 3:.1f} mIoU in the mean of three seeds ({shown})" in _page("idd")
