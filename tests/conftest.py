@@ -81,6 +81,24 @@ def known_scenes() -> Iterator[None]:
 
 
 @pytest.fixture(scope="session", autouse=True)
+def known_sources() -> Iterator[None]:
+    """A training by the tests' own network digests their code, which is done once in each process."""
+    from tests import sources
+
+    with pytest.MonkeyPatch.context() as patch:
+        sources.remember(patch)
+        yield
+
+
+@pytest.fixture(scope="session", autouse=True)
+def unsynced() -> Iterator[None]:
+    """No waiting for the disk: a file that is written outlives its process, and no test takes the power."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(os, "fsync", lambda descriptor: None)
+        yield
+
+
+@pytest.fixture(scope="session", autouse=True)
 def known_operators() -> Iterator[None]:
     """The exporter's table of operators is filled once in each process: it takes a quarter of a small export."""
     from tests import operators
