@@ -19,8 +19,8 @@ from segdistill.run.networks import load_run_model
 
 CLASSES = 19
 TEACHERS: dict[str, tuple[str, dict[str, Any]]] = {
-    "unet": ("smp:Unet", {"encoder_name": "resnet34"}),
-    "deeplabv3": ("torchvision:deeplabv3_resnet50", {"aux_loss": True}),
+    "unet": ("smp:Unet", {"encoder_name": "resnet18"}),
+    "deeplabv3": ("torchvision:deeplabv3_mobilenet_v3_large", {"aux_loss": True}),
     "segformer": (
         "hf:segformer",
         {

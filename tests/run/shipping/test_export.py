@@ -25,6 +25,7 @@ from torch import nn
 import segdistill
 import segdistill.run.shipping.export as export_module
 import segdistill.run.shipping.exported as exported_module
+import segdistill.run.shipping.int8 as int8_module
 import segdistill.run.shipping.parity as parity_module
 from segdistill import extras
 from segdistill.cli import main
@@ -68,6 +69,19 @@ def exported_before(bundle: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Caches the trace of the same network, which takes seconds."""
     content = (bundle / "model.onnx").read_bytes()
     monkeypatch.setattr(export_module, "onnx_bytes", lambda *_: content)
+
+
+@pytest.fixture
+def quantised_before(bundle: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Takes the int8 files of the same network, too."""
+
+    def copied(source: Path, target: Path, images: object) -> None:
+        shutil.copy(bundle / target.name, target)
+        if target.suffix == ".xml":
+            shutil.copy(bundle / target.with_suffix(".bin").name, target.parent)
+
+    monkeypatch.setattr(int8_module, "quantise", copied)
+    monkeypatch.setattr(int8_module, "quantise_openvino", copied)
 
 
 @pytest.fixture
@@ -249,7 +263,7 @@ def test_mistakes_in_using_the_script_are_reported_in_one_line(
 
 
 def test_int8_files_that_lose_too_much_are_deleted(
-    run: RunFolder, exported_before: None, tmp_path: Path
+    run: RunFolder, exported_before: None, quantised_before: None, tmp_path: Path
 ) -> None:
     with pytest.raises(ValueError) as refused:
         export(run, tmp_path, to="openvino", int8=True, calibration=2, max_drop=-100)

@@ -1,5 +1,6 @@
 """An exported file predicts the same classes as evaluation, at any size, and describes itself."""
 
+from functools import cache
 from inspect import signature
 
 import onnx
@@ -78,11 +79,20 @@ def test_logits_of_the_images_size_are_resized_as_in_evaluation(size) -> None:
     assert float((labels[0] == seen(model, image, size)).float().mean()) > 0.9995
 
 
+@cache
+def _exported(
+    size: tuple[int, int] | None, resize: bool, argmax: bool, multiple_of: int
+) -> tuple[nn.Module, Deployed, bytes]:
+    model = tiny(multiple_of, align_corners=True)
+    deployed = Deployed(model, info(model, size, resize, argmax))
+    return model, deployed, onnx_bytes(deployed, 18)
+
+
 @pytest.mark.parametrize(
     ("size", "resize", "argmax", "multiple_of"),
     [
         (None, True, False, 8),
-        ((32, 48), True, True, 1),
+        pytest.param((32, 48), True, True, 1, marks=pytest.mark.slow),
         ((29, 41), True, True, 8),
         (None, False, False, 8),
     ],
@@ -91,9 +101,8 @@ def test_logits_of_the_images_size_are_resized_as_in_evaluation(size) -> None:
 def test_the_file_matches_pytorch_at_sizes_it_was_not_traced_at(
     size, resize, argmax, multiple_of
 ) -> None:
-    model = tiny(multiple_of, align_corners=True)
-    deployed = Deployed(model, info(model, size, resize, argmax))
-    network = OnnxNetwork(onnx_bytes(deployed, 18), threads=1)
+    model, deployed, content = _exported(size, resize, argmax, multiple_of)
+    network = OnnxNetwork(content, threads=1)
     for batch, shape in enumerate(ODD, 1):
         images = photo(shape, batch)
         (answer,) = network.session.run(None, {"images": images.numpy()})
@@ -135,15 +144,14 @@ def test_a_file_of_fixed_size_pads_internally() -> None:
     assert "\n" not in str(caught.value)
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture
 def content() -> bytes:
-    model = tiny()
-    return onnx_bytes(Deployed(model, info(model)), 18)
+    return _exported(None, True, False, 8)[2]
 
 
 def test_the_file_holds_its_description_and_no_traces(content: bytes) -> None:
     network = OnnxNetwork(content)
-    assert network.info == info(tiny())
+    assert network.info == info(tiny(8, align_corners=True))
     assert network.session.get_inputs()[0].shape == ["batch", 3, "height", "width"]
     graph = onnx.load_from_string(content).graph
     assert not [entry.name for entry in graph.initializer if "aux" in entry.name]
@@ -201,8 +209,9 @@ def _check_exported(model: nn.Module) -> None:
 @pytest.mark.parametrize(
     "name",
     [
-        "compact",
-        *(pytest.param(name, marks=pytest.mark.slow) for name in ("pspnet", "deeplabv3plus")),
+        # A quick run exports `compact` in tests of channels and of the quickstart.
+        pytest.param(name, marks=pytest.mark.slow)
+        for name in ("compact", "pspnet", "deeplabv3plus")
     ],
 )
 def test_a_network_exports_with_free_height_and_width(name: str) -> None:

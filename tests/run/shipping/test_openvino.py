@@ -103,17 +103,25 @@ def test_importing_it_sends_no_usage_data(monkeypatch: pytest.MonkeyPatch, tmp_p
     assert not package.with_name("__init__.py.imported").exists()
 
 
+@pytest.fixture(scope="module")
+def quantised(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A file in int8; two packages beside it tell whether NNCF imported them."""
+    folder = tmp_path_factory.mktemp("quantised")
+    with pytest.MonkeyPatch.context() as patch:
+        for name in ("openvino_telemetry", "torch"):
+            _put(folder, name, _LEAVES_A_TRACE, patch)
+        return _quantised(folder)
+
+
 @pytest.mark.parametrize("name", ["openvino_telemetry", "torch"])
-def test_nncf_sends_no_usage_data_and_loads_no_pytorch(
-    name: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
-) -> None:
-    package = _put(tmp_path, name, _LEAVES_A_TRACE, monkeypatch)
-    assert _quantised(tmp_path).is_file()
-    assert not package.with_name("__init__.py.imported").exists()
+def test_nncf_sends_no_usage_data_and_loads_no_pytorch(name: str, quantised: Path) -> None:
+    assert quantised.is_file()
+    assert (quantised.parent / name / "__init__.py").is_file()
+    assert not (quantised.parent / name / "__init__.py.imported").exists()
 
 
-def test_an_int8_file_computes_about_the_same(tmp_path: Path) -> None:
-    file, images = _quantised(tmp_path), np.random.default_rng(1).random((2, 3, 20, 18), np.float32)
+def test_an_int8_file_computes_about_the_same(quantised: Path) -> None:
+    file, images = quantised, np.random.default_rng(1).random((2, 3, 20, 18), np.float32)
     process, exact = OpenVinoProcess(), OpenVinoProcess()
     assert process.open(file, {"INFERENCE_PRECISION_HINT": "f32"})["text"] == "one\ntwo"
     exact.open(_convolutional(), {"INFERENCE_PRECISION_HINT": "f32"})
@@ -122,8 +130,8 @@ def test_an_int8_file_computes_about_the_same(tmp_path: Path) -> None:
     assert 0 < gap < 0.05  # 7 bits of weights and 8 of activations, in two layers
 
 
-def test_int8_begins_with_the_first_convolution_and_ends_with_the_last(tmp_path: Path) -> None:
-    net = ElementTree.parse(_quantised(tmp_path)).getroot()
+def test_int8_begins_with_the_first_convolution_and_ends_with_the_last(quantised: Path) -> None:
+    net = ElementTree.parse(quantised).getroot()
     kinds = {layer.get("id"): layer.get("type") for layer in net.iter("layer")}
     edges = [
         (edge.get("from-layer"), edge.get("to-layer"), edge.get("to-port"))

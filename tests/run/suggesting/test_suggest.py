@@ -162,7 +162,7 @@ def test_a_candidate_that_fails_is_listed_with_its_reason(
 ) -> None:
     own = [HERE + "Unexportable", HERE + "Broken", "compct"]
     words = ("--latency", "8ms", "--size", "32x48", "--builtin", "false")
-    assert _call(*words, "--candidates", *own, "compact") == 0
+    assert _call(*words, "--candidates", *own, "tests.run.plain.NoNorm") == 0
     said = capsys.readouterr().out
     assert said.count("failed") == 3
     for name, reason in zip(own, ("cannot be exported", "no such thing", "compact"), strict=True):
@@ -225,7 +225,7 @@ def test_a_missing_runtime_names_its_extra(monkeypatch: pytest.MonkeyPatch) -> N
 
 def test_a_network_in_onnxruntime_leaves_the_cores_to_the_next() -> None:
     """Threads that spin after a run nearly doubled the time of whatever came next."""
-    one = built(Candidate("compact", ModelConfig("compact")), 3, (32, 48))
+    one = built(Candidate("plain", ModelConfig("tests.run.plain.NoNorm")), 3, (32, 48))
     _, network = runtimes.ready(one, "onnxruntime", (32, 48))
     assert isinstance(network, runtimes.FileAlone)
     options = network.session.get_session_options()
