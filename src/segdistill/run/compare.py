@@ -13,6 +13,7 @@ from segdistill.data.dataset import list_names
 from segdistill.run.comparing import (
     Entry,
     claims_of,
+    finished_rows,
     fold_recipes,
     method_entry,
     register,
@@ -208,10 +209,10 @@ def _claimed_on(recipe: Recipe) -> DataConfig:
 
 
 def _register(recipe: Recipe, plans: Mapping[str, _Plan], base: Path) -> None:
-    finished = [
-        one for plan in plans.values() for one in plan.recipes if measured_run(one) is not None
-    ]
-    register(base, next(iter(plans.values())).pairs, recipe.claims_on, len(finished))
+    plan = next(iter(plans.values()))
+    folders = [Path(str(one.recipes[0].out)).parent for one in plans.values()]
+    finished = finished_rows(recipe, plan.entries, folders)
+    register(base, plan.pairs, recipe.claims_on, finished)
 
 
 def _trained(plan: _Plan, progress: bool) -> list[RunFolder]:

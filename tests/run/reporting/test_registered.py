@@ -6,7 +6,8 @@ import pytest
 from rich.console import Console
 
 from segdistill.config import MethodConfig, VariantConfig
-from segdistill.run.comparing import claims_of, entries_of, register, registered
+from segdistill.run.comparing import claims_of, entries_of, finished_rows, register, registered
+from segdistill.run.folder import write_json
 from segdistill.run.reporting.claims.registered import (
     claim_tables,
     claims,
@@ -192,14 +193,55 @@ def test_a_mistake_in_a_claim_is_refused(pairs: Any, message: str) -> None:
 
 
 def test_claims_after_results_are_told(tmp_path: Any, caplog: pytest.LogCaptureFixture) -> None:
-    register(tmp_path, [], None, 3)
+    register(tmp_path, [], None, {"idd": 3})
     assert registered(tmp_path) is None
-    register(tmp_path, PAIRS, None, 0)
-    register(tmp_path, PAIRS, None, 5)
+    register(tmp_path, PAIRS, None, {})
+    register(tmp_path, PAIRS, None, {"idd": 3, "control": 2})
     assert (registered(tmp_path) or {})["finished_before"] == 0 and not caplog.messages
-    register(tmp_path, PAIRS, "far", 5)
+    register(tmp_path, PAIRS, "far", {"idd": 3, "control": 2})
     assert (registered(tmp_path) or {})["finished_before"] == 5
-    assert caplog.messages == ["the claims are registered after 5 runs finished"]
+    assert caplog.messages == ["claims are registered after 5 runs of their rows finished"]
+
+
+@pytest.mark.parametrize(
+    ("first", "then", "finished", "count"),
+    [
+        # A new row's claims against rows that are finished: nobody has seen its difference.
+        (PAIRS, [*PAIRS, ["best", "kd"]], {"idd": 4, "kd": 4, "control": 4}, 0),
+        (PAIRS, [*PAIRS, ["best", "kd"]], {"idd": 4, "kd": 4, "best": 1}, 5),
+        (PAIRS, [*PAIRS, ["kd", "control"]], {"idd": 4, "kd": 3, "control": 4}, 7),
+        # One of several claims that is dropped may have been dropped for its result.
+        (PAIRS, PAIRS[:1], {"idd": 1, "best": 2}, 3),
+        (PAIRS, [PAIRS[0], ["best", "kd"]], {"idd": 1, "kd": 1}, 2),
+        ([], PAIRS, {"idd": 2, "control": 3, "kd": 0}, 5),
+        ([], PAIRS, {"control": 3, "kd": 2}, 0),
+    ],
+)
+def test_a_claim_counts_as_late_only_if_its_difference_can_have_been_seen(
+    tmp_path: Any, first: Any, then: Any, finished: dict[str, int], count: int
+) -> None:
+    register(tmp_path, first, None, {})
+    register(tmp_path, then, None, finished)
+    assert registered(tmp_path) == {"contrasts": then, "on": None, "finished_before": count}
+    register(tmp_path, [*then, ["new", "kd"]], None, finished)  # a late claim stays one
+    assert (registered(tmp_path) or {})["finished_before"] == count
+
+
+def test_finished_rows_are_counted_by_label_whether_they_are_compared_or_not(tmp_path: Any) -> None:
+    recipe = small.recipe()
+    recipe.variants = {
+        "idd": VariantConfig(method=MethodConfig("idd")),
+        "kd": VariantConfig(method=MethodConfig("kd"), label="knowledge"),
+    }
+    for fold, name in [("a", "kd-s0"), ("a", "kd-s1"), ("b", "kd-s0"), ("b", "idd-s0"), ("b", "x")]:
+        (tmp_path / fold / name).mkdir(parents=True)
+        (tmp_path / fold / name / "config.yaml").touch()
+        if name != "idd-s0":
+            for file in ("evaluation.json", "model.json", "identity.json"):
+                write_json(tmp_path / fold / name / file, {})
+    compared = entries_of(recipe, ["idd"])
+    folders = [tmp_path / name for name in ("a", "b", "missing")]
+    assert finished_rows(recipe, compared, folders) == {"knowledge": 3}
 
 
 def test_further_sets_fit_eighty_columns_with_their_labels() -> None:

@@ -1,6 +1,6 @@
 """What a comparison consists of: entries with a role, a label and settings."""
 
-from segdistill.run.comparing.claims import claims_of, register, registered
+from segdistill.run.comparing.claims import claims_of, finished_rows, register, registered
 from segdistill.run.comparing.entries import (
     Entry,
     default_names,
@@ -17,6 +17,7 @@ __all__ = [
     "default_names",
     "entries_of",
     "entry_of",
+    "finished_rows",
     "fold_recipes",
     "is_distilled",
     "method_entry",

@@ -1,7 +1,8 @@
 """The claims that a comparison tests, registered before anything is trained."""
 
 import logging
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -9,7 +10,7 @@ from segdistill.config import Recipe
 from segdistill.names import unknown
 from segdistill.run.comparing.entries import Entry, default_names, entry_of
 from segdistill.run.contents import read_json
-from segdistill.run.folder import write_json
+from segdistill.run.folder import RunFolder, write_json
 
 _log = logging.getLogger(__name__)
 FILE = "claims.json"
@@ -31,7 +32,7 @@ def claims_of(recipe: Recipe, entries: Sequence[Entry]) -> list[list[str]]:
     """
     if not recipe.contrasts:
         return []
-    known = [*(entry_of(recipe, name) for name in default_names(recipe)), *entries]
+    known = _known(recipe, entries)
     pairs = [
         _pair(contrast, f"contrasts.{n}", known) for n, contrast in enumerate(recipe.contrasts)
     ]
@@ -41,6 +42,33 @@ def claims_of(recipe: Recipe, entries: Sequence[Entry]) -> list[list[str]]:
                 f"contrasts.{number} is [{', '.join(pair)}], which stands twice. Remove one of them"
             )
     return pairs
+
+
+def finished_rows(
+    recipe: Recipe, entries: Sequence[Entry], folders: Iterable[Path]
+) -> Counter[str]:
+    """Number of finished runs in these folders, by the label of their row, whether it is compared this time or not.
+
+    Args:
+        recipe: The comparison's.
+        entries: What is compared this time.
+        folders: Where runs lie: that of the comparison or those of its folds.
+    """
+    labels = {entry.folder: entry.label for entry in _known(recipe, entries)}
+    runs = [path for folder in folders if folder.is_dir() for path in folder.iterdir()]
+    named = [(labels.get(path.name.rpartition("-s")[0]), path) for path in runs]
+    return Counter(label for label, path in named if label is not None and _finished(path))
+
+
+def _finished(path: Path) -> bool:
+    try:
+        return RunFolder(path).measured
+    except FileNotFoundError:
+        return False
+
+
+def _known(recipe: Recipe, entries: Sequence[Entry]) -> list[Entry]:
+    return [*(entry_of(recipe, name) for name in default_names(recipe)), *entries]
 
 
 def _pair(contrast: Sequence[str], key: str, entries: Sequence[Entry]) -> list[str]:
@@ -64,29 +92,43 @@ def _label(name: str, key: str, entries: Sequence[Entry]) -> str:
     return found[0]
 
 
-def register(base: Path, pairs: Sequence[Sequence[str]], on: str | None, finished: int) -> None:
-    """Write the claims beside the runs, with the number of runs that were finished by then.
+def register(
+    base: Path, pairs: Sequence[Sequence[str]], on: str | None, finished: Mapping[str, int]
+) -> None:
+    """Write the claims beside the runs, with the number of finished runs that they could have been chosen by.
 
-    Claims that were registered before stay as they are. Others are written anew, and the log says so where
-    runs are finished, since claims that are chosen after a look at results prove nothing.
+    Claims that were registered before stay as they are. For a claim that is added, the finished runs of its two
+    rows count, if both have some: before that, nobody can have seen their difference. Where a claim is dropped
+    or made on another set, all finished runs count. The log then says so, since claims that are chosen after a
+    look at results prove nothing.
 
     Args:
         base: Folder of the comparison.
         pairs: The claims, as pairs of labels; without any, nothing is registered.
         on: Set that they are made on; None: the evaluation split.
-        finished: Number of runs that are finished already.
+        finished: Number of runs that are finished already, by label.
     """
-    claims = {"contrasts": [list(pair) for pair in pairs], "on": on}
-    before = registered(base)
-    if before is not None and {key: before.get(key) for key in claims} == claims:
+    new = [list(pair) for pair in pairs]
+    before = registered(base) or {"contrasts": [], "on": on, "finished_before": 0}
+    old, moved = before["contrasts"], before.get("on") != on
+    if old == new and not moved:
         return
-    if not pairs and before is None:
-        return
-    if finished:
+    if moved or any(pair not in new for pair in old):
+        seen = sum(finished.values())
+    else:
+        seen = _seen([pair for pair in new if pair not in old], finished)
+    if seen:
         _log.warning(
-            "the claims are registered after %d run%s finished", finished, "s" * (finished != 1)
+            "claims are registered after %d run%s of their rows finished", seen, "s" * (seen != 1)
         )
-    write_json(base / FILE, {**claims, "finished_before": finished})
+    seen = max(seen, before["finished_before"])
+    write_json(base / FILE, {"contrasts": new, "on": on, "finished_before": seen})
+
+
+def _seen(pairs: Sequence[Sequence[str]], finished: Mapping[str, int]) -> int:
+    """Finished runs of the rows of those pairs whose difference can have been looked at."""
+    rows = {label for pair in pairs if all(map(finished.get, pair)) for label in pair}
+    return sum(finished[label] for label in rows)
 
 
 def registered(base: Path) -> dict[str, Any] | None:
