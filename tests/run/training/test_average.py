@@ -19,9 +19,10 @@ from segdistill.run.evaluation.evaluate import evaluate
 from segdistill.run.folder import RunFolder
 from segdistill.run.networks import build_student, load_run_model
 from segdistill.run.training.checkpoint import load_checkpoint
-from segdistill.run.training.loop import Loop, NonFiniteLoss
+from segdistill.run.training.loop import Loop
 from segdistill.run.training.train import train
 from segdistill.run.training.updates.average import WeightAverage
+from segdistill.run.training.updates.finite import NonFiniteLoss
 from tests.distillation.networks import Tiny, batch
 from tests.run import processes, small
 from tests.run.training.test_train import _assert_same_weights, _kill_and_resume

@@ -11,9 +11,9 @@ from segdistill.config import TrainConfig
 from segdistill.distillation.catalogue import build_method
 from segdistill.distillation.distiller import Distiller
 from segdistill.models import build_model, encoders, network, wrap
-from segdistill.run.training.loop import build_optimizer, parameter_groups
 from segdistill.run.training.records import show_groups
 from segdistill.run.training.train import train
+from segdistill.run.training.updates.optimizer import build_optimizer, parameter_groups
 from tests.distillation.networks import Tiny
 from tests.models.test_adapters import SEGFORMER
 from tests.run import small

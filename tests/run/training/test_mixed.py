@@ -12,8 +12,8 @@ from segdistill.cli import main
 from segdistill.data import build_dataset
 from segdistill.run.folder import RunFolder
 from segdistill.run.recipe import parse_recipe
-from segdistill.run.training.loop import kept_shares
 from segdistill.run.training.train import train
+from segdistill.run.training.updates.rows import kept_shares
 from tests.run import processes, small
 from tests.run.training.test_train import _assert_same_weights, _kill_and_resume
 

@@ -18,8 +18,8 @@ from segdistill.run.folder import RunFolder
 from segdistill.run.networks import load_run_model
 from segdistill.run.recipe import load_recipe
 from segdistill.run.training.checkpoint import load_checkpoint, save_checkpoint
-from segdistill.run.training.loop import learning_rate_factor
 from segdistill.run.training.train import train
+from segdistill.run.training.updates.optimizer import learning_rate_factor
 from tests.run import processes, small
 
 ROOT = Path(__file__).parents[3]

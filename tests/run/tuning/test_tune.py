@@ -16,7 +16,7 @@ from segdistill.run.identity.shared import shared_images
 from segdistill.run.recipe import load_recipe
 from segdistill.run.rows import checked_entries
 from segdistill.run.rows import taking as obtaining
-from segdistill.run.training.loop import NonFiniteLoss
+from segdistill.run.training.updates.finite import NonFiniteLoss
 from segdistill.run.tuning import tune as module
 from segdistill.run.tuning import unreported
 from segdistill.run.tuning.outcome import Outcome, tuned

@@ -10,7 +10,7 @@ from segdistill.config import Recipe
 from segdistill.run.comparing import entry_of
 from segdistill.run.rows import obtain
 from segdistill.run.suggesting.choice import Measured
-from segdistill.run.training.loop import NonFiniteLoss
+from segdistill.run.training.updates.finite import NonFiniteLoss
 
 _log = logging.getLogger(__name__)
 

@@ -4,7 +4,6 @@ import logging
 import math
 import signal
 import time
-from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
@@ -14,14 +13,12 @@ from typing import Any
 
 import torch
 from lightning_fabric import Fabric
-from torch import Tensor, nn
+from torch import Tensor
 
 from segdistill.activity import doing, get_on
 from segdistill.config import TrainConfig
 from segdistill.distillation.distiller import Distiller, shares_of
 from segdistill.distillation.fractions import fractions, weighed
-from segdistill.distillation.taps import first_tensor
-from segdistill.models import encoders
 from segdistill.run.contents import read_metrics
 from segdistill.run.folder import WEIGHTS, file_sha256, write_metrics
 from segdistill.run.progress import TrainingProgress
@@ -29,6 +26,15 @@ from segdistill.run.training.checkpoint import load_checkpoint, save_checkpoint
 from segdistill.run.training.job import sum_over_processes
 from segdistill.run.training.updates.adversaries import Adversaries
 from segdistill.run.training.updates.average import WeightAverage
+from segdistill.run.training.updates.finite import (
+    NonFiniteLoss,
+    check_gradient,
+    check_state,
+    first_nonfinite,
+    nonfinite_in_words,
+)
+from segdistill.run.training.updates.optimizer import build_optimizer, learning_rate_factor
+from segdistill.run.training.updates.rows import Window, kept_shares, write_row
 
 _log = logging.getLogger(__name__)
 _SHARE_PARTS = 40  # of a training; gradient shares are measured once in each
@@ -40,10 +46,6 @@ class Interrupted(Exception):
     def __init__(self, step: int, signal_number: int) -> None:
         super().__init__(f"stopped after step {step}. Repeat the command to resume")
         self.exit_code = 128 + signal_number
-
-
-class NonFiniteLoss(ValueError):
-    """A term, a gradient or a weight is infinite or NaN."""
 
 
 @dataclass
@@ -61,37 +63,6 @@ class Validation:
     every: int
     save_best: Callable[[], str | None]
     score: tuple[str, str] = ("miou", "mIoU")
-
-
-def learning_rate_factor(step: int, config: TrainConfig) -> float:
-    """Factor of the base learning rate at a step: linear warm-up, then poly (1 − step/steps)^power."""
-    warm = min((step + 1) / config.warmup, 1.0) if config.warmup else 1.0
-    return float(warm * (1 - step / config.steps) ** config.power)
-
-
-def parameter_groups(distiller: Distiller, config: TrainConfig) -> list[dict[str, Any]]:
-    """Group parameters by learning rate: the student's encoder at `lr`, all others at
-    `lr * head_lr_factor`. Frozen parameters are left out."""
-    if config.head_lr_factor == 1:
-        trained = [parameter for parameter in distiller.parameters() if parameter.requires_grad]
-        return [{"params": trained, "factor": 1.0, "name": "all"}]
-    inside = {id(p) for part in encoders(distiller.student) for p in part.parameters()}
-    groups: dict[str, list[nn.Parameter]] = defaultdict(list)
-    for parameter in distiller.parameters():
-        if parameter.requires_grad:
-            groups["encoder" if id(parameter) in inside else "all others"].append(parameter)
-    factors = {"encoder": 1.0, "all others": config.head_lr_factor}
-    return [{"params": g, "factor": factors[name], "name": name} for name, g in groups.items()]
-
-
-def build_optimizer(distiller: Distiller, config: TrainConfig) -> torch.optim.Optimizer:
-    """SGD with momentum, or AdamW, for the student, its alignments and the modules of its losses."""
-    groups = parameter_groups(distiller, config)
-    if config.optimizer == "adamw":
-        return torch.optim.AdamW(groups, lr=config.lr, weight_decay=config.weight_decay)
-    return torch.optim.SGD(
-        groups, lr=config.lr, momentum=config.momentum, weight_decay=config.weight_decay
-    )
 
 
 @contextmanager
@@ -183,7 +154,7 @@ class Loop:
         self._answer: Any = None
         self._failure: Exception | None = None
         self._validating = False
-        self._window = _Window()
+        self._window = Window()
         self._kept: Mapping[str, Tensor] = {}
 
     # State -------------------------------------------------------------------------------------
@@ -259,7 +230,7 @@ class Loop:
         Raises:
             NonFiniteLoss: A weight or running statistic is not finite; the state before stays.
         """
-        self._check_state()
+        check_state(self.distiller.state_dict() | self.average.named_averages(), self.step)
         if self.fabric.is_global_zero:
             state = {
                 "step": self.step,
@@ -324,7 +295,7 @@ class Loop:
                 bar.step(self.step)
                 if logs:
                     bar.terms(self.step, self._log(self._window, shares))
-                    self._window = _Window()
+                    self._window = Window()
                 validated = self._validate(bar)
                 if validated:
                     clock = time.perf_counter()
@@ -399,24 +370,6 @@ class Loop:
                 error,
             )
             return {}, {}
-
-    def _check_state(self) -> None:
-        """Refuse to save non-finite weights, running statistics or averages of them."""
-        state = {
-            name: value
-            for name, value in {
-                **self.distiller.state_dict(),
-                **self.average.named_averages(),
-            }.items()
-            if isinstance(value, Tensor) and value.is_floating_point()
-        }
-        if bool(torch.stack([torch.isfinite(value).all() for value in state.values()]).all()):
-            return
-        bad = [name for name, value in state.items() if not bool(torch.isfinite(value).all())]
-        raise NonFiniteLoss(
-            f"step {self.step}: {', '.join(bad[:3])}{' and more' * (len(bad) > 3)} not finite. Lower "
-            "train.lr or set train.clip; the last checkpoint is kept"
-        )
 
     def _train_step(
         self, batch: Mapping[str, Any], logs: bool, with_shares: bool
@@ -502,7 +455,7 @@ class Loop:
         total = self._sum(torch.stack(list(values.values())))
         return dict(zip(values, total, strict=True))
 
-    def _mean_seconds(self, window: "_Window") -> tuple[float, float]:
+    def _mean_seconds(self, window: Window) -> tuple[float, float]:
         """Seconds since the last row in total and in waiting for data, averaged over processes."""
         own = torch.tensor([window.seconds, window.waiting], dtype=torch.float64)
         seconds, waiting = (self._sum(own) / self.fabric.world_size).tolist()
@@ -521,27 +474,14 @@ class Loop:
             finite = torch.tensor(not self._agreed([not bool(finite)])[0])
         if bool(finite):
             return
-        plain = {name: float(value.detach()) for name, value in values.items()}
-        bad = [f"{name} = {value}" for name, value in plain.items() if not math.isfinite(value)]
-        raise NonFiniteLoss(
-            f"step {self.step + 1}: {', '.join(bad) or 'a term of another process'} on "
-            f"{', '.join(batch['name'])}{self._first_nonfinite(batch)}. Lower train.lr or the term's weight, "
-            "set train.clip or train.skip_nonfinite, or inspect these files; the last checkpoint is kept"
-        )
-
-    @torch.no_grad()
-    def _first_nonfinite(self, batch: Mapping[str, Any]) -> str:
-        """Name the first layer of student or teacher with a non-finite output, to append to the message."""
         images = self.fabric.to_device(batch["image"])
         own = self.fabric.to_device(batch["student"]) if "student" in batch else images
-        if not bool(torch.isfinite(images).all()):
-            return "; the images themselves are not finite"
-        networks = {"student": self.distiller.student, "teacher": self.distiller.teacher}
-        for (owner, model), seen in zip(networks.items(), (own, images), strict=True):
-            layer = None if model is None else _nonfinite_layer(model, seen)
-            if layer is not None:
-                return f"; the first layer that is not finite is {layer or 'the output'} of the {owner}"
-        return ""
+        plain = {name: float(value.detach()) for name, value in values.items()}
+        raise NonFiniteLoss(
+            f"step {self.step + 1}: {nonfinite_in_words(plain)} on {', '.join(batch['name'])}"
+            f"{first_nonfinite(self.distiller, images, own)}. Lower train.lr or the term's weight, "
+            "set train.clip or train.skip_nonfinite, or inspect these files; the last checkpoint is kept"
+        )
 
     def _scaler(self) -> torch.amp.GradScaler | None:
         return getattr(self.fabric.strategy.precision, "scaler", None)
@@ -551,20 +491,9 @@ class Loop:
         return float(scaler.get_scale()) if scaler is not None else 1.0
 
     def _check_gradient(self, batch: Mapping[str, Any]) -> None:
-        """Refuse a gradient that would corrupt the weights, and with them every later checkpoint."""
         # A GradScaler handles overflows itself: it skips the step and lowers its scale.
-        if self._scaler() is not None:
-            return
-        gradients = [p.grad for p in self.distiller.parameters() if p.grad is not None]
-        if gradients and not bool(torch.isfinite(torch.nn.utils.get_total_norm(gradients))):
-            named = self.distiller.named_parameters()
-            bad = [n for n, p in named if p.grad is not None and not bool(p.grad.isfinite().all())]
-            where = f"of {bad[0]}" if bad else "as a whole"
-            raise NonFiniteLoss(
-                f"step {self.step + 1}: the gradient {where} is not finite on "
-                f"{', '.join(batch['name'])}. Lower train.lr, set train.clip or train.skip_nonfinite, or "
-                "inspect these files; the last checkpoint is kept"
-            )
+        if self._scaler() is None:
+            check_gradient(self.distiller, self.step + 1, batch["name"])
 
     # Records -----------------------------------------------------------------------------------
 
@@ -580,7 +509,7 @@ class Loop:
         else:
             self._answer = answer if self._answer is None else self._answer
 
-    def _log(self, window: "_Window", shares: Mapping[str, float]) -> dict[str, float]:
+    def _log(self, window: Window, shares: Mapping[str, float]) -> dict[str, float]:
         means = window.means()
         seconds, waiting = self._mean_seconds(window)
         if means and self.fabric.is_global_zero:
@@ -636,52 +565,6 @@ class Loop:
             self.module.train()
 
 
-def _nonfinite_layer(model: nn.Module, images: Tensor) -> str | None:
-    """Path of the first module with a non-finite output, in order of computation."""
-    found: list[str] = []
-
-    def look(path: str) -> Callable[..., None]:
-        def hook(_module: nn.Module, _inputs: Any, output: Any) -> None:
-            tensor = first_tensor(output)
-            if tensor is not None and not found and not bool(torch.isfinite(tensor).all()):
-                found.append(path)
-
-        return hook
-
-    hooks = [module.register_forward_hook(look(path)) for path, module in model.named_modules()]
-    training = model.training
-    try:
-        model.eval()
-        model(images)
-    finally:
-        model.train(training)
-        for handle in hooks:
-            handle.remove()
-    return found[0] if found else None
-
-
-def write_row(folder: Path, row: Mapping[str, Any]) -> None:
-    """Append a row to metrics.jsonl."""
-    import json
-
-    with open(folder / "metrics.jsonl", "a") as file:
-        file.write(json.dumps(row) + "\n")
-
-
-def kept_shares(counts: Mapping[str, Tensor]) -> dict[str, list[float | None]]:
-    """The fraction of each class that a gate lets through, from `Distiller.kept`; None for a class without a pixel.
-
-    The list ends with the last class that occurs.
-    """
-    shares = {}
-    for name, table in counts.items():
-        rows = table.tolist()
-        while rows and not rows[-1][0]:
-            rows.pop()
-        shares[name] = [passed / pixels if pixels else None for pixels, passed in rows]
-    return shares
-
-
 def _mix(*numbers: int) -> int:
     """Hash several numbers to a 63-bit seed, so that neighbouring steps have unrelated streams."""
     value = 0x9E3779B97F4A7C15
@@ -693,31 +576,3 @@ def _mix(*numbers: int) -> int:
 
 def _summed(sums: Mapping[str, Tensor], more: Mapping[str, Tensor]) -> dict[str, Tensor]:
     return {name: sums[name] + value if name in sums else value for name, value in more.items()}
-
-
-class _Window:
-    """Means of the terms' values since the last row, kept on the device until read."""
-
-    def __init__(self) -> None:
-        self.sums: dict[str, Tensor] = {}
-        self.steps, self.counted, self.seconds, self.waiting = 0, 0, 0.0, 0.0
-
-    def add(self, values: Mapping[str, Tensor], seconds: float, waiting: float) -> None:
-        for name, value in values.items():
-            before = self.sums.get(name)
-            self.sums[name] = value if before is None else before.to(value.device) + value
-        # A skipped batch took time, but has no values.
-        self.steps, self.counted = self.steps + 1, self.counted + bool(values)
-        self.seconds += seconds
-        self.waiting += waiting
-
-    def state_dict(self) -> dict[str, Any]:
-        """The state for resuming, so that later rows equal those of an uninterrupted training."""
-        return {**vars(self), "sums": {name: value.cpu() for name, value in self.sums.items()}}
-
-    def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Restore the values of `state_dict`; an empty state changes nothing."""
-        vars(self).update(state)
-
-    def means(self) -> dict[str, float]:
-        return {name: float(value) / max(self.counted, 1) for name, value in self.sums.items()}

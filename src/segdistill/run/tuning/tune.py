@@ -14,7 +14,7 @@ from segdistill.run.opening import open_split, with_precision, with_teacher_clas
 from segdistill.run.recipe import joined, parse_recipe
 from segdistill.run.rows import check_runs, checked_entries, measured_run, obtain
 from segdistill.run.training.checks import check_recipe
-from segdistill.run.training.loop import NonFiniteLoss
+from segdistill.run.training.updates.finite import NonFiniteLoss
 from segdistill.run.tuning.chosen import FILE, tuned_recipe
 from segdistill.run.tuning.grid import Grid
 from segdistill.run.tuning.outcome import RULE, Outcome, Tuned, as_json, table, tuned

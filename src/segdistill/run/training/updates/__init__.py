@@ -1,1 +1,1 @@
-"""What a training step updates besides the trained weights."""
+"""The parts of a training step."""
