@@ -96,6 +96,13 @@ def test_plain_batch_norm_in_the_same_names_keeps_its_signs(tmp_path: Path) -> N
     assert (model.encoder.bn1.weight < 0).any()
 
 
+def test_a_released_file_is_read_once(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    state = stirred(ResPSPNet()).state_dict()
+    torch.save({"state_dict": state, "model_ema": state}, tmp_path / "w.pth")
+    build_trained("pspnet_r18", 3, tmp_path / "w.pth")
+    assert len([text for text in caplog.messages if "holds weights under" in text]) == 1
+
+
 def test_a_pyramid_inside_the_head_and_no_auxiliary_head(tmp_path: Path) -> None:
     state = stirred(ResPSPNet()).state_dict()
     older = {

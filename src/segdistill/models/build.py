@@ -10,7 +10,7 @@ from torch import nn
 
 from segdistill.dotted import described, import_dotted, may_be_factory, returns
 from segdistill.models.contract import SegmentationModel
-from segdistill.models.files.weights import LoadReport, load_weights, read_weights
+from segdistill.models.files.weights import LoadReport, load_tensors, read_tensors, unprefixed
 from segdistill.models.foreign import adapters
 from segdistill.models.foreign.wrapped import wrap
 from segdistill.models.input import InputNormalisation, make_input
@@ -96,9 +96,10 @@ def build_trained(
         FileNotFoundError: Nothing at `weights`.
         ValueError: As for `build_model` and `load_weights`.
     """
-    settled = RELEASED[name](read_weights(weights), num_classes) if name in RELEASED else {}
+    tensors = read_tensors(weights)
+    settled = RELEASED[name](unprefixed(tensors), num_classes) if name in RELEASED else {}
     model = build_model(name, num_classes, factory=factory, **{**settled, **options})
-    return model, load_weights(model, weights)
+    return model, load_tensors(model, tensors, str(weights))
 
 
 def _kept(name: str, model: SegmentationModel, options: dict[str, Any]) -> dict[str, Any]:

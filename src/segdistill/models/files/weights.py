@@ -92,7 +92,7 @@ def read_weights(path: str | Path) -> dict[str, Tensor]:
         FileNotFoundError: nothing at `path`.
         ValueError: the file cannot be read safely, or holds no tensors.
     """
-    return _unprefixed(_tensors(path))
+    return unprefixed(read_tensors(path))
 
 
 _DEEPEST = 5
@@ -106,7 +106,7 @@ _ATTRIBUTES = ("model.", "net.")
 """Prefixes of a network inside another module, such as a LightningModule."""
 
 
-def _unprefixed(state: dict[str, Tensor]) -> dict[str, Tensor]:
+def unprefixed(state: dict[str, Tensor]) -> dict[str, Tensor]:
     """Names without the prefixes of wrappers that all of them have."""
     return _stripped(state, _WRAPPERS)[-1]
 
@@ -129,12 +129,13 @@ def _fitting(net: nn.Module, state: dict[str, Tensor]) -> tuple[dict[str, Tensor
     for one in tried:
         if own & one.keys():
             return translated(net, values(one))
-    found = translated(net, values(_unprefixed(state)))
+    found = translated(net, values(unprefixed(state)))
     stripped = translated(net, values(tried[-1]))
     return stripped if own & stripped[0].keys() and not own & found[0].keys() else found
 
 
-def _tensors(path: str | Path) -> dict[str, Tensor]:
+def read_tensors(path: str | Path) -> dict[str, Tensor]:
+    """As `read_weights`, with the prefixes."""
     path = Path(path)
     if not path.is_file():
         raise FileNotFoundError(f"no weights file at {path}. Check the path")
@@ -247,9 +248,16 @@ def load_weights(model: nn.Module, path: str | Path, strict: bool = True) -> Loa
         ValueError: unreadable, or `strict` and something does not fit; the network is then
             untouched. `ClassesDiffer` where that is the number of classes alone.
     """
+    return load_tensors(model, read_tensors(path), str(path), strict)
+
+
+def load_tensors(
+    model: nn.Module, tensors: dict[str, Tensor], source: str, strict: bool = True
+) -> LoadReport:
+    """As `load_weights`, from tensors that `read_tensors` has read from the file `source`."""
     net = network(model)
-    state, left_out = _fitting(net, _tensors(path))
-    return load_state(net, state, strict, source=str(path), left_out=left_out)
+    state, left_out = _fitting(net, tensors)
+    return load_state(net, state, strict, source=source, left_out=left_out)
 
 
 def further_outputs(outputs: int, num_classes: int) -> int:
