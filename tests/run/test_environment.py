@@ -23,7 +23,15 @@ def test_what_only_one_version_records_and_the_load_are_no_change_of_environment
     old = {key: value for key, value in BASE.items() if key != "machine"}
     assert differences(old, {**BASE, "load": 3.0}) == []
     assert differences(BASE, {**BASE, "threads": 4}) == ["threads: 2 -> 4"]
-    assert differences(BASE, {**BASE, "packages": {"torch": "2.16"}}) == ["torch: 2.15 -> 2.16"]
+    now = {"torch": "2.16", "imagecodecs": "2026.1"}
+    assert differences(BASE, {**BASE, "packages": now}) == ["torch: 2.15 -> 2.16"]
+
+
+def test_an_extra_that_is_installed_later_is_a_change_of_environment() -> None:
+    before = {**BASE, "packages": {"imagecodecs": None}}
+    now = {**BASE, "packages": {"imagecodecs": "2026.1"}}
+    assert differences(before, now) == ["imagecodecs: None -> 2026.1"]
+    assert "imagecodecs" in describe_environment(torch.device("cpu"))["packages"]
 
 
 @pytest.mark.parametrize(

@@ -9,7 +9,11 @@ from typing import Any
 
 import torch
 
-_PACKAGES = ("segdistill", "torch", "torchvision", "timm", "lightning-fabric", "numpy", "pillow")
+_PACKAGES = (
+    *("segdistill", "torch", "torchvision", "timm", "lightning-fabric", "numpy", "pillow"),
+    # Of extras, which decode pictures, draw labels or hold networks.
+    *("imagecodecs", "pycocotools", "segmentation-models-pytorch", "transformers"),
+)
 
 
 def _version(package: str) -> str | None:
@@ -51,16 +55,15 @@ _AFTERWARDS = {"load", "resumed"}
 
 
 def differences(old: dict[str, Any], new: dict[str, Any]) -> list[str]:
-    """Differences between two environments, as `name: old -> new`; keys of only one version do not count."""
+    """Differences between two environments, as `name: old -> new`; what only one of them records does not count."""
     lines = []
     for key in sorted((old.keys() & new.keys()) - _AFTERWARDS):
         if key == "packages":
             before, after = old[key], new[key]
-            names = sorted({*before, *after})
             lines += [
-                f"{n}: {before.get(n)} -> {after.get(n)}"
-                for n in names
-                if before.get(n) != after.get(n)
+                f"{name}: {before[name]} -> {after[name]}"
+                for name in sorted(before.keys() & after.keys())
+                if before[name] != after[name]
             ]
         elif old[key] != new[key]:
             lines.append(f"{key}: {old[key]} -> {new[key]}")
