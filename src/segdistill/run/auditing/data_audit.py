@@ -267,10 +267,12 @@ def judge_sizes(
     for split, one in zip(splits, surveys, strict=True):
         if split.name == recipe.data.val_split and 0 < one.samples < _FEW:
             folder = recipe.data.name == "folder"
-            remedy = "Raise data.options.val_fraction, or add images" if folder else "Add images"
+            held_out = (
+                ", or raise data.options.val_fraction where it holds them out" if folder else ""
+            )
             findings.warnings.append(
                 f"{split.name}: {one.samples} images to evaluate on; expected at least {_FEW}, since the "
-                f"mIoU of few images is noisy. {remedy}"
+                f"mIoU of few images is noisy. Add images{held_out}"
             )
     sizes = [each for one in surveys for each in one.sizes]
     if size is not None:
