@@ -66,6 +66,11 @@ def _picture(path: Path | str, channels: int) -> tuple[Num[Tensor, "c h w"], int
         if plain is not None:  # in the memory order of the file, as from Pillow
             return plain.permute(2, 0, 1), tag
         picture = _upright(file, path)
+    if picture.deep_colours:
+        raise ValueError(
+            f"{path}: the image has several channels of 16 bits (mode {picture.raw_mode}); expected 8 bits per "
+            "channel. Convert it first, or save it as .npy for other channels than RGB"
+        )
     return _pixels(picture.image, path, channels), picture.tag
 
 
@@ -165,7 +170,7 @@ class StoredMask(NamedTuple):
                 f"{self.path}: the mask has more than 8 bits (mode {mode}); expected colours, as in "
                 "`mapping`. Save it in colour, or declare a mapping of ids"
             )
-        if mode not in DEEP_MODES and ";16" in self.raw_mode:
+        if self.deep_colours:
             raise ValueError(
                 f"{self.path}: the mask has several channels of 16 bits (mode {self.raw_mode}); expected 8 "
                 "bits per channel, or one channel of 16. Export it again"
@@ -175,6 +180,11 @@ class StoredMask(NamedTuple):
                 f"{self.path}: pixels of one colour differ in the alpha channel, so classes may lie there; "
                 "expected ids or colours. Save the alpha channel as a grey PNG, or remove it"
             )
+
+    @property
+    def deep_colours(self) -> bool:
+        """Whether the file has several channels of 16 bits, of which Pillow hands out the upper eight."""
+        return is_deep_in_colour(self.image, self.raw_mode)
 
     @property
     def lossy_format(self) -> str:
@@ -239,7 +249,7 @@ def _upright(file: Image.Image, path: Path | str) -> StoredMask:
     grey = plain_pixels(file, "L")
     if grey is not None:
         return StoredMask(path, Image.fromarray(grey[..., 0].numpy()), None, False, "L")
-    raw_mode = _raw_mode(file, path)
+    raw_mode = raw_mode_of(file, path)
     tag = orientation_tag(file)
     lossy = file.format in ("JPEG", "MPO") or raw_mode == "VP8 "
     lossy |= "jpeg" in str(file.info.get("compression", ""))
@@ -248,7 +258,12 @@ def _upright(file: Image.Image, path: Path | str) -> StoredMask:
     return StoredMask(path, turned(file, orientation_tag(file)), tag, lossy, raw_mode)
 
 
-def _raw_mode(image: Image.Image, path: Path | str) -> str:
+def is_deep_in_colour(image: Image.Image, raw_mode: str) -> bool:
+    """Whether an opened picture has several channels of 16 bits."""
+    return image.mode not in DEEP_MODES and ";16" in raw_mode
+
+
+def raw_mode_of(image: Image.Image, path: Path | str) -> str:
     """Pillow's name of the stored pixels; for WebP the name of the chunk that holds them."""
     if image.format == "WEBP":
         with open(path, "rb") as file:

@@ -21,7 +21,7 @@ from segdistill.run.auditing.proposal import proposals
 from segdistill.run.auditing.survey import survey
 from segdistill.run.training.train import train
 from tests.data.files import ids, save_image, save_mask
-from tests.reliability.files import through_jpeg
+from tests.reliability.files import png, through_jpeg
 from tests.run import small
 from tests.run.plain import ByColour, teacher_in, write_scenes
 
@@ -258,6 +258,9 @@ def _spoil(tree: Path, fault: str) -> str:
     if fault == "image cut":
         image.write_bytes(image.read_bytes()[:60])
         return "images/3.png: cannot read this image"
+    if fault == "image of 16 bits":
+        image.write_bytes(png(np.full((12, 16, 3), 4000, np.uint16), 16, 2))
+        return "images/3.png: the image has several channels of 16 bits"
     if fault == "size":
         save_mask(mask, ids(3, 10, 16))
         return "masks/3.png: the mask is 16x10; expected 16x12, the size of its image"
@@ -278,7 +281,11 @@ def _spoil(tree: Path, fault: str) -> str:
 
 
 @pytest.mark.parametrize(
-    "fault", ["mask cut", "image cut", "size", "16 bits", "colour", "jpeg", "leak", "unpaired"]
+    "fault",
+    [
+        *("mask cut", "image cut", "image of 16 bits", "size", "16 bits", "colour", "jpeg"),
+        *("leak", "unpaired"),
+    ],
 )
 def test_a_planted_fault_is_reported_with_its_file(fault: str, tree: Path, check: Check) -> None:
     expected = _spoil(tree, fault)

@@ -10,7 +10,13 @@ import numpy as np
 from PIL import Image
 
 from segdistill.data.channels import ARRAY_SUFFIX
-from segdistill.data.files import DEEP_MODES, StoredMask, read_with_geometry
+from segdistill.data.files import (
+    DEEP_MODES,
+    StoredMask,
+    is_deep_in_colour,
+    raw_mode_of,
+    read_with_geometry,
+)
 from segdistill.data.label_map import IGNORED, LabelMap
 from segdistill.data.orientation import (
     ImageGeometry,
@@ -194,7 +200,8 @@ def sound_geometry(pair: Pair) -> ImageGeometry | None:
     with opened(pair.image) as image:
         tag = orientation_tag(image)
         size = upright_size(image.size, tag)
-        if image.mode in DEEP_MODES or not _is_whole(pair.image, image):
+        deep = image.mode in DEEP_MODES or is_deep_in_colour(image, raw_mode_of(image, pair.image))
+        if deep or not _is_whole(pair.image, image):
             return None
     return ImageGeometry(pair.image, tag, size)
 
