@@ -38,6 +38,16 @@ def test_keys_of_a_yaml_mapping_may_be_text():
         ({-1: 0}, "raw id in mapping is -1; expected 0..65535"),
         ({70000: 0}, "raw id in mapping is 70000"),
         ({"road": 0}, "mapping entry is 'road': 0; expected integers"),
+        ({1: 0.9}, "mapping entry is 1: 0.9; expected integers"),
+        ({1.7: 1}, "mapping entry is 1.7: 1; expected integers"),
+        ({1: True}, "mapping entry is 1: True; expected integers"),
+        ({1: float("inf")}, "mapping entry is 1: inf; expected integers"),
+        ({1: 0, "1": 2}, "mapping assigns 1 to class 0 and to 2; expected one of them"),
+        ({1: 2, "01": 0}, "mapping assigns 1 to class 2 and to 0"),
+        (
+            {"#ABCDEF": 0, "#abcdef": None},
+            "mapping assigns #abcdef to class 0 and to null; expected one of them",
+        ),
     ],
 )
 def test_invalid_mappings_are_refused(mapping, message):
@@ -307,6 +317,18 @@ def test_sixteen_bit_images_are_refused(tmp_path):
     path = save_mask(tmp_path / "deep.png", np.full((4, 4), 4000, np.uint16))
     with pytest.raises(ValueError, match="more than 8 bits per channel"):
         read_image(path)
+
+
+@pytest.mark.parametrize("channels", [2, 3, 4])
+@pytest.mark.parametrize(("stored", "colour_type"), [(2, 4), (3, 2), (4, 6)])
+def test_several_channels_of_sixteen_bits_are_refused_as_images(
+    tmp_path, stored, colour_type, channels
+):
+    """Pillow would hand out the upper eight bits, which of 12 bits are almost black."""
+    pixels = np.full((4, 5, stored), 4000, np.uint16)
+    (tmp_path / "deep.png").write_bytes(png(pixels, 16, colour_type))
+    with pytest.raises(ValueError, match=r"deep\.png: the image has several channels of 16 bits"):
+        read_image(tmp_path / "deep.png", channels)
 
 
 def test_image_and_mask_of_different_sizes_are_both_named(tmp_path):

@@ -37,8 +37,8 @@ class LabelMap:
         declared: Whether each raw id is in the mapping, or near enough to one that is.
 
     Raises:
-        ValueError: A class is outside `0..num_classes-1`, a raw id is outside 0..65535, the keys mix
-            ids and colours, or a threshold or tolerance does not fit the mapping.
+        ValueError: A class is not an integer in `0..num_classes-1`, a raw id is not one in 0..65535 or has two
+            classes, the keys mix ids and colours, or a threshold or tolerance does not fit the mapping.
 
     Example:
         >>> LabelMap({7: 0, 8: 1, 0: None}, num_classes=2).apply(np.array([[7, 8, 0]])).tolist()
@@ -47,7 +47,7 @@ class LabelMap:
 
     def __init__(
         self,
-        mapping: Mapping[Any, int | str | None] | None,
+        mapping: Mapping[Any, Any] | None,
         num_classes: int,
         official: bool = False,
         threshold: int | None = None,
@@ -78,8 +78,7 @@ class LabelMap:
             return
         if mapping is None:
             mapping = {**{i: i for i in range(num_classes)}, IGNORED: None}
-        entries = [_checked_entry(*entry, num_classes, self.by_colour) for entry in mapping.items()]
-        self.entries = dict(sorted(dict(entries).items()))
+        self.entries = _checked_entries(mapping, num_classes, self.by_colour)
         raw = np.array(list(self.entries), dtype=np.int64)
         self.table[raw] = list(self.entries.values())
         self.declared[raw] = True
@@ -228,9 +227,35 @@ def _check_tolerance(tolerance: int, mapping: object, threshold: int | None) -> 
         )
 
 
-def _checked_entry(
-    raw: int | str, target: int | str | None, num_classes: int, by_colour: bool
-) -> tuple[int, int]:
+def _checked_entries(
+    mapping: Mapping[Any, Any], num_classes: int, by_colour: bool
+) -> dict[int, int]:
+    """The class of each raw id, in ascending order of ids."""
+    entries: dict[int, int] = {}
+    for raw, target in mapping.items():
+        raw_id, class_id = _checked_entry(raw, target, num_classes, by_colour)
+        if entries.setdefault(raw_id, class_id) != class_id:
+            name = colour_text(raw_id) if by_colour else raw_id
+            raise ValueError(
+                f"mapping assigns {name} to class {_class_text(entries[raw_id])} and to {_class_text(class_id)}; "
+                "expected one of them. Remove the other entry"
+            )
+    return dict(sorted(entries.items()))
+
+
+def _class_text(class_id: int) -> str:
+    return "null" if class_id == IGNORED else str(class_id)
+
+
+def _whole(value: Any) -> int:
+    """A number that YAML may hold as text or as 1.0; anything else is a ValueError or TypeError."""
+    number = int(value)
+    if isinstance(value, bool) or (isinstance(value, float) and value != number):
+        raise ValueError
+    return number
+
+
+def _checked_entry(raw: Any, target: Any, num_classes: int, by_colour: bool) -> tuple[int, int]:
     if by_colour and not re.fullmatch("#[0-9a-fA-F]{6}", str(raw)):
         raise ValueError(
             f'mapping entry {raw!r} is not a colour; expected "#rrggbb", such as "#804080", as other '
@@ -238,9 +263,9 @@ def _checked_entry(
         )
     # A recipe's YAML may hold the keys of a mapping as text.
     try:
-        raw_id = int(str(raw).lstrip("#"), 16) if by_colour else int(raw)
-        class_id = IGNORED if target is None else int(target)
-    except (TypeError, ValueError):
+        raw_id = int(str(raw).lstrip("#"), 16) if by_colour else _whole(raw)
+        class_id = IGNORED if target is None else _whole(target)
+    except (TypeError, ValueError, OverflowError):
         raise ValueError(
             f"mapping entry is {raw!r}: {target!r}; "
             "expected integers `raw id: class`, or class null to ignore the id"
