@@ -87,9 +87,33 @@ def test_an_object_of_another_class_is_not_opened_and_named(tmp_path: Path) -> N
         load_weights(_net(2), tmp_path / "file.pth")
 
 
-def test_what_a_prefix_does_not_explain_is_reported(tmp_path: Path) -> None:
-    torch.save(
-        {"state_dict": {**_named("model."), "loss.weight": torch.ones(2)}}, tmp_path / "f.pth"
-    )
-    with pytest.raises(ValueError, match=r"0 tensors matched; missing 4 .*unexpected 5"):
+@pytest.mark.parametrize("prefix", ["model.", "network.student.", "module.model."])
+@pytest.mark.parametrize("further", ["criterion.weight", "n_averaged", "mean"])
+def test_what_lies_beside_the_whole_network_is_left_out(
+    prefix: str, further: str, tmp_path: Path
+) -> None:
+    """Such as a LightningModule with buffers, or the averages that torch.optim.swa_utils keeps."""
+    torch.save({"state_dict": {further: torch.ones(2), **_named(prefix)}}, tmp_path / "f.pth")
+    net = _net(2)
+    report = load_weights(net, tmp_path / "f.pth")
+    assert report.left_out == [further] and report.complete
+    assert all(torch.equal(value, STATE[name]) for name, value in net.state_dict().items())
+
+
+def test_two_networks_in_a_file_are_not_chosen_from(tmp_path: Path) -> None:
+    both = {**_named("student."), **{f"teacher.{name}": value for name, value in OTHER.items()}}
+    torch.save({"state_dict": both}, tmp_path / "f.pth")
+    with pytest.raises(
+        ValueError, match=r"the network under student\. and teacher\.; expected one"
+    ):
+        load_weights(_net(2), tmp_path / "f.pth")
+
+
+@pytest.mark.parametrize("further", ["model.head.weight", "loss.weight"])
+def test_what_a_prefix_does_not_explain_is_reported(further: str, tmp_path: Path) -> None:
+    state = {**_named("model."), further: torch.ones(2)}
+    if further == "loss.weight":
+        del state["model.0.weight"]
+    torch.save({"state_dict": state}, tmp_path / "f.pth")
+    with pytest.raises(ValueError, match=r"matched; missing .*unexpected [1-9]"):
         load_weights(_net(2), tmp_path / "f.pth")

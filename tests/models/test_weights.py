@@ -48,6 +48,60 @@ def test_strict_names_what_does_not_fit_and_changes_nothing():
     assert torch.equal(net[0].weight, state["0.weight"])
 
 
+def _broken(tensor: torch.Tensor, kind: str) -> torch.Tensor:
+    if kind == "quantised":
+        return torch.quantize_per_tensor(tensor, 0.1, 0, torch.qint8)
+    if kind == "sparse":
+        return tensor.to_sparse()
+    if kind == "meta":
+        return tensor.to("meta")
+    if kind == "not finite":
+        return torch.full_like(tensor, torch.inf)
+    return tensor.to(getattr(torch, kind))
+
+
+@pytest.mark.parametrize(
+    "kind",
+    [
+        *("int8", "uint8", "bool", "complex64", "float8_e4m3fn"),
+        *("quantised", "sparse", "meta", "not finite"),
+    ],
+)
+@pytest.mark.filterwarnings("ignore:torch.quantize_per_tensor")
+def test_tensors_that_are_no_weights_are_refused_before_any_is_loaded(kind):
+    net = _net()
+    before = net[0].weight.clone()
+    state = _net().state_dict()
+    state["2.weight"] = _broken(state["2.weight"], kind)
+    with pytest.raises(ValueError, match=rf"^file\.pth: 2\.weight is (a )?{kind}.*; expected"):
+        load_state(net, state, source="file.pth")
+    assert torch.equal(net[0].weight, before)
+
+
+@pytest.mark.parametrize("kind", ["float16", "bfloat16", "float64"])
+def test_weights_of_other_precisions_are_loaded(kind):
+    state = {
+        name: _broken(v, kind) if v.dtype.is_floating_point else v
+        for name, v in _net().state_dict().items()
+    }
+    assert load_state(_net(), state).complete
+
+
+def test_a_negative_variance_is_refused():
+    state = _net().state_dict()
+    state["1.running_var"] = state["1.running_var"] - 2
+    with pytest.raises(
+        ValueError, match=r"1\.running_var is negative; expected variances from 0 on"
+    ):
+        load_state(_net(), state)
+
+
+def test_torchvision_s_auxiliary_head_is_named_by_its_option():
+    state = {**_net().state_dict(), "aux_classifier.0.weight": torch.ones(1)}
+    with pytest.raises(ValueError, match=r"set options: \{aux_loss: true\}"):
+        load_state(_net(), state)
+
+
 def test_another_class_count_is_said_in_those_words(tmp_path):
     source, model = build_model("pspnet_r18_half", 20), build_model("pspnet_r18_half", 19)
     torch.save(source.state_dict(), tmp_path / "w.pth")
@@ -102,6 +156,10 @@ class _Unsafe:
             ValueError,
             r"the weights file is a\.onnx; expected \.safetensors, \.pt or \.pth",
         ),
+        (b"<!DOCTYPE html><html>", "a.pth", ValueError, r"\(it is a web page: download the file"),
+        (b" <HTML><body>", "a.safetensors", ValueError, r"\(it is a web page: download the file"),
+        (b"version https://git-lfs.github.com/spec/v1\n", "a.pt", ValueError, "git lfs pull"),
+        (b"", "a.pth", ValueError, "it is empty: download it again"),
         ({"epoch": 3}, "a.pt", ValueError, "expected tensors by name"),
         (_Unsafe(), "a.pt", ValueError, "Save only model.state_dict"),
     ],
@@ -114,4 +172,4 @@ def test_files_that_cannot_be_used_say_why(content, name, kind, message, tmp_pat
         torch.save(content, path)
     with pytest.raises(kind, match=message) as error:
         read_weights(path)
-    assert "\n" not in str(error.value)
+    assert "\n" not in str(error.value) and "weights_only" not in str(error.value)

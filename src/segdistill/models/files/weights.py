@@ -4,7 +4,7 @@ import argparse
 import logging
 import pickle
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -129,9 +129,32 @@ def _fitting(net: nn.Module, state: dict[str, Tensor]) -> tuple[dict[str, Tensor
     for one in tried:
         if own & one.keys():
             return translated(net, values(one))
+    if (prefix := _prefix_of(own, state)) is not None:
+        inside = {k.removeprefix(prefix): v for k, v in state.items() if k.startswith(prefix)}
+        named, left_out = translated(net, values(inside))
+        return named, left_out + [key for key in state if not key.startswith(prefix)]
     found = translated(net, values(unprefixed(state)))
     stripped = translated(net, values(tried[-1]))
     return stripped if own & stripped[0].keys() and not own & found[0].keys() else found
+
+
+def _prefix_of(own: Collection[str], state: Mapping[str, Tensor]) -> str | None:
+    """The prefix under which a file has all of a network among other things, such as a loss's buffers.
+
+    Raises:
+        ValueError: It has the network under several.
+    """
+    names = [name for name in own if not name.endswith("num_batches_tracked")]
+    if not names:
+        return None
+    ends = [key.removesuffix(names[0]) for key in state if key.endswith(f".{names[0]}")]
+    fitting = [start for start in ends if all(start + name in state for name in names)]
+    if len(fitting) > 1:
+        raise ValueError(
+            f"the file has the network under {' and '.join(fitting)}; expected one. Save one of them as a file of "
+            "its own"
+        )
+    return fitting[0] if fitting else None
 
 
 def read_tensors(path: str | Path) -> dict[str, Tensor]:
@@ -153,9 +176,11 @@ def read_tensors(path: str | Path) -> dict[str, Tensor]:
                 else torch.load(path, map_location="cpu", weights_only=True)
             )
     except (SafetensorError, pickle.UnpicklingError, RuntimeError, EOFError) as error:
-        cause = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+        cause = _not_weights(path) or str(error).strip().partition("\n")[0] or type(error).__name__
         if other := re.search(r"GLOBAL (\S+)", str(error)):
             cause = f"it also holds a {other[1]}"
+        elif "weights_only" in cause:  # torch would advise to run what is in the file
+            cause = "it is not in PyTorch's format"
         raise ValueError(
             f"{path} cannot be read as a file of plain tensors ({cause}). "
             "Save only model.state_dict(): pickled modules are not opened"
@@ -171,6 +196,19 @@ def read_tensors(path: str | Path) -> dict[str, Tensor]:
             f"{path} holds no tensors; expected tensors by name. Save model.state_dict()"
         )
     return state
+
+
+def _not_weights(path: Path) -> str:
+    """What a file is that was downloaded wrongly; "" if it may hold weights."""
+    with open(path, "rb") as file:
+        start = file.read(200).lstrip().lower()
+    if not start:
+        return "it is empty: download it again"
+    if start.startswith((b"<!doctype", b"<html", b"<?xml")):
+        return "it is a web page: download the file itself"
+    if start.startswith(b"version https://git-lfs"):
+        return "it is a pointer of git-lfs: run git lfs pull"
+    return ""
 
 
 def _unpacked(path: Path, content: Any) -> Any:
@@ -227,15 +265,49 @@ def load_state(
     report.missing = [n for n in own if n not in state and not n.endswith("num_batches_tracked")]
     if strict and not report.complete:
         raise _refusal(model, report)
+    _refuse_unsound({name: state[name] for name in report.matched}, own, source)
     model.load_state_dict({name: state[name] for name in report.matched}, strict=False)
     return report
+
+
+_FLOATS = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
+
+
+def _refuse_unsound(state: Mapping[str, Tensor], own: Mapping[str, Tensor], source: str) -> None:
+    """Refuse tensors that would be copied as something else than the network's weights, or spoil its output."""
+    found = {name: reason for name in state if (reason := _unsound(name, state[name], own[name]))}
+    if found:
+        name, (is_now, expected) = next(iter(found.items()))
+        more = f" ({len(found)} of {len(state)} tensors are unsound)" if len(found) > 1 else ""
+        raise ValueError(
+            f"{source}: {name} {is_now}{more}; expected {expected}. Save the weights of a sound network, in floating "
+            "point"
+        )
+
+
+def _unsound(name: str, tensor: Tensor, own: Tensor) -> tuple[str, str] | None:
+    """What is wrong with a tensor of a file and what was expected; None for a sound one."""
+    if tensor.is_quantized or tensor.layout != torch.strided or tensor.is_meta:
+        kind = "quantised" if tensor.is_quantized else "meta" if tensor.is_meta else "sparse"
+        return f"is a {kind} tensor", "plain tensors"
+    if not own.is_floating_point():
+        return None
+    if tensor.dtype not in _FLOATS:
+        return f"is {str(tensor.dtype).removeprefix('torch.')}", "floating point of 16 bits or more"
+    # A buffer may be infinite by design, such as a mask of attention.
+    if not bool(torch.isfinite(tensor).all()) and bool(torch.isfinite(own).all()):
+        return "is not finite", "finite values"
+    if name.endswith("running_var") and bool((tensor < 0).any()):
+        return "is negative", "variances from 0 on"
+    return None
 
 
 def load_weights(model: nn.Module, path: str | Path, strict: bool = True) -> LoadReport:
     """Loads a file into a network (into the user's own module, where it is wrapped).
 
     Names that are not the network's own are translated by its `released_keys`, if it has any, after its
-    `released_values` has seen to the tensors.
+    `released_values` has seen to the tensors. Where a file has the whole network under one prefix, what lies
+    outside it is left out and reported.
 
     Args:
         model: Any module.
@@ -245,8 +317,9 @@ def load_weights(model: nn.Module, path: str | Path, strict: bool = True) -> Loa
 
     Raises:
         FileNotFoundError: nothing at `path`.
-        ValueError: unreadable, or `strict` and something does not fit; the network is then
-            untouched. `ClassesDiffer` where that is the number of classes alone.
+        ValueError: unreadable; the whole network under several prefixes; a tensor that is quantised, sparse, not in
+            floating point or not finite, or a negative variance; or `strict` and something does not fit. The network
+            is then untouched. `ClassesDiffer` where that is the number of classes alone.
     """
     return load_tensors(model, read_tensors(path), str(path), strict)
 
@@ -292,15 +365,21 @@ def translated(model: nn.Module, state: dict[str, Tensor]) -> tuple[dict[str, Te
     return found, left_out
 
 
+_IN_PYTHON = "in Python load_weights(.., strict=False) loads what fits"
+
+
 def _refusal(model: nn.Module, report: LoadReport) -> ValueError:
     expected = len(report.matched) + len(report.missing) + len(report.mismatched)
     message = f"the weights do not fit all {expected} tensors of the network: {report}"
-    remedy = "build the network this file was made from, or load with strict=False"
+    remedy = f"build the network this file was made from; {_IN_PYTHON}"
+    others = {name.partition(".")[0] for name in report.unexpected}
+    if others == {"aux_classifier"} and not report.missing:
+        remedy = f"set options: {{aux_loss: true}} for torchvision's auxiliary head; {_IN_PYTHON}"
     classes = _class_counts(model, report)
     if classes and not (report.missing or report.unexpected):
         remedy = (
             f"the file has {classes[0]} classes, the network {classes[1]}: "
-            f"build it with num_classes={classes[0]}, or load with strict=False"
+            f"build it with num_classes={classes[0]}; {_IN_PYTHON}"
         )
         return ClassesDiffer(f"{message}; {remedy}", *classes)
     if classes:
