@@ -46,6 +46,8 @@ from segdistill.run.reporting import (
     find_runs,
     further_table,
     gist,
+    left_out,
+    left_out_in_words,
     summarise,
     teacher_figures,
     teachers_differ,
@@ -308,8 +310,8 @@ def _tell(summaries: Sequence[RunSummary], base: Path) -> None:
     if (waits := waiting_in_words(summaries)) is not None:
         _log.info("%s", waits)
     _log.info("%s", context(summaries))
-    if several := teachers_differ(summaries):
-        _log.info("%s", several)
+    for note in filter(None, (teachers_differ(summaries), left_out_in_words(summaries))):
+        _log.info("%s", note)
     for verdict in verdicts(summaries):
         _log.info("%s. %s", verdict.headline, " ".join(verdict.details))
     values = as_json(summaries)
@@ -344,6 +346,7 @@ def as_json(summaries: Sequence[RunSummary]) -> dict[str, Any]:
         "methods": rows,
         "teacher": teacher_figures(summaries),
         **({"teachers": by_teacher(summaries)} if several else {}),
+        **({"left_out_classes": without} if (without := left_out(summaries)) else {}),
         "verdict": {v.label: [v.headline, *v.details] for v in judged},
         "tone": {v.label: v.tone for v in judged},
         "control": {v.label: v.control for v in judged},

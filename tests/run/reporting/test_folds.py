@@ -174,3 +174,10 @@ def test_absent_classes_are_left_out_or_count_as_zero() -> None:
     iou = [6 / 10, 10 / 14]
     assert drawn_miou(confusion, times, 3) == pytest.approx([sum(iou) / 2] * 2)
     assert drawn_miou(confusion, times, 3, absent_is_zero=True) == pytest.approx([sum(iou) / 3] * 2)
+
+
+def test_a_class_that_is_predicted_and_in_no_drawn_label_is_left_out() -> None:
+    confusion = np.array([[6, 2, 2, 2, 10, 0, 0, 0, 0], [0, 0, 0, 0, 0, 0, 0, 0, 5]])
+    first, both = drawn_miou(confusion, np.array([[1, 0], [1, 1]]), 3)
+    assert first == pytest.approx((6 / 12 + 10 / 14) / 2)
+    assert both == pytest.approx((6 / 12 + 10 / 14 + 5 / 7) / 3)

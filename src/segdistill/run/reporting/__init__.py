@@ -17,6 +17,7 @@ from segdistill.run.reporting.claims.table import (
 )
 from segdistill.run.reporting.notation import number, signed, spread
 from segdistill.run.reporting.page import fill
+from segdistill.run.reporting.reading.classes import left_out, left_out_in_words
 from segdistill.run.reporting.reading.runs import find_runs, summarise
 from segdistill.run.reporting.statistics import mean, sd
 from segdistill.run.reporting.summary import (
@@ -42,6 +43,8 @@ __all__ = [
     "find_runs",
     "further_table",
     "gist",
+    "left_out",
+    "left_out_in_words",
     "mean",
     "number",
     "sd",

@@ -16,6 +16,7 @@ from segdistill.run.lock import writing
 from segdistill.run.reporting.claims.gist import gist
 from segdistill.run.reporting.page import Report, render
 from segdistill.run.reporting.pictures import PictureOptions, measure
+from segdistill.run.reporting.reading.classes import left_out_in_words
 from segdistill.run.reporting.reading.runs import find_runs, names_of, summarise
 from segdistill.run.reporting.summary import (
     RunSummary,
@@ -114,6 +115,7 @@ def _write(
             *notes,
             *_other_students(summaries),
             *_teachers(summaries),
+            *filter(None, [left_out_in_words(summaries)]),
         ],
     )
     write_atomically(file, render(page))

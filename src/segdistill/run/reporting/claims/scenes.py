@@ -131,7 +131,8 @@ def drawn_miou(
         confusions: Of each block, flat: `b k²`, rows labels, columns predictions.
         times: How often each block is in each sum: `draws b`.
         classes: Number of classes, k.
-        absent_is_zero: A class in neither labels nor predictions counts as 0; otherwise it is left out.
+        absent_is_zero: A class without a label in the sum counts as 0; otherwise it is left out, also where it is
+            predicted, so that both sides of a difference are means over the same classes.
 
     Returns:
         One value per draw.
@@ -140,7 +141,10 @@ def drawn_miou(
     hits = np.diagonal(matrices, axis1=1, axis2=2)
     either = matrices.sum(1) + matrices.sum(2) - hits
     # Products of float64 are exact here: counts stay below 2^53.
-    hit, union = (times.astype(np.float64) @ part.astype(np.float64) for part in (hits, either))
+    drawn = times.astype(np.float64)
+    hit, union, labels = (
+        drawn @ part.astype(np.float64) for part in (hits, either, matrices.sum(2))
+    )
     iou = np.divide(hit, union, out=np.zeros_like(hit), where=union > 0)
-    counted = classes if absent_is_zero else np.maximum((union > 0).sum(1), 1)
+    counted = classes if absent_is_zero else np.maximum((labels > 0).sum(1), 1)
     return np.asarray(iou.sum(1) / counted, np.float64)

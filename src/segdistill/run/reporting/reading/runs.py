@@ -11,6 +11,7 @@ from segdistill.run.comparing import is_distilled, role_of
 from segdistill.run.contents import read_json
 from segdistill.run.folder import RunFolder
 from segdistill.run.identity import FILE, IdentityDiffers, check_comparable, check_teacher
+from segdistill.run.reporting.reading.classes import with_labelled_classes
 from segdistill.run.reporting.reading.teachers import at_students_input, sets_of
 from segdistill.run.reporting.summary import RunSummary, set_names
 
@@ -63,7 +64,7 @@ def summarise(folders: Sequence[RunFolder]) -> list[RunSummary]:
     _check_sets([summary for summary, _ in students])
     summarised = {run.path: summary for summary, run in students}
     summaries = [summarised.get(run.path) or _teacher(name, run, students) for name, run in named]
-    return summaries if teachers else [*_audited(students), *summaries]
+    return with_labelled_classes(summaries if teachers else [*_audited(students), *summaries])
 
 
 def _check_sets(students: Sequence[RunSummary]) -> None:
