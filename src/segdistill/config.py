@@ -279,6 +279,18 @@ class TuningConfig:
 
 
 @dataclass
+class TunedConfig:
+    """What `segdistill tune` chose the settings of the variants on; it writes this itself."""
+
+    trials: dict[str, int] = field(default_factory=dict)
+    """number of trials of each variant"""
+    student: dict[str, Any] = field(default_factory=dict)
+    """settings of the student that differed from their defaults"""
+    train: dict[str, Any] = field(default_factory=dict)
+    """settings of the training that differed from theirs"""
+
+
+@dataclass
 class Recipe:
     """Everything that makes a run."""
 
@@ -302,6 +314,8 @@ class Recipe:
     folds: dict[str, FoldConfig] = field(default_factory=dict)
     """folds of a comparison, by name, each with its own data and teacher; their results are pooled"""
     tuning: TuningConfig | None = None
+    tuned: TunedConfig | None = None
+    """written by `segdistill tune`"""
     train: TrainConfig = field(default_factory=TrainConfig)
     evaluate: EvaluationConfig = field(default_factory=EvaluationConfig)
     evaluation: dict[str, EvaluationSetConfig] = field(default_factory=dict)

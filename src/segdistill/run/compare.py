@@ -19,6 +19,7 @@ from segdistill.run.comparing import (
     register,
     registered,
     same_settings,
+    tuning_remarks,
 )
 from segdistill.run.console import log_table, spoken
 from segdistill.run.folder import (
@@ -130,6 +131,8 @@ def compare(
             steps = equal_time(_rows(next(iter(folds.values())), methods, first_seed), base)
         plans = _plans(folds, methods, range(first_seed, first_seed + seeds), steps)
         _check_plans(plans)
+        for remark in tuning_remarks(recipe, next(iter(plans.values())).entries):
+            _log.warning("%s", remark)
         _register(recipe, plans, base)
         runs = {fold: _trained(plan, progress) for fold, plan in plans.items()}
         return conclude(runs[""], base) if "" in runs else _conclude_folds(runs, base)

@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -197,7 +198,8 @@ def test_a_recipe_from_a_file_is_the_base_of_the_chosen_one(
     text = (out / "tuned.yaml").read_text()
     values = yaml.safe_load(text)
     assert values["base"] == "../../mine/student.yaml"
-    assert set(values) == {"base", "variants"}
+    assert set(values) == {"base", "variants", "tuned"}
+    assert values["tuned"]["trials"] == {"supervised": 2, "cwd-paper": 2, "mixed": 2}
     assert values["variants"]["mixed"] == {
         "terms": {"pixelwise": {"weight": 1.0}, "pairwise": {"weight": 2.0}},
         "train": {"lr": 0.004},
@@ -222,6 +224,30 @@ def test_the_command_names_the_file_unless_options_change_it(
     loaded = load_recipe(tmp_path / "t" / "tuned.yaml")
     assert loaded.train.steps == (3 if options else 2) and loaded.tuning is not None
     assert loaded.variants["kd"].train == {"lr": 0.008}
+
+
+@pytest.mark.usefixtures("unbuilt")
+def test_the_choice_for_rows_that_are_not_tuned_again_is_kept(
+    teacher: RunFolder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: Any
+) -> None:
+    monkeypatch.setattr(module, "obtain", _fixed(lambda recipe: recipe.train.lr))
+    recipe = _recipe(teacher, tmp_path)
+    tune(recipe, ["supervised", "cwd:paper", "mixed"], 4, progress=False)
+    before = json.loads((tmp_path / "tuning.json").read_text())["methods"]
+    tune(recipe, ["kd", "mixed"], 2, progress=False)
+    loaded = load_recipe(tmp_path / "tuned.yaml")
+    assert loaded.tuned is not None
+    assert loaded.tuned.trials == {"supervised": 4, "cwd-paper": 4, "kd": 2, "mixed": 2}
+    assert loaded.variants.keys() == {*loaded.tuned.trials, "lr2", "fake"}
+    assert loaded.variants["cwd-paper"].terms["channelwise"].weight == 3
+    after = json.loads((tmp_path / "tuning.json").read_text())["methods"]
+    assert after.keys() == {"control", "cwd:paper", "kd", "mixed"}
+    assert all(after[label] == before[label] for label in ("control", "cwd:paper"))
+    longer = replace(recipe, train=replace(recipe.train, steps=3))
+    caplog.clear()
+    tune(longer, ["kd"], 2, progress=False)
+    assert load_recipe(tmp_path / "tuned.yaml").tuned.trials == {"kd": 2}  # type: ignore[union-attr]
+    assert "the choice for supervised, cwd-paper, mixed is dropped" in caplog.text
 
 
 @pytest.mark.usefixtures("unbuilt")

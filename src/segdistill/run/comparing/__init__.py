@@ -10,6 +10,7 @@ from segdistill.run.comparing.entries import (
 )
 from segdistill.run.comparing.folds import fold_recipes
 from segdistill.run.comparing.settings import is_distilled, role_of, same_settings
+from segdistill.run.comparing.tuned import set_keys, tuned_settings, tuning_remarks
 
 __all__ = [
     "Entry",
@@ -25,4 +26,7 @@ __all__ = [
     "registered",
     "role_of",
     "same_settings",
+    "set_keys",
+    "tuned_settings",
+    "tuning_remarks",
 ]

@@ -126,7 +126,9 @@ def method_entry(recipe: Recipe, method: MethodConfig) -> Entry:
 def _bare(recipe: Recipe) -> Recipe:
     """Without variants, and without a teacher that nothing learns from."""
     teacher = recipe.teacher if is_distilled(recipe) else None
-    return replace(recipe, teacher=teacher, variants={}, folds={}, tuning=None, tests=None)
+    return replace(
+        recipe, teacher=teacher, variants={}, folds={}, tuning=None, tuned=None, tests=None
+    )
 
 
 def _variant_entry(recipe: Recipe, name: str) -> Entry:

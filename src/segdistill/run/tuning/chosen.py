@@ -1,22 +1,30 @@
 """The chosen settings as a recipe for `segdistill compare`, with all trials in a comment."""
 
+import logging
 import os
 from collections.abc import Mapping, Sequence
-from dataclasses import fields, is_dataclass
 from pathlib import Path
 from typing import Any
 
 import yaml
 
 from segdistill.config import Recipe, to_dict
+from segdistill.run.comparing import set_keys, tuned_settings
 from segdistill.run.console import render
 from segdistill.run.recipe import joined
 from segdistill.run.tuning.outcome import RULE, Tuned, table
 
+_log = logging.getLogger(__name__)
 FILE = "tuned.yaml"
 
 
-def tuned_recipe(recipe: Recipe, rows: Sequence[Tuned], folder: Path, source: Path | None) -> str:
+def tuned_recipe(
+    recipe: Recipe,
+    rows: Sequence[Tuned],
+    folder: Path,
+    source: Path | None,
+    kept: Mapping[str, Any] | None = None,
+) -> str:
     """The text of a recipe whose variants have the chosen settings.
 
     Args:
@@ -24,17 +32,50 @@ def tuned_recipe(recipe: Recipe, rows: Sequence[Tuned], folder: Path, source: Pa
         rows: What was chosen.
         folder: Folder that the text will be written to.
         source: File of the recipe, which becomes the `base`. None: the text holds the whole recipe.
+        kept: `variants` and `trials` of rows that were chosen before; see `earlier`.
     """
-    variants = {_name(row): _changes(recipe, row) for row in rows}
+    kept = kept or {"variants": {}, "trials": {}}
+    variants = {**kept["variants"], **{_name(row): _changes(recipe, row) for row in rows}}
+    trials = {**kept["trials"], **{_name(row): len(row.outcomes) for row in rows}}
+    written = {"variants": variants, "tuned": {"trials": trials, **tuned_settings(recipe)}}
     if source is not None:
-        values = {"base": _relative(source, folder), "variants": variants}
+        values = {"base": _relative(source, folder), **written}
     else:
-        whole = {**_set_keys(recipe, to_dict(recipe)), "out": None}
-        values = joined(whole, {"variants": variants})
+        whole = {**set_keys(recipe, to_dict(recipe)), "out": None}
+        values = joined(whole, written)
         del values["out"]
     body = yaml.safe_dump(values, sort_keys=False, allow_unicode=True)
-    comment = "".join(f"# {line}".rstrip() + "\n" for line in _comment(recipe, rows).splitlines())
+    text = _comment(recipe, rows)
+    if kept["trials"]:
+        text += f"\nKept from before: {', '.join(kept['trials'])}.\n"
+    comment = "".join(f"# {line}".rstrip() + "\n" for line in text.splitlines())
     return comment + body
+
+
+def earlier(recipe: Recipe, rows: Sequence[Tuned], folder: Path) -> dict[str, Any]:
+    """`variants` and `trials` of the other rows that a tuned recipe in the folder holds.
+
+    None of them if they were chosen with another student or training, which the log says.
+    """
+    try:
+        values = yaml.safe_load((folder / FILE).read_text(encoding="utf-8"))
+        tuned, variants = values["tuned"], values["variants"]
+        trials = {
+            name: count
+            for name, count in tuned["trials"].items()
+            if name not in map(_name, rows) and name in variants
+        }
+        alike = {part: tuned[part] for part in ("student", "train")} == tuned_settings(recipe)
+    except (OSError, UnicodeDecodeError, yaml.YAMLError, LookupError, TypeError, AttributeError):
+        return {"variants": {}, "trials": {}}
+    if trials and not alike:
+        _log.warning(
+            "%s: the choice for %s is dropped, as it was made with another student or training",
+            folder / FILE,
+            ", ".join(trials),
+        )
+        trials = {}
+    return {"variants": {name: variants[name] for name in trials}, "trials": trials}
 
 
 def _comment(recipe: Recipe, rows: Sequence[Tuned]) -> str:
@@ -71,26 +112,3 @@ def _changes(recipe: Recipe, row: Tuned) -> dict[str, Any]:
         return changes
     label = {} if _name(row) == row.label else {"label": row.label}
     return {"method": vars(trial.recipe.chosen_method()), **label, **changes}
-
-
-def _set_keys(part: Any, plain: Mapping[str, Any]) -> dict[str, Any]:
-    """The keys of a part of a recipe that differ from their defaults, as plain values.
-
-    Args:
-        part: The recipe, or a part of it.
-        plain: The same as plain values.
-    """
-    default, kept = type(part)(), {}
-    for entry in fields(part):
-        key, value = entry.name, getattr(part, entry.name)
-        if value == getattr(default, key):
-            continue
-        kept[key] = plain[key]
-        if is_dataclass(value):
-            kept[key] = _set_keys(value, plain[key])
-        elif isinstance(value, dict):
-            kept[key] = {
-                name: _set_keys(one, plain[key][name]) if is_dataclass(one) else plain[key][name]
-                for name, one in value.items()
-            }
-    return kept

@@ -1,13 +1,15 @@
 """`segdistill tune`: choose each entry's learning rate and weights by equally many trials."""
 
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from segdistill.config import DataConfig, Recipe, TeacherConfig, TuningConfig, check_keys, to_dict
+from segdistill.run.comparing import entry_of
 from segdistill.run.console import log_table, spoken
+from segdistill.run.contents import read_json
 from segdistill.run.folder import discarded_if_empty, output_folder, write_atomically, write_json
 from segdistill.run.lock import writing
 from segdistill.run.opening import open_split, with_precision, with_teacher_classes
@@ -15,7 +17,7 @@ from segdistill.run.recipe import joined, parse_recipe
 from segdistill.run.rows import check_runs, checked_entries, measured_run, obtain
 from segdistill.run.training.checks import check_recipe
 from segdistill.run.training.updates.finite import NonFiniteLoss
-from segdistill.run.tuning.chosen import FILE, tuned_recipe
+from segdistill.run.tuning.chosen import FILE, earlier, tuned_recipe
 from segdistill.run.tuning.grid import Grid
 from segdistill.run.tuning.outcome import RULE, Outcome, Tuned, as_json, table, tuned
 from segdistill.run.tuning.trials import Trial, trials_of
@@ -178,12 +180,21 @@ def _write(
                 row.label,
                 edge,
             )
+    kept = earlier(recipe, rows, base)
     content: dict[str, Any] = {
         "rule": RULE,
         "data": to_dict(tuning)["data"],
         "teacher": to_dict(tuning)["teacher"],
-        "methods": as_json(rows),
+        "methods": {**_earlier_trials(base, recipe, kept["trials"]), **as_json(rows)},
     }
     write_json(base / "tuning.json", content)
-    write_atomically(base / FILE, tuned_recipe(recipe, rows, base, source))
+    write_atomically(base / FILE, tuned_recipe(recipe, rows, base, source, kept))
     _log.info("%s holds the chosen settings: segdistill compare %s", base / FILE, base / FILE)
+
+
+def _earlier_trials(base: Path, recipe: Recipe, names: Collection[str]) -> dict[str, Any]:
+    """The trials in tuning.json of rows that were tuned before, by label."""
+    before = (read_json(base / "tuning.json") or {}).get("methods", {})
+    labels = [entry_of(recipe, name).label for name in names if name in recipe.variants]
+    labels += ["control" if name == "supervised" else name.replace("-", ":") for name in names]
+    return {label: trials for label, trials in before.items() if label in labels}
