@@ -175,3 +175,45 @@ def test_a_teacher_no_better_than_the_control_is_reported():
 def test_runs_without_an_miou_have_no_verdict():
     runs = [replace(r, evaluation=None, metrics=()) for r in three_seeds()]
     assert verdicts(runs) == []
+
+
+@pytest.mark.parametrize(
+    ("part", "changes", "told"),
+    [
+        ("train", {"batch": 2, "crop": (32, 32)}, "train.batch 2 against"),
+        ("train", {"photometric": 0.5}, "train.photometric 0.5 against 0.0"),
+        ("train", {"average": 0.9}, "train.average 0.9 against 0.0"),
+        ("student", {"options": {"width": 3}}, "student.options.width 3 against by default"),
+        ("data", {"train_options": {"limit": 4}}, "data.train_options.limit 4 against by default"),
+        ("data", {"size": (60, 80)}, "data.size [60, 80] against"),
+    ],
+)
+def test_what_differs_besides_the_methods_is_told(part, changes, told):
+    runs = three_seeds()
+    other = [
+        replace(r, recipe=replace(r.recipe, **{part: replace(getattr(r.recipe, part), **changes)}))
+        if r.label == "kd"
+        else r
+        for r in runs
+    ]
+    assert "Not only the methods differ" not in said(runs, "kd")[1]
+    details = said(other, "kd")[1]
+    assert "Not only the methods differ: " in details and told in details
+    assert "Not only the methods differ" not in said(other, "idd")[1]
+
+
+@pytest.mark.parametrize(
+    ("part", "changes"),
+    [
+        ("train", {"lr": 0.1, "weight_decay": 0.3, "workers": 3, "log_every": 7, "device": "cpu"}),
+        ("data", {"root": "elsewhere", "options": {"cache": True}, "val_options": {"limit": 3}}),
+    ],
+)
+def test_what_is_tuned_or_changes_no_result_is_not_told_as_a_difference(part, changes):
+    runs = [
+        replace(r, recipe=replace(r.recipe, **{part: replace(getattr(r.recipe, part), **changes)}))
+        if r.label == "kd"
+        else r
+        for r in three_seeds()
+    ]
+    assert "Not only the methods differ" not in said(runs, "kd")[1]

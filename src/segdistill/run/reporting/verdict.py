@@ -3,6 +3,7 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
+from segdistill.run.reporting.claims.alike import unlike_in_words
 from segdistill.run.reporting.claims.contrasts import (
     Contrast,
     claim_p,
@@ -304,6 +305,8 @@ def _budget(summaries: Sequence[RunSummary], label: str, reference: str) -> list
     if steps[0] != steps[1] and None not in steps[0] | steps[1]:
         counts = [" / ".join(f"{count:,}" for count in sorted(filter(None, one))) for one in steps]
         sentences.append(f"The steps differ: {counts[0]} steps, and {counts[1]} for {name}.")
+    if unlike := unlike_in_words(runs[0].recipe, control[0].recipe):
+        sentences.append(unlike)
     sentences += _times(summaries, label, reference)
     unpaired = sorted(by_seed(runs).keys() ^ by_seed(control).keys(), key=lambda s: (len(s), s))
     if unpaired:
