@@ -64,15 +64,19 @@ def check(argv: list[str]) -> None:
 def compare(argv: list[str]) -> None:
     """Train a recipe with several methods and seeds from the same start, and print a verdict."""
     from segdistill.run.compare import compare as run_compare
+    from segdistill.run.comparing import refuse_without_effect
     from segdistill.run.recipe import load_recipe, recipe_name
     from segdistill.trust import trusting
 
     trust, argv = _trust_in(argv)
     known, words = _own_options("compare", argv)
+    names = known.methods.split(",") if known.methods else None
     with trusting(trust):
+        recipe = load_recipe(argv[0], words)
+        refuse_without_effect(recipe, words, names)
         run_compare(
-            load_recipe(argv[0], words),
-            known.methods.split(",") if known.methods else None,
+            recipe,
+            names,
             known.seeds,
             known.first_seed,
             recipe_name(argv[0]),
@@ -82,6 +86,7 @@ def compare(argv: list[str]) -> None:
 
 def tune(argv: list[str]) -> None:
     """Choose each method's learning rate and weights by equally many trials, on data that nothing is reported on."""
+    from segdistill.run.comparing import refuse_without_effect
     from segdistill.run.recipe import load_recipe, recipe_name
     from segdistill.run.tuning.tune import tune as run_tune
     from segdistill.trust import trusting
@@ -90,10 +95,13 @@ def tune(argv: list[str]) -> None:
     known, words = _own_options("tune", argv)
     # The recipe that is written starts from this file, if that is all there is to it.
     source = None if any(not word.startswith("--out=") for word in words) else argv[0]
+    names = known.methods.split(",") if known.methods else None
     with trusting(trust):
+        recipe = load_recipe(argv[0], words)
+        refuse_without_effect(recipe, words, names)
         run_tune(
-            load_recipe(argv[0], words),
-            known.methods.split(",") if known.methods else None,
+            recipe,
+            names,
             known.trials,
             recipe_name(argv[0]),
             source,

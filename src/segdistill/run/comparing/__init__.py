@@ -9,6 +9,7 @@ from segdistill.run.comparing.entries import (
     method_entry,
 )
 from segdistill.run.comparing.folds import fold_recipes
+from segdistill.run.comparing.overrides import refuse_without_effect
 from segdistill.run.comparing.settings import is_distilled, role_of, same_settings
 from segdistill.run.comparing.tuned import set_keys, tuned_settings, tuning_remarks
 
@@ -22,6 +23,7 @@ __all__ = [
     "fold_recipes",
     "is_distilled",
     "method_entry",
+    "refuse_without_effect",
     "register",
     "registered",
     "role_of",
