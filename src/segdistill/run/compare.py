@@ -22,6 +22,7 @@ from segdistill.run.comparing import (
     tuning_remarks,
 )
 from segdistill.run.console import log_table, spoken
+from segdistill.run.contents import read_json
 from segdistill.run.folder import (
     RunFolder,
     discarded_if_empty,
@@ -135,7 +136,11 @@ def compare(
             _log.warning("%s", remark)
         _register(recipe, plans, base)
         runs = {fold: _trained(plan, progress) for fold, plan in plans.items()}
-        return conclude(runs[""], base) if "" in runs else _conclude_folds(runs, base)
+        found = conclude(runs[""], base) if "" in runs else _conclude_folds(runs, base)
+        if steps:
+            content = read_json(base / "comparison.json") or {}
+            write_json(base / "comparison.json", {**content, "equal_time": dict(steps)})
+        return found
 
 
 @dataclass(frozen=True)

@@ -217,3 +217,13 @@ def test_what_is_tuned_or_changes_no_result_is_not_told_as_a_difference(part, ch
         for r in three_seeds()
     ]
     assert "Not only the methods differ" not in said(runs, "kd")[1]
+
+
+def test_other_steps_in_the_same_time_are_told_as_such():
+    runs = seeds("control", (0, 0.01), steps=2100) + seeds("kd", (0.03, 0.041), steps=1000)
+    assert (
+        "The steps differ: 1,000 steps, and 2,100 for the control, in 1.00 times the time."
+        in said(runs, "kd")[1]
+    )
+    runs = seeds("control", (0, 0.01), steps=1500) + seeds("kd", (0.03, 0.041), steps=1000)
+    assert "The steps differ: 1,000 steps, and 1,500 for the control." in said(runs, "kd")[1]

@@ -2,6 +2,7 @@
 
 import json
 import re
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -70,8 +71,9 @@ def test_a_comparison_trains_these_steps_and_says_so(
     with caplog.at_level("INFO"):
         summaries = compare(recipe, names, 2, progress=False, budget="time")
     assert {one.label: one.steps for one in summaries} == {"teacher": 8, "control": 9, "kd": 6}
-    assert any("The steps differ: 6 steps, and 9 for the control." in t for t in caplog.messages)
+    assert any("The steps differ: 6 steps, and 9 for the control" in t for t in caplog.messages)
     table = (tmp_path / "comparison.json").read_text()
+    assert json.loads(table)["equal_time"] == {"control": 9, "kd": 6}
     compare(recipe, names, 2, progress=False, budget="time")
     assert (tmp_path / "comparison.json").read_text() == table
     assert len(measured) == 6
@@ -110,6 +112,30 @@ def test_a_row_with_steps_of_its_own_is_refused(teacher: RunFolder, tmp_path: Pa
     with pytest.raises(ValueError, match=r"rows have steps of their own \(.*long 12"):
         compare(recipe, None, 1, progress=False, budget="time")
     assert not (tmp_path / "runs").exists()
+
+
+@pytest.mark.usefixtures("measured")
+@pytest.mark.parametrize(
+    ("part", "changes"),
+    [
+        ("train", {"batch": 4}),
+        ("train", {"crop": (16, 16)}),
+        ("student", {"options": {"width": 16}}),
+        ("data", {"size": (64, 64)}),
+    ],
+)
+def test_costs_of_other_settings_are_refused(
+    part: str, changes: dict[str, Any], teacher: RunFolder, tmp_path: Path
+) -> None:
+    kd, idd = (_recipe(teacher, tmp_path, method=name) for name in ("kd", "idd"))
+    equal_time({"kd": kd, "idd": idd}, tmp_path)
+    other = replace(kd, **{part: replace(getattr(kd, part), **changes)})
+    with pytest.raises(
+        ValueError, match=r"costs\.json was measured with other settings of kd; exp"
+    ):
+        equal_time({"kd": other, "idd": idd}, tmp_path)
+    free = replace(kd, train=replace(kd.train, lr=1.0, seed=9, save_every=1))
+    equal_time({"kd": free}, tmp_path)
 
 
 @pytest.mark.usefixtures("measured")

@@ -75,7 +75,7 @@ def set_keys(part: Any, plain: Mapping[str, Any]) -> dict[str, Any]:
         if value == getattr(default, key):
             continue
         kept[key] = plain[key]
-        if is_dataclass(value):
+        if is_dataclass(value) and not isinstance(value, type):
             kept[key] = set_keys(value, plain[key])
         elif isinstance(value, dict):
             kept[key] = {

@@ -224,7 +224,8 @@ _SHAPES: dict[str, Shape] = {
         {
             "steps": whole(1),
             "rows": mapping(record({"preparation": number(0), "step": number(1e-12)})),
-        }
+        },
+        {"settings": mapping(text)},
     ),
     "claims.json": record(
         {"contrasts": listed(listed(text, 2)), "finished_before": whole()}, {"on": maybe(text)}

@@ -304,7 +304,8 @@ def _budget(summaries: Sequence[RunSummary], label: str, reference: str) -> list
     sentences = []
     if steps[0] != steps[1] and None not in steps[0] | steps[1]:
         counts = [" / ".join(f"{count:,}" for count in sorted(filter(None, one))) for one in steps]
-        sentences.append(f"The steps differ: {counts[0]} steps, and {counts[1]} for {name}.")
+        told = f"The steps differ: {counts[0]} steps, and {counts[1]} for {name}"
+        sentences.append(f"{told}{_in_time(summaries, label, reference)}.")
     if unlike := unlike_in_words(runs[0].recipe, control[0].recipe):
         sentences.append(unlike)
     sentences += _times(summaries, label, reference)
@@ -312,6 +313,21 @@ def _budget(summaries: Sequence[RunSummary], label: str, reference: str) -> list
     if unpaired:
         sentences.append(f"Not in the difference, since unpaired: seed {', '.join(unpaired)}.")
     return sentences
+
+
+def _in_time(summaries: Sequence[RunSummary], label: str, reference: str) -> str:
+    """That both trained for about as long, as in a comparison at equal time; "" if not, or not known."""
+    groups = by_label(summaries)
+    if why_times_differ([*groups[reference], *groups[label]]):
+        return ""
+    one, other = (
+        mean_of_known(
+            r.seconds_per_step * r.steps for r in groups[each] if r.seconds_per_step and r.steps
+        )
+        for each in (label, reference)
+    )
+    alike = one and other and 1 / 1.1 <= one / other <= 1.1
+    return f", in {one / other:.2f} times the time" if one and other and alike else ""
 
 
 def _in_role(summaries: Sequence[RunSummary], reference: str) -> str:

@@ -1,5 +1,7 @@
 """Equal time: each row of a comparison gets the steps that the slowest row's clock allows."""
 
+import hashlib
+import json
 import logging
 import os
 from collections.abc import Mapping
@@ -9,13 +11,16 @@ from statistics import median
 from tempfile import TemporaryDirectory
 from typing import Any, Literal
 
+import torch
 from torch.utils.data import Dataset
 
-from segdistill.config import Recipe
+from segdistill.config import Recipe, to_dict
 from segdistill.data.labelled import labelled_samples
 from segdistill.names import unknown
+from segdistill.run.comparing import set_keys
 from segdistill.run.console import quiet
 from segdistill.run.contents import read_json
+from segdistill.run.environment import describe_environment
 from segdistill.run.folder import write_json
 from segdistill.run.opening import with_teacher_classes
 from segdistill.run.training.train import execute, open_job
@@ -60,8 +65,8 @@ def equal_time(rows: Mapping[str, Recipe], base: Path) -> dict[str, int]:
         base: Folder of the comparison.
 
     Raises:
-        ValueError: A row has steps of its own, `costs.json` is damaged or of other rows, or costs would be
-            measured by several processes.
+        ValueError: A row has steps of its own, `costs.json` is damaged, of other rows or of other settings that a
+            step's time depends on, or costs would be measured by several processes.
     """
     steps = _common_steps(rows)
     known = frozen(base)
@@ -75,6 +80,8 @@ def equal_time(rows: Mapping[str, Recipe], base: Path) -> dict[str, int]:
         known = {
             "steps": steps,
             "rows": {label: vars(cost) for label, cost in measured.items()},
+            "settings": {label: _settings(recipe) for label, recipe in rows.items()},
+            "environment": describe_environment(torch.device("cpu")),
         }
         write_json(base / FILE, known)
     _check(known, rows, steps, base / FILE)
@@ -122,6 +129,36 @@ def _check(known: Mapping[str, Any], rows: Mapping[str, Recipe], steps: int, pat
             f"{path} is of train.steps {before}; expected {steps}. Choose another out, or remove the file and the "
             "runs"
         )
+    settings = known.get("settings") or {}
+    changed = [
+        label for label in rows if label in settings and settings[label] != _settings(rows[label])
+    ]
+    if changed:
+        raise ValueError(
+            f"{path} was measured with other settings of {', '.join(changed)}; expected those of the recipe. Choose "
+            "another out, or remove the file and the runs"
+        )
+
+
+_FREE = {
+    *("steps", "seed", "lr", "weight_decay", "momentum", "power", "warmup", "head_lr_factor"),
+    *("val_every", "save_every", "log_every", "hang_after", "skip_nonfinite"),
+}
+"""Keys of `train` that cost no time in a step."""
+
+
+def _settings(recipe: Recipe) -> str:
+    """A digest of what a step's time depends on, but not of places of files."""
+    given = set_keys(recipe, to_dict(recipe))  # a later version's new keys change no digest
+
+    def some(part: str, *keys: str) -> dict[str, Any]:
+        return {key: value for key, value in (given.get(part) or {}).items() if key in keys}
+
+    train = {key: v for key, v in given.get("train", {}).items() if key not in _FREE}
+    data = some("data", "name", "size", "options", "train_options")
+    networks = [some(part, "model", "options") for part in ("student", "teacher")]
+    parts = [given.get("method"), given.get("terms"), networks, data, train]
+    return hashlib.sha256(json.dumps(parts, sort_keys=True, default=str).encode()).hexdigest()
 
 
 def _measured(rows: Mapping[str, Recipe]) -> dict[str, Cost]:
