@@ -324,10 +324,35 @@ def test_unusual_data_give_warnings(tree: Path, check: Check) -> None:
     assert code == 0
     assert "warning: train: no pixel of sky" in out
     assert "warning: val: 1 masks are entirely ignored: 0" in out
-    options = {"classes": ["road"], "mapping": {0: None, 1: 0, 255: None}}
+    _repaint(tree, lambda raw: np.where(np.arange(16) < 2, 2, raw).astype(np.uint8))
+    options = {"classes": ["road", "sky"], "mapping": {0: None, 1: 0, 2: 1, 255: None}}
     code, out, _ = check(data=_data(tree, **options))
     assert code == 0
-    assert "warning: train: 67 % of the pixels are ignored" in out
+    assert re.search("warning: train: 5[0-9] % of the pixels are ignored", out)
+
+
+@pytest.mark.parametrize(
+    ("paint", "options", "remedy"),
+    [
+        ({1: 255, 2: 0}, {"classes": 1}, "Masks hold 0 and 255: for black and white add mapping"),
+        ({1: 255, 2: 0}, {"classes": 3}, "Masks hold 0 and 255: for black and white add mapping"),
+        ({2: 0}, {"classes": 2, "threshold": 128}, r"All grey levels (0 to 1) lie on one side of"),
+        ({}, {"classes": 2, "threshold": 1, "mapping": None}, ""),
+        ({}, {"classes": 2, "mapping": {0: 1, 1: None, 2: 1}}, "mapping has no id for class 0"),
+        ({1: 2, 0: 2}, {"classes": 3}, "of the class class2; expected at least two classes. Check"),
+    ],
+)
+def test_labels_of_one_class_alone_are_refused(
+    paint: dict[int, int], options: dict[str, Any], remedy: str, tree: Path, check: Check
+) -> None:
+    table = np.arange(256, dtype=np.uint8)
+    table[[*paint]] = [*paint.values()]
+    _repaint(tree, lambda raw: table[raw])
+    result = check(data=_data(tree, **options))
+    if remedy:
+        assert remedy in _problems(result)
+    else:
+        assert result[0] == 0
 
 
 def test_different_palettes_suggest_a_mapping_of_colours(tree: Path, check: Check) -> None:

@@ -402,7 +402,9 @@ def _two_class_folder(root: Path) -> None:
         (root / name).mkdir(parents=True)
     for index in range(8):
         Image.new("RGB", (48, 32), (index, 0, 0)).save(root / "images" / f"{index}.png")
-        Image.new("L", (48, 32), index % 2).save(root / "masks" / f"{index}.png")
+        mask = Image.new("L", (48, 32), index % 2)
+        mask.paste(1 - index % 2, (0, 0, 24, 32))
+        mask.save(root / "masks" / f"{index}.png")
 
 
 def test_a_teacher_below_the_asked_miou_is_refused(teacher: RunFolder, tmp_path: Path) -> None:

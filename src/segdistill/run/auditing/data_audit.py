@@ -176,6 +176,7 @@ def judge(splits: Sequence[Split], surveys: Sequence[Survey], findings: Findings
             "id. Map the ids to fewer classes"
         )
     if len(surveys) == 2:
+        findings.add_problems(list(filter(None, [_one_class(splits[0], surveys[0])])))
         judge_both(splits, surveys, findings)
 
 
@@ -235,6 +236,28 @@ def _classes_without_id(splits: Sequence[Split], surveys: Sequence[Survey]) -> s
             f"Add `{text(plain[0]) if sure else 'ID'}: {missing[0]}`, or remove the class from `classes`"
         )
     return ""
+
+
+def _one_class(train: Split, one: Survey) -> str:
+    """Why a network can learn nothing from the labels of a training split, which hold one class; "" if it can."""
+    present = [n for n, pixels in enumerate(one.class_pixels[:-1]) if pixels]
+    readable = train.labelled and one.samples and not one.faults and not one.undeclared
+    if not readable or len(present) != 1:
+        return ""
+    label_map, values = one.label_map, sorted(one.ids)
+    remedy = "Check `classes` and `mapping`"
+    if label_map is not None and label_map.threshold is not None and values:
+        remedy = (
+            f"All grey levels ({values[0]} to {values[-1]}) lie on one side of threshold {label_map.threshold}: change "
+            "it, or remove it if they are class numbers"
+        )
+    elif values == [0, IGNORED]:
+        remedy = (
+            "Masks hold 0 and 255: for black and white add mapping: {0: 0, 255: 1}, and name both classes, such as "
+            "[background, object]"
+        )
+    name = train.classes[present[0]] if present[0] < len(train.classes) else present[0]
+    return f"{train.name}: all labelled pixels are of the class {name}; expected at least two classes. {remedy}"
 
 
 def _judge_classes(split: Split, one: Survey, findings: Findings) -> None:

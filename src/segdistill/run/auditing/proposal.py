@@ -124,13 +124,17 @@ def proposals(
     if without_id(label_map):
         added = _with_missing_class(label_map, undeclared, pixels)
         occurring = colours if by_colour else set(pixels)
+        read = (
+            {(added.mapping or {}).get(_key(i, label_map)) for i in occurring} if added else set()
+        )
+        useful = added is not None and len(read - {None}) > 1
         if not by_colour:  # what is light is noise, whatever was declared for it
             occurring = {i for i in occurring if 20 * pixels[i] > pixels.total()}
         unsure = {_GUESS, _NOISE}
         sound = [
             p for p in recognised if p.reason not in unsure or _agrees(p, label_map, occurring)
         ]
-        return [added] if added else sound
+        return [added] if added is not None and useful else sound
     stray = all(images <= few for images in undeclared.values())
     noisy = any(p.reason == _NOISE for p in recognised)
     if (
