@@ -10,6 +10,7 @@ from jaxtyping import Num, UInt8
 from PIL import Image
 from torch import Tensor
 
+from segdistill.data.annotations.drawing import LeftOut
 from segdistill.data.channels import ARRAY_SUFFIX, read_array, stored
 from segdistill.data.label_map import LabelMap, colour_text
 from segdistill.data.orientation import (
@@ -137,6 +138,7 @@ class StoredMask(NamedTuple):
         tag: Its orientation tag.
         lossy: Whether compression changed its values.
         raw_mode: Pillow's name of the stored pixels, such as `L;4`; "" if it has none.
+        left_out: Shapes of a drawn label that are not in it; see `segdistill.data.annotations`.
     """
 
     path: Path | str
@@ -144,6 +146,7 @@ class StoredMask(NamedTuple):
     tag: int | None
     lossy: bool
     raw_mode: str
+    left_out: tuple[LeftOut, ...] = ()
 
     def check(self, label_map: LabelMap | None) -> None:
         """Refuse a mask whose values cannot be ids or colours.

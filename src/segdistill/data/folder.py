@@ -88,7 +88,8 @@ class Folder(PairDataset):
         crowds: Whether COCO's crowds are 255 (`ignore`) where no other shape lies, or shapes as others
             (`draw`).
         undrawable: Shapes without area (polygons of fewer than three points, points, lines, boxes) or
-            outside their image: `refuse`, or `skip` to leave them out.
+            outside their image: `refuse`, or `skip` to leave them out. The box of a shape without area is
+            then 255 where no other shape lies, if the file states one.
         missing: Images without labels and labels without an image: `refuse`, or `skip` to leave them out.
             With `empty`, nothing is annotated in images without a label file. For masks, `refuse`, or
             `unlabelled` to read images without a mask without labels.

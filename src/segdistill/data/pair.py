@@ -61,5 +61,6 @@ def open_label(
     if image is None:
         raise ValueError(f"{pair.label_place}: the labels cannot be drawn without their image")
     tag = image.tag if orientation == "stored" else None
-    label = pair.drawn.label(upright_size(image.size, tag), pair.image)
-    return StoredMask(pair.label_place, turned(Image.fromarray(label), tag), None, False, "L")
+    label, left_out = pair.drawn.drawn(upright_size(image.size, tag), pair.image)
+    upright = turned(Image.fromarray(label), tag)
+    return StoredMask(pair.label_place, upright, None, False, "L", left_out)

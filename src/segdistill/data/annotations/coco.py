@@ -5,6 +5,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import lru_cache
 from itertools import pairwise
+from math import isfinite
 from pathlib import Path
 from typing import Any
 
@@ -50,6 +51,7 @@ class CocoFile:
         images = array("q")
         self._category, self._ids, self._crowds = array("q"), array("q"), array("b")
         self._runs: dict[int, dict[str, Any]] = {}
+        self._boxes: dict[int, tuple[float, float, float, float]] = {}
         # Polygons one after the other: a list of Python's numbers would take eight times the memory.
         self._coordinates, self._ring_ends, self._ring_counts = array("d"), array("q"), array("q")
         for number, one in enumerate(annotations):
@@ -120,6 +122,8 @@ class CocoFile:
     ) -> int:
         """Keep the outline of an annotation; returns how many polygons it has."""
         outline = one.get("segmentation")
+        if not _drawable(outline) and (box := _box(one.get("bbox"))) is not None:
+            self._boxes[number] = box
         place = f"{self.path}: annotations[{number}] of {image[0]}"
         if isinstance(outline, dict):
             self._runs[number] = checked_runs(outline, image[1:], place)
@@ -186,6 +190,7 @@ class CocoFile:
             runs,
             bool(self._crowds[number]),
             "" if rings or runs else "has no segmentation, only a box or points",
+            self._boxes.get(number),
         )
 
 
@@ -233,6 +238,22 @@ def open_coco(path: Path) -> CocoFile:
 @lru_cache(maxsize=4)
 def _opened(path: Path, changed: int, size: int) -> CocoFile:
     return CocoFile(path)
+
+
+def _drawable(outline: object) -> bool:
+    """Whether an outline has an area, as far as its kind tells."""
+    rings = outline if isinstance(outline, list) else []
+    return isinstance(outline, dict) or any(isinstance(r, list) and len(r) >= 6 for r in rings)
+
+
+def _box(stated: object) -> tuple[float, float, float, float] | None:
+    """Left, top, right and bottom of a bbox; None where it is none."""
+    try:
+        left, top, width, height = (float(value) for value in stated)  # type: ignore[attr-defined]
+    except (TypeError, ValueError, OverflowError):
+        return None
+    box = (left, top, left + width, top + height)
+    return box if all(map(isfinite, box)) and width > 0 and height > 0 else None
 
 
 def _whole(value: object) -> bool:

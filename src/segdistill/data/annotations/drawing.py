@@ -34,6 +34,7 @@ class Shape(NamedTuple):
         runs: Runs of pixels, as pycocotools holds them, in place of rings.
         crowd: Whether it is a group of objects that are not told apart.
         fault: Why it has no area, such as "is a point"; "" if it has one.
+        box: Left, top, right and bottom that its file states, in pixels; None: it states none.
     """
 
     category: str
@@ -42,6 +43,21 @@ class Shape(NamedTuple):
     runs: dict[str, Any] | None = None
     crowd: bool = False
     fault: str = ""
+    box: tuple[float, float, float, float] | None = None
+
+
+class LeftOut(NamedTuple):
+    """A shape that is not drawn: the name of its category, and why, such as "is a point"."""
+
+    category: str
+    why: str
+
+
+class Drawn(NamedTuple):
+    """Class numbers, 255 ignored, and the shapes that are not among them."""
+
+    label: UInt8[np.ndarray, "h w"]
+    left_out: tuple[LeftOut, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -53,7 +69,8 @@ class Drawing:
         unannotated: Class number of pixels without annotation, 255 to ignore them.
         overlap: What a pixel of several shapes is.
         crowds: Whether pixels of crowds are ignored, where no other shape lies, or drawn as others.
-        undrawable: Whether shapes without area are refused or left out.
+        undrawable: Whether shapes without area are refused or left out. The boxes of those left out are
+            ignored, where no other shape lies.
     """
 
     categories: Categories
@@ -66,7 +83,8 @@ class Drawing:
     def facts(self) -> str:
         """What tells one drawing from another."""
         numbers = sorted(self.categories.numbers.items())
-        return json.dumps([numbers, self.unannotated, self.overlap, self.crowds, self.undrawable])
+        skip = "skip, boxes are ignored" if self.undrawable == "skip" else self.undrawable
+        return json.dumps([numbers, self.unannotated, self.overlap, self.crowds, skip])
 
 
 def rasteriser() -> Any:
@@ -80,8 +98,8 @@ def rasteriser() -> Any:
 
 def draw(
     shapes: Sequence[Shape], size: tuple[int, int], drawing: Drawing, file: Path | str
-) -> UInt8[np.ndarray, "h w"]:
-    """A label map: class numbers, 255 ignored.
+) -> Drawn:
+    """A label map.
 
     Args:
         shapes: The shapes, in the order of their file.
@@ -93,35 +111,54 @@ def draw(
         ValueError: A shape has no area or lies outside the image, and these are refused; its coordinates
             are no numbers or far outside; its category is not declared.
     """
-    painted = [shape for shape in shapes if not _left_out(shape, drawing, file)]
-    painted = [one for one in painted if not _outside(one, size, drawing, file)]
+    faults = [_without_area(s, drawing, file) or _outside(s, size, drawing, file) for s in shapes]
+    painted = [shape for shape, fault in zip(shapes, faults, strict=True) if not fault]
     numbers = [drawing.categories.number(s.category, f"{file}: {s.place}") for s in painted]
     below = [shape.crowd and drawing.crowds == "ignore" for shape in painted]
-    parts = [_Part(*one) for one in zip(numbers, _encoded(painted, size), below, strict=True)]
+    encoded = _encoded(painted, size)
+    areas = rasteriser().area(encoded).tolist() if encoded else []
+    parts = [_Part(*one) for one in zip(numbers, encoded, areas, below, strict=True)]
     # In Fortran's order, as the rasteriser works column by column.
     label = np.full(size[::-1], drawing.unannotated, np.uint8, order="F")
+    for shape, fault in zip(shapes, faults, strict=True):
+        if fault and shape.box is not None:
+            label[_inside(shape.box, size)] = IGNORED
     crowds = [part._replace(number=IGNORED) for part in parts if part.below]
     objects = [part for part in parts if not part.below]
-    if drawing.overlap == "smaller" and objects:
-        areas = rasteriser().area([part.runs for part in objects])
-        objects = [objects[place] for place in np.argsort(-areas.astype(np.int64), kind="stable")]
+    if drawing.overlap == "smaller":
+        objects.sort(key=lambda part: -part.area)
     for number, mask in _painted([*crowds, *objects]):
         label[mask] = number
     if drawing.overlap == "ignore":
         label[_disputed(objects, size)] = IGNORED
-    return np.ascontiguousarray(label)
+    empty = [
+        LeftOut(shape.category, "covers the centre of no pixel")
+        for shape, part in zip(painted, parts, strict=True)
+        if not part.area
+    ]
+    skipped = [LeftOut(s.category, why) for s, why in zip(shapes, faults, strict=True) if why]
+    return Drawn(np.ascontiguousarray(label), (*skipped, *empty))
 
 
 class _Part(NamedTuple):
-    """A shape as class number and runs of pixels, and whether it lies below all others."""
+    """A shape as class number, runs of pixels and their number, and whether it lies below all others."""
 
     number: int
     runs: dict[str, Any]
+    area: int
     below: bool
 
 
-def _left_out(shape: Shape, drawing: Drawing, file: Path | str) -> bool:
-    """Whether a shape without area is left out."""
+def _inside(box: tuple[float, float, float, float], size: tuple[int, int]) -> tuple[slice, slice]:
+    """Rows and columns of the pixels whose centres lie in a box."""
+    left, top, right, bottom = (
+        int(np.clip(np.ceil(edge - 0.5), 0, size[place % 2])) for place, edge in enumerate(box)
+    )
+    return slice(top, bottom), slice(left, right)
+
+
+def _without_area(shape: Shape, drawing: Drawing, file: Path | str) -> str:
+    """Why a shape without area is left out; "" if it has one."""
     fault = shape.fault
     lengths = [ring.size for ring in shape.rings]
     if not fault and lengths and min(lengths) < 6:
@@ -131,13 +168,13 @@ def _left_out(shape: Shape, drawing: Drawing, file: Path | str) -> bool:
             f"{file}: {shape.place} ({shape.category!r}) {fault}, which covers no pixels; expected a polygon of "
             "at least 3 points. Correct or remove it, or set undrawable: skip to leave such shapes out"
         )
-    return bool(fault)
+    return fault
 
 
-def _outside(shape: Shape, size: tuple[int, int], drawing: Drawing, file: Path | str) -> bool:
-    """Whether a shape lies outside the image and is left out; refuses coordinates that are mistakes."""
+def _outside(shape: Shape, size: tuple[int, int], drawing: Drawing, file: Path | str) -> str:
+    """Why a shape outside the image is left out, or ""; refuses coordinates that are mistakes."""
     if not shape.rings:
-        return False
+        return ""
     points = np.concatenate(shape.rings).reshape(-1, 2)
     low, high, limit = points.min(axis=0), points.max(axis=0), np.array(size)
     where = f"{file}: {shape.place} ({shape.category!r})"
@@ -147,13 +184,14 @@ def _outside(shape: Shape, size: tuple[int, int], drawing: Drawing, file: Path |
             f"{where} reaches from ({low[0]:g}, {low[1]:g}) to ({high[0]:g}, {high[1]:g}); expected pixels of an "
             f"image of {size[0]}x{size[1]}. Check that the labels belong to this image, at this size"
         )
-    outside = bool(((high <= 0) | (low >= limit)).any())
-    if outside and drawing.undrawable == "refuse":
+    if not ((high <= 0) | (low >= limit)).any():
+        return ""
+    if drawing.undrawable == "refuse":
         raise ValueError(
             f"{where} lies outside its image of {size[0]}x{size[1]}; expected a part inside. Correct or remove "
             "it, or set undrawable: skip to leave such shapes out"
         )
-    return outside
+    return "lies outside its image"
 
 
 def _encoded(shapes: Sequence[Shape], size: tuple[int, int]) -> list[dict[str, Any]]:

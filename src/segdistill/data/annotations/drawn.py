@@ -4,10 +4,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from pathlib import Path
 
-from jaxtyping import UInt8
-from numpy import ndarray
-
-from segdistill.data.annotations.drawing import Drawing, Shape, draw
+from segdistill.data.annotations.drawing import Drawing, Drawn, Shape, draw
 from segdistill.data.reading.opening import stamp
 
 Size = tuple[int, int]
@@ -26,8 +23,8 @@ class DrawnLabel(ABC):
     place: str
 
     @abstractmethod
-    def label(self, size: Size, image: Path | str) -> UInt8[ndarray, "h w"]:
-        """Class numbers, 255 ignored.
+    def drawn(self, size: Size, image: Path | str) -> Drawn:
+        """Class numbers, 255 ignored, and what is not among them.
 
         Args:
             size: Width and height of the image that it was drawn on.
@@ -56,7 +53,7 @@ class ShapesLabel(DrawnLabel):
     def shapes(self, size: Size) -> tuple[Size | None, Sequence[Shape]]:
         """The size that the file declares, if any, and the shapes in pixels of this size."""
 
-    def label(self, size: Size, image: Path | str) -> UInt8[ndarray, "h w"]:
+    def drawn(self, size: Size, image: Path | str) -> Drawn:
         declared, shapes = self.shapes(size)
         if declared is not None and declared != size:
             raise ValueError(_other_size(self.place, declared, size, image))

@@ -66,7 +66,10 @@ class YoloLabel(ShapesLabel):
                 "labels in the normalised format"
             )
         if points.size == 4:
-            return Shape(category, place, fault="is a box (class, centre, width and height)")
+            (x, y), (width, height) = points.reshape(2, 2) * size
+            box = (x - width / 2, y - height / 2, x + width / 2, y + height / 2)
+            fault = "is a box (class, centre, width and height)"
+            return Shape(category, place, fault=fault, box=box)
         if points.size % 2:
             raise ValueError(
                 f"{where} has {points.size} coordinates; expected an even number, x1 y1 x2 y2 .. Export the "

@@ -8,10 +8,10 @@ from pathlib import Path
 from unicodedata import normalize
 
 import numpy as np
-from jaxtyping import Bool, UInt8
+from jaxtyping import Bool
 
 from segdistill.data.annotations.categories import Categories
-from segdistill.data.annotations.drawing import Drawing, Overlap
+from segdistill.data.annotations.drawing import Drawing, Drawn, Overlap
 from segdistill.data.annotations.drawn import DrawnLabel, Size
 from segdistill.data.dataset import list_names
 from segdistill.data.files import open_mask
@@ -41,7 +41,7 @@ class LayersLabel(DrawnLabel):
     overlap: Overlap = "later"
     threshold: int | None = None
 
-    def label(self, size: Size, image: Path | str) -> UInt8[np.ndarray, "h w"]:
+    def drawn(self, size: Size, image: Path | str) -> Drawn:
         """Class numbers, 255 ignored."""
         label = np.full(size[::-1], self.unannotated, np.uint8)
         layers = [self._layer(path, size, image) for path in self.files]
@@ -53,7 +53,7 @@ class LayersLabel(DrawnLabel):
         if self.overlap == "ignore":
             for one, other in combinations(layers, 2):
                 label[one & other] = IGNORED
-        return label
+        return Drawn(label)
 
     def _layer(self, path: Path, size: Size, image: Path | str) -> Bool[np.ndarray, "h w"]:
         mask = open_mask(path)

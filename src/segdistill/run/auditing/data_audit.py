@@ -164,6 +164,8 @@ def judge(splits: Sequence[Split], surveys: Sequence[Survey], findings: Findings
                     else "Declare a mapping of colours, which `segdistill check` proposes, or export ids"
                 )
             )
+        if one.left_out:
+            findings.warnings.append(f"{split.name}: {_left_out(one)}")
         if split.labelled:
             _judge_classes(split, one, findings)
     findings.add_problems(list(filter(None, [_unclear_palettes(surveys), _unclear_white(surveys)])))
@@ -258,6 +260,16 @@ def _one_class(train: Split, one: Survey) -> str:
         )
     name = train.classes[present[0]] if present[0] < len(train.classes) else present[0]
     return f"{train.name}: all labelled pixels are of the class {name}; expected at least two classes. {remedy}"
+
+
+def _left_out(one: Survey) -> str:
+    """How many shapes are not drawn, of which categories and why."""
+    kinds = [f"{kind.category!r} {kind.why} ({n})" for kind, n in one.left_out.most_common()]
+    count = one.left_out.total()
+    return (
+        f"{count} shape{'s are' if count > 1 else ' is'} not drawn: {list_names(kinds)}. Boxes that the file "
+        "states for them are ignored; without one, their pixels count as not annotated"
+    )
 
 
 def _judge_classes(split: Split, one: Survey, findings: Findings) -> None:

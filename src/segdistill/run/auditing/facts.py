@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
+from segdistill.data.annotations.drawing import LeftOut
 from segdistill.data.channels import ARRAY_SUFFIX
 from segdistill.data.files import (
     DEEP_MODES,
@@ -50,6 +51,7 @@ class Facts:
         colours: Colour of each raw id; the raw ids of a mask in colour.
         lossy: Whether compression changed the values of the mask.
         digest: Hash of the image's pixels; empty if it was not decoded.
+        left_out: Shapes that are not drawn.
         faults: What is wrong with the pair.
     """
 
@@ -62,6 +64,7 @@ class Facts:
     colours: np.ndarray = field(default_factory=lambda: np.empty(0, np.int64))
     lossy: bool = False
     digest: bytes = b""
+    left_out: tuple[LeftOut, ...] = ()
     faults: list[str] = field(default_factory=list)
 
     @property
@@ -111,7 +114,7 @@ def _mask_faults(
     pair: Pair, mask: StoredMask, facts: Facts, label_map: LabelMap | None
 ) -> list[str]:
     """Count the ids of a mask; returns what is wrong with it."""
-    facts.mode, facts.lossy = mask.image.mode, mask.lossy
+    facts.mode, facts.lossy, facts.left_out = mask.image.mode, mask.lossy, mask.left_out
     faults = []
     if facts.image_size not in (None, mask.image.size):
         sizes = "{}x{}; expected {}x{}".format(*mask.image.size, *facts.image_size)

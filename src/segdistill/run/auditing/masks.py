@@ -18,7 +18,7 @@ from segdistill.run.identity.digests import (
 )
 
 _log = logging.getLogger(__name__)
-_CHECKED = "masks, third edition"
+_CHECKED = "masks, fourth edition"
 """What is remembered; a new edition of the checks reads masks again that passed an earlier one."""
 _COUNTED = "class pixels"
 """How often each class occurs, as it is remembered."""

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from segdistill.activity import get_on
+from segdistill.data.annotations.drawing import LeftOut
 from segdistill.data.dataset import PairDataset, list_names
 from segdistill.data.label_map import IGNORED, LabelMap, colour_text
 from segdistill.data.labelled import labelled_samples
@@ -56,6 +57,7 @@ class Survey:
         of_files: Whether the samples are pairs of files.
         class_pixels: Pixels of each class, then ignored pixels.
         class_images: Images with each class, then images with ignored pixels.
+        left_out: Shapes that are not drawn, by category and reason.
         unlabelled: Samples with only ignored pixels.
         names: Name of the first image by the hash of its pixels.
     """
@@ -74,6 +76,7 @@ class Survey:
     bits: list[str] = field(default_factory=list)
     lossy: bool = False
     of_files: bool = True
+    left_out: Counter[LeftOut] = field(default_factory=Counter)
     unlabelled: list[str] = field(default_factory=list)
     names: dict[bytes, str] = field(default_factory=dict)
 
@@ -110,6 +113,7 @@ class Survey:
         self.samples += 1
         self.faults += facts.faults
         self.lossy |= facts.lossy
+        self.left_out.update(facts.left_out)
         if facts.image_size is not None:
             self.sizes[facts.image_size] += 1
         if facts.digest:
