@@ -106,6 +106,30 @@ def test_other_names_of_split_folders_are_proposed(tmp_path, layout, names, aske
     assert Folder(tmp_path, split, classes=3).names == [split]
 
 
+@pytest.mark.parametrize("layout", ["{kind}/{split}", "{split}/{kind}"])
+@pytest.mark.parametrize("names", [("train", "val"), ("Training", "test")])
+def test_split_folders_are_read_before_files_beside_them_which_are_counted(
+    tmp_path, caplog, layout, names
+):
+    for place in (*(layout.replace("{split}", split) for split in names), "{kind}"):
+        name = place.replace("/", "").replace("{kind}", "x")
+        save_image(tmp_path / place.format(kind="images") / f"{name}.png")
+        save_mask(tmp_path / place.format(kind="masks") / f"{name}.png", ids(3))
+    for split in names:
+        (name,) = Folder(tmp_path, split, classes=3).names
+        assert name.strip("x") == split
+    (line,) = [one.getMessage() for one in caplog.records]
+    assert line == f"{tmp_path}/images: images beside split folders are not read: 1 (x.png)"
+
+
+def test_folders_with_images_that_are_no_splits_do_not_hide_files(tmp_path, caplog):
+    for place in ("", "old"):
+        save_image(tmp_path / place / "images/a.png")
+        save_mask(tmp_path / place / "masks/a.png", ids(3))
+    assert Folder(tmp_path, "all", classes=3).names == ["a"]
+    assert not caplog.records
+
+
 def test_an_export_of_masks_by_roboflow_is_read(tmp_path):
     for split in ("train", "valid"):
         _beside(tmp_path / split, "", "_mask")

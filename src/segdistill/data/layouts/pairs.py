@@ -1,7 +1,8 @@
 """Pairs of image and mask files in split folders, in one folder each, or named by a list."""
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from functools import cache
 from pathlib import Path
 from typing import Literal
 from unicodedata import normalize
@@ -81,14 +82,30 @@ class FolderPairs:
     def _split_folders(self) -> dict[str, tuple[Path, Path | None]]:
         images = self.root / self.image_dir
         inside = {p.name: (p, self._masks(self.root, p.name)) for p in folders_in(images)}
-        if any(name.lower() in TRAINING for name in inside):
+        if _with_training(inside):
+            self._tell_beside(deep=False)
             return inside
         outside = {
             p.name: (p / self.image_dir, self._masks(p))
             for p in folders_in(self.root)
             if (p / self.image_dir).is_dir()
         }
-        return {} if images.is_dir() else outside
+        if images.is_dir() and not _with_training(outside):
+            return {}
+        self._tell_beside(deep=True)
+        return outside
+
+    def _tell_beside(self, deep: bool) -> None:
+        """Log images that lie beside split folders and are not read."""
+        folder = self.root / self.image_dir
+        if not folder.is_dir():
+            return
+        suffixes = (*IMAGE_SUFFIXES, ARRAY_SUFFIX)
+        if files := visible_files(folder, suffixes, any_case=True, deep=deep):
+            names = list_names([Path(path).name for path in files], 3)
+            _warn_once(
+                f"{folder}: images beside split folders are not read: {len(files)} ({names})"
+            )
 
     def _held_out(self, split: str, fraction: float, seed: int) -> list[Pair]:
         check_held_out(split, self.root)
@@ -197,6 +214,15 @@ class FolderPairs:
             self.mask_suffix,
             self.missing == "unlabelled",
         )
+
+
+def _with_training(folders: Iterable[str]) -> bool:
+    return any(name.lower() in TRAINING for name in folders)
+
+
+@cache
+def _warn_once(line: str) -> None:
+    _log.warning("%s", line)
 
 
 def _not_told_apart(folder: Path, suffixes: Suffixes, files: dict[str, Path]) -> str:
