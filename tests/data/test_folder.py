@@ -122,6 +122,48 @@ def test_the_side_that_is_complete_is_not_mentioned(folder_tree):
         Folder(folder_tree, classes=3)
 
 
+def test_advice_about_images_without_a_mask_is_only_given_for_them(folder_tree):
+    (folder_tree / "images" / "009.png").unlink()
+    for spoil in (lambda: None, (folder_tree / "masks" / "004.png").unlink):
+        spoil()
+        with pytest.raises(ValueError) as error:
+            Folder(folder_tree, classes=3)
+        assert "unlabelled" not in str(error.value)
+    save_image(folder_tree / "images" / "009.png")
+    with pytest.raises(ValueError, match="Set `missing` to unlabelled"):
+        Folder(folder_tree, classes=3)
+
+
+@pytest.mark.parametrize("options", [{}, {"mask_dir": None}])
+def test_pictures_of_other_formats_are_counted_once(folder_tree, caplog, options):
+    (folder_tree / "images/deeper").mkdir()
+    for name in ("x.heic", "y.HEIC", "deeper/z.avif", "notes.txt", ".hidden.gif"):
+        (folder_tree / "images" / name).write_bytes(b"picture")
+    for split in ("train", "val"):
+        Folder(folder_tree, split, classes=3, **options)
+    (line,) = [one.getMessage() for one in caplog.records]
+    assert line == (
+        f"{folder_tree}/images: pictures of these formats are not read: .heic 2, .avif 1. Convert them to "
+        "PNG or JPEG"
+    )
+
+
+def test_a_folder_with_other_formats_only_says_so(folder_tree):
+    for path in (folder_tree / "masks").iterdir():
+        path.rename(path.with_suffix(".gif"))
+    with pytest.raises(
+        FileNotFoundError, match=r"holds no image files; .* not read: \.gif 40\. Con"
+    ):
+        Folder(folder_tree, classes=3)
+
+
+@pytest.mark.parametrize("ending", ["jfif", "jpe", "JFIF"])
+def test_all_endings_of_jpeg_are_read(tmp_path, ending):
+    save_image(tmp_path / "images/a.jpg")
+    (tmp_path / "images/a.jpg").rename(tmp_path / f"images/a.{ending}")
+    assert Folder(tmp_path, "all", classes=3, mask_dir=None).read(0)[0].shape == (3, 12, 16)
+
+
 def test_two_images_of_one_name_are_refused(folder_tree):
     save_image(folder_tree / "images" / "004.jpg")
     with pytest.raises(ValueError, match=r"004\.jpg and .*004\.png have the same name"):

@@ -23,7 +23,7 @@ from segdistill.data.orientation import (
 from segdistill.data.reading.opening import opened
 from segdistill.data.reading.plain import plain_pixels
 
-IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff", ".webp")
+IMAGE_SUFFIXES = (".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".bmp", ".tif", ".tiff", ".webp")
 ID_MODES = ("L", "P", "1", "I;16", "I;16B", "I")
 DEEP_MODES = ("I", "I;16", "I;16B", "I;16L", "F")
 

@@ -161,6 +161,16 @@ def test_hidden_files_and_those_of_systems_are_skipped(network, photographs, tmp
     assert find_images(photographs) == expected
 
 
+def test_pictures_of_other_formats_are_counted(photographs, tmp_path, caplog):
+    (photographs / "x.gif").write_bytes(b"picture")
+    (photographs / "deeper").mkdir()
+    (photographs / "deeper/y.gif").write_bytes(b"picture")
+    assert len(find_images(photographs)) == 3
+    assert f"{photographs}: pictures of these formats are not read: .gif 1. Convert" in caplog.text
+    with pytest.raises(FileNotFoundError, match=r"no image in .*deeper; .* not read: \.gif 1\."):
+        find_images(photographs / "deeper")
+
+
 def test_a_pipe_is_named_and_not_opened(network, photographs, tmp_path):
     os.mkfifo(photographs / "pipe.png")
     for inputs in (photographs, [photographs / "pipe.png"]):

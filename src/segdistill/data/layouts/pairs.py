@@ -2,7 +2,6 @@
 
 import logging
 from collections.abc import Iterable, Sequence
-from functools import cache
 from pathlib import Path
 from typing import Literal
 from unicodedata import normalize
@@ -22,7 +21,7 @@ from segdistill.data.layouts.suggested import (
 from segdistill.data.listed import listed_pairs
 from segdistill.data.pair import Pair
 from segdistill.data.randomness import key_number
-from segdistill.data.reading.listing import visible_files
+from segdistill.data.reading.listing import tell_unread, unread_pictures, visible_files, warn_once
 from segdistill.names import unknown
 
 Missing = Literal["refuse", "skip", "empty", "unlabelled"]
@@ -103,9 +102,7 @@ class FolderPairs:
         suffixes = (*IMAGE_SUFFIXES, ARRAY_SUFFIX)
         if files := visible_files(folder, suffixes, any_case=True, deep=deep):
             names = list_names([Path(path).name for path in files], 3)
-            _warn_once(
-                f"{folder}: images beside split folders are not read: {len(files)} ({names})"
-            )
+            warn_once(f"{folder}: images beside split folders are not read: {len(files)} ({names})")
 
     def _held_out(self, split: str, fraction: float, seed: int) -> list[Pair]:
         check_held_out(split, self.root)
@@ -137,7 +134,8 @@ class FolderPairs:
         if self.missing == "empty" or (self.missing == "unlabelled" and some):
             self._tell_unpaired(sides[1:])
         else:
-            self._tell_unpaired(sides, self._advice(likely_suffixes(found, stored), some))
+            only_images = some and not without_image
+            self._tell_unpaired(sides, self._advice(likely_suffixes(found, stored), only_images))
             images = {name: path for name, path in images.items() if name in masks}
         for files, folder in ((found, image_folder), (stored, mask_folder)):
             tell_others(files, chosen, images.keys(), folder)
@@ -148,7 +146,12 @@ class FolderPairs:
         return "mask" if self.endings == IMAGE_SUFFIXES else "label"
 
     def _advice(self, likely: Sequence[Suffixes], some: bool) -> str:
-        """What to do about images without a mask: set likely suffixes, or `missing` if some have masks."""
+        """What to do about files without a partner: set likely suffixes, or `missing` if some images have masks.
+
+        Args:
+            likely: Suffixes by which files would pair.
+            some: Whether some images have masks, and all masks have images.
+        """
         if likely:
             return f"Set data.options: {in_words(likely)}"
         if some and self.missing == "refuse":
@@ -196,9 +199,12 @@ class FolderPairs:
             files[name] = path
         if not files:
             what = "image" if of_images or self._word == "mask" else "label"
+            unread = unread_pictures(folder)
             raise FileNotFoundError(
                 f"{folder} holds no {what} files; expected one of {', '.join(suffixes)}"
+                + (f". {unread}" if unread else "")
             )
+        tell_unread(folder)
         return files
 
     def _listed(self, list_path: Path) -> list[Pair]:
@@ -218,11 +224,6 @@ class FolderPairs:
 
 def _with_training(folders: Iterable[str]) -> bool:
     return any(name.lower() in TRAINING for name in folders)
-
-
-@cache
-def _warn_once(line: str) -> None:
-    _log.warning("%s", line)
 
 
 def _not_told_apart(folder: Path, suffixes: Suffixes, files: dict[str, Path]) -> str:

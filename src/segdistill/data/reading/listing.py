@@ -1,9 +1,12 @@
 """The files of a data set: those in a folder, and those that a list names."""
 
 import codecs
+import logging
 import os
 import re
+from collections import Counter
 from collections.abc import Sequence
+from functools import cache
 from pathlib import Path, PureWindowsPath
 
 from segdistill.data.reading.opening import irregular
@@ -20,7 +23,40 @@ _FOREIGN = (
     "system volume information",
 )
 """Folders that an operating system writes beside the user's files, with pictures of its own; in lower case."""
+_UNREAD = (
+    *(
+        ".heic",
+        ".heif",
+        ".avif",
+        ".gif",
+        ".jp2",
+        ".j2k",
+        ".jpx",
+        ".jxl",
+        ".tga",
+        ".ppm",
+        ".pgm",
+        ".pbm",
+    ),
+    *(
+        ".pnm",
+        ".psd",
+        ".exr",
+        ".hdr",
+        ".raw",
+        ".dng",
+        ".cr2",
+        ".cr3",
+        ".nef",
+        ".arw",
+        ".orf",
+        ".rw2",
+    ),
+)
+"""Endings of pictures in formats that are not read."""
 _SHOWN = 3
+
+_log = logging.getLogger(__name__)
 
 
 def visible_files(
@@ -70,6 +106,36 @@ def visible_files(
             f"{f' and {more} more' if more > 0 else ''}; expected image files. Replace or remove it"
         )
     return found
+
+
+def unread_pictures(folder: Path | str, deep: bool = True) -> str:
+    """Pictures in a folder whose formats are not read, in one line; "" if there are none.
+
+    Args:
+        folder: Where to look; hidden files are left out.
+        deep: Whether to look in subfolders, too.
+    """
+    counts: Counter[str] = Counter()
+    for _, folders, files in os.walk(folder):
+        folders[:] = [name for name in folders if deep and _visible(name)]
+        counts.update(os.path.splitext(name)[1].lower() for name in files if _visible(name))
+    unread = [(ending, count) for ending, count in counts.most_common() if ending in _UNREAD]
+    if not unread:
+        return ""
+    kinds = ", ".join(f"{ending} {count}" for ending, count in unread)
+    return f"{folder}: pictures of these formats are not read: {kinds}. Convert them to PNG or JPEG"
+
+
+def tell_unread(folder: Path | str, deep: bool = True) -> None:
+    """Log once that a folder holds pictures that are not read; arguments are those of `unread_pictures`."""
+    if line := unread_pictures(folder, deep):
+        warn_once(line)
+
+
+@cache
+def warn_once(line: str) -> None:
+    """Log a warning, unless this process has logged the same."""
+    _log.warning("%s", line)
 
 
 def _visible(name: str) -> bool:

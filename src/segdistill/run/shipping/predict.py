@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from segdistill.data.channels import ARRAY_SUFFIX, in_unit_range, visible
 from segdistill.data.dataset import generated_palette, list_names
 from segdistill.data.files import IMAGE_SUFFIXES, read_image
-from segdistill.data.reading.listing import visible_files
+from segdistill.data.reading.listing import tell_unread, unread_pictures, visible_files
 from segdistill.models.contract import device_of
 from segdistill.run.evaluation import Protocol, Size, evaluating, in_channels, segment
 from segdistill.run.folder import RunFolder, output_folder
@@ -175,9 +175,12 @@ def find_images(inputs: Inputs, suffixes: Sequence[str] = IMAGE_SUFFIXES) -> lis
                 Path(file) for file in visible_files(path, suffixes, any_case=True, deep=False)
             ]
             if not inside:
+                unread = unread_pictures(path, deep=False)
                 raise FileNotFoundError(
                     f"no image in {path}; expected files that end in {', '.join(suffixes)}"
+                    + (f". {unread}" if unread else "")
                 )
+            tell_unread(path, deep=False)
         elif path.exists():  # what is no regular file is refused on reading
             inside = [path]
         else:
