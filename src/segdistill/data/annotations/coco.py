@@ -1,20 +1,22 @@
 """Labels of a COCO file: one JSON for all images of a split."""
 
 from array import array
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from itertools import pairwise
-from math import isfinite
+from math import isfinite, nan
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from jaxtyping import Float64
 
 from segdistill.data.annotations.drawing import Drawing, Shape
 from segdistill.data.annotations.drawn import ShapesLabel, Size
 from segdistill.data.annotations.json_file import items, read_json
 from segdistill.data.annotations.runs import checked_runs
+from segdistill.data.annotations.scale import all_fractions, mostly_scaled
 from segdistill.data.reading.opening import stamp
 
 _MOST = 2**62
@@ -54,6 +56,7 @@ class CocoFile:
         self._boxes: dict[int, tuple[float, float, float, float]] = {}
         # Polygons one after the other: a list of Python's numbers would take eight times the memory.
         self._coordinates, self._ring_ends, self._ring_counts = array("d"), array("q"), array("q")
+        boxes = array("d")
         for number, one in enumerate(annotations):
             place = f"annotations[{number}]"
             images.append(self._known(one, "image_id", places, place))
@@ -62,6 +65,8 @@ class CocoFile:
             self._ids.append(own if _whole(own) else number)
             self._crowds.append(one.get("iscrowd") in (1, True))
             self._ring_counts.append(self._read_segmentation(one, number, self.images[images[-1]]))
+            boxes.extend(_numbers(one.get("bbox")))
+        self._refuse_other_scale(np.asarray(boxes).reshape(-1, 4), images)
         self._ring_starts = np.cumsum([0, *self._ring_counts])
         order = np.argsort(np.asarray(images), kind="stable")
         self._order = order
@@ -152,6 +157,26 @@ class CocoFile:
                 "number, x1, y1, x2, y2, .."
             )
         self._ring_ends.append(len(self._coordinates))
+
+    def _refuse_other_scale(self, boxes: Float64[np.ndarray, "m 4"], images: Sequence[int]) -> None:
+        coordinates = np.asarray(self._coordinates)
+        if all_fractions(coordinates):
+            name, width, height = self.images[images[0]]
+            raise ValueError(
+                f"{self.path}: all coordinates of its polygons are in 0..1; expected pixels, as of {name} with "
+                f"{width}x{height}. Export the labels in pixels, not in fractions"
+            )
+        scaled = mostly_scaled(coordinates, self._ring_ends, self._ring_counts, boxes)
+        if scaled is None:
+            return
+        left, top, right, bottom = scaled.extent
+        name = self.images[images[scaled.first]][0]
+        raise ValueError(
+            f"{self.path}: the polygons of {scaled.number} of {scaled.compared} annotations compared are at another "
+            f"scale than their bbox, as annotations[{scaled.first}] of {name} from ({left:g}, {top:g}) "
+            f"to ({right:g}, {bottom:g}) with bbox {boxes[scaled.first].tolist()}; expected pixels of the image for "
+            "both. Export the labels at the size of the images"
+        )
 
     def classes(self) -> list[str]:
         """Names of the categories in the order of their ids, each once.
@@ -248,12 +273,18 @@ def _drawable(outline: object) -> bool:
 
 def _box(stated: object) -> tuple[float, float, float, float] | None:
     """Left, top, right and bottom of a bbox; None where it is none."""
+    left, top, width, height = _numbers(stated)
+    return (left, top, left + width, top + height) if width > 0 and height > 0 else None
+
+
+def _numbers(stated: object) -> tuple[float, float, float, float]:
+    """The four numbers of a bbox; NaN where it is none."""
     try:
-        left, top, width, height = (float(value) for value in stated)  # type: ignore[attr-defined]
+        one, two, three, four = (float(value) for value in stated)  # type: ignore[attr-defined]
     except (TypeError, ValueError, OverflowError):
-        return None
-    box = (left, top, left + width, top + height)
-    return box if all(map(isfinite, box)) and width > 0 and height > 0 else None
+        return nan, nan, nan, nan
+    finite = all(map(isfinite, (one, two, three, four)))
+    return (one, two, three, four) if finite else (nan, nan, nan, nan)
 
 
 def _whole(value: object) -> bool:

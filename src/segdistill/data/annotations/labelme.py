@@ -15,6 +15,7 @@ from PIL import Image
 from segdistill.data.annotations.drawing import Drawing, Shape, rasteriser
 from segdistill.data.annotations.drawn import ShapesLabel, Size
 from segdistill.data.annotations.json_file import items, read_json
+from segdistill.data.annotations.scale import all_fractions
 
 _CORNERS = 180
 """A circle is drawn with so many: the polygon leaves it by less than a fifth of a pixel up to a radius of 1000."""
@@ -49,10 +50,17 @@ class LabelmeLabel(ShapesLabel):
         declared = _declared_size(content, self.file)
         listed = items(content, "shapes", self.file)
         place = "shapes[{}]"
-        return declared, [
+        shapes = [
             _shape(one, place.format(number), self.file, declared or size)
             for number, one in enumerate(listed)
         ]
+        rings = [ring for shape in shapes for ring in shape.rings]
+        if rings and all_fractions(np.concatenate(rings)):
+            raise ValueError(
+                f"{self.file}: all points of its shapes are in 0..1; expected pixels of an image of "
+                f"{size[0]}x{size[1]}. Export the labels in pixels, not in fractions"
+            )
+        return declared, shapes
 
 
 def _declared_size(content: dict[str, Any], file: Path) -> Size | None:
