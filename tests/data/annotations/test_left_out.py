@@ -54,6 +54,17 @@ def test_the_bbox_of_an_annotation_of_coco_without_outline_is_ignored(tmp_path, 
     np.testing.assert_array_equal(dataset.read(0)[1], expected)
 
 
+def test_of_several_polygons_only_those_without_area_are_left_out(tmp_path, caplog):
+    dataset = _coco(
+        tmp_path, [annotation(1, [SQUARE, [9, 9, 12, 12], [1, 1]], bbox=[0, 0, 16, 12])]
+    )
+    expected = np.zeros((12, 16), np.uint8)
+    expected[2:8, 2:8] = 2
+    np.testing.assert_array_equal(dataset.read(0)[1], expected)
+    (line,) = _warnings(dataset, caplog)
+    assert "2 shapes are not drawn: 'car' has a part of less than three points (2)" in line
+
+
 @pytest.mark.parametrize("box", [None, [1, 2], "abcd", [0, 0, 0, 9], [0, 0, float("nan"), 9], 7])
 def test_a_bbox_that_is_none_is_not_read(tmp_path, box):
     dataset = _coco(tmp_path, [annotation(1, None, bbox=box)])

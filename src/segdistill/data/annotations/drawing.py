@@ -19,6 +19,8 @@ Overlap = Literal["later", "smaller", "ignore"]
 """Which shape a pixel of several has: the later one in the file, the smaller one, or none."""
 Crowds = Literal["ignore", "draw"]
 Undrawable = Literal["refuse", "skip"]
+Box = tuple[float, float, float, float]
+"""Left, top, right and bottom, in pixels."""
 
 _REACH = 1
 """A coordinate further outside than this many image sizes is a mistake, and costs memory to draw."""
@@ -43,7 +45,7 @@ class Shape(NamedTuple):
     runs: dict[str, Any] | None = None
     crowd: bool = False
     fault: str = ""
-    box: tuple[float, float, float, float] | None = None
+    box: Box | None = None
 
 
 class LeftOut(NamedTuple):
@@ -111,8 +113,7 @@ def draw(
         ValueError: A shape has no area or lies outside the image, and these are refused; its coordinates
             are no numbers or far outside; its category is not declared.
     """
-    faults = [_without_area(s, drawing, file) or _outside(s, size, drawing, file) for s in shapes]
-    painted = [shape for shape, fault in zip(shapes, faults, strict=True) if not fault]
+    painted, left_out, boxes = _sorted_out(shapes, size, drawing, file)
     numbers = [drawing.categories.number(s.category, f"{file}: {s.place}") for s in painted]
     below = [shape.crowd and drawing.crowds == "ignore" for shape in painted]
     encoded = _encoded(painted, size)
@@ -120,9 +121,8 @@ def draw(
     parts = [_Part(*one) for one in zip(numbers, encoded, areas, below, strict=True)]
     # In Fortran's order, as the rasteriser works column by column.
     label = np.full(size[::-1], drawing.unannotated, np.uint8, order="F")
-    for shape, fault in zip(shapes, faults, strict=True):
-        if fault and shape.box is not None:
-            label[_inside(shape.box, size)] = IGNORED
+    for box in boxes:
+        label[_inside(box, size)] = IGNORED
     crowds = [part._replace(number=IGNORED) for part in parts if part.below]
     objects = [part for part in parts if not part.below]
     if drawing.overlap == "smaller":
@@ -136,8 +136,31 @@ def draw(
         for shape, part in zip(painted, parts, strict=True)
         if not part.area
     ]
-    skipped = [LeftOut(s.category, why) for s, why in zip(shapes, faults, strict=True) if why]
-    return Drawn(np.ascontiguousarray(label), (*skipped, *empty))
+    return Drawn(np.ascontiguousarray(label), (*left_out, *empty))
+
+
+def _sorted_out(
+    shapes: Sequence[Shape], size: tuple[int, int], drawing: Drawing, file: Path | str
+) -> tuple[list[Shape], list[LeftOut], list[Box]]:
+    """The shapes that can be drawn, the others, and the boxes of those."""
+    painted, left_out, boxes = [], [], []
+    for whole in shapes:
+        shape = _without_short_parts(whole, drawing)
+        short = len(whole.rings) - len(shape.rings)
+        left_out += [LeftOut(shape.category, "has a part of less than three points")] * short
+        fault = _without_area(shape, drawing, file) or _outside(shape, size, drawing, file)
+        if fault:
+            left_out.append(LeftOut(shape.category, fault))
+            boxes += [] if shape.box is None else [shape.box]
+        else:
+            painted.append(shape)
+    return painted, left_out, boxes
+
+
+def _without_short_parts(shape: Shape, drawing: Drawing) -> Shape:
+    """A shape without those of its polygons that have no area, if these are left out and others have one."""
+    full = tuple(ring for ring in shape.rings if ring.size >= 6)
+    return shape._replace(rings=full) if full and drawing.undrawable == "skip" else shape
 
 
 class _Part(NamedTuple):
@@ -149,7 +172,7 @@ class _Part(NamedTuple):
     below: bool
 
 
-def _inside(box: tuple[float, float, float, float], size: tuple[int, int]) -> tuple[slice, slice]:
+def _inside(box: Box, size: tuple[int, int]) -> tuple[slice, slice]:
     """Rows and columns of the pixels whose centres lie in a box."""
     left, top, right, bottom = (
         int(np.clip(np.ceil(edge - 0.5), 0, size[place % 2])) for place, edge in enumerate(box)
