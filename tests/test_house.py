@@ -54,8 +54,9 @@ FLOORS: dict[str, list[set[str]]] = {
     ],
     "data": [
         {"reading"},
+        {"orientation"},
         {"annotations"},
-        {"randomness", "orientation", "label_map", "files", "pair", "dataset", "listed", "caching"}
+        {"randomness", "label_map", "files", "pair", "dataset", "listed", "caching"}
         | {"channels", "samples", "transforms", "loader", "labelled", "order", "strong"},
         {"layouts"},
         {"folder"},

@@ -63,6 +63,19 @@ def _open(folder: Path, orientation: str | None = None) -> Folder:
     return Folder(folder, "all", classes=3, orientation=orientation)
 
 
+def _as_layers(folder: Path, orientation: str | None = None) -> Folder:
+    """The mask of `_pair` as a mask for each class but the first."""
+    path = folder / "masks" / "x.png"
+    with Image.open(path) as mask:
+        ids, exif = np.array(mask), mask.getexif()
+    path.unlink()
+    for number, name in enumerate(("b", "c"), 1):
+        layer = Image.fromarray(np.where(ids == number, 255, 0).astype(np.uint8))
+        layer.save(folder / "masks" / f"x_{name}.png", exif=exif)
+    options = {"labels": "layers", "annotations": "{name}_{class}", "unannotated": "a"}
+    return Folder(folder, "all", classes=["a", "b", "c"], orientation=orientation, **options)
+
+
 @pytest.mark.parametrize("suffix", ["png", "jpg", "tif", "webp"])
 @pytest.mark.parametrize("tag", range(1, 9))
 def test_an_image_of_any_format_is_read_as_a_viewer_shows_it(
@@ -140,6 +153,42 @@ def test_an_ambiguous_pair_is_refused_with_the_line_to_add(
             call()
         assert "`orientation: upright` to data.options" in str(error.value)
     refuse_unclear_orientation(_open(tmp_path, "upright"), _open(tmp_path, "stored"))
+
+
+@pytest.mark.parametrize("declared", ["upright", "stored"])
+@pytest.mark.parametrize("tag", [1, 3, 4, 6, 8])
+def test_masks_of_classes_are_read_as_declared(tmp_path: Path, tag: int, declared: str) -> None:
+    _, ids = _pair(tmp_path, tag, None, declared)
+    assert np.array_equal(_as_layers(tmp_path, declared).read(0)[1].numpy(), ids)
+
+
+@pytest.mark.parametrize("mask_tag", [1, 6])
+@pytest.mark.parametrize("declared", [None, "upright", "stored"])
+def test_masks_of_classes_with_a_tag_are_turned_by_their_own(
+    tmp_path: Path, mask_tag: int, declared: str | None
+) -> None:
+    _, ids = _pair(tmp_path, 3, mask_tag, "upright")
+    dataset = _as_layers(tmp_path, declared)
+    refuse_unclear_orientation(dataset)
+    assert np.array_equal(dataset.read(0)[1].numpy(), ids)
+
+
+@pytest.mark.parametrize("mask_as", ["upright", "stored"])
+@pytest.mark.parametrize("tag", [5, 6, 7, 8])
+def test_sizes_settle_the_orientation_of_masks_of_classes(
+    tmp_path: Path, tag: int, mask_as: str
+) -> None:
+    _, ids = _pair(tmp_path, tag, None, mask_as)
+    assert np.array_equal(_as_layers(tmp_path).read(0)[1].numpy(), ids)
+
+
+@pytest.mark.parametrize(("tag", "square"), [(2, False), (3, False), (6, True)])
+def test_ambiguous_masks_of_classes_are_refused(tmp_path: Path, tag: int, square: bool) -> None:
+    _pair(tmp_path, tag, None, "upright", square)
+    dataset = _as_layers(tmp_path)
+    for call in (lambda: dataset.read(0), lambda: refuse_unclear_orientation(dataset)):
+        with pytest.raises(ValueError, match=r"x_[bc]\.png.*: the image has an orientation tag"):
+            call()
 
 
 def test_an_unknown_orientation_is_refused(tmp_path: Path) -> None:

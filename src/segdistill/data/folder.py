@@ -69,7 +69,7 @@ class Folder(PairDataset):
         cache: Keep decoded files in memory; "disk": in files.
         orientation: For images with an orientation tag (EXIF) whose masks have none: `upright` if the
             masks match the picture as a viewer shows it, `stored` if they match the stored pixels.
-            None: such pairs are refused unless their sizes settle it; labels of annotation tools are
+            None: such pairs are refused unless their sizes settle it; polygons of annotation tools are
             upright.
         labels: `masks`, or what takes their place: `coco` (a JSON per split), `yolo` (a text file of polygons
             per image) or `labelme` (a JSON per image), drawn for each sample by pycocotools; `layers`: a

@@ -7,7 +7,7 @@ from PIL import Image
 
 from segdistill.data.annotations.drawn import DrawnLabel
 from segdistill.data.files import StoredMask, open_mask
-from segdistill.data.orientation import ImageGeometry, Orientation, turned, upright_size
+from segdistill.data.orientation import ImageGeometry, Orientation
 
 
 class Pair(NamedTuple):
@@ -34,6 +34,13 @@ class Pair(NamedTuple):
         return self._replace(mask=None, drawn=None)
 
     @property
+    def masks(self) -> tuple[Path, ...]:
+        """The mask files of the label, one or one for each class; none where shapes are drawn."""
+        if self.drawn is not None:
+            return self.drawn.masks
+        return () if self.mask is None else (self.mask,)
+
+    @property
     def label_place(self) -> str:
         """Where the label stands, for messages; the pair's name if there is none."""
         return self.drawn.place if self.drawn is not None else str(self.mask or self.name)
@@ -43,8 +50,6 @@ def open_label(
     pair: Pair, image: ImageGeometry | None = None, orientation: Orientation | None = None
 ) -> StoredMask:
     """The label of a pair before any mapping, upright: its mask file, or what is drawn in place of one.
-
-    What annotation tools draw matches upright photographs, unless `orientation` is `stored`.
 
     Args:
         pair: The pair; it is labelled.
@@ -60,7 +65,5 @@ def open_label(
         return open_mask(pair.mask, image, orientation)
     if image is None:
         raise ValueError(f"{pair.label_place}: the labels cannot be drawn without their image")
-    tag = image.tag if orientation == "stored" else None
-    label, left_out = pair.drawn.drawn(upright_size(image.size, tag), pair.image)
-    upright = turned(Image.fromarray(label), tag)
-    return StoredMask(pair.label_place, upright, None, False, "L", left_out)
+    label, left_out = pair.drawn.drawn(image, orientation)
+    return StoredMask(pair.label_place, Image.fromarray(label), None, False, "L", left_out)

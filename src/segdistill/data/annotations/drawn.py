@@ -4,7 +4,11 @@ from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from pathlib import Path
 
+import numpy as np
+from PIL import Image
+
 from segdistill.data.annotations.drawing import Drawing, Drawn, Shape, draw
+from segdistill.data.orientation import ImageGeometry, Orientation, turned, upright_size
 from segdistill.data.reading.opening import stamp
 
 Size = tuple[int, int]
@@ -17,18 +21,20 @@ class DrawnLabel(ABC):
     Attributes:
         files: The files that it is read from.
         place: Where it stands, for messages.
+        masks: Those of the files that are masks, and may have an orientation tag.
     """
 
     files: tuple[Path, ...]
     place: str
+    masks: tuple[Path, ...] = ()
 
     @abstractmethod
-    def drawn(self, size: Size, image: Path | str) -> Drawn:
-        """Class numbers, 255 ignored, and what is not among them.
+    def drawn(self, image: ImageGeometry, orientation: Orientation | None) -> Drawn:
+        """Upright class numbers, 255 ignored, and what is not among them.
 
         Args:
-            size: Width and height of the image that it was drawn on.
-            image: That image, for messages.
+            image: Geometry of its image.
+            orientation: What labels without an orientation tag match.
 
         Raises:
             FileNotFoundError: A file is missing.
@@ -45,7 +51,7 @@ class DrawnLabel(ABC):
 
 
 class ShapesLabel(DrawnLabel):
-    """A label of shapes: a subclass reads them."""
+    """A label of shapes: a subclass reads them. It matches upright photographs, unless declared as `stored`."""
 
     drawing: Drawing
 
@@ -53,11 +59,14 @@ class ShapesLabel(DrawnLabel):
     def shapes(self, size: Size) -> tuple[Size | None, Sequence[Shape]]:
         """The size that the file declares, if any, and the shapes in pixels of this size."""
 
-    def drawn(self, size: Size, image: Path | str) -> Drawn:
+    def drawn(self, image: ImageGeometry, orientation: Orientation | None) -> Drawn:
+        tag = image.tag if orientation == "stored" else None
+        size = upright_size(image.size, tag)
         declared, shapes = self.shapes(size)
         if declared is not None and declared != size:
-            raise ValueError(_other_size(self.place, declared, size, image))
-        return draw(shapes, size, self.drawing, self.place)
+            raise ValueError(_other_size(self.place, declared, size, image.path))
+        label, left_out = draw(shapes, size, self.drawing, self.place)
+        return Drawn(np.array(turned(Image.fromarray(label), tag)), left_out)
 
     def facts(self) -> str:
         return self.drawing.facts

@@ -186,7 +186,7 @@ def _assumed(options: LabelOptions) -> str:
     """How labels are read, in one line."""
     rest = "ignored" if options.unannotated == IGNORE else f"of class {options.unannotated!r}"
     if options.labels == "layers":
-        text = _assumed(replace(options, labels="masks"))
+        text = _assumed(replace(options, labels="masks")).removesuffix(", photographs are upright")
         return text.replace("without annotation", "in no mask").replace("shapes", "classes")
     top = {
         "later": "later shapes lie over earlier ones",

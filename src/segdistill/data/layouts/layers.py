@@ -12,11 +12,12 @@ from jaxtyping import Bool
 
 from segdistill.data.annotations.categories import Categories
 from segdistill.data.annotations.drawing import Drawing, Drawn, Overlap
-from segdistill.data.annotations.drawn import DrawnLabel, Size
+from segdistill.data.annotations.drawn import DrawnLabel
 from segdistill.data.dataset import list_names
 from segdistill.data.files import open_mask
 from segdistill.data.label_map import LabelMap
 from segdistill.data.layouts.pairs import FolderPairs, Missing
+from segdistill.data.orientation import ImageGeometry, Orientation
 from segdistill.data.pair import Pair
 from segdistill.labels import IGNORED
 
@@ -41,10 +42,15 @@ class LayersLabel(DrawnLabel):
     overlap: Overlap = "later"
     threshold: int | None = None
 
-    def drawn(self, size: Size, image: Path | str) -> Drawn:
-        """Class numbers, 255 ignored."""
-        label = np.full(size[::-1], self.unannotated, np.uint8)
-        layers = [self._layer(path, size, image) for path in self.files]
+    @property
+    def masks(self) -> tuple[Path, ...]:  # type: ignore[override]
+        """All its files."""
+        return self.files
+
+    def drawn(self, image: ImageGeometry, orientation: Orientation | None) -> Drawn:
+        """Upright class numbers, 255 ignored."""
+        label = np.full(image.size[::-1], self.unannotated, np.uint8)
+        layers = [self._layer(path, image, orientation) for path in self.files]
         order = range(len(layers))
         if self.overlap == "smaller":
             order = sorted(order, key=lambda place: -int(layers[place].sum()))  # type: ignore[assignment]
@@ -55,19 +61,21 @@ class LayersLabel(DrawnLabel):
                 label[one & other] = IGNORED
         return Drawn(label)
 
-    def _layer(self, path: Path, size: Size, image: Path | str) -> Bool[np.ndarray, "h w"]:
-        mask = open_mask(path)
+    def _layer(
+        self, path: Path, image: ImageGeometry, orientation: Orientation | None
+    ) -> Bool[np.ndarray, "h w"]:
+        mask = open_mask(path, image, orientation)
         mask.check(None if self.threshold is None else LabelMap(None, 2, threshold=self.threshold))
         grey = mask.ids(by_grey=True)
         if grey is None:
             raise ValueError(
                 f"{path}: the mask of a class is in colour; expected black and white. Export it again"
             )
-        if mask.image.size != size:
-            found = "{}x{}".format(*mask.image.size)
+        if mask.image.size != image.size:
+            found, size = ("{}x{}".format(*one) for one in (mask.image.size, image.size))
             raise ValueError(
-                f"{path}: the mask is {found}; expected {size[0]}x{size[1]}, the size of {image}. Check the "
-                "pairing, or export the mask again"
+                f"{path}: the mask is {found}; expected {size}, the size of {image.path}. Check the pairing, or "
+                "export the mask again"
             )
         if self.threshold is not None:
             above: Bool[np.ndarray, "h w"] = grey >= self.threshold

@@ -411,7 +411,7 @@ def refuse_unclear_orientation(*datasets: Any) -> None:
     lines = []
     for dataset in datasets:
         pairs = getattr(dataset, "pairs", [])
-        files = [(pair.image, pair.mask) for pair in pairs if pair.mask and not pair.drawn]
+        files = [(pair.image, mask) for pair in pairs for mask in pair.masks]
         lines += unclear_orientations(files, getattr(dataset, "orientation", None))
     if lines:
         raise ValueError("; ".join(by_cause(list(dict.fromkeys(lines)))))
