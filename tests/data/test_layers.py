@@ -47,6 +47,50 @@ def test_masks_may_lie_beside_the_images(tmp_path):
 
 
 @pytest.mark.parametrize(
+    ("pattern", "classes"),
+    [
+        ("{name}_{class}", ("line", "dashed_line", "very_dashed_line")),
+        ("{name}_{class}", ("dashed_line", "line")),
+        ("{class}_{name}", ("car", "car_part")),
+        ("{name}{class}_m", ("b", "ab")),
+        ("{class}/{name}", ("x", "x/y")),
+        ("{name}_{class}", ("caf\u00e9", "x_cafe\u0301")),
+    ],
+)
+@pytest.mark.parametrize("beside", [False, True])
+def test_a_class_may_have_the_end_of_another_ones_name(tmp_path, pattern, classes, beside):
+    folder = "images" if beside else "masks"
+    for value, name in enumerate(("1", "2_part")):
+        save_image(tmp_path / f"images/{name}.png", value=value)
+        for row, one in enumerate(classes):
+            mask = np.zeros((12, 16), np.uint8)
+            mask[row] = 255
+            file = pattern.replace("{name}", name).replace("{class}", one)
+            save_mask(tmp_path / folder / f"{file}.png", mask)
+    dataset = _folder(
+        tmp_path, annotations=pattern, classes=["background", *classes], mask_dir=folder
+    )
+    assert dataset.names == ["1", "2_part"]
+    for place in (0, 1):
+        rows = dataset.read(place)[1][: len(classes), 0].tolist()
+        assert rows == list(range(1, len(classes) + 1))
+
+
+def test_a_mask_of_two_images_by_its_name_is_refused(tmp_path):
+    for name in ("a", "a_dashed"):
+        save_image(tmp_path / f"images/{name}.png")
+    save_mask(tmp_path / "masks/a_dashed_line.png", np.zeros((12, 16), np.uint8))
+    with pytest.raises(ValueError) as error:
+        _folder(tmp_path, classes=["background", "line", "dashed_line"], missing="empty")
+    text = str(error.value)
+    assert (
+        "a_dashed_line is by {name}_{class} the mask of class 'line' of image 'a_dashed' and of"
+        in text
+    )
+    assert "of class 'dashed_line' of 'a'; expected one of them." in text
+
+
+@pytest.mark.parametrize(
     ("options", "both"),
     [
         ({}, 2),

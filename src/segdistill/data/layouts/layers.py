@@ -1,10 +1,10 @@
 """Masks of which each holds one class: which belong to an image, and the label that they are together."""
 
-import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import combinations
 from pathlib import Path
+from typing import Any
 from unicodedata import normalize
 
 import numpy as np
@@ -173,11 +173,8 @@ class LayerPairs(FolderPairs):
         self.pattern, self.layers = pattern, dict[str, dict[str, Path]]()
         # Overlaps are settled in the order of the classes.
         self.names = sorted(categories.numbers, key=lambda name: categories.numbers[name])
-        longest = sorted(
-            (re.escape(normalize("NFC", n)) for n in self.names), key=len, reverse=True
-        )
-        form = re.escape(normalize("NFC", pattern)).replace(r"\{name\}", "(?P<name>.+)")
-        self._form = re.compile(form.replace(r"\{class\}", f"(?P<of>{'|'.join(longest)})"))
+        of_classes = {n: normalize("NFC", pattern.replace("{class}", n)) for n in self.names}
+        self._around = {n: tuple(form.split("{name}")) for n, form in of_classes.items()}
 
     def _paired(self, image_folder: Path, mask_folder: Path | None) -> list[Pair]:
         assert mask_folder is not None
@@ -188,9 +185,9 @@ class LayerPairs(FolderPairs):
         layers: dict[str, dict[str, Path]] = {name: {} for name in images}
         strays = []
         for file, path in files.items():
-            parts = self._form.fullmatch(file)
-            if parts is not None and parts["name"] in layers:
-                layers[parts["name"]][parts["of"]] = path
+            if meant := self._meant(file, layers, mask_folder):
+                name, of = meant
+                layers[name][of] = path
             elif not together or file not in images:
                 strays.append(file)
         if strays:
@@ -205,9 +202,7 @@ class LayerPairs(FolderPairs):
             images = {name: path for name, path in images.items() if layers[name]}
         for name in images:
             self.layers[name] = {
-                one: layers[name][key]
-                for one in self.names
-                if (key := normalize("NFC", one)) in layers[name]
+                one: layers[name][one] for one in self.names if one in layers[name]
             }
         return [
             Pair(n, path, next(iter(self.layers[n].values()), None), n.rpartition("/")[0])
@@ -216,5 +211,26 @@ class LayerPairs(FolderPairs):
 
     def _is_layer(self, file: str, files: Mapping[str, Path]) -> bool:
         """Whether a file beside images is the mask of one of them."""
-        parts = self._form.fullmatch(file)
-        return parts is not None and parts["name"] in files
+        return any(name in files for name, _ in self._readings(file))
+
+    def _meant(self, file: str, images: Mapping[str, Any], folder: Path) -> tuple[str, str] | None:
+        """The image and the class of a mask; None if there is no such image.
+
+        Raises:
+            ValueError: There are several: one class has the end of another's name.
+        """
+        meant = [reading for reading in self._readings(file) if reading[0] in images]
+        if len(meant) > 1:
+            (one, first), (other, second) = meant[:2]
+            raise ValueError(
+                f"{folder}: {file} is by {self.pattern} the mask of class {first!r} of image {one!r} and of class "
+                f"{second!r} of {other!r}; expected one of them. Rename it, or use a folder for each class"
+            )
+        return meant[0] if meant else None
+
+    def _readings(self, file: str) -> Iterator[tuple[str, str]]:
+        """The names of an image and a class that the name of a mask may hold."""
+        for of, (before, after) in self._around.items():
+            name = file[len(before) : len(file) - len(after)]
+            if name and file == before + name + after:
+                yield name, of
