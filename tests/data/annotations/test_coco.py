@@ -250,6 +250,17 @@ def test_a_file_is_read_once_and_travels_with_the_data_set(tmp_path, monkeypatch
     np.testing.assert_array_equal(copied.read(0)[1], dataset.read(0)[1])
 
 
+def test_a_file_is_read_again_after_an_edit_that_keeps_its_size_and_time(tmp_path):
+    path = coco(tmp_path, [annotation(1, [SQUARE])])
+    before = path.stat()
+    assert _folder(tmp_path).classes[1] == "car"
+    path.write_text(path.read_text().replace('"car"', '"bus"'))
+    os.utime(path, ns=(before.st_atime_ns, before.st_mtime_ns))
+    after = path.stat()
+    assert (after.st_size, after.st_mtime_ns) == (before.st_size, before.st_mtime_ns)
+    assert _folder(tmp_path).classes[1] == "bus"
+
+
 def test_a_file_named_by_an_option_has_its_images_elsewhere(tmp_path):
     path = coco(tmp_path, [annotation(1, [SQUARE])], images=[f"{i}.png" for i in range(9)])
     for split in ("train", "val"):

@@ -256,12 +256,11 @@ def open_coco(path: Path) -> CocoFile:
     """
     if not path.is_file():
         return CocoFile(path)  # says what it is
-    status = path.stat()
-    return _opened(path, status.st_mtime_ns, status.st_size)
+    return _opened(path, stamp(path))
 
 
 @lru_cache(maxsize=4)
-def _opened(path: Path, changed: int, size: int) -> CocoFile:
+def _opened(path: Path, content: str) -> CocoFile:
     return CocoFile(path)
 
 
