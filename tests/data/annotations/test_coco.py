@@ -128,6 +128,12 @@ def test_crowds_are_ignored_below_everything_else_or_drawn(tmp_path):
     np.testing.assert_array_equal(_label(tmp_path, crowds="draw"), expected)
 
 
+@pytest.mark.parametrize("value", [0, 1, False, True, None])
+def test_a_crowd_is_declared_by_a_number_or_a_truth_value(tmp_path, value):
+    coco(tmp_path, [annotation(1, [SQUARE], iscrowd=value)])
+    assert np.unique(_label(tmp_path)).tolist() == [0, 255 if value else 1]
+
+
 def test_images_without_annotations_are_background(tmp_path):
     coco(tmp_path, [annotation(1, [SQUARE], image=2)], images=("a.png", "sub/b.jpg"))
     dataset = _folder(tmp_path)

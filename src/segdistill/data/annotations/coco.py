@@ -63,7 +63,7 @@ class CocoFile:
             self._category.append(self._known(one, "category_id", self.categories, place))
             own = one.get("id", number)
             self._ids.append(own if _whole(own) else number)
-            self._crowds.append(one.get("iscrowd") in (1, True))
+            self._crowds.append(self._is_crowd(one.get("iscrowd"), place))
             self._ring_counts.append(self._read_segmentation(one, number, self.images[images[-1]]))
             boxes.extend(_numbers(one.get("bbox")))
         self._refuse_other_scale(np.asarray(boxes).reshape(-1, 4), images)
@@ -121,6 +121,13 @@ class CocoFile:
                 f"{len(known)} {'images' if what == 'image' else 'categories'}. Remove it, or export again"
             )
         return int(known[value]) if key == "image_id" else int(value)
+
+    def _is_crowd(self, value: object, place: str) -> bool:
+        if value not in (None, 0, 1):  # true and false are 1 and 0
+            raise ValueError(
+                f"{self.path}: {place} has iscrowd {value!r:.40}; expected 0 or 1. Export the labels again"
+            )
+        return value == 1
 
     def _read_segmentation(
         self, one: dict[str, Any], number: int, image: tuple[str, int, int]
