@@ -220,6 +220,38 @@ def test_images_that_are_missing_are_refused_or_left_out(tmp_path, caplog):
         _folder(tmp_path, missing="empty")
 
 
+@pytest.mark.parametrize("folder", ["images/train", "train/images", "images", "train", "."])
+def test_the_folder_that_holds_most_of_the_images_is_theirs(tmp_path, folder):
+    names = [f"{i}.png" for i in range(5)]
+    path = coco(tmp_path / "made", [annotation(1, [SQUARE], image=2)], images=names)
+    path.rename(tmp_path / "all.json")
+    (tmp_path / folder).mkdir(parents=True, exist_ok=True)
+    for name in names[1:]:
+        (path.parent / name).rename(tmp_path / folder / name)
+    # Somewhere else one of them, the first, has a namesake.
+    other = "images/train" if folder != "images/train" else "train/images"
+    save_image(tmp_path / other / "1.png")
+    options = {"annotations": "all.json", "image_dir": "images", "val_fraction": 0}
+    with pytest.raises(FileNotFoundError, match=r"^1 of 5 images that .* are not in .*\(0\.png\)"):
+        _folder(tmp_path, "train", **options)
+    dataset = _folder(tmp_path, "train", **options, missing="skip")
+    assert dataset.names == ["1", "2", "3", "4"]
+    assert {pair.image.parent for pair in dataset.pairs} == {tmp_path / folder}
+
+
+def test_images_that_lie_nowhere_are_named_with_the_folders(tmp_path):
+    coco(tmp_path, images=[f"{i}.png" for i in range(250)], size=(2, 2))
+    for path in tmp_path.glob("train/*.png"):
+        path.unlink()
+    with pytest.raises(
+        FileNotFoundError,
+        match=r"lists 250 images \(0\.png, 1\.png, .*\), of which none is in .*train\. Set image_dir",
+    ):
+        _folder(tmp_path)
+    save_image(tmp_path / "train/7.png", 2, 2)  # none of those that are looked for first
+    assert _folder(tmp_path, missing="skip").names == ["7"]
+
+
 def test_two_categories_of_one_name_are_one_class_and_an_unused_parent_is_none(tmp_path):
     categories = [
         {"id": 0, "name": "traffic", "supercategory": "none"},

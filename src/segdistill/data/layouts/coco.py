@@ -1,6 +1,7 @@
 """The samples of a COCO file: where it lies, and where its images lie."""
 
 import logging
+from collections.abc import Sequence
 from pathlib import Path
 from unicodedata import normalize
 
@@ -13,6 +14,9 @@ from segdistill.data.layouts.suggested import suggested_json
 from segdistill.data.pair import Pair
 from segdistill.data.reading.listing import entry_path
 from segdistill.names import unknown
+
+_SOME = 200
+"""About so many of the listed names tell which folder they are relative to."""
 
 _log = logging.getLogger(__name__)
 ROBOFLOW = "_annotations.coco.json"
@@ -84,7 +88,7 @@ def coco_samples(
     coco = open_coco(path)
     if not coco.images:
         raise ValueError(f"{path} lists no images; expected some. Export the labels again")
-    base = _image_folder(finder, split, path, coco.images[0][0])
+    base = _image_folder(finder, split, path, [name for name, _, _ in coco.images])
     images = _found(coco, base, skip)
     if "{split}" not in pattern:
         kept = set(held_out_names(list(images), split, *held_out, root))
@@ -106,19 +110,26 @@ def _no_file(root: Path, pattern: str, path: Path, split: str) -> str:
     return f"{path}: no such label file. {suggested_json(root, split)}"
 
 
-def _image_folder(finder: FolderPairs, split: str, path: Path, first: str) -> Path:
-    """The folder that the names of images are relative to: the first that holds the first image."""
+def _image_folder(finder: FolderPairs, split: str, path: Path, names: Sequence[str]) -> Path:
+    """The folder that the names of images are relative to: the first of those that hold most of them."""
     root, images = finder.root, finder.image_dir.replace("{split}", split)
     candidates = [root / images / split, root / split / images, root / images, root / split]
     candidates += [path.parent, root]
-    for folder in candidates:
-        if _stored(folder / first.replace("\\", "/")).is_file():
-            return folder
-    there = sorted({str(one) for one in candidates if one.is_dir()})
+    there = [folder for folder in dict.fromkeys(candidates) if folder.is_dir()]
+    # Some names tell the folder; all are only looked for where none of those is anywhere.
+    for some in (names[:: 1 + len(names) // _SOME], names):
+        held = [sum(_holds(folder, name) for name in some) for folder in there]
+        if any(held):
+            return there[held.index(max(held))]
     raise FileNotFoundError(
-        f"{path} names the image {first!r}, which is in none of {list_names(there, 8)}. Set image_dir to the "
-        "folder that holds the images, relative to root"
+        f"{path} lists {len(names)} images ({list_names(names, 3)}), of which none is in "
+        f"{list_names(sorted(map(str, there)), 8)}. Set image_dir to the folder that holds the images, relative to "
+        "root"
     )
+
+
+def _holds(folder: Path, name: str) -> bool:
+    return _stored(folder / name.replace("\\", "/")).is_file()
 
 
 def _found(coco: CocoFile, base: Path, skip: bool) -> dict[str, tuple[int, Path]]:
