@@ -220,6 +220,20 @@ def test_images_that_are_missing_are_refused_or_left_out(tmp_path, caplog):
         _folder(tmp_path, missing="empty")
 
 
+def test_images_that_are_not_listed_are_counted_once(tmp_path, caplog):
+    path = coco(tmp_path, [annotation(1, [SQUARE])], images=("a.png", "sub/b.png"))
+    with caplog.at_level("INFO", "segdistill"):
+        _folder(tmp_path)
+        assert "not listed" not in caplog.text
+        for name in ("c.png", "sub/d.JPG", ".hidden.png", "__MACOSX/e.png"):
+            save_image(tmp_path / "train" / name)
+        for _ in range(2):
+            assert _folder(tmp_path).names == ["a", "sub/b"]
+    lines = [one.getMessage() for one in caplog.records if "not listed" in one.getMessage()]
+    text = f"{path}: 2 of 4 images in {path.parent} are not listed and not read (c.png, sub/d.JPG)"
+    assert lines == [text]
+
+
 @pytest.mark.parametrize("folder", ["images/train", "train/images", "images", "train", "."])
 def test_the_folder_that_holds_most_of_the_images_is_theirs(tmp_path, folder):
     names = [f"{i}.png" for i in range(5)]

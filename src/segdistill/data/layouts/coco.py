@@ -9,10 +9,11 @@ from segdistill.data.annotations.categories import Categories
 from segdistill.data.annotations.coco import CocoFile, CocoLabel, open_coco
 from segdistill.data.annotations.drawing import Drawing
 from segdistill.data.dataset import list_names
+from segdistill.data.files import IMAGE_SUFFIXES
 from segdistill.data.layouts.pairs import FolderPairs, held_out_names
 from segdistill.data.layouts.suggested import suggested_json
 from segdistill.data.pair import Pair
-from segdistill.data.reading.listing import entry_path
+from segdistill.data.reading.listing import entry_path, files_beside, tell_once
 from segdistill.names import unknown
 
 _SOME = 200
@@ -90,6 +91,7 @@ def coco_samples(
         raise ValueError(f"{path} lists no images; expected some. Export the labels again")
     base = _image_folder(finder, split, path, [name for name, _, _ in coco.images])
     images = _found(coco, base, skip)
+    _tell_unlisted(path, base, [image for _, image in images.values()])
     if "{split}" not in pattern:
         kept = set(held_out_names(list(images), split, *held_out, root))
         images = {name: one for name, one in images.items() if name in kept}
@@ -152,6 +154,16 @@ def _found(coco: CocoFile, base: Path, skip: bool) -> dict[str, tuple[int, Path]
             skip,
         )
     return found
+
+
+def _tell_unlisted(path: Path, base: Path, listed: Sequence[Path]) -> None:
+    """Log images that lie beside those of the file. They may be those of another split."""
+    if others := files_beside(base, listed, IMAGE_SUFFIXES):
+        tell_once(
+            f"{path}: {len(others)} of {len(others) + len(listed)} images in {base} are not listed and not read "
+            f"({list_names(others, 3)})",
+            logging.INFO,
+        )
 
 
 def _stored(path: Path) -> Path:

@@ -21,7 +21,7 @@ from segdistill.data.layouts.suggested import (
 from segdistill.data.listed import listed_pairs
 from segdistill.data.pair import Pair
 from segdistill.data.randomness import key_number
-from segdistill.data.reading.listing import tell_unread, unread_pictures, visible_files, warn_once
+from segdistill.data.reading.listing import tell_once, tell_unread, unread_pictures, visible_files
 from segdistill.names import unknown
 
 Missing = Literal["refuse", "skip", "empty", "unlabelled"]
@@ -102,7 +102,7 @@ class FolderPairs:
         suffixes = (*IMAGE_SUFFIXES, ARRAY_SUFFIX)
         if files := visible_files(folder, suffixes, any_case=True, deep=deep):
             names = list_names([Path(path).name for path in files], 3)
-            warn_once(f"{folder}: images beside split folders are not read: {len(files)} ({names})")
+            tell_once(f"{folder}: images beside split folders are not read: {len(files)} ({names})")
 
     def _held_out(self, split: str, fraction: float, seed: int) -> list[Pair]:
         check_held_out(split, self.root)

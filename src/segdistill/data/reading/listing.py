@@ -5,7 +5,7 @@ import logging
 import os
 import re
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from functools import cache
 from pathlib import Path, PureWindowsPath
 
@@ -115,10 +115,7 @@ def unread_pictures(folder: Path | str, deep: bool = True) -> str:
         folder: Where to look; hidden files are left out.
         deep: Whether to look in subfolders, too.
     """
-    counts: Counter[str] = Counter()
-    for _, folders, files in os.walk(folder):
-        folders[:] = [name for name in folders if deep and _visible(name)]
-        counts.update(os.path.splitext(name)[1].lower() for name in files if _visible(name))
+    counts = Counter(os.path.splitext(path)[1].lower() for path in _all_files(folder, deep))
     unread = [(ending, count) for ending, count in counts.most_common() if ending in _UNREAD]
     if not unread:
         return ""
@@ -129,13 +126,34 @@ def unread_pictures(folder: Path | str, deep: bool = True) -> str:
 def tell_unread(folder: Path | str, deep: bool = True) -> None:
     """Log once that a folder holds pictures that are not read; arguments are those of `unread_pictures`."""
     if line := unread_pictures(folder, deep):
-        warn_once(line)
+        tell_once(line)
+
+
+def files_beside(folder: Path | str, known: Iterable[Path], endings: Sequence[str]) -> list[str]:
+    """Paths of the files in a folder and its subfolders, inside it, that are not among those known.
+
+    Args:
+        folder: Where to look; hidden files are left out.
+        known: Paths of files in it.
+        endings: Endings of the names that count, in lower case.
+    """
+    wanted = tuple(endings)
+    there = (path for path in _all_files(folder) if path.lower().endswith(wanted))
+    listed = {os.path.normpath(path) for path in known}
+    return sorted(os.path.relpath(p, folder) for p in there if os.path.normpath(p) not in listed)
+
+
+def _all_files(folder: Path | str, deep: bool = True) -> Iterator[str]:
+    """Paths of what is visible in a folder and is none itself, of whatever kind; it is not opened."""
+    for parent, folders, files in os.walk(folder):
+        folders[:] = [name for name in folders if deep and _visible(name)]
+        yield from (os.path.join(parent, name) for name in files if _visible(name))
 
 
 @cache
-def warn_once(line: str) -> None:
-    """Log a warning, unless this process has logged the same."""
-    _log.warning("%s", line)
+def tell_once(line: str, level: int = logging.WARNING) -> None:
+    """Log a line, unless this process has logged the same."""
+    _log.log(level, "%s", line)
 
 
 def _visible(name: str) -> bool:
