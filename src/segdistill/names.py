@@ -118,7 +118,7 @@ def _check_types(owner: str, options: Mapping[Any, Any], maker: Callable[..., An
         if option in stated and not fits(value, stated[option]):
             raise ValueError(
                 f"{owner}: option {option} is {value!r:.60}; expected {in_words(stated[option])}"
-                f"{_hint(value)}"
+                f"{hint(value)}"
             )
         if option != "seed" and isinstance(value, int) and abs(value) > _GREATEST:
             raise ValueError(
@@ -130,7 +130,7 @@ def _check_types(owner: str, options: Mapping[Any, Any], maker: Callable[..., An
 _GREATEST = 10**9
 
 
-def _hint(value: Any) -> str:
+def hint(value: Any) -> str:
     """What to do about words that YAML takes for something else, among others that it does not."""
     if isinstance(value, list) and any(isinstance(one, bool) for one in value):
         return ". Quote words such as no, yes, on and off, which YAML takes for true or false"

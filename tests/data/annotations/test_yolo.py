@@ -129,6 +129,23 @@ def test_what_is_malformed_is_one_line_with_file_and_line(tmp_path, line, messag
     assert "\n" not in str(error.value)
 
 
+def test_names_may_be_numbers_and_agree_with_their_count(tmp_path):
+    yolo(tmp_path, {"a": f"1 {SQUARE}"})
+    (tmp_path / "data.yaml").write_text("names: [0, 'no']\nnc: 2\nkpt_shape:")
+    assert _folder(tmp_path).classes == ["background", "0", "no"]
+
+
+def test_a_line_of_names_is_not_blank_but_at_the_end(tmp_path):
+    yolo(tmp_path, {"a": f"1 {SQUARE}"}, None)
+    (tmp_path / "classes.txt").write_text("road\n\ncar\n")
+    with pytest.raises(
+        ValueError, match=r"classes\.txt: line 2 is blank; expected the name of class 1"
+    ):
+        _folder(tmp_path)
+    (tmp_path / "classes.txt").write_text("road\r\ncar\r\n\r\n")
+    assert _folder(tmp_path).classes == ["background", "road", "car"]
+
+
 @pytest.mark.parametrize(
     ("text", "message"),
     [
@@ -136,9 +153,18 @@ def test_what_is_malformed_is_one_line_with_file_and_line(tmp_path, line, messag
         ("nc: 2", "has names None"),
         ("names: {1: a}", r"has names \{1: 'a'\}; expected a list, or a mapping from 0"),
         ("[1, 2]", "has names None"),
+        ("names: [yes, no]", r"has the name True for class 0; expected text\. Quote words such as no, yes"),
+        ("names: {0: road, 1: off}", r"has the name False for class 1; expected text\. Quote"),
+        ("names: [road, ~]", r"has the name None for class 1; expected text"),
+        ("names: [road, [car]]", r"has the name \['car'\] for class 1"),
+        ("names: [road, 1.5]", r"has the name 1\.5 for class 1"),
+        ("names: [road]\nkpt_shape: [17, 3]", r"has kpt_shape \[17, 3\], so that its labels are keypoints"),
+        ("names: [road, car]\nnc: 3", r"has nc 3 and 2 names; expected one name for each"),
+        ("names: [road]\nnc: true", r"has nc True and 1 names"),
+        ("names: [road, car]\nnc: '2'", r"has nc '2' and 2 names"),
         ("names: !!python/object/apply:os.getcwd []", r"line 1 is not YAML"),
     ],
-)
+)  # fmt: skip
 def test_a_malformed_file_of_names_is_refused(tmp_path, text, message):
     yolo(tmp_path, {"a": f"1 {SQUARE}"})
     (tmp_path / "data.yaml").write_text(text)

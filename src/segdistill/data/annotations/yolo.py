@@ -3,6 +3,7 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import yaml
@@ -10,6 +11,7 @@ import yaml
 from segdistill.data.annotations.drawing import Drawing, Shape
 from segdistill.data.annotations.drawn import ShapesLabel, Size
 from segdistill.data.annotations.json_file import read_text
+from segdistill.names import hint
 
 _SLACK = 0.01
 """Rounding in exports leaves coordinates this far outside 0..1; further ones are pixels."""
@@ -120,15 +122,8 @@ def yolo_names(root: Path, declared: str | None) -> tuple[Path, tuple[str, ...]]
 def _names(path: Path) -> tuple[str, ...]:
     text = read_text(path)
     if path.suffix == ".txt":
-        return tuple(line.strip() for line in text.splitlines() if line.strip())
-    try:
-        content = yaml.safe_load(text)
-    except yaml.YAMLError as error:
-        mark = getattr(error, "problem_mark", None)
-        place = f"line {mark.line + 1}" if mark else "somewhere"
-        raise ValueError(
-            f"{path}: {place} is not YAML; expected `names: [..]`. Correct it"
-        ) from None
+        return _lines(path, text)
+    content = _yaml(path, text)
     names = content.get("names") if isinstance(content, Mapping) else None
     if isinstance(names, Mapping) and sorted(names, key=str) == sorted(range(len(names)), key=str):
         names = [names[index] for index in range(len(names))]
@@ -136,4 +131,46 @@ def _names(path: Path) -> tuple[str, ...]:
         raise ValueError(
             f"{path} has names {names!r:.60}; expected a list, or a mapping from 0, 1, .. to names. Correct it"
         )
+    for index, name in enumerate(names):
+        if isinstance(name, bool) or not isinstance(name, str | int):
+            raise ValueError(
+                f"{path} has the name {name!r:.40} for class {index}; expected text{hint([name]) or '. Correct it'}"
+            )
+    _refuse_others(path, content, len(names))
     return tuple(str(name) for name in names)
+
+
+def _lines(path: Path, text: str) -> tuple[str, ...]:
+    """The names of a text file, one per line; a class without a name would move all others."""
+    names = [line.strip() for line in text.rstrip().splitlines()]
+    if "" in names:
+        raise ValueError(
+            f"{path}: line {names.index('') + 1} is blank; expected the name of class {names.index('')}. Name it, or "
+            "remove the line"
+        )
+    return tuple(names)
+
+
+def _refuse_others(path: Path, content: Mapping[str, Any], names: int) -> None:
+    """Refuse labels of keypoints, whose lines would be read as polygons, and another number of classes."""
+    shape, count = content.get("kpt_shape"), content.get("nc")
+    if shape is not None:
+        raise ValueError(
+            f"{path} has kpt_shape {shape!r:.40}, so that its labels are keypoints; expected polygons. Export the "
+            "labels for segmentation"
+        )
+    if count is not None and (count != names or isinstance(count, bool)):
+        raise ValueError(
+            f"{path} has nc {count!r:.40} and {names} names; expected one name for each class. Correct it"
+        )
+
+
+def _yaml(path: Path, text: str) -> Any:
+    try:
+        return yaml.safe_load(text)
+    except yaml.YAMLError as error:
+        mark = getattr(error, "problem_mark", None)
+        place = f"line {mark.line + 1}" if mark else "somewhere"
+        raise ValueError(
+            f"{path}: {place} is not YAML; expected `names: [..]`. Correct it"
+        ) from None
