@@ -136,7 +136,7 @@ def check_set_classes(dataset: Any, classes: Sequence[str], what: str) -> None:
     if found != list(classes):
         raise ValueError(
             f"{what} has the classes {list_names(found)}; expected those of data, {list_names(classes)}. "
-            "Map its labels with its options"
+            "Set `classes` in its options to these, and map its other labels"
         )
 
 

@@ -14,6 +14,7 @@ from pycocotools.coco import COCO
 
 from segdistill.data import build_dataset
 from segdistill.data.annotations import coco as coco_module
+from segdistill.run.auditing.masks import check_masks
 from tests.data.annotations.exports import SQUARE, annotation, coco
 from tests.data.files import save_image
 
@@ -281,6 +282,23 @@ def test_two_categories_of_one_name_are_one_class_and_an_unused_parent_is_none(t
     dataset = _folder(tmp_path)
     assert dataset.classes == ["background", "car"]
     assert dataset.read(0)[1][:, [0, 5, 9]].unique(dim=0).tolist() == [[1, 0, 1]]
+
+
+def test_files_of_splits_with_categories_in_other_orders_are_refused_with_the_remedy(tmp_path):
+    for split, order in (("train", 1), ("val", -1)):
+        names = ("road", "car")[::order]
+        categories = [{"id": number, "name": name} for number, name in enumerate(names)]
+        made = coco(tmp_path / "made", [annotation(1, [SQUARE], 0)], categories=categories)
+        save_image(made.parent / "a.png", value=order % 7)
+        made.parent.rename(tmp_path / split)
+    splits = [(split, _folder(tmp_path, split)) for split in ("train", "val")]
+    with pytest.raises(ValueError) as error:
+        check_masks(splits)
+    remedy = "Set data.options.classes to one list for both"
+    text = f"val: class 1 is 'car'; expected 'road', as in train. {remedy}"
+    assert text in str(error.value)
+    named = {"classes": splits[0][1].classes}
+    check_masks([(split, _folder(tmp_path, split, **named)) for split in ("train", "val")])
 
 
 def test_names_with_accents_are_found_in_either_form(tmp_path):

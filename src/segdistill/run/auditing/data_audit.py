@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from inspect import signature
+from itertools import zip_longest
 from typing import Any
 
 from segdistill.config import DataConfig, Recipe
@@ -169,8 +170,9 @@ def judge(splits: Sequence[Split], surveys: Sequence[Survey], findings: Findings
         if split.labelled:
             _judge_classes(split, one, findings)
     findings.add_problems(list(filter(None, [_unclear_palettes(surveys), _unclear_white(surveys)])))
-    if len({tuple(split.classes) for split in splits}) > 1:
-        findings.problems.append("train and val declare different classes; expected the same")
+    findings.problems += [
+        _other_classes(splits[0], one) for one in splits[1:] if one.classes != splits[0].classes
+    ]
     most = max((len(split.classes) for split in splits), default=0)
     if most > MAX_CLASSES:
         findings.problems.append(
@@ -180,6 +182,16 @@ def judge(splits: Sequence[Split], surveys: Sequence[Survey], findings: Findings
     if len(surveys) == 2:
         findings.add_problems(list(filter(None, [_one_class(splits[0], surveys[0])])))
         judge_both(splits, surveys, findings)
+
+
+def _other_classes(train: Split, other: Split) -> str:
+    """Where the classes of two splits begin to differ, and what to do."""
+    pairs = enumerate(zip_longest(other.classes, train.classes))
+    number, (name, expected) = next(one for one in pairs if one[1][0] != one[1][1])
+    return (
+        f"{other.name}: class {number} is {name!r:.40}; expected {expected!r:.40}, as in {train.name}. Set "
+        "data.options.classes to one list for both"
+    )
 
 
 def _unclear_palettes(surveys: Sequence[Survey]) -> str:
