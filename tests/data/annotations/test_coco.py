@@ -301,6 +301,22 @@ def test_files_of_splits_with_categories_in_other_orders_are_refused_with_the_re
     check_masks([(split, _folder(tmp_path, split, **named)) for split in ("train", "val")])
 
 
+@pytest.mark.parametrize("name", ["Background", "_background_", "BACKGROUND", "__background"])
+def test_a_category_that_names_the_background_is_no_second_one(tmp_path, caplog, name):
+    categories = [{"id": 3, "name": "car"}, {"id": 7, "name": name}]
+    outer = [0, 0, 16, 0, 16, 12, 0, 12]
+    coco(tmp_path, [annotation(1, [outer]), annotation(2, [SQUARE], 7)], categories=categories)
+    with caplog.at_level("INFO", "segdistill"):
+        dataset = _folder(tmp_path)
+    assert dataset.classes == ["background", "car"]
+    expected = np.ones((12, 16), np.uint8)
+    expected[2:8, 2:8] = 0
+    np.testing.assert_array_equal(dataset.read(0)[1], expected)
+    assert f"{name!r} is class 'background'" in caplog.text
+    assert _folder(tmp_path, unannotated="ignore").classes == ["car", name]
+    assert _folder(tmp_path, mapping={name: None}).read(0)[1][5, 5] == 255
+
+
 def test_names_with_accents_are_found_in_either_form(tmp_path):
     composed, apart = (normalize(form, "caf\u00e9.png") for form in ("NFC", "NFD"))
     for stored, listed in ((composed, apart), (apart, composed)):

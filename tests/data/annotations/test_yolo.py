@@ -27,6 +27,12 @@ def test_a_polygon_is_in_fractions_of_width_and_height(tmp_path):
     np.testing.assert_array_equal(dataset.read(0)[1], expected)
 
 
+def test_a_class_that_names_the_unannotated_one_is_the_same(tmp_path):
+    yolo(tmp_path, {"a": f"1 {SQUARE}"}, ("road", "Ground"))
+    dataset = _folder(tmp_path, unannotated="ground")
+    assert dataset.classes == ["ground", "road"] and not dataset.read(0)[1].any()
+
+
 def test_a_hole_is_cut_by_a_polygon_that_returns_along_its_bridge(tmp_path):
     ring = "0 0 1 0 1 1 0 1 0 0 0.25 0.25 0.25 0.75 0.75 0.75 0.75 0.25 0.25 0.25"
     yolo(tmp_path, {"a": f"0 {ring}"})

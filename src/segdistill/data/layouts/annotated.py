@@ -120,7 +120,14 @@ def annotated_pairs(
         raise ValueError(
             f"classes is missing, and {samples.source} names none; expected a list of names. Set `classes`"
         )
-    names = list(dict.fromkeys([*first, *samples.classes])) if classes is None else list(classes)
+    if classes is None:
+        same = _same_class(samples.classes, options.unannotated)
+        mapping = {**dict.fromkeys(same, options.unannotated), **(mapping or {})}
+        for name in same:
+            _say_once(f"{samples.source}: {name!r} is class {options.unannotated!r}")
+        names = list(dict.fromkeys([*first, *(n for n in samples.classes if n not in same)]))
+    else:
+        names = list(classes)
     if not 1 <= len(names) <= MAX_CLASSES:
         raise ValueError(f"{len(names)} classes declared; expected 1 to {MAX_CLASSES}")
     drawing = Drawing(
@@ -135,6 +142,14 @@ def annotated_pairs(
         _say_once(f"{samples.source}: the classes are those of the file: {', '.join(names)}")
     _say_once(f"{samples.source}: {_assumed(options)}")
     return samples.pairs(drawing), names
+
+
+def _same_class(categories: Sequence[str], unannotated: str) -> list[str]:
+    """Categories that name the class of pixels without annotation in another way, such as `_Background_`."""
+    if unannotated == IGNORE:
+        return []
+    plain = unannotated.strip("_- ").casefold()
+    return [n for n in categories if n != unannotated and n.strip("_- ").casefold() == plain]
 
 
 def _samples(
