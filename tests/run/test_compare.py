@@ -168,6 +168,36 @@ def test_variants_are_compared_under_their_names(teacher: RunFolder, tmp_path: P
     assert config["terms"]["pairwise"]["weight"] == 2.0
 
 
+def test_seeds_that_are_finished_and_left_out_are_told(
+    compared: Path, teacher: RunFolder, caplog: pytest.LogCaptureFixture
+) -> None:
+    recipe = _recipe(teacher, compared)
+    compare(recipe, METHODS, seeds=1, first_seed=5, progress=False)
+    assert "left out, though finished: seeds 4 of control, 4 of kd. Seeds" in caplog.text
+    content = json.loads((compared / "comparison.json").read_text())
+    assert content["seeds_left_out"] == {"control": [4], "kd": [4]}
+    caplog.clear()
+    compare(recipe, METHODS, seeds=2, first_seed=4, progress=False)
+    assert "left out" not in caplog.text
+    assert "seeds_left_out" not in json.loads((compared / "comparison.json").read_text())
+
+
+def test_a_row_that_is_not_compared_this_time_takes_the_new_claims(
+    compared: Path, teacher: RunFolder
+) -> None:
+    """A report of the folder would otherwise test the claims of several comparisons at once."""
+    variants: dict[str, Any] = {"supervised": {}, "kd": {"method": "kd", "label": "ours"}}
+    recipe = _recipe(teacher, compared, variants=variants, contrasts=[["kd", "control"]])
+    try:
+        compare(recipe, ["supervised"], seeds=2, first_seed=4, progress=False)
+        config = RunFolder(compared / "kd-s4").config()
+        assert (config["label"], config["contrasts"]) == ("ours", [["ours", "supervised"]])
+    finally:
+        (compared / "claims.json").unlink(missing_ok=True)
+        compare(_recipe(teacher, compared), METHODS, seeds=2, first_seed=4, progress=False)
+    assert RunFolder(compared / "kd-s4").config()["contrasts"] == []
+
+
 def test_a_finished_run_is_reused_whatever_its_name(compared: Path, teacher: RunFolder) -> None:
     recipe = _recipe(teacher, compared, variants={"kd": {"method": "kd"}})
     file = compared / "kd-s4" / "model.safetensors"

@@ -2,6 +2,7 @@
 
 import logging
 import os
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from itertools import combinations
@@ -12,8 +13,9 @@ from segdistill.config import DataConfig, MethodConfig, Recipe
 from segdistill.data.dataset import list_names
 from segdistill.run.comparing import (
     Entry,
+    Finished,
     claims_of,
-    finished_rows,
+    finished_runs,
     fold_recipes,
     method_entry,
     register,
@@ -134,12 +136,19 @@ def compare(
         _check_plans(plans)
         for remark in tuning_remarks(recipe, next(iter(plans.values())).entries):
             _log.warning("%s", remark)
-        _register(recipe, plans, base)
+        finished = _finished(recipe, plans)
+        left_out = _seeds_left_out(finished, plans)
+        _tell_seeds(left_out)
+        counts = Counter(run.label for run in finished)
+        register(base, next(iter(plans.values())).pairs, recipe.claims_on, counts)
         runs = {fold: _trained(plan, progress) for fold, plan in plans.items()}
+        _name_others(finished, plans)
         found = conclude(runs[""], base) if "" in runs else _conclude_folds(runs, base)
-        if steps:
+        further = {"equal_time": dict(steps), "seeds_left_out": left_out}
+        if any(further.values()):
             content = read_json(base / "comparison.json") or {}
-            write_json(base / "comparison.json", {**content, "equal_time": dict(steps)})
+            given = {key: value for key, value in further.items() if value}
+            write_json(base / "comparison.json", {**content, **given})
         return found
 
 
@@ -218,11 +227,30 @@ def _claimed_on(recipe: Recipe) -> DataConfig:
     return with_teacher_classes(recipe).data if further is None else set_data(recipe.data, further)
 
 
-def _register(recipe: Recipe, plans: Mapping[str, _Plan], base: Path) -> None:
-    plan = next(iter(plans.values()))
-    folders = [Path(str(one.recipes[0].out)).parent for one in plans.values()]
-    finished = finished_rows(recipe, plan.entries, folders)
-    register(base, plan.pairs, recipe.claims_on, finished)
+def _finished(recipe: Recipe, plans: Mapping[str, _Plan]) -> list[Finished]:
+    """All finished runs of the comparison, of other rows and seeds as well."""
+    folders = [Path(str(plan.recipes[0].out)).parent for plan in plans.values()]
+    return finished_runs(recipe, next(iter(plans.values())).entries, folders)
+
+
+def _seeds_left_out(
+    finished: Sequence[Finished], plans: Mapping[str, _Plan]
+) -> dict[str, list[int]]:
+    """Finished seeds of the rows that are compared which are not among those that are compared."""
+    planned = {Path(str(one.out)).resolve() for plan in plans.values() for one in plan.recipes}
+    labels = [entry.label for entry in next(iter(plans.values())).entries]
+    others = [run for run in finished if run.path.resolve() not in planned]
+    seeds = {label: sorted({r.seed for r in others if r.label == label}) for label in labels}
+    return {label: found for label, found in seeds.items() if found}
+
+
+def _tell_seeds(left_out: Mapping[str, Sequence[int]]) -> None:
+    if left_out:
+        told = [f"{', '.join(map(str, seeds))} of {label}" for label, seeds in left_out.items()]
+        _log.warning(
+            "left out, though finished: seeds %s. Seeds that are chosen by their results prove nothing",
+            list_names(told),
+        )
 
 
 def _trained(plan: _Plan, progress: bool) -> list[RunFolder]:
@@ -264,6 +292,16 @@ def _tell_random(entries: Sequence[Entry]) -> None:
             "%s: a placebo whose teacher has random weights; all other rows share one teacher",
             list_names(random),
         )
+
+
+def _name_others(finished: Sequence[Finished], plans: Mapping[str, _Plan]) -> None:
+    """Give finished runs that are not compared this time the claims and names of now, which a report reads, too."""
+    plan = next(iter(plans.values()))
+    compared = {entry.folder for entry in plan.entries}
+    reading = {key: getattr(plan.recipes[0], key) for key in READING}
+    for run in finished:
+        if run.entry.folder not in compared:
+            _name(RunFolder(run.path), replace(run.entry.recipe, **reading))
 
 
 def _name(run: RunFolder, recipe: Recipe) -> None:

@@ -6,7 +6,7 @@ import pytest
 from rich.console import Console
 
 from segdistill.config import MethodConfig, VariantConfig
-from segdistill.run.comparing import claims_of, entries_of, finished_rows, register, registered
+from segdistill.run.comparing import claims_of, entries_of, finished_runs, register, registered
 from segdistill.run.folder import write_json
 from segdistill.run.reporting.claims.registered import (
     claim_tables,
@@ -227,7 +227,7 @@ def test_a_claim_counts_as_late_only_if_its_difference_can_have_been_seen(
     assert (registered(tmp_path) or {})["finished_before"] == count
 
 
-def test_finished_rows_are_counted_by_label_whether_they_are_compared_or_not(tmp_path: Any) -> None:
+def test_finished_runs_are_counted_by_label_whether_they_are_compared_or_not(tmp_path: Any) -> None:
     recipe = small.recipe()
     recipe.variants = {
         "idd": VariantConfig(method=MethodConfig("idd")),
@@ -241,7 +241,10 @@ def test_finished_rows_are_counted_by_label_whether_they_are_compared_or_not(tmp
                 write_json(tmp_path / fold / name / file, {})
     compared = entries_of(recipe, ["idd"])
     folders = [tmp_path / name for name in ("a", "b", "missing")]
-    assert finished_rows(recipe, compared, folders) == {"knowledge": 3}
+    found = finished_runs(recipe, compared, folders)
+    assert [(run.label, run.seed, run.path.parent.name) for run in found] == [
+        *(("knowledge", 0, "a"), ("knowledge", 1, "a"), ("knowledge", 0, "b"))
+    ]
 
 
 def test_further_sets_fit_eighty_columns_with_their_labels() -> None:

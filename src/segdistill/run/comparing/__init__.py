@@ -1,6 +1,6 @@
 """What a comparison consists of: entries with a role, a label and settings."""
 
-from segdistill.run.comparing.claims import claims_of, finished_rows, register, registered
+from segdistill.run.comparing.claims import Finished, claims_of, finished_runs, register, registered
 from segdistill.run.comparing.entries import (
     Entry,
     default_names,
@@ -15,11 +15,12 @@ from segdistill.run.comparing.tuned import set_keys, tuned_settings, tuning_rema
 
 __all__ = [
     "Entry",
+    "Finished",
     "claims_of",
     "default_names",
     "entries_of",
     "entry_of",
-    "finished_rows",
+    "finished_runs",
     "fold_recipes",
     "is_distilled",
     "method_entry",

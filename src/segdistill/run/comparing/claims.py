@@ -1,14 +1,13 @@
 """The claims that a comparison tests, registered before anything is trained."""
 
 import logging
-from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from segdistill.config import Recipe
 from segdistill.names import unknown
-from segdistill.run.comparing.entries import Entry, default_names, entry_of
+from segdistill.run.comparing.entries import Entry, default_names, entry_of, with_tested
 from segdistill.run.contents import read_json
 from segdistill.run.folder import RunFolder, write_json
 
@@ -44,20 +43,41 @@ def claims_of(recipe: Recipe, entries: Sequence[Entry]) -> list[list[str]]:
     return pairs
 
 
-def finished_rows(
+class Finished(NamedTuple):
+    """A finished run of a row, whether the row is compared this time or not."""
+
+    label: str
+    seed: int
+    path: Path
+    entry: Entry
+
+
+def finished_runs(
     recipe: Recipe, entries: Sequence[Entry], folders: Iterable[Path]
-) -> Counter[str]:
-    """Number of finished runs in these folders, by the label of their row, whether it is compared this time or not.
+) -> list[Finished]:
+    """The finished runs in these folders of what the recipe compares by default and of what is compared this time.
 
     Args:
         recipe: The comparison's.
         entries: What is compared this time.
         folders: Where runs lie: that of the comparison or those of its folds.
     """
-    labels = {entry.folder: entry.label for entry in _known(recipe, entries)}
-    runs = [path for folder in folders if folder.is_dir() for path in folder.iterdir()]
-    named = [(labels.get(path.name.rpartition("-s")[0]), path) for path in runs]
-    return Counter(label for label, path in named if label is not None and _finished(path))
+    known = list({entry.folder: entry for entry in _known(recipe, entries)}.values())
+    rows = {entry.folder: _with_tested(entry, recipe, known) for entry in known}
+    paths = [path for folder in folders if folder.is_dir() for path in sorted(folder.iterdir())]
+    found = []
+    for path in paths:
+        name, _, seed = path.name.rpartition("-s")
+        if name in rows and seed.isdecimal() and _finished(path):
+            found.append(Finished(rows[name].label, int(seed), path, rows[name]))
+    return found
+
+
+def _with_tested(entry: Entry, recipe: Recipe, known: Sequence[Entry]) -> Entry:
+    try:
+        return with_tested(entry, recipe, known)
+    except ValueError:  # told where it is compared
+        return entry
 
 
 def _finished(path: Path) -> bool:

@@ -56,7 +56,7 @@ def entries_of(recipe: Recipe, names: Sequence[str]) -> list[Entry]:
             or a placebo does not say which of several methods it tests.
     """
     entries = [entry_of(recipe, name) for name in dict.fromkeys(names)]
-    entries = [_with_tested(entry, recipe, entries) for entry in entries]
+    entries = [with_tested(entry, recipe, entries) for entry in entries]
     for entry in entries:
         _check_label(entry)
     for what, values in (
@@ -193,7 +193,7 @@ def _merged_term(below: TermConfig, upon: TermConfig, own_loss: str) -> TermConf
     return replace(below, **given)
 
 
-def _with_tested(entry: Entry, recipe: Recipe, entries: Sequence[Entry]) -> Entry:
+def with_tested(entry: Entry, recipe: Recipe, entries: Sequence[Entry]) -> Entry:
     """The entry, and for a placebo the label of the method that it tests."""
     variant = recipe.variants.get(entry.name)
     named = None if variant is None else variant.tests
