@@ -70,6 +70,7 @@ def evaluate_run(
     device = resolve_device(device)
     check_teacher(run)
     dataset = open_split(data, "val", labelled=on is not None or run.recipe().teacher is None)
+    check_set_classes(dataset, run.model_info()["classes"], on or _split_of(data))
     if on is None:
         result = _on_data(run, model, data, dataset, device, protocol)
     else:
@@ -79,6 +80,10 @@ def evaluate_run(
     networks = {path: model, **_teacher_of(run)}
     size = data.size or tuple(dataset[0]["image"].shape[-2:])
     say(profile_table(compare_profiles(networks, size)))
+
+
+def _split_of(data: DataConfig) -> str:
+    return f"{data.name}, split {data.val_split!r},"
 
 
 def _data_of(run: RunFolder, on: str | None, changes: Mapping[str, str]) -> DataConfig:
@@ -134,7 +139,6 @@ def _on_set(
     """The metrics on a further set, taken over from the run or measured and, if `kept`, written there."""
     info, recipe = run.model_info(), run.recipe()
     settings, absent = _protocol(recipe, protocol)
-    check_set_classes(dataset, info["classes"], name)
     ways = partial(measure, protocol=settings, absent=absent, device=device, gather=list)
     if not kept:
         return ways(model, dataset)
@@ -291,6 +295,7 @@ def _masks_for_server(
     recipe.data.val_split = split
     dataset = open_split(recipe.data, "val", labelled=False)
     model = load_run_model(run, weights)
+    check_set_classes(dataset, run.model_info()["classes"], _split_of(recipe.data))
     with counting("predicting") as progress:
         return predict_for_server(
             model,

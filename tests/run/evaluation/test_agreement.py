@@ -334,6 +334,13 @@ def test_evaluate_repeats_the_agreement_of_the_run(command: Command, run: RunFol
     assert f"{share:.2f} % of the pixels agree with the teacher" in out
 
 
+def test_agreement_on_data_of_other_classes_is_refused(command: Command, run: RunFolder) -> None:
+    options = "{mask_dir: null, classes: [road, grass, sky]}"
+    code, out, error = command("evaluate", run.path, "--data.options", options)
+    assert (code, out) == (2, "")
+    assert "has the classes road, grass, sky; expected those of data, grass, road, sky" in error
+
+
 def test_check_says_what_cannot_be_known(frames: Path, tmp_path: Path, command: Command) -> None:
     values = _values(frames, tmp_path)
     recipe = tmp_path / "recipe.yaml"

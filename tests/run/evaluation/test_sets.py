@@ -247,6 +247,31 @@ def _folder(root: Path, ids: list[int]) -> dict[str, Any]:
     return {"name": "folder", "root": str(root), "options": options}
 
 
+@pytest.fixture(scope="module")
+def mine(tmp_path_factory: pytest.TempPathFactory) -> RunFolder:
+    """A run on a folder of two classes, a and b."""
+    folder = tmp_path_factory.mktemp("mine")
+    data = _folder(folder / "good", [0, 1])
+    return train(
+        small.recipe(data=data, train={"steps": 1}, out=str(folder / "run")), progress=False
+    )
+
+
+@pytest.mark.parametrize("classes", ["[b, a]", "[a, c]", "[a, b, c]"])
+@pytest.mark.parametrize("name", [None, "away"])
+def test_data_of_other_classes_is_refused(
+    classes: str, name: str | None, mine: RunFolder, capsys: pytest.CaptureFixture[str]
+) -> None:
+    options = ["--data.options", f"{{classes: {classes}, val_fraction: 0.5}}"]
+    with pytest.raises(SystemExit):
+        main(["evaluate", str(mine.path), *options, *(["--on", name] if name else [])])
+    found = classes.strip("[]")
+    what = name or "folder, split 'val',"
+    message = f"{what} has the classes {found}; expected those of data, a, b. Map its labels"
+    assert message in capsys.readouterr().err
+    assert not mine.set_names()
+
+
 def test_a_bad_mask_of_a_set_is_found_before_step_1_and_by_check(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
