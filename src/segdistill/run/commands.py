@@ -31,7 +31,13 @@ from segdistill.run.opening import (
 )
 from segdistill.run.progress import counting
 from segdistill.run.recipe import changed_data, parse_recipe
-from segdistill.run.shipping.exported import evaluate_exported, exported_file, timed_alone
+from segdistill.run.shipping.exported import (
+    evaluate_exported,
+    exported_file,
+    recorded_data,
+    timed_alone,
+)
+from segdistill.run.shipping.overwriting.data_folders import refuse_data_folder
 from segdistill.run.shipping.predict import load_predictor, predict
 from segdistill.run.shipping.server import predict_for_server
 from segdistill.trust import from_run
@@ -262,7 +268,7 @@ def predict_run(
     A run's network is evaluated under the protocol of its recipe.
 
     Raises:
-        ValueError: Both images and a split are given.
+        ValueError: Both images and a split are given, or files would be overwritten that `predict` did not write.
     """
     if server is not None:
         if images:
@@ -273,6 +279,7 @@ def predict_run(
         _log.info("%d masks in %s", len(masks), out)
     else:
         source = load_predictor(path, weights)
+        refuse_data_folder(_recipe_of(path), out)
         with counting("predicting") as progress:
             written = predict(
                 source.network,
@@ -288,10 +295,19 @@ def predict_run(
         _log.info("%d masks, their overlays and classes.json in %s", len(written) // 2, out)
 
 
+def _recipe_of(path: str) -> Recipe:
+    """The recipe of a run, or what is known of it where the run was exported."""
+    if (file := exported_file(path)) is None:
+        return RunFolder(path).recipe()
+    data = recorded_data(file)
+    return Recipe() if data is None else Recipe(data=data)
+
+
 def _masks_for_server(
     run: RunFolder, split: str, out: str, weights: str, device: str
 ) -> list[Path]:
     recipe = run.recipe()
+    refuse_data_folder(recipe, out)
     recipe.data.val_split = split
     dataset = open_split(recipe.data, "val", labelled=False)
     model = load_run_model(run, weights)

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from PIL.PngImagePlugin import PngInfo
 from torch import Tensor, nn
 
 from segdistill.run.shipping.predict import find_images, predict
@@ -184,6 +185,43 @@ def test_an_input_is_never_overwritten(network, photographs):
         run(network, photographs, photographs)
     assert (photographs / "rgb.png").read_bytes() == before
     assert Brightness.calls == 0
+
+
+@pytest.mark.parametrize("name", ["rgb.png", "grey.png", "rgb_overlay.jpg", "classes.json"])
+def test_a_file_of_somebody_else_is_never_overwritten(network, photographs, tmp_path, name):
+    out = tmp_path / "out"
+    out.mkdir()
+    if name.endswith(".json"):
+        (out / name).write_text('["a", "b"]')
+    else:
+        Image.fromarray(EXPECTED.astype(np.uint8)).save(out / name)
+    before = (out / name).read_bytes()
+    with pytest.raises(
+        ValueError, match=rf"{name}: predict did not write what is there, .*another"
+    ):
+        run(network, photographs, out)
+    assert [path.name for path in out.iterdir()] == [name]
+    assert (out / name).read_bytes() == before
+    assert Brightness.calls == 0
+
+
+def test_own_predictions_are_replaced_until_somebody_corrects_one(network, photographs, tmp_path):
+    masks = run(network, photographs, tmp_path / "out")[0::2]
+    run(network, photographs, tmp_path / "out", alpha=0.25)
+    corrected = Image.open(masks[1])
+    corrected.load()
+    corrected.putpixel((0, 0), 2)
+    corrected.save(masks[1])
+    with pytest.raises(ValueError, match=r"rgb\.png: predict did not write .* changed since"):
+        run(network, photographs, tmp_path / "out")
+    # With the mark that an editor may keep, too.
+    mark = PngInfo()
+    mark.add_text("segdistill", Image.open(masks[0]).text["segdistill"])
+    corrected.save(masks[1], pnginfo=mark)
+    with pytest.raises(ValueError, match=r"rgb\.png: predict did not write .* changed since"):
+        run(network, photographs, tmp_path / "out")
+    masks[1].unlink()
+    run(network, photographs, tmp_path / "out")
 
 
 def test_a_folder_that_cannot_be_written_to_is_refused_first(network, photographs, tmp_path):

@@ -72,6 +72,16 @@ def test_masks_score_what_evaluate_says(tmp_path, options):
     assert torch.equal(total, counted) and int(total.sum()) > 0
 
 
+def test_masks_of_somebody_else_are_not_overwritten(tmp_path):
+    dataset = build_dataset("cityscapes", trees.cityscapes(tmp_path / "data"), "test")
+    written = predict_for_server(Columns(19), dataset, tmp_path / "out")
+    assert predict_for_server(Columns(19), dataset, tmp_path / "out") == written
+    Image.open(written[2]).transpose(Image.Transpose.ROTATE_180).save(written[2])
+    message = f"{written[2].name}: predict did not write what is there"
+    with pytest.raises(ValueError, match=message):
+        predict_for_server(Columns(19), dataset, tmp_path / "out")
+
+
 def test_a_data_set_without_a_server_is_refused(tmp_path):
     dataset = build_dataset("synthetic", split="test", count=1)
     with pytest.raises(ValueError, match="the data set is Synthetic; expected cityscapes"):

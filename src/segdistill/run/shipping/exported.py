@@ -99,7 +99,7 @@ def evaluate_exported(
             "evaluate: --device is cuda; expected cpu, where exported files run. Omit it"
         )
     network = load_exported(file)
-    data = changed_data(_recorded_data(file, changes), changes)
+    data = changed_data(_data_of(file, changes), changes)
     dataset = open_split(data, "val")
     check_set_classes(dataset, network.info.classes, f"{data.name}, split {data.val_split!r},")
     values = {key: value for key, value in views.items() if value is not None}
@@ -118,12 +118,19 @@ def evaluate_exported(
     say(table(compare({str(file): timed_alone(file, size)}, size)))
 
 
-def _recorded_data(file: Path, changes: Mapping[str, str]) -> DataConfig:
-    """The data of the run that was exported; any, where it is unknown and the changes name another."""
+def recorded_data(file: Path) -> DataConfig | None:
+    """The data of the run that was exported; None where it is unknown."""
     recorded = (read_json(file.with_name("parity.json")) or {}).get("data")
-    if recorded is not None:
-        data = parse_recipe({"data": recorded}).data
-        data.name = from_run(data.name, str(file.parent))
+    if recorded is None:
+        return None
+    data = parse_recipe({"data": recorded}).data
+    data.name = from_run(data.name, str(file.parent))
+    return data
+
+
+def _data_of(file: Path, changes: Mapping[str, str]) -> DataConfig:
+    """The data of the run that was exported; any, where it is unknown and the changes name another."""
+    if (data := recorded_data(file)) is not None:
         return data
     if "name" not in changes:
         raise ValueError(

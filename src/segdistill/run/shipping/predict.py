@@ -20,8 +20,10 @@ from segdistill.run.folder import RunFolder, output_folder
 from segdistill.run.lock import writing
 from segdistill.run.networks import load_run_model
 from segdistill.run.shipping.exported import exported_file, load_exported
+from segdistill.run.shipping.overwriting.marks import refuse_others, write_mask, write_overlay
 from segdistill.trust import trusting
 
+LEGEND = "classes.json"
 READ_AS_STORED = (*IMAGE_SUFFIXES, ARRAY_SUFFIX)
 Inputs = str | Path | Iterable[str | Path]
 
@@ -99,7 +101,8 @@ def predict(
     and overlay have the size that a viewer shows. Grey and palette images are converted to RGB, and
     transparency is dropped. For networks that do not read three channels, channels are read as stored,
     also from `.npy` files; overlays show the first three channels, or the first in grey. If two
-    images have the same stem, the second is written as `<stem>-2`.
+    images have the same stem, the second is written as `<stem>-2`. Masks and overlays carry a mark, and only
+    what `predict` wrote and nobody changed is replaced.
 
     All images are read before the first is predicted, so that a bad file is reported at once.
 
@@ -120,8 +123,8 @@ def predict(
 
     Raises:
         FileNotFoundError: An input does not exist, or a folder holds no image.
-        ValueError: An image cannot be read or would be overwritten, `out` cannot be written to, or the
-            numbers of classes, colours and logit channels differ.
+        ValueError: An image cannot be read or would be overwritten, or a file that `predict` did not write;
+            `out` cannot be written to, or the numbers of classes, colours and logit channels differ.
     """
     if not 0 <= alpha <= 1:
         raise ValueError(f"alpha is {alpha}; expected a fraction in [0, 1]")
@@ -148,12 +151,12 @@ def predict(
             # Rounded to integers first, since the blend is rounded, too.
             photograph = (255 * visible(in_unit_range(image))).round().permute(1, 2, 0)
             overlay = (1 - alpha) * photograph + alpha * colours[labels]
-            Image.fromarray(overlay.round().byte().numpy()).save(overlay_path, quality=92)
+            write_overlay(Image.fromarray(overlay.round().byte().numpy()), overlay_path)
             written += [mask_path, overlay_path]
             if progress is not None:
                 progress(done, len(paths))
-        write_legend(classes, palette, folder / "classes.json")
-    return [*written, folder / "classes.json"]
+        write_legend(classes, palette, folder / LEGEND)
+    return [*written, folder / LEGEND]
 
 
 def find_images(inputs: Inputs, suffixes: Sequence[str] = IMAGE_SUFFIXES) -> list[Path]:
@@ -202,7 +205,7 @@ def save_mask(labels: Tensor, palette: Sequence[Sequence[int]], path: Path) -> N
     """
     mask = Image.fromarray(labels.to(torch.uint8).numpy())
     mask.putpalette([int(value) for colour in palette for value in colour])
-    mask.save(path)
+    write_mask(mask, path)
 
 
 def _check_readable(paths: Sequence[Path], channels: int) -> None:
@@ -220,7 +223,7 @@ def _check_readable(paths: Sequence[Path], channels: int) -> None:
 
 
 def _targets(paths: Sequence[Path], folder: Path) -> list[tuple[Path, Path]]:
-    """Mask and overlay file of each image, all distinct, and none of them an input."""
+    """Mask and overlay file of each image, all distinct, and none of them an input or somebody else's file."""
     # On case-insensitive file systems A.png and a.png are one file.
     taken: set[str] = set()
     stems = []
@@ -239,6 +242,7 @@ def _targets(paths: Sequence[Path], folder: Path) -> list[tuple[Path, Path]]:
             raise ValueError(
                 f"{path} is an input and would be overwritten. Write to another folder"
             )
+    refuse_others([*(path for pair in targets for path in pair), folder / LEGEND])
     return targets
 
 

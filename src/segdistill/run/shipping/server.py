@@ -11,6 +11,7 @@ from segdistill.data.dataset import SegmentationDataset
 from segdistill.run.evaluation import Protocol, evaluating, segment
 from segdistill.run.folder import inside, output_folder
 from segdistill.run.lock import writing
+from segdistill.run.shipping.overwriting.marks import refuse_others, write_mask
 
 
 def predict_for_server(
@@ -41,8 +42,8 @@ def predict_for_server(
         The masks, in the order of the data set.
 
     Raises:
-        ValueError: The data set has no known server, `out` cannot be written to, or a name in the data
-            set leads out of it.
+        ValueError: The data set has no known server, `out` cannot be written to, a name in the data
+            set leads out of it, or a file would be overwritten that `predict` did not write.
     """
     ids = getattr(dataset, "server_ids", ())
     if not ids:
@@ -53,14 +54,13 @@ def predict_for_server(
     folder = output_folder(out)
     model.to(device)
     to_server = torch.tensor(ids, dtype=torch.uint8)
-    written = []
+    paths = [inside(folder, f"{name}{dataset.server_ending}") for name in dataset.names]
+    refuse_others(paths)
     with writing(folder), evaluating(model):
-        for index, name in enumerate(dataset.names):
+        for index, path in enumerate(paths):
             sample = {"image": dataset.read(index)[0]}
             labels = segment(model, sample, protocol or Protocol(), len(ids)).cpu()
-            path = inside(folder, f"{name}{dataset.server_ending}")
-            Image.fromarray(to_server[labels].numpy()).save(path)
-            written.append(path)
+            write_mask(Image.fromarray(to_server[labels].numpy()), path)
             if progress is not None:
                 progress(index + 1, len(dataset))
-    return written
+    return paths

@@ -1,0 +1,1 @@
+"""What `predict` may write over: nothing of the run's data, and only what it wrote itself."""
