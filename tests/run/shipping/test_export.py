@@ -235,6 +235,8 @@ def test_the_script_needs_only_the_exported_folder(
     source = load_predictor(bundle)
     image = torch.from_numpy(np.array(Image.open(photograph))).permute(2, 0, 1)[None] / 255
     assert np.array_equal(np.array(mask), source.network(image)[0].argmax(0).numpy())
+    again = subprocess.run([*called, photograph], cwd=tmp_path, capture_output=True, text=True)
+    assert again.returncode == 1 and "photo_mask.png exists already. Move it" in again.stderr
     helped = subprocess.run([*called, "--help"], check=True, stdout=-1)
     assert b"Segment images with the model beside this file" in helped.stdout
     script = (moved / "infer.py").read_text()

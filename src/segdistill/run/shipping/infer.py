@@ -18,6 +18,9 @@ if {"-h", "--help"} & set(sys.argv[1:]):
 paths = [Path(name) for name in sys.argv[1:]]
 if not paths or len({path.stem.lower() for path in paths}) < len(paths):
     sys.exit("usage: python infer.py IMAGE... (one or more images, with distinct names)")
+for path in paths:
+    if Path(f"{path.stem}_mask.png").exists():
+        sys.exit(f"{path.stem}_mask.png exists already. Move it, or work in another folder")
 session = onnxruntime.InferenceSession(HERE / "model.onnx", providers=["CPUExecutionProvider"])
 labels = json.loads((HERE / "labels.json").read_text())
 for path in paths:
