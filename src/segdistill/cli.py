@@ -149,7 +149,11 @@ def evaluate(
     from segdistill.trust import trusting
 
     protocol = {"window": window, "overlap": overlap, "flip": flip, "scales": scales}
-    changes = {**(data or {}), **({} if split is None else {"val_split": split})}
+    changes = dict(data or {})
+    if split is not None and changes.setdefault("val_split", split) != split:
+        raise ValueError(
+            f"evaluate: --split is {split} and --data.val_split {changes['val_split']}; expected only one of them"
+        )
     if teacher is not None and not transfer:
         raise ValueError(f"evaluate: --teacher is {teacher!r}; expected --transfer true beside it")
     with trusting(trust):

@@ -2,6 +2,7 @@
 
 import logging
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,7 @@ from segdistill.run.evaluation.agreement import agreement
 from segdistill.run.evaluation.evaluate import Absent
 from segdistill.run.evaluation.profile import compare as compare_profiles
 from segdistill.run.evaluation.profile import table as profile_table
+from segdistill.run.evaluation.protocol import check_overlap
 from segdistill.run.evaluation.sets import Measuring, Network, teacher_network
 from segdistill.run.evaluation.transfer import measure_transfer, transfer_table
 from segdistill.run.folder import TRANSFER, RunFolder, write_json
@@ -98,6 +100,7 @@ def _data_of(run: RunFolder, on: str | None, changes: Mapping[str, str]) -> Data
     if on is None:
         return changed_data(recipe.data, changes)
     check_set_name(on)
+    _refuse_changes(on, changes)
     # A record is read only where nothing else says what the set is: a damaged one is measured again.
     if on in recipe.evaluation:
         data = set_data(recipe.data, recipe.evaluation[on])
@@ -114,6 +117,15 @@ def _data_of(run: RunFolder, on: str | None, changes: Mapping[str, str]) -> Data
     return changed_data(data, changes)
 
 
+def _refuse_changes(on: str, changes: Mapping[str, str]) -> None:
+    """Refuse changes to the data of a named set that would have no effect."""
+    if "size" in changes:
+        raise ValueError(
+            f"evaluate: --data.size is given with --on {on}; expected none, as sets with a name are measured at the "
+            "recipe's data.size. Omit --data.size, or --on"
+        )
+
+
 def _on_data(
     run: RunFolder,
     model: Any,
@@ -123,8 +135,8 @@ def _on_data(
     protocol: dict[str, Any],
 ) -> Evaluation:
     recipe = run.recipe()
-    settings, absent = _protocol(recipe, protocol)
-    if data == recipe.data:
+    settings, absent = _protocol(replace(recipe, data=data), protocol)
+    if data == replace(recipe.data, size=data.size):  # the same images, whatever their size
         check_split(run, dataset)
     if recipe.teacher is None or getattr(dataset, "labelled", True):
         return measure(model, dataset, settings, absent=absent, device=device)
@@ -248,7 +260,9 @@ def _loaded_teacher(run: RunFolder) -> Network | None:
 
 def _protocol(recipe: Recipe, changes: dict[str, Any]) -> tuple[Protocol, Absent]:
     given = {key: value for key, value in changes.items() if key != "absent"}
-    return Protocol.of(recipe, **given), changes.get("absent") or recipe.evaluate.absent
+    protocol = Protocol.of(recipe, **given)
+    check_overlap(given.get("overlap"), protocol)
+    return protocol, changes.get("absent") or recipe.evaluate.absent
 
 
 def _teacher_of(run: RunFolder) -> dict[str, Any]:

@@ -9,6 +9,7 @@ import torch
 from PIL import Image
 
 from segdistill.cli import main
+from segdistill.run import commands
 from segdistill.run.compare import compare
 from segdistill.run.evaluation import measure
 from segdistill.run.evaluation.by_image import ByImage, entry_of
@@ -220,6 +221,47 @@ def test_evaluate_measures_and_keeps_a_set_that_was_never_in_a_recipe(
     with pytest.raises(SystemExit):
         main(["evaluate", str(run.path), "--on", "fresh"])
     assert "no evaluation set named 'fresh'" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("size", [(8, 8), (16, 40)])
+def test_metrics_and_cost_are_those_at_the_size_that_is_given(
+    size: tuple[int, int], run: RunFolder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen: list[Any] = []
+
+    def noting(model: Any, dataset: Any, protocol: Protocol, **options: Any) -> Evaluation:
+        seen.append(protocol.size)
+        return measure(model, dataset, protocol, **options)
+
+    def costs(networks: Any, size: Any) -> dict[str, Any]:
+        seen.append(size)
+        return compare_profiles(networks, size)
+
+    compare_profiles = commands.compare_profiles
+    monkeypatch.setattr(commands, "measure", noting)
+    monkeypatch.setattr(commands, "compare_profiles", costs)
+    main(["evaluate", str(run.path), "--data.size", json.dumps(size)])
+    assert seen == [size, size]
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ("--on new --data.size [8,8]", "--data.size is given with --on new; expected none"),
+        ("--overlap 0.5", "overlap is 0.5 without a window; expected a window"),
+        ("--on other --overlap 0.5", "overlap is 0.5 without a window; expected a window"),
+        ("--split val --data.val_split test", "--split is val and --data.val_split test; expected"),
+    ],
+)
+def test_what_would_have_no_effect_is_refused(
+    options: str, message: str, run: RunFolder, capsys: pytest.CaptureFixture[str]
+) -> None:
+    before = run.sets()
+    with pytest.raises(SystemExit) as stop:
+        main(["evaluate", str(run.path), *re.findall(r"{.*}|\S+", options)])
+    assert stop.value.code == 2
+    assert message in capsys.readouterr().err
+    assert run.sets() == before
 
 
 def test_figures_of_other_weights_are_refused(run: RunFolder, tmp_path: Path) -> None:

@@ -533,6 +533,8 @@ def test_an_exported_file_is_evaluated_on_other_data(
         (("--weights", "best"), "--weights is given"),
         (("--transfer", "true"), "features cannot be read"),
         (("--device", "cuda"), "expected cpu"),
+        (("--data.size", "[8,8]"), "--data.size is given"),
+        (("--overlap", "0.5"), "overlap is 0.5 without a window"),
     ],
 )
 def test_options_of_runs_are_refused_for_exported_files(

@@ -166,6 +166,19 @@ def autocast(precision: str, device: torch.device) -> AbstractContextManager[Any
     return torch.autocast(device.type, dtype)
 
 
+def check_overlap(overlap: float | None, protocol: Protocol) -> None:
+    """Refuse an overlap that is asked for where no window slides.
+
+    Raises:
+        ValueError: `overlap` is given, and the protocol has no window.
+    """
+    if overlap is not None and protocol.window is None:
+        raise ValueError(
+            f"overlap is {overlap:g} without a window; expected a window, whose steps it sets. Add --window [H,W], or "
+            "omit it"
+        )
+
+
 def check_size(size: Size) -> None:
     """Refuse a size that is not a height and a width.
 

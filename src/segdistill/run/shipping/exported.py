@@ -12,6 +12,7 @@ from segdistill.run.console import say
 from segdistill.run.contents import read_json
 from segdistill.run.evaluation import Protocol, Size, measure
 from segdistill.run.evaluation.profile import compare, table
+from segdistill.run.evaluation.protocol import check_overlap
 from segdistill.run.folder import file_sha256
 from segdistill.run.opening import check_set_classes, open_split
 from segdistill.run.recipe import changed_data, parse_recipe
@@ -94,6 +95,11 @@ def evaluate_exported(
             f"evaluate: --{asked[0]} is given for {file}, an exported file, which keeps no records and holds "
             "one network; expected a run. Name the run, or omit the option"
         )
+    if "size" in changes:
+        raise ValueError(
+            f"evaluate: --data.size is given for {file}, which shows images as it was exported; expected none. "
+            "Measure the run instead"
+        )
     if device == "cuda":
         raise ValueError(
             "evaluate: --device is cuda; expected cpu, where exported files run. Omit it"
@@ -112,6 +118,7 @@ def evaluate_exported(
         )
     absent = values.pop("absent", "undefined")
     protocol = Protocol(network.size, **values)
+    check_overlap(values.get("overlap"), protocol)
     say(measure(network, dataset, protocol, absent=absent, device="cpu").table())
     height, width = dataset[0]["image"].shape[-2:]
     size = network.size or (height, width)
