@@ -100,7 +100,7 @@ def _data_of(run: RunFolder, on: str | None, changes: Mapping[str, str]) -> Data
     if on is None:
         return changed_data(recipe.data, changes)
     check_set_name(on)
-    _refuse_changes(on, changes)
+    _refuse_changes(on, recipe, changes)
     # A record is read only where nothing else says what the set is: a damaged one is measured again.
     if on in recipe.evaluation:
         data = set_data(recipe.data, recipe.evaluation[on])
@@ -117,8 +117,21 @@ def _data_of(run: RunFolder, on: str | None, changes: Mapping[str, str]) -> Data
     return changed_data(data, changes)
 
 
-def _refuse_changes(on: str, changes: Mapping[str, str]) -> None:
-    """Refuse changes to the data of a named set that would have no effect."""
+def _refuse_changes(on: str, recipe: Recipe, changes: Mapping[str, str]) -> None:
+    """Refuse changes to the data of a named set that would replace another set's record, or have no effect."""
+    if on == recipe.data.val_split:
+        raise ValueError(
+            f"evaluate: --on is {on}, the recipe's data.val_split; expected another name, as both are columns. "
+            "Choose another"
+        )
+    if not changes:
+        return
+    key = next(iter(changes))
+    if on in recipe.evaluation:
+        raise ValueError(
+            f"evaluate: --data.{key} is given with --on {on}, a set of the run's recipe; expected a name of its own "
+            "for other data. Choose another name"
+        )
     if "size" in changes:
         raise ValueError(
             f"evaluate: --data.size is given with --on {on}; expected none, as sets with a name are measured at the "

@@ -247,13 +247,17 @@ def test_metrics_and_cost_are_those_at_the_size_that_is_given(
 @pytest.mark.parametrize(
     ("options", "message"),
     [
+        ("--on other --data.root far", "--data.root is given with --on other, a set of the run's"),
+        ("--on few --split val", "--data.val_split is given with --on few, a set of the run's"),
+        ("--on val --data.root far", "--on is val, the recipe's data.val_split; expected another"),
         ("--on new --data.size [8,8]", "--data.size is given with --on new; expected none"),
+        ("--on other --transfer true --data.val_options {seed: 3}", "Choose another name"),
         ("--overlap 0.5", "overlap is 0.5 without a window; expected a window"),
         ("--on other --overlap 0.5", "overlap is 0.5 without a window; expected a window"),
         ("--split val --data.val_split test", "--split is val and --data.val_split test; expected"),
     ],
 )
-def test_what_would_have_no_effect_is_refused(
+def test_what_would_have_no_effect_or_replace_a_set_of_the_recipe_is_refused(
     options: str, message: str, run: RunFolder, capsys: pytest.CaptureFixture[str]
 ) -> None:
     before = run.sets()
