@@ -22,6 +22,7 @@ from segdistill.run.evaluation.transfer import measure_transfer, transfer_table
 from segdistill.run.folder import TRANSFER, RunFolder, write_json
 from segdistill.run.identity import check_split, check_teacher
 from segdistill.run.identity.data import data_digest
+from segdistill.run.identity.seen import check_seen_by
 from segdistill.run.lock import writing
 from segdistill.run.networks import load_run_model, load_teacher
 from segdistill.run.opening import (
@@ -79,6 +80,7 @@ def evaluate_run(
     check_teacher(run)
     dataset = open_split(data, "val", labelled=on is not None or run.recipe().teacher is None)
     check_set_classes(dataset, run.model_info()["classes"], on or _split_of(data))
+    check_seen_by(run.recipe(), on or data.val_split, dataset, _claimed(run, on))
     if on is None:
         result = _on_data(run, model, data, dataset, device, protocol)
     else:
@@ -92,6 +94,11 @@ def evaluate_run(
 
 def _split_of(data: DataConfig) -> str:
     return f"{data.name}, split {data.val_split!r},"
+
+
+def _claimed(run: RunFolder, on: str | None) -> bool:
+    """Whether the claims of a run's comparison are made on this set."""
+    return on is not None and on == run.recipe().claims_on
 
 
 def _data_of(run: RunFolder, on: str | None, changes: Mapping[str, str]) -> DataConfig:
@@ -229,6 +236,7 @@ def measure_transfer_of_run(
     check_set_classes(dataset, info["classes"], name)
     if on is None:
         check_split(run, dataset)
+    check_seen_by(recipe, name, dataset, _claimed(run, on))
     check_teacher(run)
     protocol, _ = _protocol(recipe, {})
     known = _compared_with(recipe, teacher, info["classes"])

@@ -1,5 +1,7 @@
 import json
 import re
+import shutil
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -9,6 +11,7 @@ import torch
 from PIL import Image
 
 from segdistill.cli import main
+from segdistill.config import EvaluationSetConfig, recipe_text
 from segdistill.run import commands
 from segdistill.run.compare import compare
 from segdistill.run.evaluation import measure
@@ -18,6 +21,7 @@ from segdistill.run.evaluation.protocol import Protocol
 from segdistill.run.folder import RunFolder
 from segdistill.run.networks import load_run_model
 from segdistill.run.opening import open_set, set_data
+from segdistill.run.recipe import parse_recipe
 from segdistill.run.training import records
 from segdistill.run.training.train import train
 from tests.run import small
@@ -347,6 +351,65 @@ def test_images_of_a_set_that_are_also_trained_on_are_told(
         )
     told = [text for text in caplog.messages if "also in train" in text]
     assert len(told) == 1 and "evaluation.seen" in told[0]
+
+
+def _again(mine: RunFolder, folder: Path, **changes: Any) -> Any:
+    """The recipe of a finished run, with changes, in a copy of its folder."""
+    out = shutil.copytree(mine.path, folder / "supervised-s0")
+    return parse_recipe({**mine.config(), "out": str(out), **changes})
+
+
+SEEN = {"evaluation": {"seen": {"split": "train"}}}
+
+
+def test_a_set_of_training_images_is_told_of_after_the_training_too(
+    mine: RunFolder, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    run = train(_again(mine, tmp_path, **SEEN), progress=False)
+    assert "1 image of evaluation.seen is also in train" in caplog.text
+    for options in (["--on", "again"], [], ["--on", "third", "--transfer", "true"]):
+        caplog.clear()
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr("segdistill.cli._set_up", lambda debug: None)
+            main(["evaluate", str(run.path), *options, "--split", "train"])
+        name = options[1] if options else "train"
+        assert f"1 image of {name} is also in train" in caplog.text
+    caplog.clear()
+    main(["evaluate", str(run.path)])
+    assert "also in train" not in caplog.text
+
+
+def test_no_claims_are_made_on_training_images(
+    mine: RunFolder, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    message = r"1 image of evaluation\.seen is also in train .* meaningless\. Name .* claims_on"
+    recipe = _again(mine, tmp_path, **SEEN, claims_on="seen")
+    with pytest.raises(ValueError, match=message):
+        train(recipe, progress=False)
+    assert not RunFolder(str(recipe.out)).set_names()
+    # Measured before claims are made on it.
+    train(replace(recipe, claims_on=None), progress=False)
+    with pytest.raises(ValueError, match=message):
+        train(recipe, progress=False)
+    with pytest.raises(ValueError, match=message):
+        train(replace(recipe, out=str(tmp_path / "new")), progress=False)
+    file = tmp_path / "recipe.yaml"
+    file.write_text(recipe_text(recipe))
+    with pytest.raises(SystemExit):
+        main(["check", str(file)])
+    assert re.search(f"problem: {message}", capsys.readouterr().out.replace("\n", " "))
+
+
+def test_a_comparison_of_finished_runs_makes_no_claims_on_training_images(
+    mine: RunFolder, tmp_path: Path
+) -> None:
+    base = parse_recipe({**mine.config(), "out": str(tmp_path)})
+    compare(base, ["supervised"], seeds=1, progress=False)
+    before = (tmp_path / "comparison.json").read_bytes()
+    later = replace(base, evaluation={"seen": EvaluationSetConfig(split="train")}, claims_on="seen")
+    with pytest.raises(ValueError, match=r"evaluation\.seen is also in train .* claims_on"):
+        compare(later, ["supervised"], seeds=1, progress=False)
+    assert (tmp_path / "comparison.json").read_bytes() == before
 
 
 @pytest.mark.parametrize("content", ["", "[]", '{"miou": 0.5}'])

@@ -1,7 +1,6 @@
 """Checks of data and teacher before any long work."""
 
 from segdistill.run.auditing.data_audit import (
-    judged_shared,
     missing_labels,
     refuse_unclear_orientation,
 )
@@ -18,7 +17,6 @@ __all__ = [
     "judged",
     "judged_outputs",
     "judged_pixels",
-    "judged_shared",
     "missing_labels",
     "refuse_unclear_orientation",
     "suspect",

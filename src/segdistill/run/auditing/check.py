@@ -203,7 +203,8 @@ def _check_sets(
         judge([split], [one], findings)
         _check_pixels([split], [one], findings)
         if train:
-            judge_both([*train, split], [*surveys, one], findings, further=True)
+            claimed = name == recipe.claims_on
+            judge_both([*train, split], [*surveys, one], findings, True, claimed)
 
 
 def _check_method(recipe: Recipe, train: Split, findings: Findings) -> None:

@@ -12,14 +12,12 @@ from segdistill.data.dataset import list_names
 from segdistill.data.folder import Folder, class_names, folder_pairs
 from segdistill.data.label_map import IGNORED, MAX_CLASSES, LabelMap, colour_text
 from segdistill.data.orientation import Orientation, check_orientation, unclear_orientations
-from segdistill.data.pair import Pair
 from segdistill.distillation.method import Method
 from segdistill.names import fitting
 from segdistill.run.auditing.noise import RIM
 from segdistill.run.auditing.proposal import without_id
 from segdistill.run.auditing.survey import Survey, palettes_differ, shared_images, undeclared_line
-from segdistill.run.identity.data import handed_on, pairs_of
-from segdistill.run.identity.shared import shared_pairs
+from segdistill.run.identity.seen import judged_shared
 from segdistill.run.opening import open_split, split_options
 
 _FEW = 10
@@ -342,7 +340,11 @@ def judge_sizes(
 
 
 def judge_both(
-    splits: Sequence[Split], surveys: Sequence[Survey], findings: Findings, further: bool = False
+    splits: Sequence[Split],
+    surveys: Sequence[Survey],
+    findings: Findings,
+    further: bool = False,
+    claimed: bool = False,
 ) -> None:
     """Images and groups that a split to measure on, the second, has in common with the training split.
 
@@ -350,14 +352,14 @@ def judge_both(
         splits: The training split and the other.
         surveys: What was found in them.
         findings: Where problems and warnings are added.
-        further: The second is a further evaluation set, whose images may be trained on.
+        further, claimed: As for `judged_shared`.
     """
-    train, val = splits
-    refused, warning = judged_shared((train.name, train.dataset), (val.name, val.dataset), further)
+    train, val = ((split.name, split.dataset) for split in splits)
+    refused, warning = judged_shared(train, val, further, claimed)
     findings.add_problems([refused] if refused else [])
     if not refused and not warning and (shared := shared_images(surveys[0], surveys[1])):
         warning = (
-            f"{len(shared)} images of {val.name} are also in {train.name}, pixel for pixel in another file "
+            f"{len(shared)} images of {val[0]} are also in {train[0]}, pixel for pixel in another file "
             f"({list_names(shared)}); metrics on them are meaningless. Remove them from one split"
         )
     findings.warnings += [warning] if warning else []
@@ -367,50 +369,6 @@ def judge_both(
             f"{splits[1].name} and {splits[0].name} share {len(both)} group(s) of similar frames "
             f"({list_names(both)}); metrics are higher than on unseen groups"
         )
-
-
-def judged_shared(
-    train: tuple[str, Any], val: tuple[str, Any], further: bool = False
-) -> tuple[str, str]:
-    """What is wrong with images that are in both splits, as `check` and a training find it alike.
-
-    Images are compared by the bytes of their files; only pairs of files are, and subsets of them.
-
-    Args:
-        train: Name and data set of the training split.
-        val: The same for the evaluation split. Naming the training split for both is taken as intended.
-        further: It is a further evaluation set, whose images may be trained on.
-
-    Returns:
-        Why it is refused and what to do, and a warning; "" for each that there is not.
-
-    Raises:
-        OSError: A file cannot be read.
-    """
-    shared = [
-        name if name == trained else f"{name} = {trained}"
-        for name, trained in shared_pairs(_unchanged_pairs(val[1]), _unchanged_pairs(train[1]))
-    ]
-    if not shared:
-        return "", ""
-    start = (
-        f"{len(shared)} image{'s' * (len(shared) > 1)} of {val[0]} {'are' if shared[1:] else 'is'} also in "
-        f"{train[0]} ({list_names(shared)}); metrics on them are meaningless"
-    )
-    if further or train[0] == val[0] or train[1] is val[1]:
-        return "", f"{start}. Name another split for evaluation, unless this is intended"
-    return (
-        f"{start}. Remove them from one split, or set data.val_split to {train[0]} to measure on training "
-        "images on purpose",
-        "",
-    )
-
-
-def _unchanged_pairs(dataset: Any) -> Sequence[Pair]:
-    """The files behind a data set; none where samples may be changed."""
-    if isinstance(dataset, list):
-        return dataset
-    return pairs_of(dataset)[1] if handed_on(dataset) else ()
 
 
 def refuse_unclear_orientation(*datasets: Any) -> None:

@@ -5,7 +5,7 @@ from typing import Any
 
 import torch
 
-from segdistill.config import TeacherConfig
+from segdistill.config import Recipe, TeacherConfig
 from segdistill.data.pair import Pair
 from segdistill.data.samples import read_sample
 from segdistill.run.folder import RunFolder
@@ -63,10 +63,18 @@ def learnt_by_teacher(teacher: TeacherConfig | None, dataset: Any) -> list[str]:
     if teacher is None or teacher.run is None or teacher.random:
         return []
     try:
-        learnt = open_split(RunFolder(teacher.run).recipe().data, "train", labelled=False)
+        learnt = trained_on(RunFolder(teacher.run).recipe())
     except (OSError, ValueError):
         return []
-    return shared_images(dataset, learnt)
+    return [] if learnt is None else shared_images(dataset, learnt)
+
+
+def trained_on(recipe: Recipe) -> Any | None:
+    """The training split of a recipe; None where it cannot be opened, as where it was moved."""
+    try:
+        return open_split(recipe.data, "train", labelled=False)
+    except (OSError, ValueError):
+        return None
 
 
 def _names(dataset: Any) -> Sequence[str]:

@@ -6,6 +6,7 @@ from segdistill.config import Recipe
 from segdistill.run.folder import RunFolder
 from segdistill.run.identity import check_resumable, read_identity
 from segdistill.run.opening import with_teacher_classes
+from segdistill.run.training.checks import check_seen_sets
 from segdistill.run.training.train import open_folder, open_job, train
 
 _log = logging.getLogger(__name__)
@@ -52,6 +53,7 @@ def _check_record(run: RunFolder, recipe: Recipe) -> str:
     job = open_job(recipe, run.path)
     check_resumable(run, job.identity, _MADE_ANEW)
     run.check_weights()
+    check_seen_sets(job)
     known = run.sets()
     for name in job.sets:
         digest = job.set_digest(name)

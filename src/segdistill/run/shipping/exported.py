@@ -7,13 +7,14 @@ from typing import Any
 import torch
 from torch import nn
 
-from segdistill.config import DataConfig
+from segdistill.config import DataConfig, Recipe
 from segdistill.run.console import say
 from segdistill.run.contents import read_json
 from segdistill.run.evaluation import Protocol, Size, measure
 from segdistill.run.evaluation.profile import compare, table
 from segdistill.run.evaluation.protocol import check_overlap
 from segdistill.run.folder import file_sha256
+from segdistill.run.identity.seen import check_seen_by
 from segdistill.run.opening import check_set_classes, open_split
 from segdistill.run.recipe import changed_data, parse_recipe
 from segdistill.run.shipping.onnx_file import FileNetwork, OnnxNetwork
@@ -108,6 +109,8 @@ def evaluate_exported(
     data = changed_data(_data_of(file, changes), changes)
     dataset = open_split(data, "val")
     check_set_classes(dataset, network.info.classes, f"{data.name}, split {data.val_split!r},")
+    if (known := recorded_data(file)) is not None and known.root is not None:
+        check_seen_by(Recipe(data=known), data.val_split, dataset)
     values = {key: value for key, value in views.items() if value is not None}
     useless = [key for key in ("window", "scales") if key in values]
     if useless and network.info.resize and network.info.size is not None:

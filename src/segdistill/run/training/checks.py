@@ -10,6 +10,7 @@ from segdistill.models import encoders
 from segdistill.models import network as shipped
 from segdistill.names import unknown
 from segdistill.run.auditing import missing_labels
+from segdistill.run.identity.seen import check_seen
 from segdistill.run.opening import resolve_device
 from segdistill.run.training.batches import labelled_share
 from segdistill.run.training.job import Job
@@ -81,6 +82,17 @@ def check_reading(recipe: Recipe, classes: Sequence[str]) -> None:
     if recipe.claims_on is not None and recipe.claims_on not in recipe.evaluation:
         known = recipe.evaluation
         raise ValueError(f"claims_on: {unknown('evaluation set', recipe.claims_on, known)}")
+
+
+def check_seen_sets(job: Job) -> None:
+    """Warn of further sets with images that were trained on, and refuse one that claims are made on.
+
+    Raises:
+        ValueError: Claims are made on such a set.
+    """
+    for name, dataset in job.sets.items():
+        claimed = name == job.recipe.claims_on
+        check_seen(job.recipe, job.train_set, f"evaluation.{name}", dataset, True, claimed)
 
 
 def check_encoder(job: Job) -> None:

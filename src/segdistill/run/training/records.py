@@ -32,6 +32,7 @@ from segdistill.run.identity import FILE
 from segdistill.run.networks import load_run_model, save_network
 from segdistill.run.opening import resolve_device, set_data
 from segdistill.run.training.checkpoint import drop_checkpoints, has_checkpoint, load_checkpoint
+from segdistill.run.training.checks import check_seen_sets
 from segdistill.run.training.job import Job, evaluate_with
 from segdistill.run.training.loop import Loop
 
@@ -214,9 +215,14 @@ def record_sets(job: Job, fabric: Fabric) -> None:
 
 
 def complete_sets(job: Job, run: RunFolder) -> None:
-    """Measure a finished run on the sets that its recipe has gained since, in the first process."""
+    """Measure a finished run on the sets that its recipe has gained since, in the first process.
+
+    Raises:
+        ValueError: Claims are made on a set with images that were trained on.
+    """
     if not job.sets or os.environ.get("RANK", "0") != "0":
         return
+    check_seen_sets(job)
     device = resolve_device(job.recipe.train.device)
     absent = job.recipe.evaluate.absent
     protocol = Protocol.of(job.recipe)

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from segdistill.activity import doing
 from segdistill.config import Recipe, code_names, recipe_text, to_dict
-from segdistill.data.dataset import PairDataset, list_names
+from segdistill.data.dataset import PairDataset
 from segdistill.data.loader import Batch
 from segdistill.distillation.catalogue import build_method
 from segdistill.distillation.distiller import Distiller, TapRow
@@ -22,7 +22,6 @@ from segdistill.run.auditing import (
     check_masks,
     judged_outputs,
     judged_pixels,
-    judged_shared,
     refuse_unclear_orientation,
 )
 from segdistill.run.console import quiet, spoken
@@ -36,7 +35,7 @@ from segdistill.run.folder import (
     write_atomically,
 )
 from segdistill.run.identity import check_resumable
-from segdistill.run.identity.shared import learnt_by_teacher
+from segdistill.run.identity.seen import check_seen
 from segdistill.run.lock import writing
 from segdistill.run.networks import build_student, load_teacher, save_network
 from segdistill.run.opening import (
@@ -63,6 +62,7 @@ from segdistill.run.training.checks import (
     check_mix,
     check_reading,
     check_recipe,
+    check_seen_sets,
 )
 from segdistill.run.training.job import Job, evaluate_with, make_fabric, share_state
 from segdistill.run.training.loop import Loop, Validation
@@ -397,24 +397,10 @@ def _execute(job: Job, progress: bool) -> RunFolder:
 
 
 def _check_shared(job: Job) -> None:
-    train = job.recipe.data.train_split, job.train_set
     with doing("looking for images in both splits"):
-        for split in job.measured_on.items():
-            further = split[1] is not job.val_set
-            _refuse_or_warn(*judged_shared(train, split, further))
-            _refuse_or_warn("", _learnt_already(job, *split))
-
-
-def _learnt_already(job: Job, name: str, dataset: Any) -> str:
-    """A warning where the teacher was trained on images that its student is measured on."""
-    learnt = learnt_by_teacher(job.recipe.teacher, dataset)
-    return (
-        f"the teacher was trained on {len(learnt)} image{'s' * (len(learnt) != 1)} of {name} "
-        f"({list_names(learnt)}), so it and what learns from it look better there than on new images. Measure "
-        "on others, or name a teacher that has not seen them"
-        if learnt
-        else ""
-    )
+        split = job.recipe.data.val_split
+        check_seen(job.recipe, job.train_set, split, job.val_set, further=False)
+        check_seen_sets(job)
 
 
 def _check_pixels(job: Job) -> None:
