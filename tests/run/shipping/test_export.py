@@ -18,8 +18,9 @@ import numpy as np
 import onnx
 import pytest
 import torch
+import yaml
 from PIL import Image
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 from torch import nn
 
 import segdistill
@@ -560,6 +561,21 @@ def test_the_card_tells_the_teachers_latency(bundle: Path) -> None:
     assert both["size"] == [24, 40] and min(both["student_ms"], both["teacher_ms"]) > 0
     text = f"The teacher takes {both['teacher_ms'] / both['student_ms']:.1f} times as long"
     assert text in (bundle / "MODEL_CARD.md").read_text()
+
+
+def test_a_teacher_that_was_retrained_is_refused_before_anything_is_written(
+    run: RunFolder, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    copied = Path(shutil.copytree(run.path, tmp_path / "run", ignore=lambda *_: ["export"]))
+    config = run.config()
+    teacher = Path(shutil.copytree(config["teacher"]["run"], tmp_path / "teacher"))
+    config["teacher"]["run"] = str(teacher)
+    (copied / "config.yaml").write_text(yaml.safe_dump(config))
+    weights = load_file(teacher / "model.safetensors")
+    save_file({name: value + 1 for name, value in weights.items()}, teacher / "model.safetensors")
+    message = _refused(capsys, "export", copied)
+    assert "the teacher's weights at" in message and "differ from those that taught" in message
+    assert not list((copied / "export").glob("*"))
 
 
 def test_a_teacher_that_is_not_at_hand_is_told(

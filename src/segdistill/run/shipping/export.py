@@ -27,7 +27,7 @@ from segdistill.run.folder import (
     write_atomically,
     write_json,
 )
-from segdistill.run.identity import check_split
+from segdistill.run.identity import check_split, check_teacher
 from segdistill.run.lock import writing
 from segdistill.run.networks import load_run_model, load_teacher
 from segdistill.run.opening import open_split
@@ -114,7 +114,7 @@ def export(
 
     Raises:
         FileNotFoundError: The run does not exist or is not finished.
-        IdentityDiffers: The data is not the data that the run used.
+        IdentityDiffers: The data, or the teacher at its path, is not what the run used.
         ValueError: A setting is out of range, the folder cannot be written to, the evaluation split
             has no labels, a package of the extra `export` (`openvino`, `nncf`) is missing, the network cannot be
             exported, the file disagrees with PyTorch on more than 0.1 % of the pixels at one of the
@@ -157,6 +157,7 @@ def export(
             "labelled split in the recipe (data.val_split), or pass a labelled val_set= from Python"
         )
     check_split(folder, val_set)
+    check_teacher(folder)
     if int8:
         check_split(folder, train_set, "train")
     palette = info["palette"] or generated_palette(len(info["classes"]))
