@@ -34,7 +34,7 @@ from segdistill.run.commands import predict_run
 from segdistill.run.evaluation.evaluate import Evaluation
 from segdistill.run.folder import RunFolder, file_sha256
 from segdistill.run.opening import open_split
-from segdistill.run.shipping.bundle import BUNDLE
+from segdistill.run.shipping.bundle import BUNDLE, check_card
 from segdistill.run.shipping.export import export
 from segdistill.run.shipping.int8 import report_int8
 from segdistill.run.shipping.onnx_file import Deployed, OnnxNetwork, info_from
@@ -204,6 +204,41 @@ def test_the_card_describes_what_is_shipped(run: RunFolder, bundle: Path) -> Non
     rows = [line for line in card.splitlines() if line.startswith("| ") and line.count("|") == 7]
     names = [row.split("|")[1].strip() for row in rows]
     assert names[2:] == run.model_info()["classes"]
+
+
+@pytest.mark.parametrize("licence", ["CC BY-NC 4.0 (<data@mine.org>, a | b)", None])
+def test_the_licence_that_somebody_filled_in_is_taken_over(
+    run: RunFolder, exported_before: None, tmp_path: Path, licence: str | None
+) -> None:
+    before = (export(run, tmp_path) / "MODEL_CARD.md").read_text()
+    unfilled = "*to be filled in: the licence of the weights, which depends on the training data*"
+    assert f"| licence | {unfilled} |" in before
+    (tmp_path / "MODEL_CARD.md").write_text(before.replace(unfilled, licence or unfilled))
+    card = (export(run, tmp_path, opset=19) / "MODEL_CARD.md").read_text()
+    assert f"| licence | {licence or unfilled} |\n" in card
+    assert "opset 19" in card and "opset 18" in before
+
+
+@pytest.mark.parametrize("change", ["heading", "all", "none"])
+def test_a_card_that_somebody_changed_is_not_replaced(
+    bundle: Path, tmp_path: Path, change: str
+) -> None:
+    """Copies the files, since none is written."""
+    folder = Path(shutil.copytree(bundle, tmp_path / "out"))
+    card = folder / "MODEL_CARD.md"
+    if change == "none":
+        (folder / "parity.json").write_text("damaged")
+        check_card(folder)
+        return
+    card.write_text("My card\n" if change == "all" else card.read_text() + "\n## My notes\n")
+    with pytest.raises(
+        ValueError, match=r"MODEL_CARD\.md was changed beyond its licence line; .*--out"
+    ):
+        check_card(folder)
+    if change == "all":
+        (folder / "parity.json").unlink()
+        with pytest.raises(ValueError, match="was changed beyond"):
+            check_card(folder)
 
 
 def test_run_bundle_and_file_predict_the_same(

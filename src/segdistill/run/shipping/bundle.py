@@ -1,7 +1,10 @@
 """The files that ship with an exported network: weights, class names, model card, inference script."""
 
+import hashlib
 import json
+import re
 import shutil
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -10,12 +13,14 @@ from markupsafe import Markup
 
 from segdistill import __version__
 from segdistill.escaping import markdown, markdown_code
+from segdistill.run.contents import read_json
 from segdistill.run.evaluation import Evaluation
 from segdistill.run.folder import RunFolder, file_sha256, write_atomically
 from segdistill.run.shipping.onnx_file import FileInfo
 from segdistill.run.shipping.predict import write_legend
 
 SCRIPT = "infer.py"
+CARD = "MODEL_CARD.md"
 BUNDLE = (
     "model.onnx",
     "model.int8.onnx",
@@ -27,8 +32,10 @@ BUNDLE = (
     "parity.json",
     "labels.json",
     SCRIPT,
-    "MODEL_CARD.md",
+    CARD,
 )
+_LICENCE = re.compile(r"^\| licence \| (.*) \|[ \t]*$", re.MULTILINE)
+_UNFILLED = "*to be filled in: the licence of the weights, which depends on the training data*"
 
 
 def file_record(path: Path) -> dict[str, Any]:
@@ -60,10 +67,45 @@ def write_files(run: RunFolder, target: Path, info: FileInfo) -> None:
         shutil.copyfile(Path(__file__).with_name(SCRIPT), target / SCRIPT)
 
 
+def check_card(target: Path) -> None:
+    """Refuse to replace a card that somebody changed beyond its licence, which the next card takes over.
+
+    Raises:
+        ValueError: The card is not the one that `export` wrote.
+    """
+    card = target / CARD
+    if not card.is_file():
+        return
+    text, recorded = _text(card), None
+    with suppress(ValueError):  # a damaged file is written anew
+        recorded = (read_json(target / "parity.json") or {}).get(CARD)
+    if recorded != card_record(text) if recorded else "exported by segdistill" not in text:
+        raise ValueError(
+            f"{card} was changed beyond its licence line; expected the card that export wrote, which is replaced. "
+            "Move it, or name another folder with --out"
+        )
+
+
+def card_record(text: str) -> dict[str, str]:
+    """Hash of a card without what somebody filled in, as in parity.json."""
+    plain = _LICENCE.sub("", text, count=1)
+    return {"sha256": hashlib.sha256(plain.encode()).hexdigest()}
+
+
+def _licence_in(card: Path) -> str:
+    """The licence that somebody filled into a card, as it stands there."""
+    found = _LICENCE.search(_text(card)) if card.is_file() else None
+    return _UNFILLED if found is None else found[1]
+
+
+def _text(card: Path) -> str:
+    return card.read_text(encoding="utf-8", errors="replace")
+
+
 def write_card(
     run: RunFolder, target: Path, info: FileInfo, evaluation: Evaluation, parity: dict[str, Any]
-) -> None:
-    """Write the model card.
+) -> dict[str, str]:
+    """Write the model card, with the licence of the one before it.
 
     Args:
         run: The run that was exported.
@@ -71,8 +113,13 @@ def write_card(
         info: Description of the ONNX file.
         evaluation: Metrics of the float32 file on the run's evaluation split.
         parity: Content of parity.json.
+
+    Returns:
+        Its record for parity.json.
     """
-    write_atomically(target / "MODEL_CARD.md", _card(run, target, info, evaluation, parity))
+    text = _card(run, target, info, evaluation, parity)
+    write_atomically(target / CARD, text)
+    return card_record(text)
 
 
 def _card(
@@ -110,6 +157,7 @@ def _card(
         int8={name: found for name, found in int8_results(parity).items() if found["passed"]},
         environment=run.environment(),
         weights_sha256=file_sha256(target / "model.safetensors"),
+        licence=Markup(_licence_in(target / CARD)),
     )
 
 

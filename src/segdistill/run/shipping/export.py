@@ -31,7 +31,15 @@ from segdistill.run.identity import check_split, check_teacher
 from segdistill.run.lock import writing
 from segdistill.run.networks import load_run_model, load_teacher
 from segdistill.run.opening import open_split
-from segdistill.run.shipping.bundle import BUNDLE, SCRIPT, file_record, write_card, write_files
+from segdistill.run.shipping.bundle import (
+    BUNDLE,
+    CARD,
+    SCRIPT,
+    check_card,
+    file_record,
+    write_card,
+    write_files,
+)
 from segdistill.run.shipping.image_files import parity_from_files, report_files
 from segdistill.run.shipping.int8 import Int8, report_int8
 from segdistill.run.shipping.onnx_file import (
@@ -115,12 +123,12 @@ def export(
     Raises:
         FileNotFoundError: The run does not exist or is not finished.
         IdentityDiffers: The data, or the teacher at its path, is not what the run used.
-        ValueError: A setting is out of range, the folder cannot be written to, the evaluation split
-            has no labels, a package of the extra `export` (`openvino`, `nncf`) is missing, the network cannot be
-            exported, the file disagrees with PyTorch on more than 0.1 % of the pixels at one of the
-            sizes (in OpenVINO, too), `infer.py` disagrees with evaluation on image files by more than that and not for
-            rounding to 8 bits (the files are kept for inspection), or int8 loses too much (the float32
-            file is kept).
+        ValueError: A setting is out of range, the folder cannot be written to, its model card was changed
+            beyond the licence, the evaluation split has no labels, a package of the extra `export`
+            (`openvino`, `nncf`) is missing, the network cannot be exported, the file disagrees with PyTorch
+            on more than 0.1 % of the pixels at one of the sizes (in OpenVINO, too), `infer.py` disagrees
+            with evaluation on image files by more than that and not for rounding to 8 bits (the files are
+            kept for inspection), or int8 loses too much (the float32 file is kept).
     """
     for package in _EXTRA:
         require(package, "export")
@@ -202,7 +210,8 @@ def _write(
 ) -> None:
     """Write the file, its parity, the int8 file if requested, and the files that ship with them."""
     content = onnx_bytes(deployed, opset)
-    for name in BUNDLE:  # files of an earlier export do not belong to this one
+    # Files of an earlier export do not belong to this one; its card has the licence.
+    for name in set(BUNDLE) - {CARD}:
         (target / name).unlink(missing_ok=True)
     write_atomically(target / "model.onnx", content)
     network = OnnxNetwork(target / "model.onnx")
@@ -232,8 +241,8 @@ def _write(
     write_files(run, target, deployed.info)
     if (target / SCRIPT).exists():
         parity["files"] = _from_files(target, deployed, size, val_set)
+    parity[CARD] = write_card(run, target, deployed.info, plain, parity)
     write_json(target / "parity.json", parity)
-    write_card(run, target, deployed.info, plain, parity)
     _warn(deployed.info, plain, parity)
     _report(target, parity)
 
@@ -280,6 +289,7 @@ def _target(run: RunFolder, out: str | Path | None) -> Path:
     target = output_folder(run.path / "export" if out is None else out)
     if (target / "config.yaml").exists():
         raise ValueError(f"{target} is a run. Name another folder with --out")
+    check_card(target)
     return target
 
 
