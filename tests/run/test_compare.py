@@ -1,6 +1,7 @@
 import json
 import logging
 import re
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ from segdistill.run.folder import RunFolder
 from segdistill.run.networks import build_student
 from segdistill.run.reporting import find_runs, summarise
 from segdistill.run.rows import taking as obtaining
+from segdistill.run.training.updates.finite import NonFiniteLoss
 from tests.run import small
 
 METHODS = ("supervised", "kd")
@@ -421,3 +423,47 @@ def test_terms_apply_to_the_methods_that_have_them(teacher: RunFolder, tmp_path:
     assert alone.terms == {}
     paper = module.one_run(recipe, module.MethodConfig("kd", "paper"), 1, tmp_path)
     assert paper.out == str(tmp_path / "kd-paper-s1")
+
+
+@pytest.mark.usefixtures("unchecked")
+@pytest.mark.parametrize("wild", ["control", "taught"])
+def test_rows_that_diverge_are_named_after_the_others_are_tabulated(
+    wild: str, teacher: RunFolder, tmp_path: Path
+) -> None:
+    calm = ({"control", "taught"} - {wild}).pop()
+    variants = {
+        "control": {"method": "supervised", "train": {}},
+        "taught": {"method": "kd", "train": {}},
+    }
+    variants[wild]["train"] = {"lr": 1e6}
+    recipe = _recipe(teacher, tmp_path, variants=variants, train={"steps": 6, "log_every": 1})
+    with pytest.raises(
+        NonFiniteLoss, match=rf"{wild}-s0.*{wild}-s1 diverged and are not in .* step"
+    ):
+        compare(recipe, list(variants), seeds=2, progress=False)
+    rows = json.loads((tmp_path / "comparison.json").read_text())["methods"]
+    assert len(rows[calm]["miou_by_seed"]) == 2 and wild not in rows
+    with pytest.raises(NonFiniteLoss, match=rf"{wild}-s0 diverged and is not in the table: step"):
+        compare(replace(recipe, out=str(tmp_path / "none")), [wild], seeds=1, progress=False)
+
+
+@pytest.mark.usefixtures("unchecked")
+def test_the_seeds_and_folds_that_are_left_are_tabulated(
+    teacher: RunFolder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def some(recipe: Any, progress: bool) -> RunFolder:
+        if recipe.out.endswith(("one/kd-s0", "two/kd-s0", "two/supervised-s0", "two/kd-s1")):
+            raise NonFiniteLoss("step 1: cross_entropy = nan. Lower train.lr")
+        return obtaining.obtain(recipe, progress)
+
+    monkeypatch.setattr(module, "obtain", some)
+    folds = {"one": {"data": {"val_options": {"seed": 3}}}, "two": {}}
+    recipe = _recipe(teacher, tmp_path, folds=folds)
+    with pytest.raises(NonFiniteLoss, match=r"one/kd-s0, .*two/kd-s1 diverged .* Lower train.lr"):
+        compare(recipe, METHODS, seeds=2, progress=False)
+    pooled, one, two = (
+        json.loads((tmp_path / place / "comparison.json").read_text())["methods"]
+        for place in ("", "one", "two")
+    )
+    assert list(one["kd"]["miou_by_seed"]) == ["1"] and "kd" not in two
+    assert len(pooled["control"]["miou_by_seed"]) == 3

@@ -70,6 +70,7 @@ from segdistill.run.rows import (
     measured_run,
     obtain,
 )
+from segdistill.run.training.updates.finite import NonFiniteLoss
 from segdistill.trust import trusting
 
 _log = logging.getLogger(__name__)
@@ -115,6 +116,7 @@ def compare(
     Raises:
         IdentityDiffers: A finished run in the folder has another student, teacher or data set.
         FolderInUse: Another process writes to the folder.
+        NonFiniteLoss: A training diverged; raised after the others, with the table of what is finished.
         ValueError: A method does not exist, a distillation method has no teacher, a term of the recipe
             belongs to no method, two entries share a label, or one cannot be trained. Raised before
             anything is trained.
@@ -141,15 +143,24 @@ def compare(
         _tell_seeds(left_out)
         counts = Counter(run.label for run in finished)
         register(base, next(iter(plans.values())).pairs, recipe.claims_on, counts)
-        runs = {fold: _trained(plan, progress) for fold, plan in plans.items()}
+        diverged: dict[Path, NonFiniteLoss] = {}
+        trained = {fold: _trained(plan, progress, diverged) for fold, plan in plans.items()}
         _name_others(finished, plans)
-        found = conclude(runs[""], base) if "" in runs else _conclude_folds(runs, base)
-        further = {"equal_time": dict(steps), "seeds_left_out": left_out}
-        if any(further.values()):
-            content = read_json(base / "comparison.json") or {}
-            given = {key: value for key, value in further.items() if value}
-            write_json(base / "comparison.json", {**content, **given})
-        return found
+        runs = {fold: found for fold, found in trained.items() if found}
+        if not runs:
+            _refuse_diverged(diverged)
+        summaries = conclude(runs[""], base) if "" in runs else _conclude_folds(runs, base)
+        names = [out.relative_to(base).as_posix() for out in diverged]
+        _add(base, equal_time=dict(steps), seeds_left_out=left_out, diverged=names)
+        _refuse_diverged(diverged)
+        return summaries
+
+
+def _add(base: Path, **further: Any) -> None:
+    """Add what is not empty to comparison.json."""
+    if given := {key: value for key, value in further.items() if value}:
+        content = read_json(base / "comparison.json") or {}
+        write_json(base / "comparison.json", {**content, **given})
 
 
 @dataclass(frozen=True)
@@ -253,13 +264,31 @@ def _tell_seeds(left_out: Mapping[str, Sequence[int]]) -> None:
         )
 
 
-def _trained(plan: _Plan, progress: bool) -> list[RunFolder]:
-    """The runs of a plan, trained or taken over, with their labels and roles."""
+def _trained(plan: _Plan, progress: bool, diverged: dict[Path, NonFiniteLoss]) -> list[RunFolder]:
+    """The runs of a plan, trained or taken over, with their labels and roles; others are added to `diverged`."""
     recipes = plan.recipes
-    runs = {place: obtain(recipes[place], progress) for place in _order(recipes)}
+    runs: dict[int, RunFolder] = {}
+    for place in _order(recipes):
+        out = Path(str(recipes[place].out))
+        try:
+            runs[place] = obtain(recipes[place], progress)
+        except NonFiniteLoss as error:
+            diverged[out] = error
+            if int(os.environ.get("WORLD_SIZE", "1")) > 1:  # the other processes wait for this one
+                _refuse_diverged(diverged)
+            _log.warning("%s diverged: %s", out, error)
     for place, run in runs.items():
         _name(run, recipes[place])
-    return [runs[place] for place in range(len(recipes))]
+    return [runs[place] for place in sorted(runs)]
+
+
+def _refuse_diverged(diverged: Mapping[Path, NonFiniteLoss]) -> None:
+    if diverged:
+        names, error = list_names([str(out) for out in diverged]), next(iter(diverged.values()))
+        one = len(diverged) == 1
+        raise NonFiniteLoss(
+            f"{names} diverged and {'is' if one else 'are'} not in the table: {error}"
+        )
 
 
 def _order(recipes: Sequence[Recipe]) -> list[int]:
