@@ -1,11 +1,14 @@
 import os
+import re
 from copy import deepcopy
+from operator import truediv
 from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml
 
+from segdistill import config
 from segdistill.config import (
     Recipe,
     annotation_at,
@@ -163,6 +166,38 @@ def test_a_value_of_the_wrong_type_is_refused_in_one_line(
         parse_recipe(values, name="here")
     assert message in str(caught.value)
     assert "\n" not in str(caught.value)
+
+
+def _numbers(text: str) -> set[float]:
+    """The numbers that a message writes out, powers and fractions among them."""
+    text = text.replace("positive", "1").replace("2^63 - 1", str(2**63 - 1))
+    found = re.findall(r"(\d+(?:\.\d+)?)(\^|/)?(-?\d+)?", text)
+    how = {"^": pow, "/": truediv, "": lambda value, _: value}
+    return {float(how[sign](float(first), float(second or 0))) for first, sign, second in found}
+
+
+@pytest.mark.parametrize("key", config._RANGES)
+def test_a_message_states_both_bounds_of_a_number(key: str) -> None:
+    low, high, expected = config._RANGES[key]
+    for bound in (low, high):
+        assert any(number == pytest.approx(bound, rel=1e-9, abs=0) for number in _numbers(expected))
+
+
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        ({"train": {"lr": 1e12}}, "train.lr is 1000000000000.0; expected a number from 0 to 10^6"),
+        ({"tuning": {"lr": [1, 1e20]}}, "tuning.lr is [1.0, 1e+20]; expected factors from 10^-6"),
+        ({"train": {"steps": 2 * 10**9}}, "expected a positive integer, at most 10^9"),
+        ({"train": {"momentum": float("nan")}}, "momentum is nan; expected a number from 0 to 1"),
+    ],
+)
+def test_a_number_above_its_bound_is_answered_with_the_bound(
+    values: dict[str, Any], message: str
+) -> None:
+    with pytest.raises(ValueError) as caught:
+        parse_recipe(values)
+    assert message in str(caught.value)
 
 
 @pytest.mark.parametrize(

@@ -175,7 +175,7 @@ def test_entries_that_do_not_fit_together_are_refused(
     [
         ({"lrr": 1}, r"variants.v.train.lrr: .*did you mean 'lr'"),
         ({"lr": "fast"}, r"variants.v.train.lr is fast; expected a number"),
-        ({"lr": float("inf")}, r"variants.v.train.lr is inf; expected a finite number"),
+        ({"lr": float("inf")}, r"variants.v.train.lr is inf; expected a number from 0 to 10\^6"),
         ({"steps": 0}, r"variants.v.train.steps is 0; expected a positive integer"),
         ({"seed": 3}, r"variants.v.train.seed is 3; expected none"),
         ({"steps": None}, r"variants.v.train.steps is null"),

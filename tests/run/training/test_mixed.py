@@ -136,7 +136,7 @@ FORM = {"intra_class": {"weight": 1.0, "on": "features", "options": {"form": "if
         ),
         (
             {"train": {"labelled_share": 0.0}},
-            r"train\.labelled_share is 0\.0; expected a fraction above 0, at most 1",
+            r"train\.labelled_share is 0\.0; expected a fraction from 10\^-6 to 1",
         ),
         (
             {"train": {"batch": 1}},
