@@ -10,12 +10,14 @@ from typing import Any
 import pytest
 import torch
 import yaml
+from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 import segdistill
 from segdistill.cli import main
+from segdistill.run.auditing import one_sided
 from segdistill.run.compare import compare
-from segdistill.run.evaluation.agreement import agreement
+from segdistill.run.evaluation.agreement import agreement, predicted_pixels
 from segdistill.run.evaluation.evaluate import evaluate
 from segdistill.run.evaluation.protocol import Protocol
 from segdistill.run.folder import RunFolder
@@ -363,6 +365,33 @@ def test_the_initial_agreement_is_logged_before_training(
         _train(frames, tmp_path, train={"steps": 2})
     assert "teacher: not measured, since val has no labels" in caplog.text
     assert "step 0: " in caplog.text and "% of the pixels agree with the teacher" in caplog.text
+
+
+def test_a_teacher_that_predicts_one_class_is_told_though_all_agree_with_it(
+    frames: Path, tmp_path: Path, command: Command, caplog: pytest.LogCaptureFixture
+) -> None:
+    values = _values(frames, tmp_path, train={"steps": 1})
+    state = load_file(tmp_path / "teacher.safetensors")
+    state["head.bias"][2] += 1e4
+    save_file(state, tmp_path / "teacher.safetensors")
+    recipe = tmp_path / "recipe.yaml"
+    recipe.write_text(yaml.safe_dump(values))
+    said = f"the teacher predicts {NAMES[2]} at every pixel; expected several classes"
+    code, out, _ = command("check", recipe)
+    assert code == 0 and f"warning: {said}" in out
+    assert "Next: segdistill train" in out  # compare ranks by labels
+    command("train", recipe)
+    assert said in caplog.text
+
+
+def test_a_teacher_of_several_classes_is_not_suspected(frames: Path, tmp_path: Path) -> None:
+    teacher = ByColour()
+    data = segdistill.build_dataset("folder", frames, "val", classes=NAMES, mask_dir=None)
+    counts = predicted_pixels(teacher, data, Protocol())
+    assert counts.sum() == 4 * 24 * 36 and (counts > 0).all()
+    assert one_sided(counts, NAMES) == ""
+    assert one_sided(torch.tensor([0, 7, 0]), NAMES).startswith(f"the teacher predicts {NAMES[1]}")
+    assert one_sided(torch.tensor([7]), ["all"]) == ""
 
 
 def test_evaluate_without_a_teacher_requires_labels(frames: Path) -> None:

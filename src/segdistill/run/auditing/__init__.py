@@ -8,7 +8,7 @@ from segdistill.run.auditing.masks import check_masks, class_pixels
 from segdistill.run.auditing.outputs import judged_outputs
 from segdistill.run.auditing.pixels import judged_pixels
 from segdistill.run.auditing.suspects import Cause, suspect
-from segdistill.run.auditing.teacher import judged, unmeasurable
+from segdistill.run.auditing.teacher import judged, one_sided, unmeasurable
 
 __all__ = [
     "Cause",
@@ -18,6 +18,7 @@ __all__ = [
     "judged_outputs",
     "judged_pixels",
     "missing_labels",
+    "one_sided",
     "refuse_unclear_orientation",
     "suspect",
     "unmeasurable",

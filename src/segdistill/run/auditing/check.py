@@ -28,9 +28,9 @@ from segdistill.run.auditing.proposal import proposals
 from segdistill.run.auditing.samples import write_samples
 from segdistill.run.auditing.survey import Survey, survey
 from segdistill.run.auditing.suspects import suspect
-from segdistill.run.auditing.teacher import judged, unmeasurable
+from segdistill.run.auditing.teacher import judged, one_sided, unmeasurable
 from segdistill.run.console import render, say
-from segdistill.run.evaluation import Protocol, measure
+from segdistill.run.evaluation import Protocol, measure, predicted_pixels
 from segdistill.run.folder import recorded_miou
 from segdistill.run.networks import load_teacher
 from segdistill.run.opening import open_set, resolve_device, with_teacher_classes
@@ -95,7 +95,9 @@ def check(
             findings.warnings.append("the teacher was not measured. Fix the data first")
     if rehearse is not None and splits and splits[0].classes:
         findings.add_problems(rehearse(recipe, splits[0].classes, not findings.problems))
-    command = "train" if recipe.teacher is None else "compare"
+    # Methods are ranked by mIoU, which needs labels.
+    comparable = recipe.teacher is not None and all(split.labelled for split in opened[1:])
+    command = "compare" if comparable else "train"
     _verdict(findings, f"segdistill {command} {name}", proposed)
 
 
@@ -238,6 +240,8 @@ def _check_teacher(recipe: Recipe, val: Split, findings: Findings) -> None:
             findings.add_problems(
                 list(filter(None, [unmeasurable(recipe.teacher.min_miou, val.name)]))
             )
+            counts = predicted_pixels(model.to(device), val.dataset, protocol)
+            findings.warnings += filter(None, [one_sided(counts, val.classes)])
             return
         with counting("measuring the teacher") as progress:
             evaluation = measure(

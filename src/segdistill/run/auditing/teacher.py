@@ -1,6 +1,6 @@
 """When a teacher is too poor to learn from, and how that is reported."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 from jaxtyping import Int64
 from torch import Tensor
@@ -47,6 +47,23 @@ def refusal(percent: float, least: float | None, confusion: Int64[Tensor, "k k"]
     if percent <= level:
         return f"expected better than chance ({level:.1f}, the commonest class everywhere)"
     return ""
+
+
+def one_sided(counts: Int64[Tensor, "k"], classes: Sequence[str]) -> str:
+    """Why a teacher cannot be trusted whose answer is one class; "" if it is several.
+
+    Without labels this is all that tells a useless teacher: a student agrees with it fully.
+
+    Args:
+        counts: How many pixels it gives each class.
+        classes: Names of the classes.
+    """
+    if int((counts > 0).sum()) != 1 or len(classes) < 2:
+        return ""
+    return (
+        f"the teacher predicts {classes[int(counts.argmax())]} at every pixel; expected several classes. Check its "
+        "weights, its input and the order of its classes, since a student agrees with any such teacher"
+    )
 
 
 def judged(

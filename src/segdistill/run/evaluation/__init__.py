@@ -1,6 +1,6 @@
 """Measure a network: how images reach it, its metrics, and its cost."""
 
-from segdistill.run.evaluation.agreement import Agreement
+from segdistill.run.evaluation.agreement import Agreement, predicted_pixels
 from segdistill.run.evaluation.evaluate import Evaluation, measure
 from segdistill.run.evaluation.protocol import (
     Protocol,
@@ -27,6 +27,7 @@ __all__ = [
     "measure",
     "multiple_of",
     "padded",
+    "predicted_pixels",
     "segment",
     "shown",
     "source",

@@ -2,7 +2,9 @@
 
 from typing import Any
 
-from torch import nn
+import torch
+from jaxtyping import Int64
+from torch import Tensor, nn
 from torch.utils.data import Dataset
 
 from segdistill.data.samples import read_sample
@@ -90,6 +92,26 @@ def agreement(
     protocol = protocol or Protocol()
     labelled = _TeacherLabels(dataset, teacher, protocol)
     return Agreement(**vars(measure(model, labelled, protocol, **options)))
+
+
+def predicted_pixels(
+    teacher: nn.Module, dataset: Any, protocol: Protocol, most: int = 16
+) -> Int64[Tensor, "k"]:
+    """How many pixels a network gives each class, on up to `most` images evenly spread over the data set.
+
+    Args:
+        teacher: The network, on its device.
+        dataset: Images, with or without labels, and `classes`.
+        protocol: How images are shown to it.
+        most: Largest number of images.
+    """
+    images = _TeacherLabels(dataset, teacher, protocol)
+    step = max(1, -(-len(images) // most))
+    counts = [
+        torch.bincount(images[place]["label"].flatten().long(), minlength=len(images.classes))
+        for place in range(0, len(images), step)
+    ]
+    return torch.stack(counts).sum(0)
 
 
 class _TeacherLabels(Dataset[Any]):

@@ -15,6 +15,7 @@ from segdistill.data.samples import read_sample
 from segdistill.distillation.distiller import Distiller, TapRow
 from segdistill.distillation.method import Method
 from segdistill.models.foreign.wrapped import read_as
+from segdistill.run.auditing import one_sided
 from segdistill.run.console import log_table
 from segdistill.run.environment import describe_environment, differences, load
 from segdistill.run.evaluation import Evaluation, Protocol, measure
@@ -141,6 +142,9 @@ def record_start(loop: Loop, start: Evaluation, write: bool) -> None:
     if write:
         loop.record({"kind": "val", "step": 0, **start.figures()})
         _log.info("%s  step 0: %s", loop.label, start.headline())
+        # Its labels are the teacher's classes.
+        if unsure := one_sided(start.confusion.sum(1), start.classes):
+            _log.warning("%s", unsure)
 
 
 def record_network(job: Job, evaluation: Evaluation, loop: Loop) -> None:
