@@ -119,6 +119,19 @@ def test_what_the_gates_let_through_is_logged_by_class(teacher: RunFolder, tmp_p
             assert max(found) > 0 and min(found) < 1 and len(shares) <= small.CLASSES
 
 
+def test_a_gate_that_lets_nothing_through_is_told_once(
+    teacher: RunFolder, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    _train(
+        teacher,
+        tmp_path,
+        method={"name": "kd", "labels": "both", "confidence": 1.0},
+        terms={"pixelwise": {"options": {"confidence": 0.125}}},
+    )
+    said = [text for text in caplog.messages if "no pixel reaches" in text]
+    assert len(said) == 1 and "no pixel reaches method.confidence, so nothing is learnt" in said[0]
+
+
 def test_the_share_of_a_class_without_a_pixel_is_none() -> None:
     table = torch.tensor([[4, 1], [0, 0], [2, 2], [0, 0]])
     assert kept_shares({"labels": table}) == {"labels": [0.25, None, 1.0]}

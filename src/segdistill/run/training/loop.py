@@ -156,6 +156,7 @@ class Loop:
         self._validating = False
         self._window = Window()
         self._kept: Mapping[str, Tensor] = {}
+        self._closed: set[str] = set()
 
     # State -------------------------------------------------------------------------------------
 
@@ -531,7 +532,20 @@ class Loop:
                 "data_seconds": waiting / window.steps,
             }
             self.record(row)
+            self._tell_closed_gates(row.get("kept", {}))
         return means
+
+    def _tell_closed_gates(self, kept: Mapping[str, Sequence[float | None]]) -> None:
+        """Warn once of each gate that lets no pixel of a logged step through: its term learns nothing there."""
+        for name, shares in kept.items():
+            if name not in self._closed and shares and not any(shares):
+                self._closed.add(name)
+                key = "method.confidence" if name == "labels" else f"the confidence of {name}"
+                _log.warning(
+                    "step %d: no pixel reaches %s, so nothing is learnt from it there. Lower it",
+                    self.step,
+                    key,
+                )
 
     def _validate(self, bar: TrainingProgress, save: bool = True) -> bool:
         """Evaluate if due. The state is saved first, so that a failure here loses no step."""
