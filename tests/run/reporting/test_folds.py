@@ -9,6 +9,7 @@ import torch
 
 from segdistill.run.evaluation.by_image import ByImage, entry_of
 from segdistill.run.evaluation.evaluate import Evaluation
+from segdistill.run.reporting.claims import scenes
 from segdistill.run.reporting.claims.scenes import drawn_miou, over_scenes, scenes_in_words
 from segdistill.run.reporting.claims.standing import context
 from segdistill.run.reporting.claims.table import comparison_rows
@@ -144,12 +145,30 @@ def test_the_bootstrap_adds_up_the_confusion_matrices_of_drawn_blocks() -> None:
     expected = np.percentile(np.mean(slow, 0), [2.5, 97.5])
     assert (found.low, found.high) == pytest.approx(tuple(expected))
     assert over_scenes([*runs, *harder], "idd", "control", 2, draws=60) == found
-    assert scenes_in_words(found).startswith(
-        "95 % interval over scenes (10 blocks of up to 2 frames"
-    )
 
 
-def test_larger_blocks_give_wider_intervals_where_neighbours_are_alike() -> None:
+def _asking(runs: list[RunSummary], frames: int) -> list[RunSummary]:
+    return [replace(r, recipe=replace(r.recipe, scene_frames=frames)) for r in runs]
+
+
+@pytest.mark.parametrize(
+    ("frames", "said"),
+    [
+        (0, ""),
+        (2, "95 % interval over scenes (6 blocks of up to 2 frames"),
+        (3, "No interval over scenes: expected at least 5 blocks of up to 3 frames"),
+        (30, "No interval over scenes: expected at least 5 blocks of up to 30 frames"),
+    ],
+)
+def test_the_interval_over_scenes_or_its_lack_is_told(frames: int, said: str) -> None:
+    text = scenes_in_words(_asking(_runs(), frames), "idd", "control")
+    assert text.startswith(said) and bool(text) == bool(said)
+
+
+def test_larger_blocks_give_wider_intervals_where_neighbours_are_alike(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(scenes, "LEAST", 2)
     runs = _runs()
     one, six = (over_scenes(runs, "idd", "control", frames) for frames in (1, 6))
     assert one is not None and six is not None and (one.blocks, six.blocks) == (12, 2)

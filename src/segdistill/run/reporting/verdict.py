@@ -20,7 +20,7 @@ from segdistill.run.reporting.claims.registered import (
     corrected_over,
     registered_pairs,
 )
-from segdistill.run.reporting.claims.scenes import scenes_in_words, scenes_of
+from segdistill.run.reporting.claims.scenes import scenes_in_words
 from segdistill.run.reporting.claims.table import by_seed, why_times_differ
 from segdistill.run.reporting.notation import p_text, signed
 from segdistill.run.reporting.statistics import Paired, holm
@@ -206,8 +206,8 @@ def _claim(
         headline = stands
         tone = "better" if difference.mean > 0 else "worse"
     details += _chance(difference, p, compared, named(chosen, "the control"), kind)
-    if (scenes := scenes_of(summaries, chosen.label, chosen.reference)) is not None:
-        details.append(scenes_in_words(scenes))
+    if scenes := scenes_in_words(summaries, chosen.label, chosen.reference):
+        details.append(scenes)
     return tone, headline, details
 
 

@@ -12,6 +12,8 @@ from segdistill.run.reporting.notation import signed
 from segdistill.run.reporting.summary import RunSummary, seed_pairs
 
 DRAWS = 2000
+LEAST = 5
+"""Blocks, over all folds, below which an interval would only be the range of these few."""
 Floats = npt.NDArray[np.float64]
 
 
@@ -54,7 +56,8 @@ def over_scenes(
         confidence: Two-sided probability of the interval, in (0, 1).
 
     Returns:
-        None if a run has no counts of single images, images differ, or a fold has a single block.
+        None if a run has no counts of single images, images differ, a fold has a single block, or all folds have
+        fewer than `LEAST`.
     """
     by_fold: dict[str, list[tuple[RunSummary, RunSummary]]] = {}
     for pair in seed_pairs(summaries, label, reference):
@@ -65,7 +68,7 @@ def over_scenes(
         if found is None:
             return None
         total, blocks = total + found[0], blocks + found[1]
-    if not by_fold:
+    if blocks < LEAST:
         return None
     tail = 50 * (1 - confidence)
     low, high = np.percentile(total / len(by_fold), [tail, 100 - tail])
@@ -74,13 +77,26 @@ def over_scenes(
 
 def scenes_of(summaries: Sequence[RunSummary], label: str, reference: str) -> Scenes | None:
     """`over_scenes` with the frames that the recipes name; None where they name none."""
-    recipes = [run.recipe for run in summaries if run.recipe is not None and run.role != "teacher"]
-    frames = max((recipe.scene_frames for recipe in recipes), default=0)
+    frames = _frames(summaries)
     return over_scenes(summaries, label, reference, frames) if frames else None
 
 
-def scenes_in_words(scenes: Scenes) -> str:
-    """The interval in a sentence."""
+def _frames(summaries: Sequence[RunSummary]) -> int:
+    recipes = [run.recipe for run in summaries if run.recipe is not None and run.role != "teacher"]
+    return max((recipe.scene_frames for recipe in recipes), default=0)
+
+
+def scenes_in_words(summaries: Sequence[RunSummary], label: str, reference: str) -> str:
+    """The interval of `scenes_of` in a sentence, or why there is none; "" where no recipe asks for one."""
+    frames = _frames(summaries)
+    scenes = scenes_of(summaries, label, reference)
+    if scenes is None:
+        return (
+            f"No interval over scenes: expected at least {LEAST} blocks of up to {frames} frames, two or more in each "
+            "fold, and counts of every image in all runs."
+            if frames
+            else ""
+        )
     return (
         f"95 % interval over scenes ({scenes.blocks} blocks of up to {scenes.frames} frames, drawn again): "
         f"{signed(scenes.low)} to {signed(scenes.high)}."
