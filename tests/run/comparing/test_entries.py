@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from segdistill.config import Recipe
-from segdistill.run.comparing import Entry, entries_of, is_distilled, same_settings
+from segdistill.run.comparing import Entry, default_names, entries_of, is_distilled, same_settings
 from segdistill.run.recipe import load_recipe, parse_recipe
 
 TEACHER = {"teacher": {"run": "runs/teacher"}}
@@ -38,6 +38,24 @@ def test_roles_labels_and_folders() -> None:
     assert found["lr2"].run(3, Path("runs/a")).out == "runs/a/lr2-s3"
     assert found["lr2"].recipe.train.lr == 0.5 and found["supervised"].recipe.train.lr == 0.01
     assert found["lr2"].recipe.teacher is None and found["tuned"].recipe.teacher is not None
+
+
+@pytest.mark.parametrize(
+    ("control", "added"),
+    [
+        ({}, False),
+        ({"train": {"lr": 0.5}}, False),  # as tune writes it
+        ({"train": {"lr": 0.5}, "label": "other"}, True),
+        ({"method": "kd", "label": "other"}, True),
+    ],
+)
+def test_plain_training_is_added_unless_a_variant_is_the_control(
+    control: dict[str, Any], added: bool
+) -> None:
+    recipe = _recipe(variants={"control": control, "kd": {"method": "kd"}})
+    names = default_names(recipe)
+    assert names == [*(["supervised"] if added else []), "control", "kd"]
+    assert entries_of(recipe, names)
 
 
 def test_a_variant_s_terms_are_merged_with_the_recipe_s() -> None:

@@ -317,7 +317,7 @@ def test_data_of_other_classes_is_refused(
         main(["evaluate", str(mine.path), *options, *(["--on", name] if name else [])])
     found = classes.strip("[]")
     what = name or "folder, split 'val',"
-    message = f"{what} has the classes {found}; expected those of data, a, b. Map its labels"
+    message = f"{what} has the classes {found}; expected those of data, a, b. Set `classes`"
     assert message in capsys.readouterr().err
     assert not mine.set_names()
 

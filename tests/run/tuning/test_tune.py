@@ -331,7 +331,7 @@ def test_the_mean_over_seeds_decides(teacher: RunFolder, tmp_path: Path) -> None
         (
             {"tuning": {**TUNING, "lr": [1, 1e9]}},
             ["kd"],
-            r"tuning.lr is .*; expected factors above",
+            r"tuning.lr is .*; expected factors from",
         ),
     ],
 )

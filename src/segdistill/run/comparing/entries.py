@@ -78,13 +78,14 @@ def entries_of(recipe: Recipe, names: Sequence[str]) -> list[Entry]:
 def default_names(recipe: Recipe) -> list[str]:
     """What is compared unless asked otherwise: the control and the variants, or, without variants, the rivals.
 
-    Only the variants, if one of them is that control.
+    Only the variants, if one of them is that control or a control of its name, such as a tuned one.
     """
     if not recipe.variants:
         return ["supervised", *RIVALS]
     plain = entry_of(recipe, "supervised")
     known = [entry_of(recipe, name) for name in recipe.variants]
-    there = any(e.role == "control" and same_settings(e.recipe, plain.recipe) for e in known)
+    controls = [e for e in known if e.role == "control"]
+    there = any(e.label == plain.label or same_settings(e.recipe, plain.recipe) for e in controls)
     return list(recipe.variants) if there else ["supervised", *recipe.variants]
 
 
