@@ -18,6 +18,7 @@ NAMES = {
     "hint": "feature regression",
     "idd": "IDD",
     "permuted": "IDD's placebo",
+    "idd_plus": "hint + distances",
 }
 WIDTH, ROW, LEFT, RIGHT, TOP = 720, 38, 180, 110, 62
 LOWEST, HIGHEST = -7, 4

@@ -269,5 +269,7 @@ def test_the_same_average_whatever_is_evaluated_in_between(tmp_path: Path) -> No
 def test_a_decay_out_of_range_is_refused(decay: float, tmp_path: Path) -> None:
     recipe = small.recipe(out=str(tmp_path / "run"))
     recipe.train.average = decay
-    with pytest.raises(ValueError, match=r"train\.average is .*; expected a decay from 0 to 0.999999"):
+    with pytest.raises(
+        ValueError, match=r"train\.average is .*; expected a decay from 0 to 0.999999"
+    ):
         train(recipe, progress=False)
