@@ -501,6 +501,23 @@ def test_the_ratios_of_speed_are_those_measured() -> None:
     assert f"and {starts['remembered']['start_seconds']:.1f} where" in page
 
 
+def test_the_costs_of_losses_are_those_measured() -> None:
+    costs = {
+        (row["loss"], row["setting"].partition(",")[0]): row["of_cross_entropy"]
+        for row in _result("losses")["rows"]
+        if row["version"] == "default"
+    }
+    hint, pixelwise = (
+        [f"{costs[loss, classes]:.2f}" for classes in ("19 classes", "150 classes")]
+        for loss in ("hint", "pixelwise")
+    )
+    page = _page("hint")
+    assert f"take {hint[0]} times as long" in page and f"{hint[1]} times with 150" in page
+    assert f"pixel-wise distillation takes {' and '.join(pixelwise)} times" in page
+    cost = costs["pixel_to_class", "19 classes"]
+    assert f"alone takes {cost:.1f} times as long" in " ".join(_drives_section().split())
+
+
 def _mixed(protocol: str, row: str) -> list[float]:
     folder = ROOT / "benchmarks" / "results" / protocol / "table" / "without_0006R0"
     files = [folder / f"{row}-s{seed}" / "evaluation.json" for seed in range(3)]
