@@ -104,7 +104,7 @@ def test_two_networks_in_a_file_are_not_chosen_from(tmp_path: Path) -> None:
     both = {**_named("student."), **{f"teacher.{name}": value for name, value in OTHER.items()}}
     torch.save({"state_dict": both}, tmp_path / "f.pth")
     with pytest.raises(
-        ValueError, match=r"the network under student\. and teacher\.; expected one"
+        ValueError, match=r"f\.pth has the network under student\. and teacher\.; exp"
     ):
         load_weights(_net(2), tmp_path / "f.pth")
 

@@ -91,7 +91,7 @@ def test_a_negative_variance_is_refused():
     state = _net().state_dict()
     state["1.running_var"] = state["1.running_var"] - 2
     with pytest.raises(
-        ValueError, match=r"1\.running_var is negative; expected variances from 0 on"
+        ValueError, match=r"1\.running_var is negative; expected variances of at least 0"
     ):
         load_state(_net(), state)
 

@@ -21,6 +21,7 @@ from segdistill.run.comparing import (
     register,
     registered,
     same_settings,
+    seeds_left_out,
     tuning_remarks,
 )
 from segdistill.run.console import log_table, spoken
@@ -76,6 +77,15 @@ from segdistill.trust import trusting
 _log = logging.getLogger(__name__)
 READING = ("contrasts", "claims_on", "thin_classes", "scene_frames")
 """Keys of a recipe that later reports of its finished runs read."""
+
+
+@dataclass(frozen=True)
+class _Plan:
+    """What is trained in one fold: the entries, and a recipe for each seed and entry, in this order."""
+
+    entries: Sequence[Entry]
+    recipes: Sequence[Recipe]
+    pairs: Sequence[list[str]]
 
 
 def compare(
@@ -136,24 +146,37 @@ def compare(
             steps = equal_time(_rows(next(iter(folds.values())), methods, first_seed), base)
         plans = _plans(folds, methods, range(first_seed, first_seed + seeds), steps)
         _check_plans(plans)
-        for remark in tuning_remarks(recipe, next(iter(plans.values())).entries):
-            _log.warning("%s", remark)
-        finished = _finished(recipe, plans)
-        left_out = _seeds_left_out(finished, plans)
-        _tell_seeds(left_out)
-        counts = Counter(run.label for run in finished)
-        register(base, next(iter(plans.values())).pairs, recipe.claims_on, counts)
-        diverged: dict[Path, NonFiniteLoss] = {}
-        trained = {fold: _trained(plan, progress, diverged) for fold, plan in plans.items()}
-        _name_others(finished, plans)
-        runs = {fold: found for fold, found in trained.items() if found}
-        if not runs:
-            _refuse_diverged(diverged)
-        summaries = conclude(runs[""], base) if "" in runs else _conclude_folds(runs, base)
-        names = [out.relative_to(base).as_posix() for out in diverged]
-        _add(base, equal_time=dict(steps), seeds_left_out=left_out, diverged=names)
+        return _compared(recipe, plans, base, steps, progress)
+
+
+def _compared(
+    recipe: Recipe,
+    plans: Mapping[str, _Plan],
+    base: Path,
+    steps: Mapping[str, int],
+    progress: bool,
+) -> list[RunSummary]:
+    """Train what plans name, register claims before it, and write the comparison of what is finished."""
+    plan = next(iter(plans.values()))
+    for remark in tuning_remarks(recipe, plan.entries):
+        _log.warning("%s", remark)
+    finished = _finished(recipe, plans)
+    planned = {Path(str(run.out)).resolve() for one in plans.values() for run in one.recipes}
+    others = seeds_left_out(finished, planned, [entry.label for entry in plan.entries])
+    _tell_seeds(others)
+    counts = Counter(run.label for run in finished)
+    register(base, plan.pairs, recipe.claims_on, counts)
+    diverged: dict[Path, NonFiniteLoss] = {}
+    trained = {fold: _trained(one, progress, diverged) for fold, one in plans.items()}
+    _name_others(finished, plans)
+    runs = {fold: found for fold, found in trained.items() if found}
+    if not runs:
         _refuse_diverged(diverged)
-        return summaries
+    summaries = conclude(runs[""], base) if "" in runs else _conclude_folds(runs, base)
+    names = [out.relative_to(base).as_posix() for out in diverged]
+    _add(base, equal_time=dict(steps), seeds_left_out=others, diverged=names)
+    _refuse_diverged(diverged)
+    return summaries
 
 
 def _add(base: Path, **further: Any) -> None:
@@ -161,15 +184,6 @@ def _add(base: Path, **further: Any) -> None:
     if given := {key: value for key, value in further.items() if value}:
         content = read_json(base / "comparison.json") or {}
         write_json(base / "comparison.json", {**content, **given})
-
-
-@dataclass(frozen=True)
-class _Plan:
-    """What is trained in one fold: the entries, and a recipe for each seed and entry, in this order."""
-
-    entries: Sequence[Entry]
-    recipes: Sequence[Recipe]
-    pairs: Sequence[list[str]]
 
 
 def _rows(recipe: Recipe, methods: Sequence[str] | None, seed: int) -> dict[str, Recipe]:
@@ -242,17 +256,6 @@ def _finished(recipe: Recipe, plans: Mapping[str, _Plan]) -> list[Finished]:
     """All finished runs of the comparison, of other rows and seeds as well."""
     folders = [Path(str(plan.recipes[0].out)).parent for plan in plans.values()]
     return finished_runs(recipe, next(iter(plans.values())).entries, folders)
-
-
-def _seeds_left_out(
-    finished: Sequence[Finished], plans: Mapping[str, _Plan]
-) -> dict[str, list[int]]:
-    """Finished seeds of the rows that are compared which are not among those that are compared."""
-    planned = {Path(str(one.out)).resolve() for plan in plans.values() for one in plan.recipes}
-    labels = [entry.label for entry in next(iter(plans.values())).entries]
-    others = [run for run in finished if run.path.resolve() not in planned]
-    seeds = {label: sorted({r.seed for r in others if r.label == label}) for label in labels}
-    return {label: found for label, found in seeds.items() if found}
 
 
 def _tell_seeds(left_out: Mapping[str, Sequence[int]]) -> None:

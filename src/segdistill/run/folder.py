@@ -412,3 +412,12 @@ def file_sha256(path: Path) -> str:
 
     with open(path, "rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def measured_at(path: str | Path) -> RunFolder | None:
+    """The run in a folder if it has its metrics, with or without weights; None otherwise."""
+    try:
+        run = RunFolder(path)
+    except FileNotFoundError:
+        return None
+    return run if run.measured else None

@@ -62,4 +62,4 @@ def test_options_that_reach_every_row_are_taken(words: list[str], recipe: Recipe
 def test_only_what_is_compared_counts(recipe: Recipe) -> None:
     refuse_without_effect(recipe, ["--train.lr=1"], ["control"])
     with pytest.raises(ValueError, match=r"on variants\.slow, which"):
-        refuse_without_effect(recipe, ["--train.lr=1"], ["control", "slow"])
+        refuse_without_effect(recipe, ["--train.lr=1"], ["control", " slow"])

@@ -3,7 +3,6 @@
 import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from functools import cache
 from typing import Any, Literal
 
 from segdistill.data.annotations.categories import IGNORE, Categories, unannotated_number
@@ -14,6 +13,7 @@ from segdistill.data.layouts.files import FileSamples, file_samples
 from segdistill.data.layouts.layers import LayerPairs, LayerSamples
 from segdistill.data.layouts.pairs import FolderPairs, Missing
 from segdistill.data.pair import Pair
+from segdistill.data.reading.listing import tell_once
 
 Labels = Literal["masks", "layers", "coco", "yolo", "labelme"]
 
@@ -34,8 +34,6 @@ _MISSING: dict[str, tuple[Missing, ...]] = {
     **dict.fromkeys(("layers", "yolo", "labelme"), ("refuse", "skip", "empty")),
 }
 """What `missing` may be for each kind of labels."""
-
-_log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -124,7 +122,7 @@ def annotated_pairs(
         same = _same_class(samples.classes, options.unannotated)
         mapping = {**dict.fromkeys(same, options.unannotated), **(mapping or {})}
         for name in same:
-            _say_once(f"{samples.source}: {name!r} is class {options.unannotated!r}")
+            tell_once(f"{samples.source}: {name!r} is class {options.unannotated!r}", logging.INFO)
         names = list(dict.fromkeys([*first, *(n for n in samples.classes if n not in same)]))
     else:
         names = list(classes)
@@ -139,8 +137,10 @@ def annotated_pairs(
     )
     samples.check(drawing.categories)
     if classes is None:
-        _say_once(f"{samples.source}: the classes are those of the file: {', '.join(names)}")
-    _say_once(f"{samples.source}: {_assumed(options)}")
+        tell_once(
+            f"{samples.source}: the classes are those of the file: {', '.join(names)}", logging.INFO
+        )
+    tell_once(f"{samples.source}: {_assumed(options)}", logging.INFO)
     return samples.pairs(drawing), names
 
 
@@ -212,8 +212,3 @@ def _assumed(options: LabelOptions) -> str:
         "crowds are ignored, " if (options.labels, options.crowds) == ("coco", "ignore") else ""
     )
     return f"pixels without annotation are {rest}, {top[options.overlap]}, {crowds}photographs are upright"
-
-
-@cache
-def _say_once(line: str) -> None:
-    _log.info("%s", line)

@@ -23,8 +23,8 @@ _FOREIGN = (
     "system volume information",
 )
 """Folders that an operating system writes beside the user's files, with pictures of its own; in lower case."""
-_UNREAD = (
-    *(
+_UNREAD = frozenset(
+    [
         ".heic",
         ".heif",
         ".avif",
@@ -37,8 +37,6 @@ _UNREAD = (
         ".ppm",
         ".pgm",
         ".pbm",
-    ),
-    *(
         ".pnm",
         ".psd",
         ".exr",
@@ -51,7 +49,7 @@ _UNREAD = (
         ".arw",
         ".orf",
         ".rw2",
-    ),
+    ]
 )
 """Endings of pictures in formats that are not read."""
 _SHOWN = 3

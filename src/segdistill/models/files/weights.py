@@ -120,7 +120,9 @@ def _stripped(state: dict[str, Tensor], prefixes: tuple[str, ...]) -> list[dict[
     return [state]
 
 
-def _fitting(net: nn.Module, state: dict[str, Tensor]) -> tuple[dict[str, Tensor], list[str]]:
+def _fitting(
+    net: nn.Module, state: dict[str, Tensor], source: str
+) -> tuple[dict[str, Tensor], list[str]]:
     """`state` by the network's own names, with as few prefixes taken off as it takes to fit any; see `translated`."""
     values: Any = getattr(net, "released_values", dict)
     own = net.state_dict().keys()
@@ -129,7 +131,7 @@ def _fitting(net: nn.Module, state: dict[str, Tensor]) -> tuple[dict[str, Tensor
     for one in tried:
         if own & one.keys():
             return translated(net, values(one))
-    if (prefix := _prefix_of(own, state)) is not None:
+    if (prefix := _prefix_of(own, state, source)) is not None:
         inside = {k.removeprefix(prefix): v for k, v in state.items() if k.startswith(prefix)}
         named, left_out = translated(net, values(inside))
         return named, left_out + [key for key in state if not key.startswith(prefix)]
@@ -138,7 +140,7 @@ def _fitting(net: nn.Module, state: dict[str, Tensor]) -> tuple[dict[str, Tensor
     return stripped if own & stripped[0].keys() and not own & found[0].keys() else found
 
 
-def _prefix_of(own: Collection[str], state: Mapping[str, Tensor]) -> str | None:
+def _prefix_of(own: Collection[str], state: Mapping[str, Tensor], source: str) -> str | None:
     """The prefix under which a file has all of a network among other things, such as a loss's buffers.
 
     Raises:
@@ -151,8 +153,8 @@ def _prefix_of(own: Collection[str], state: Mapping[str, Tensor]) -> str | None:
     fitting = [start for start in ends if all(start + name in state for name in names)]
     if len(fitting) > 1:
         raise ValueError(
-            f"the file has the network under {' and '.join(fitting)}; expected one. Save one of them as a file of "
-            "its own"
+            f"{source} has the network under {' and '.join(fitting)}; expected one. Save one of them as a file of its "
+            "own"
         )
     return fitting[0] if fitting else None
 
@@ -298,7 +300,7 @@ def _unsound(name: str, tensor: Tensor, own: Tensor) -> tuple[str, str] | None:
     if not bool(torch.isfinite(tensor).all()) and bool(torch.isfinite(own).all()):
         return "is not finite", "finite values"
     if name.endswith("running_var") and bool((tensor < 0).any()):
-        return "is negative", "variances from 0 on"
+        return "is negative", "variances of at least 0"
     return None
 
 
@@ -329,7 +331,7 @@ def load_tensors(
 ) -> LoadReport:
     """As `load_weights`, from tensors that `read_tensors` has read from the file `source`."""
     net = network(model)
-    state, left_out = _fitting(net, tensors)
+    state, left_out = _fitting(net, tensors, source)
     return load_state(net, state, strict, source=source, left_out=left_out)
 
 

@@ -206,7 +206,7 @@ def _check_sets(
         _check_pixels([split], [one], findings)
         if train:
             claimed = name == recipe.claims_on
-            judge_both([*train, split], [*surveys, one], findings, True, claimed)
+            judge_both([*train, split], [*surveys, one], findings, further=True, claimed=claimed)
 
 
 def _check_method(recipe: Recipe, train: Split, findings: Findings) -> None:

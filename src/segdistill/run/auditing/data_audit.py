@@ -253,8 +253,7 @@ def _classes_without_id(splits: Sequence[Split], surveys: Sequence[Survey]) -> s
 def _one_class(train: Split, one: Survey) -> str:
     """Why a network can learn nothing from the labels of a training split, which hold one class; "" if it can."""
     present = [n for n, pixels in enumerate(one.class_pixels[:-1]) if pixels]
-    readable = train.labelled and one.samples and not one.faults and not one.undeclared
-    if not readable or len(present) != 1:
+    if not train.labelled or not one.readable or len(present) != 1:
         return ""
     label_map, values = one.label_map, sorted(one.ids)
     remedy = "Check `classes` and `mapping`"
@@ -263,7 +262,7 @@ def _one_class(train: Split, one: Survey) -> str:
             f"All grey levels ({values[0]} to {values[-1]}) lie on one side of threshold {label_map.threshold}: change "
             "it, or remove it if they are class numbers"
         )
-    elif values == [0, IGNORED]:
+    elif one.of_files and values == [0, IGNORED]:
         remedy = (
             "Masks hold 0 and 255: for black and white add mapping: {0: 0, 255: 1}, and name both classes, such as "
             "[background, object]"
@@ -292,8 +291,7 @@ def _judge_classes(split: Split, one: Survey, findings: Findings) -> None:
             f"{list_names(one.unlabelled, 3)}"
         )
     total = int(one.class_pixels.sum())
-    readable = one.samples and not one.faults and not one.undeclared
-    if readable and total == one.class_pixels[-1]:
+    if one.readable and total == one.class_pixels[-1]:
         findings.problems.append(
             f"{split.name}: every pixel is ignored; expected pixels of some class. Map the ids of its masks, or "
             "leave the masks out to train without labels"

@@ -124,17 +124,12 @@ def proposals(
     if without_id(label_map):
         added = _with_missing_class(label_map, undeclared, pixels)
         occurring = colours if by_colour else set(pixels)
-        read = (
-            {(added.mapping or {}).get(_key(i, label_map)) for i in occurring} if added else set()
-        )
-        useful = added is not None and len(read - {None}) > 1
+        if added is not None and _reads_several(added, label_map, occurring):
+            return [added]
         if not by_colour:  # what is light is noise, whatever was declared for it
             occurring = {i for i in occurring if 20 * pixels[i] > pixels.total()}
         unsure = {_GUESS, _NOISE}
-        sound = [
-            p for p in recognised if p.reason not in unsure or _agrees(p, label_map, occurring)
-        ]
-        return [added] if added is not None and useful else sound
+        return [p for p in recognised if p.reason not in unsure or _agrees(p, label_map, occurring)]
     stray = all(images <= few for images in undeclared.values())
     noisy = any(p.reason == _NOISE for p in recognised)
     if (
@@ -341,6 +336,12 @@ def _with_missing_class(
     mapping = {**_declared(label_map), **added, **dict.fromkeys(ignored)}
     reason = "as declared, with the only undeclared id for the only class without one"
     return Proposal(reason, mapping, label_map.num_classes)
+
+
+def _reads_several(proposal: Proposal, label_map: LabelMap, occurring: Iterable[int]) -> bool:
+    """Whether a proposal gives the ids that occur more than one class."""
+    mapping = proposal.mapping or {}
+    return len({mapping.get(_key(one, label_map)) for one in occurring} - {None}) > 1
 
 
 def _agrees(proposal: Proposal, label_map: LabelMap, found: Iterable[int]) -> bool:

@@ -108,6 +108,11 @@ class Survey:
         """Whether some file would stop training."""
         return bool(self.faults or self.undeclared or self.in_colour)
 
+    @property
+    def readable(self) -> bool:
+        """Whether there are samples and all of their labels were understood."""
+        return bool(self.samples) and not self.faults and not self.undeclared
+
     def add(self, facts: Facts) -> None:
         """Count a pair in."""
         self.samples += 1

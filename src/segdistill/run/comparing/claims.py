@@ -1,15 +1,16 @@
 """The claims that a comparison tests, registered before anything is trained."""
 
 import logging
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 from segdistill.config import Recipe
 from segdistill.names import unknown
-from segdistill.run.comparing.entries import Entry, default_names, entry_of, with_tested
+from segdistill.run.comparing.entries import Entry
+from segdistill.run.comparing.finished import known_entries
 from segdistill.run.contents import read_json
-from segdistill.run.folder import RunFolder, write_json
+from segdistill.run.folder import write_json
 
 _log = logging.getLogger(__name__)
 FILE = "claims.json"
@@ -31,7 +32,7 @@ def claims_of(recipe: Recipe, entries: Sequence[Entry]) -> list[list[str]]:
     """
     if not recipe.contrasts:
         return []
-    known = _known(recipe, entries)
+    known = known_entries(recipe, entries)
     pairs = [
         _pair(contrast, f"contrasts.{n}", known) for n, contrast in enumerate(recipe.contrasts)
     ]
@@ -41,54 +42,6 @@ def claims_of(recipe: Recipe, entries: Sequence[Entry]) -> list[list[str]]:
                 f"contrasts.{number} is [{', '.join(pair)}], which stands twice. Remove one of them"
             )
     return pairs
-
-
-class Finished(NamedTuple):
-    """A finished run of a row, whether the row is compared this time or not."""
-
-    label: str
-    seed: int
-    path: Path
-    entry: Entry
-
-
-def finished_runs(
-    recipe: Recipe, entries: Sequence[Entry], folders: Iterable[Path]
-) -> list[Finished]:
-    """The finished runs in these folders of what the recipe compares by default and of what is compared this time.
-
-    Args:
-        recipe: The comparison's.
-        entries: What is compared this time.
-        folders: Where runs lie: that of the comparison or those of its folds.
-    """
-    known = list({entry.folder: entry for entry in _known(recipe, entries)}.values())
-    rows = {entry.folder: _with_tested(entry, recipe, known) for entry in known}
-    paths = [path for folder in folders if folder.is_dir() for path in sorted(folder.iterdir())]
-    found = []
-    for path in paths:
-        name, _, seed = path.name.rpartition("-s")
-        if name in rows and seed.isdecimal() and _finished(path):
-            found.append(Finished(rows[name].label, int(seed), path, rows[name]))
-    return found
-
-
-def _with_tested(entry: Entry, recipe: Recipe, known: Sequence[Entry]) -> Entry:
-    try:
-        return with_tested(entry, recipe, known)
-    except ValueError:  # told where it is compared
-        return entry
-
-
-def _finished(path: Path) -> bool:
-    try:
-        return RunFolder(path).measured
-    except FileNotFoundError:
-        return False
-
-
-def _known(recipe: Recipe, entries: Sequence[Entry]) -> list[Entry]:
-    return [*(entry_of(recipe, name) for name in default_names(recipe)), *entries]
 
 
 def _pair(contrast: Sequence[str], key: str, entries: Sequence[Entry]) -> list[str]:

@@ -21,11 +21,12 @@ def refuse_without_effect(
         ValueError: A variant or a fold sets the key of an option, or the option is the seed.
     """
     plain = to_dict(recipe)
+    compared = None if names is None else {name.strip() for name in names}
     parts = {
         f"{kind}.{name}": values
         for kind in ("variants", "folds")
         for name, values in plain[kind].items()
-        if kind == "folds" or names is None or name in names
+        if kind == "folds" or compared is None or name in compared
     }
     for key, text in split_options(words).items():
         if key == "train.seed":

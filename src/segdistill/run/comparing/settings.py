@@ -1,14 +1,18 @@
 """What the weights of a run depend on besides its seed."""
 
 import json
+from collections.abc import Mapping
+from dataclasses import fields, is_dataclass
 from typing import Any
 
 from segdistill.config import Recipe, Role, to_dict
 from segdistill.distillation.catalogue import method_terms
 from segdistill.distillation.method import override
 
-_OF_THE_MACHINE = {"seed", "workers", "device", "hang_after"}
-_OF_THE_RECORD = {"log_every", "save_every", "val_every"}
+WITHOUT_EFFECT = frozenset(
+    {"seed", "workers", "device", "hang_after", "log_every", "save_every", "val_every"}
+)
+"""Keys of `train` that are the seed's, the machine's or the record's, and no settings of a row."""
 
 
 def is_distilled(recipe: Recipe) -> bool:
@@ -38,8 +42,7 @@ def same_settings(one: Recipe, other: Recipe) -> bool:
 def _settings(recipe: Recipe) -> str:
     values = to_dict(recipe)
     kept: dict[str, Any] = {key: values[key] for key in ("data", "student", "evaluate")}
-    left_out = _OF_THE_MACHINE | _OF_THE_RECORD
-    kept["train"] = {k: v for k, v in values["train"].items() if k not in left_out}
+    kept["train"] = {k: v for k, v in values["train"].items() if k not in WITHOUT_EFFECT}
     kept["labels"] = [recipe.chosen_method().labels, recipe.chosen_method().confidence]
     kept["teacher"] = values["teacher"] if is_distilled(recipe) else None
     kept["observers"] = values["observers"]  # may stop the training
@@ -62,3 +65,31 @@ def _terms(recipe: Recipe) -> Any:
         for name, spec in specs.items()
         if spec.weight
     }
+
+
+def shown(value: Any) -> str:
+    """A setting in a sentence; null is what most are by default."""
+    return "by default" if value is None else f"{value!s:.60}"
+
+
+def set_keys(part: Any, plain: Mapping[str, Any]) -> dict[str, Any]:
+    """The keys of a part of a recipe that differ from their defaults, as plain values.
+
+    Args:
+        part: The recipe, or a part of it.
+        plain: The same as plain values.
+    """
+    default, kept = type(part)(), {}
+    for entry in fields(part):
+        key, value = entry.name, getattr(part, entry.name)
+        if value == getattr(default, key):
+            continue
+        kept[key] = plain[key]
+        if is_dataclass(value) and not isinstance(value, type):
+            kept[key] = set_keys(value, plain[key])
+        elif isinstance(value, dict):
+            kept[key] = {
+                name: set_keys(one, plain[key][name]) if is_dataclass(one) else plain[key][name]
+                for name, one in value.items()
+            }
+    return kept

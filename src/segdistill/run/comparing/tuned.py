@@ -1,23 +1,28 @@
 """What the settings of a tuned recipe were chosen on, and whether a comparison stands on it."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import fields, is_dataclass
 from typing import Any
 
 from segdistill.config import Recipe, to_dict
 from segdistill.run.comparing.entries import Entry
+from segdistill.run.comparing.settings import WITHOUT_EFFECT, set_keys, shown
 
-_CHOSEN = ("lr", "weight_decay", "seed")
+_CHOSEN = {"lr", "weight_decay"}
 """Keys of `train` that tuning sets itself."""
 
 
 def tuned_settings(recipe: Recipe) -> dict[str, dict[str, Any]]:
-    """The student's and the training's settings that differ from their defaults, but for what tuning chooses."""
+    """The student's and the training's settings that differ from their defaults.
+
+    Left out is what tuning chooses, and what no result depends on.
+    """
     plain = to_dict(recipe)
     train = set_keys(recipe.train, plain["train"])
     return {
         "student": set_keys(recipe.student, plain["student"]),
-        "train": {key: value for key, value in train.items() if key not in _CHOSEN},
+        "train": {
+            key: value for key, value in train.items() if key not in _CHOSEN | WITHOUT_EFFECT
+        },
     }
 
 
@@ -51,35 +56,8 @@ def tuning_remarks(recipe: Recipe, entries: Sequence[Entry]) -> list[str]:
 
 def _changes(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
     return [
-        f"{part}.{key} {_shown(before[part].get(key))}, now {_shown(now[part].get(key))}"
+        f"{part}.{key} {shown(before[part].get(key))}, now {shown(now[part].get(key))}"
         for part in now
         for key in sorted({*before[part], *now[part]})
         if before[part].get(key) != now[part].get(key)
     ]
-
-
-def _shown(value: Any) -> str:
-    return "by default" if value is None else str(value)
-
-
-def set_keys(part: Any, plain: Mapping[str, Any]) -> dict[str, Any]:
-    """The keys of a part of a recipe that differ from their defaults, as plain values.
-
-    Args:
-        part: The recipe, or a part of it.
-        plain: The same as plain values.
-    """
-    default, kept = type(part)(), {}
-    for entry in fields(part):
-        key, value = entry.name, getattr(part, entry.name)
-        if value == getattr(default, key):
-            continue
-        kept[key] = plain[key]
-        if is_dataclass(value) and not isinstance(value, type):
-            kept[key] = set_keys(value, plain[key])
-        elif isinstance(value, dict):
-            kept[key] = {
-                name: set_keys(one, plain[key][name]) if is_dataclass(one) else plain[key][name]
-                for name, one in value.items()
-            }
-    return kept

@@ -326,8 +326,9 @@ def _in_time(summaries: Sequence[RunSummary], label: str, reference: str) -> str
         )
         for each in (label, reference)
     )
-    alike = one and other and 1 / 1.1 <= one / other <= 1.1
-    return f", in {one / other:.2f} times the time" if one and other and alike else ""
+    if not one or not other or not 1 / 1.1 <= one / other <= 1.1:
+        return ""
+    return f", in {one / other:.2f} times the time"
 
 
 def _in_role(summaries: Sequence[RunSummary], reference: str) -> str:

@@ -3,7 +3,7 @@
 import logging
 
 from segdistill.config import Recipe
-from segdistill.run.folder import RunFolder
+from segdistill.run.folder import RunFolder, measured_at
 from segdistill.run.identity import check_resumable, read_identity
 from segdistill.run.opening import with_teacher_classes
 from segdistill.run.training.checks import check_seen_sets
@@ -16,11 +16,7 @@ _MADE_ANEW = {"teacher", "student_start"}
 
 def measured_run(recipe: Recipe) -> RunFolder | None:
     """The run in a recipe's folder if it has its metrics, with or without weights; None otherwise."""
-    try:
-        run = RunFolder(str(recipe.out))
-    except FileNotFoundError:
-        return None
-    return run if run.measured else None
+    return measured_at(str(recipe.out))
 
 
 def obtain(recipe: Recipe, progress: bool = True) -> RunFolder:

@@ -4,14 +4,12 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from segdistill.config import Recipe, to_dict
+from segdistill.run.comparing.settings import WITHOUT_EFFECT, shown
 
-_CHOSEN = {"seed", "steps", "lr", "weight_decay"}
-"""Of `train`: paired, told apart from the rest, or tuned for each method."""
-_RUNNING = {
-    *("val_every", "save_every", "log_every", "workers", "hang_after", "device"),
-    *("deterministic", "skip_nonfinite", "accumulate", "channels_last"),
-}
-"""Of `train`: they change no more than the last digits of a result."""
+_LEFT_OUT = WITHOUT_EFFECT | {"steps", "lr", "weight_decay", "skip_nonfinite"}
+"""Keys of `train`: without effect, told apart from the rest, tuned for each method, or of failures."""
+_LAST_DIGITS = {"deterministic", "accumulate", "channels_last"}
+"""Of `train`: they change no more of a result than its last digits."""
 _MOST = 4
 """Differences that are named."""
 
@@ -22,7 +20,7 @@ def unlike_in_words(one: Recipe | None, other: Recipe | None) -> str:
         return ""
     first, second = dict(_settings(one)), dict(_settings(other))
     found = [
-        f"{key} {_shown(first.get(key))} against {_shown(second.get(key))}"
+        f"{key} {shown(first.get(key))} against {shown(second.get(key))}"
         for key in {**first, **second}
         if first.get(key) != second.get(key)
     ]
@@ -36,7 +34,7 @@ def _settings(recipe: Recipe) -> Iterator[tuple[str, Any]]:
     options = {key: value for key, value in plain["data"]["options"].items() if key != "cache"}
     yield from _leaves("data", {**data, "options": options})
     yield from _leaves("student", plain["student"])
-    train = {key: v for key, v in plain["train"].items() if key not in _CHOSEN | _RUNNING}
+    train = {key: v for key, v in plain["train"].items() if key not in _LEFT_OUT | _LAST_DIGITS}
     yield from _leaves("train", train)
 
 
@@ -46,7 +44,3 @@ def _leaves(key: str, value: Any) -> Iterator[tuple[str, Any]]:
         return
     for name, inside in value.items():
         yield from _leaves(f"{key}.{name}", inside)
-
-
-def _shown(value: Any) -> str:
-    return "by default" if value is None else f"{value!s:.40}"

@@ -88,14 +88,13 @@ def _frames(summaries: Sequence[RunSummary]) -> int:
 
 def scenes_in_words(summaries: Sequence[RunSummary], label: str, reference: str) -> str:
     """The interval of `scenes_of` in a sentence, or why there is none; "" where no recipe asks for one."""
-    frames = _frames(summaries)
-    scenes = scenes_of(summaries, label, reference)
+    if not (frames := _frames(summaries)):
+        return ""
+    scenes = over_scenes(summaries, label, reference, frames)
     if scenes is None:
         return (
             f"No interval over scenes: expected at least {LEAST} blocks of up to {frames} frames, two or more in each "
             "fold, and counts of every image in all runs."
-            if frames
-            else ""
         )
     return (
         f"95 % interval over scenes ({scenes.blocks} blocks of up to {scenes.frames} frames, drawn again): "
