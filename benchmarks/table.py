@@ -6,6 +6,7 @@ Runs lie in `runs/PROTOCOL`. After each step their records, without weights, are
 
     python benchmarks/table.py synthetic --trials 5 --seeds 5
     python benchmarks/table.py camvid-drives --trials 5 --seeds 5 --rows control kd idd
+    python benchmarks/table.py camvid-drives --trials 5 --seeds 5 --rows control idd --budget time
 
 Two checkouts can share the work, by `--rows` while tuning and by `--folds` of the table. Once their records lie in one
 checkout, the command without these options makes what is made of all of them.
@@ -28,7 +29,8 @@ from segdistill.run.tuning.tune import tune
 
 HERE = Path(__file__).parent
 RESULTS = HERE / "results"
-_STAGES = ("tuning", "table")
+_TABLES = {"steps": "table", "time": "table-time"}
+_STAGES = ("tuning", *_TABLES.values())
 _WEIGHTS = shutil.ignore_patterns("*.safetensors", ".*", "*.html")
 
 
@@ -42,6 +44,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--seeds", type=int, default=5)
     parser.add_argument("--rows", nargs="+", help="rows to train; default: all")
     parser.add_argument("--folds", nargs="+", help="folds to train; default: all")
+    parser.add_argument("--budget", choices=tuple(_TABLES), default="steps", help="equal for all")
     parser.add_argument("--until", choices=("tuning", "table"), default="table")
     options = parser.parse_args(arguments)
     command = "python benchmarks/table.py " + " ".join(arguments or sys.argv[1:])
@@ -71,7 +74,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         recipe = load_recipe(chosen)
     recipe = replace(recipe, folds=folds)
     for seeds in range(1, options.seeds + 1):
-        compare(replace(recipe, out=str(runs / "table")), rows, seeds)
+        out = runs / _TABLES[options.budget]
+        compare(replace(recipe, out=str(out)), rows, seeds, budget=options.budget)
         record(runs, records, command)
     return 0
 
@@ -91,7 +95,7 @@ def record(runs: Path, records: Path, command: str) -> None:
             target = records / config.parent.relative_to(runs)
             shutil.copytree(config.parent, target, ignore=_WEIGHTS, dirs_exist_ok=True)
     # Not tuned.yaml, which names its base by where it lies; the command writes it again.
-    for name in ("comparison.json", "claims.json", "tuning.json"):
+    for name in ("comparison.json", "claims.json", "costs.json", "tuning.json"):
         for file in sorted(runs.rglob(name)):
             target = records / file.relative_to(runs)
             target.parent.mkdir(parents=True, exist_ok=True)
@@ -105,7 +109,8 @@ def restore(records: Path, runs: Path) -> None:
         inside = config.parent.relative_to(records)
         if inside.parts[0] in _STAGES and not (runs / inside).exists():
             shutil.copytree(config.parent, runs / inside)
-    for file in sorted(records.rglob("claims.json")):
+    frozen = [*records.rglob("claims.json"), *records.rglob("costs.json")]
+    for file in sorted(frozen):
         if not (target := runs / file.relative_to(records)).exists():
             target.parent.mkdir(parents=True, exist_ok=True)
             shutil.copyfile(file, target)
