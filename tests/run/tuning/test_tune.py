@@ -318,6 +318,11 @@ def test_the_mean_over_seeds_decides(teacher: RunFolder, tmp_path: Path) -> None
             None,
             r"6 images that the recipe itself evaluates on \(folds.east\): val-7-0000",
         ),
+        (
+            {"tuning": {"data": {"options": {"seed": 7}, "val_split": "train"}}},
+            None,
+            r"tuning.data trains and evaluates on the same 6 images \(train-7-0000",
+        ),
         ({}, ["kdd"], r"did you mean 'kd'"),
         ({"teacher": None}, ["kd"], r"tune: the recipe has no teacher"),
         (

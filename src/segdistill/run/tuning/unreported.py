@@ -1,4 +1,4 @@
-"""Whether tuning evaluates on images that a figure is reported on, or that the teacher was trained on."""
+"""Whether tuning evaluates on images that a figure is reported on, or that student or teacher learn from."""
 
 import logging
 from pathlib import Path
@@ -13,14 +13,14 @@ _log = logging.getLogger(__name__)
 
 
 def check_unreported(recipe: Recipe, tuning: Recipe) -> None:
-    """Refuse to tune on images that the recipe reports, and warn of those that the teacher learnt from.
+    """Refuse to tune on images that the recipe reports or tuning trains on; warn of those the teacher learnt from.
 
     Args:
         recipe: The recipe whose settings are chosen.
         tuning: The same recipe on the data that it is tuned on.
 
     Raises:
-        ValueError: Both evaluate on the same images.
+        ValueError: Both evaluate on the same images, or tuning trains and evaluates on the same ones.
     """
     used = open_split(tuning.data, "val")
     reported: dict[str, DataConfig] = {}
@@ -38,6 +38,12 @@ def check_unreported(recipe: Recipe, tuning: Recipe) -> None:
                 f"{list_names(shared)}; expected none. Hold out others, such as tuning: {{data: {{val_split: "
                 "train, val_options: {groups: [..]}, train_options: {groups: [..]}}}"
             )
+    trained = open_split(tuning.data, "train", labelled=False)
+    if shared := shared_images(used, trained):
+        raise ValueError(
+            f"tuning.data trains and evaluates on the same {len(shared)} images ({list_names(shared)}); expected "
+            "none in common, as the settings that fit them best are not the best on new ones. Hold some out"
+        )
     learnt = learnt_by_teacher(tuning.teacher, used)
     if learnt:
         _log.warning(
