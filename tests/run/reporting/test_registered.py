@@ -137,6 +137,30 @@ def test_claims_are_made_on_the_set_that_is_named() -> None:
     assert [set(one) for one in content["exploratory"]] == [{"label", "reference", "on"}]
 
 
+@pytest.mark.parametrize(
+    ("options", "name"),
+    [
+        ({"val_options": {"groups": ["b"]}}, "train (held out)"),
+        ({}, "train"),
+        ({"train_split": "some", "val_options": {"groups": ["b"]}}, "train"),
+    ],
+)
+def test_images_held_out_of_the_training_split_are_not_called_training_images(
+    options: dict[str, Any], name: str
+) -> None:
+    data = small.parse_recipe({"data": {"name": "synthetic", "val_split": "train", **options}}).data
+    runs = [
+        replace(
+            run,
+            recipe=replace(run.recipe, data=data),
+            evaluation={**(run.evaluation or {}), "split": "train"},
+        )
+        for run in _runs()
+    ]
+    assert claim_tables(runs)[0].title == f"Registered claims on {name}; Holm over 2"
+    assert f"The claims are made on {name}, and" in render(made_up.full_report(summaries=runs))
+
+
 def test_thin_classes_have_a_column_of_their_own() -> None:
     runs = _runs(thin_classes=["pole", "sign"])
     row = next(row for row in comparison_rows(runs) if row.label == "idd")

@@ -6,7 +6,7 @@ from itertools import pairwise
 from statistics import median
 from typing import Any, Literal
 
-from segdistill.config import Recipe
+from segdistill.config import DataConfig, Recipe
 from segdistill.run.reporting.statistics import Paired, mean, paired, pooled
 
 Role = Literal["teacher", "control", "placebo", "method"]
@@ -64,6 +64,14 @@ class RunSummary:
     def on(self, name: str) -> "RunSummary":
         """The run as measured on a further set; without mIoU where it was not."""
         return replace(self, evaluation=self.sets.get(name) or {"miou": None}, own=None)
+
+    @property
+    def split(self) -> str:
+        """Name of the evaluation split. One that shares its name with the training split says that it is held out."""
+        name = str((self.evaluation or {}).get("split") or "val")
+        data = DataConfig() if self.recipe is None else self.recipe.data
+        apart = name == data.train_split and data.train_options != data.val_options
+        return f"{name} (held out)" if apart else name
 
     @property
     def label(self) -> str:

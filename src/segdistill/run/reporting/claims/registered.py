@@ -114,8 +114,9 @@ def exploratory(summaries: Sequence[RunSummary]) -> list[tuple[str, str]]:
 def measured_on(summaries: Sequence[RunSummary]) -> dict[str, list[RunSummary]]:
     """The runs on the set of the claims, then on every other, by the names of columns."""
     runs = list(summaries)
-    splits = [(run.evaluation or {}).get("split") for run in runs]
-    split = next((str(one) for one in splits if one), "val")
+    # A teacher has a recipe of its own, with other splits.
+    known = sorted((run for run in runs if run.evaluation), key=lambda run: run.role == "teacher")
+    split = known[0].split if known else "val"
     found = {split: runs, **{name: on_set(runs, name) for name in set_names(runs)}}
     first = claims_on(runs) or split
     return {first: found.pop(first, runs), **found}

@@ -33,7 +33,7 @@ def left_out(summaries: Sequence[RunSummary]) -> dict[str, list[str]]:
     found: dict[str, list[str]] = {}
     for run in summaries:
         for name, one in {"": run.evaluation or {}, **run.sets}.items():
-            names = found.setdefault(name or str(one.get("split") or "val"), [])
+            names = found.setdefault(name or run.split, [])
             names += [each for each in one.get(KEY, ()) if each not in names]
     return {name: names for name, names in found.items() if names}
 
