@@ -19,7 +19,7 @@ ESPNET = "data/weights/espnet_p2_q8_camvid.safetensors"
 CASES: list[tuple[str, list[str], list[str]]] = [
     ("evaluation", ["--images", "2", "--repeats", "3"], []),
     ("loop", ["--data", CAMVID, "--weights", ESPNET, "--rounds", "3"], [CAMVID, ESPNET]),
-    ("step", ["--size", "256", "--batch", "2", "--repeats", "5"], []),
+    ("step", ["--repeats", "9"], []),
     (
         "losses",
         [
