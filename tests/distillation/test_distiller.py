@@ -195,6 +195,24 @@ def test_an_auxiliary_term_is_left_out_where_the_student_has_no_such_head() -> N
     assert list(distiller.method.terms) == ["cross_entropy"]
 
 
+@pytest.mark.parametrize("part", ["all", "module", "weight", "statistics", "inside"])
+def test_student_and_teacher_that_share_weights_or_statistics_are_refused(part: str) -> None:
+    student, teacher = Tiny(6), Tiny(6)
+    if part == "all":
+        teacher = student
+    elif part == "module":
+        teacher.stem = student.stem
+    elif part == "weight":
+        teacher.stem.weight = student.stem.weight
+    elif part == "statistics":
+        teacher.body[1].running_mean = student.body[1].running_mean
+    else:
+        student.add_module("guide", teacher)
+    with pytest.raises(ValueError, match=r"student and teacher share .*; expected networks"):
+        Distiller(student, build_method("kd", 3), teacher)
+    assert all(parameter.requires_grad for parameter in student.parameters())
+
+
 def test_a_method_that_learns_from_a_teacher_needs_one() -> None:
     with pytest.raises(ValueError, match="needs a teacher, but none is given"):
         Distiller(Tiny(6), build_method("kd", 3))

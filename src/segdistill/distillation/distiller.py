@@ -68,7 +68,8 @@ class Distiller(nn.Module):
 
     Raises:
         ValueError: A term reads a tap that a network does not have, a network declares `cells` that
-            cannot be, or the method needs a teacher (or its labels) and none is given.
+            cannot be, the method needs a teacher (or its labels) and none is given, or student and
+            teacher share weights.
     """
 
     def __init__(
@@ -109,6 +110,7 @@ class Distiller(nn.Module):
         self._student_taps = Taps(student, self._wanted(student_paths, "student"))
         self._teacher_taps: Taps | None = None
         if teacher is not None and self._reads_teacher():
+            _check_apart(student, teacher)
             for parameter in teacher.parameters():
                 parameter.requires_grad_(False)
             _check_declared(teacher, "teacher")
@@ -600,6 +602,19 @@ def _untouched(name: str, arguments: Mapping[str, Tensor]) -> Iterator[None]:
         raise ValueError(
             f"term {name!r}: its loss changes {' and '.join(changed)} in place; expected them unchanged, since other "
             "terms read them too. Change a copy (clone)"
+        )
+
+
+def _check_apart(student: nn.Module, teacher: nn.Module) -> None:
+    """Refuse networks that share weights or statistics: training changes the student's, and the teacher is frozen."""
+    theirs = {id(tensor) for tensor in [*teacher.parameters(), *teacher.buffers()]}
+    named = [*student.named_parameters(), *student.named_buffers()]
+    shared = [name for name, tensor in named if id(tensor) in theirs]
+    if shared:
+        more = f" and {len(shared) - 1} more" if shared[1:] else ""
+        raise ValueError(
+            f"student and teacher share {shared[0]}{more}; expected networks of their own, as one is trained and the "
+            "other frozen. Pass copy.deepcopy(teacher) as the teacher"
         )
 
 
