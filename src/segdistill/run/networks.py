@@ -180,8 +180,17 @@ def relabelled(
 
 
 def weights_bytes(model: nn.Module) -> bytes:
-    """The network's state as safetensors, without wrapper, alignment or teacher."""
-    state = {k: v.detach().cpu().contiguous() for k, v in network(model).state_dict().items()}
+    """The network's state as safetensors, without wrapper, alignment or teacher.
+
+    Tensors that share memory, such as tied weights, are stored under each of their names.
+    """
+    state: dict[str, torch.Tensor] = {}
+    stored: set[int] = set()
+    for name, value in network(model).state_dict().items():
+        plain = value.detach().cpu().contiguous()
+        place = plain.untyped_storage().data_ptr()
+        state[name] = plain.clone() if place in stored else plain
+        stored.add(place)
     return bytes(save(state))
 
 
