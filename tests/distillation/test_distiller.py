@@ -573,3 +573,14 @@ def test_without_a_gate_nothing_is_counted() -> None:
     distiller = _distiller("kd")
     distiller(*batch())
     assert distiller.kept() == {}
+
+
+@pytest.mark.parametrize("labels", ["teacher", "both"])
+def test_classes_of_a_teacher_that_is_not_finite_are_not_learnt(labels: Any) -> None:
+    teacher = Tiny(9)
+    distiller = Distiller(Tiny(6), build_method("supervised", 3), teacher, labels)
+    images, given = batch()
+    distiller.dry_pass(images)
+    assert distiller(images, given)["cross_entropy"].isfinite()
+    torch.nn.init.constant_(teacher.head.bias[:1], torch.nan)
+    assert distiller(images, given)["cross_entropy"].isnan()

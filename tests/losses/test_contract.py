@@ -1,5 +1,6 @@
 """What any loss must do, over the table of losses and their published forms."""
 
+import copy
 import inspect
 from collections.abc import Mapping
 from typing import Any
@@ -341,6 +342,48 @@ def test_labels_with_a_channel_axis_are_refused(name) -> None:
     student, teacher, labels = inputs(2, 3, 4, 4)
     with pytest.raises(ValueError, match=r"expected integers of shape \(2, height, width\)"):
         called(LOSSES[name](), student, teacher, labels[:, None])
+
+
+@pytest.mark.parametrize("name", [name for name in SMALL if takes(name, "labels")])
+def test_labels_of_any_integer_type_are_read_alike(name) -> None:
+    student, teacher, labels = inputs(2, 3, 4, 4)
+    loss = ready(name, {}, 3)
+    expected = called(copy.deepcopy(loss), student, teacher, labels)
+    for dtype in (torch.uint8, torch.int16, torch.int32):
+        value = called(copy.deepcopy(loss), student, teacher, labels.to(dtype))
+        torch.testing.assert_close(value, expected, rtol=0, atol=0)
+
+
+@pytest.mark.parametrize("name", [name for name in SMALL if takes(name, "labels")])
+def test_label_ids_that_cannot_be_are_refused(name) -> None:
+    student, teacher, labels = inputs(2, 3, 4, 4)
+    for bad in (-1, 256):
+        labels[0, 1, 2] = bad
+        with pytest.raises(
+            ValueError, match=rf"{name}: label id is {bad}; expected 0\.\.\d+, or 255"
+        ):
+            called(ready(name, {}, 3), student, teacher, labels)
+
+
+@pytest.mark.parametrize("name", ["cross_entropy", "decoupled", "boundary"])
+def test_a_label_id_without_a_logit_is_refused(name) -> None:
+    student, teacher, labels = inputs(2, 3, 4, 4)
+    labels[0, 1, 2] = 3
+    with pytest.raises(ValueError, match=rf"{name}: label id is 3; expected 0\.\.2, or 255"):
+        called(ready(name, {}, 3), student, teacher, labels)
+
+
+@pytest.mark.parametrize("broken", [torch.nan, torch.inf])
+@pytest.mark.parametrize("which", ["student", "teacher"])
+@pytest.mark.parametrize(("name", "options"), CASES)
+def test_a_tensor_that_is_not_finite_is_never_hidden(name, options, which, broken) -> None:
+    if not takes(name, which):
+        return
+    student, teacher, labels = inputs(2, 4, 6, 7)
+    student = student.detach()
+    (student if which == "student" else teacher)[0, 1, 2, 3] = broken
+    value = called(ready(name, options, 4), student, teacher, labels)
+    assert value.isnan() or value.isinf()
 
 
 @pytest.mark.parametrize("name", [name for name in LOSSES if takes(name, "temperature")])

@@ -16,7 +16,7 @@ from segdistill.distillation.method import Method, Term
 from segdistill.distillation.taps import Taps, tap_paths, uncompiled
 from segdistill.geometry import Cells, check_cells, declaration, tap_cells, to_pixels
 from segdistill.labels import IGNORED
-from segdistill.losses.base import Loss, raised
+from segdistill.losses.base import Loss, nan_where_broken, raised
 from segdistill.losses.pixelwise import PixelwiseKD, confident
 from segdistill.names import unknown
 
@@ -202,6 +202,9 @@ class Distiller(nn.Module):
                     values[name] = term.loss(**arguments)
                 if isinstance(term.loss, PixelwiseKD) and term.loss.confidence:
                     self._gated[name] = arguments["teacher"], arguments["teacher"]
+                if self._teacher_labels and "labels" in arguments:
+                    # The largest of logits that are not finite is a class like any other.
+                    values[name] = nan_where_broken(values[name], [teacher["logits"]])
                 if self._confidence and "labels" in arguments:
                     values[name] = values[name] * _counted(term.loss, arguments, whole)
         # A training framework may add hooks to what it returns, so it gets copies; shares are taken from

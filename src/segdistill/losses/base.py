@@ -8,6 +8,7 @@ from jaxtyping import Float, Int64, Shaped
 from torch import Tensor, nn
 
 from segdistill.geometry import Cells
+from segdistill.labels import IGNORED
 
 
 class Loss(nn.Module):
@@ -21,10 +22,11 @@ class Loss(nn.Module):
     Every loss promises that:
 
     - it is computed with autocast off and in at least float32 (half types are converted, float64
-      is kept);
+      is kept), and labels of any integer type count as int64;
     - where nothing is valid (all pixels ignored, no class present) it is a finite zero with a zero
       gradient, not NaN;
     - no gradient reaches the teacher;
+    - it is NaN where a tensor that it is given holds NaN or +inf, also where the maths would hide that;
     - the value of a batch that is split is that of the whole, weighed by `denominator`, unless
       `statistic` names what is taken over a part.
 
@@ -76,10 +78,11 @@ class Loss(nn.Module):
         tensors = [value for value in (*inputs, *named.values()) if isinstance(value, Tensor)]
         device = tensors[0].device.type if tensors else "cpu"
         with torch.autocast(device, enabled=False):
-            return super().__call__(
+            value = super().__call__(
                 *(_raised(value) for value in inputs),
                 **{name: _raised(value) for name, value in named.items()},
             )
+        return nan_where_broken(value, tensors) if isinstance(value, Tensor) else value
 
     def build(self, student_shape: torch.Size, teacher_shape: torch.Size | None) -> None:
         """Create the modules that depend on the sizes of the tapped tensors. Most losses have none.
@@ -146,7 +149,25 @@ def precise(tensor: Float[Tensor, "..."]) -> Float[Tensor, "..."]:
 
 
 def _raised(value: Any) -> Any:
-    return raised(value) if isinstance(value, Tensor) else value
+    if not isinstance(value, Tensor):
+        return value
+    plain = value.dtype in (torch.uint8, torch.int8, torch.int16, torch.int32)
+    return value.long() if plain else raised(value)
+
+
+def nan_where_broken(value: Tensor, tensors: Iterable[Tensor]) -> Tensor:
+    """The value, or NaN where one of the tensors it is made of holds NaN or +inf.
+
+    A comparison is false for NaN, so a `where` or a clamped norm would give a finite number that is wrong. -inf is
+    left alone: it is the logit of a class that cannot be.
+    """
+    if not value.is_floating_point():
+        return value
+    for tensor in tensors:
+        if tensor.is_floating_point() and tensor.numel():
+            # Not isfinite, which is 30 times slower on a CPU, nor a sum, which may overflow.
+            value = torch.where(tensor.detach().amax() < torch.inf, value, torch.nan)
+    return value
 
 
 def attached_zero(student: Float[Tensor, "..."]) -> Float[Tensor, ""]:
@@ -194,18 +215,37 @@ def check_pair(
 
 
 def check_labels(
-    name: str, student: Float[Tensor, "b c h w"], labels: Shaped[Tensor, "..."]
+    name: str,
+    student: Float[Tensor, "b c h w"],
+    labels: Shaped[Tensor, "..."],
+    *,
+    logits: bool = False,
 ) -> None:
     """Refuse anything but one map of integer ids per image.
 
+    Ids are only looked at on a CPU, as a GPU would have to be waited for.
+
+    Args:
+        name: the loss, for the message.
+        student: the student's tensor.
+        labels: the ids.
+        logits: the student's tensor has a channel per class.
+
     Raises:
-        ValueError: naming the dtype and shape, and what was expected.
+        ValueError: naming the dtype and shape, or the id, and what was expected.
     """
     if labels.ndim != 3 or labels.shape[0] != student.shape[0] or labels.is_floating_point():
         raise ValueError(
             f"{name}: labels are {labels.dtype} of shape {tuple(labels.shape)}; expected integers "
             f"of shape ({student.shape[0]}, height, width), one label map per image"
         )
+    if labels.device.type == "cpu" and labels.numel():
+        most = student.shape[1] if logits else IGNORED
+        bad = labels[(labels < 0) | ((labels >= most) & (labels != IGNORED))]
+        if bad.numel():
+            raise ValueError(
+                f"{name}: label id is {int(bad[0])}; expected 0..{most - 1}, or {IGNORED} for ignored. Map the ids"
+            )
 
 
 def alternatives(known: Iterable[str]) -> str:

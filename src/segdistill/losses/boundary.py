@@ -90,7 +90,7 @@ class BoundaryKD(Loss):
         labels: Int64[Tensor, "..."],
     ) -> Float[Tensor, ""]:
         check_pair("boundary", student, teacher, channels=True, grid=True)
-        check_labels("boundary", student, labels)
+        check_labels("boundary", student, labels, logits=True)
         teacher = teacher.detach()
         cells = self._cells(student, labels)
         edges, valid = class_edges(labels, student.shape[1], cells, self.width)

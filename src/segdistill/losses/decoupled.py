@@ -73,7 +73,7 @@ class DecoupledKD(Loss):
         labels: Int64[Tensor, "..."],
     ) -> Float[Tensor, ""]:
         check_pair("decoupled", student, teacher, channels=True, grid=True)
-        check_labels("decoupled", student, labels)
+        check_labels("decoupled", student, labels, logits=True)
         teacher = teacher.detach()
         if self.standardise:
             student, teacher = z_scores(student), z_scores(teacher)

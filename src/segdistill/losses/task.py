@@ -99,7 +99,7 @@ class CrossEntropy(Loss):
     def forward(
         self, student: Float[Tensor, "b k h w"], labels: Int64[Tensor, "..."]
     ) -> Float[Tensor, ""]:
-        check_labels("cross_entropy", student, labels)
+        check_labels("cross_entropy", student, labels, logits=True)
         if self.weight is None and self.wants_class_pixels:
             raise ValueError(
                 f"cross_entropy: balance is {self.balance}, but the classes are not counted yet; call "
