@@ -198,7 +198,7 @@ class Distiller(nn.Module):
         for name, term in self.method.terms.items():
             if only is None or name in only:
                 arguments = self._arguments(name, term, student, teacher, batch, once)
-                with _untouched(name, arguments):
+                with untouched(name, arguments):
                     values[name] = term.loss(**arguments)
                 if isinstance(term.loss, PixelwiseKD) and term.loss.confidence:
                     self._gated[name] = arguments["teacher"], arguments["teacher"]
@@ -211,6 +211,32 @@ class Distiller(nn.Module):
         # these.
         self._values = values
         return {name: value.clone() for name, value in values.items()}
+
+    @torch.no_grad()
+    def arguments(
+        self, images: Tensor, labels: Tensor, names: Collection[str]
+    ) -> dict[str, dict[str, Tensor]]:
+        """What the losses of some terms are called with; the student in `eval` mode, and without a gradient.
+
+        Args:
+            images: As for `forward`.
+            labels: As for `forward`.
+            names: Names of the terms.
+
+        Returns:
+            Term name -> the loss's arguments by name.
+        """
+        was_training = self.student.training
+        self.student.eval()
+        student, teacher = self._run(images)
+        self.student.train(was_training)
+        _, learnt = self._learnt(teacher, images, labels, None)
+        batch, once = {"images": images, "labels": learnt}, Once()
+        terms = self.method.terms
+        return {
+            name: self._arguments(name, terms[name], student, teacher, batch, once)
+            for name in names
+        }
 
     @torch.no_grad()
     def denominators(
@@ -596,7 +622,7 @@ def _state_of(tensor: Tensor) -> tuple[int, bool, torch.Size]:
 
 
 @contextmanager
-def _untouched(name: str, arguments: Mapping[str, Tensor]) -> Iterator[None]:
+def untouched(name: str, arguments: Mapping[str, Tensor]) -> Iterator[None]:
     """Refuse a loss that changes an argument in place: other terms read the same tensors, and would read others."""
     before = {key: _state_of(one) for key, one in arguments.items()}
     yield

@@ -188,6 +188,10 @@ def _built_loss(name: str, options: Mapping[str, Any], base: type, base_name: st
     )
     check_options(f"loss {name!r}", options, kind)
     loss: nn.Module = made(f"loss {name!r}", kind, **options)
+    if "_modules" not in vars(loss):
+        raise ValueError(
+            f"loss {name!r} does not call super().__init__() in its __init__. Add the call"
+        )
     return loss
 
 

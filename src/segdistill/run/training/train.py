@@ -18,6 +18,7 @@ from segdistill.data.loader import Batch
 from segdistill.distillation.catalogue import build_method
 from segdistill.distillation.distiller import Distiller, TapRow
 from segdistill.distillation.method import Method
+from segdistill.distillation.trial import try_losses
 from segdistill.run.auditing import (
     check_masks,
     judged_outputs,
@@ -321,7 +322,9 @@ def _build_distiller(job: Job, samples: bool = True) -> tuple[Distiller, Batch, 
     check_channels(job, probe["image"].shape[1])
     with _first_images(probe["image"]):
         _check_outputs(job, probe["image"])
-        return distiller, probe, distiller.dry_pass(probe["image"])
+        rows = distiller.dry_pass(probe["image"])
+    try_losses(distiller, probe["image"], probe["label"])
+    return distiller, probe, rows
 
 
 def _build_method(recipe: Recipe, classes: int) -> Method:
