@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from segdistill.config import recipe_text
 from segdistill.observers import EarlyStopping, TensorBoard
 from segdistill.run.folder import RunFolder
 from segdistill.run.training.train import train
@@ -44,6 +45,24 @@ def test_rows_of_other_kinds_are_skipped_and_nested_values_found() -> None:
     assert stop.row({"kind": "train", "step": 1, "terms": terms}) is None
     assert stop.row({"kind": "val", "step": 1, "miou": 0.3}) is None
     assert stop.row({"kind": "train", "step": 2, "terms": terms}) is not None
+
+
+@pytest.mark.parametrize(
+    ("monitor", "val_every", "warned"),
+    [("miou", 0, True), ("iou.3", 0, True), ("miou", 5, False), ("total", 0, False)],
+)
+def test_a_value_that_is_measured_only_at_the_end_is_warned_of(
+    monitor: str,
+    val_every: int,
+    warned: bool,
+    tmp_path: Path,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    recipe = small.recipe(train={"val_every": val_every})
+    (tmp_path / "config.yaml").write_text(recipe_text(recipe))
+    with caplog.at_level(logging.WARNING):
+        EarlyStopping(monitor=monitor).started(RunFolder(tmp_path), [])
+    assert ("measured only at the end" in caplog.text) == warned
 
 
 def test_an_unknown_monitor_is_named_with_the_nearest() -> None:

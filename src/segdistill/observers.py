@@ -13,6 +13,15 @@ from segdistill.names import unknown
 from segdistill.run.folder import RunFolder
 
 _log = logging.getLogger(__name__)
+_OF_EVALUATIONS = (
+    "miou",
+    "iou",
+    "pixel_accuracy",
+    "teacher_agreement",
+    "teacher_miou",
+    "teacher_iou",
+)
+"""First parts of the values that only an evaluation has."""
 
 
 class EarlyStopping:
@@ -63,6 +72,13 @@ class EarlyStopping:
     def started(self, run: RunFolder, rows: Sequence[Mapping[str, Any]]) -> None:
         """Take up the state that the rows of a resumed run lead to."""
         self._begin()
+        evaluated_once = self.monitor.partition(".")[0] in _OF_EVALUATIONS
+        if evaluated_once and run.recipe().train.val_every == 0:
+            _log.warning(
+                "EarlyStopping: %s is measured only at the end, as train.val_every is 0, so nothing stops the training "
+                "before. Set train.val_every",
+                self.monitor,
+            )
         for row in rows:
             self.row(row)
 

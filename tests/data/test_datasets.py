@@ -115,6 +115,27 @@ class Custom(torch.utils.data.Dataset):
         return torch.zeros(3, self.size, self.size), torch.zeros(self.size, self.size).long()
 
 
+def test_a_root_that_nothing_reads_is_refused() -> None:
+    with pytest.raises(ValueError, match=r"data\.root is there, which the data set 'synthetic'"):
+        build_dataset("synthetic", "there")
+    with pytest.raises(
+        ValueError, match=rf"which the data set '{__name__}\.Rootless' does not read"
+    ):
+        build_dataset(f"{__name__}.Rootless", "there")
+
+
+class Rootless:
+    """A user's data set that knows where its files are."""
+
+    classes = ("a", "b")
+
+    def __len__(self) -> int:
+        return 1
+
+    def __getitem__(self, index: int) -> tuple[torch.Tensor, torch.Tensor]:
+        return torch.zeros(3, 8, 8), torch.zeros(8, 8, dtype=torch.int64)
+
+
 def test_a_dotted_path_builds_the_users_own_class():
     path = f"{Custom.__module__}.Custom"
     dataset = build_dataset(path, "somewhere", "val", size=8)

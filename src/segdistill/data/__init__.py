@@ -69,7 +69,7 @@ def build_dataset(
         name: A key of `DATASETS`, or the dotted path of your own class (`package.module.Class`), a
             subclass of `torch.utils.data.Dataset` or a class with `__len__`, `__getitem__` and
             `classes`. It is called with the options, and with `root` and `split` if it accepts them.
-        root: Folder of the files; required by all but `synthetic`.
+        root: Folder of the files; required by all but `synthetic`, which takes none.
         split: `train`, `val`, or any other split of the data set.
         labelled: Samples that keep their labels: a number, a fraction, names, or a file of names relative
             to `root` (`segdistill.data.labelled.keep_labels`); None: all. For the data sets of this
@@ -99,6 +99,16 @@ def build_dataset(
     given = {"root": root, "split": split}
     if not any(p.kind is p.VAR_KEYWORD for p in parameters.values()):
         given = {key: value for key, value in given.items() if key in parameters}
+    # Names of samples with labels may be in a file of that folder, whatever the samples are.
+    if (
+        root is not None
+        and not isinstance(labelled, str)
+        and (name == "synthetic" or "root" not in given)
+    ):
+        raise ValueError(
+            f"data.root is {root}, which {owner} does not read; expected null. Remove root, or set data.name to "
+            "another data set, such as folder"
+        )
     dataset = _called(builder, name, {**given, **options})
     if labelled is not None:
         if not isinstance(dataset, SegmentationDataset):

@@ -369,6 +369,16 @@ def test_a_finished_run_is_not_trained_again(tmp_path: Path) -> None:
         ({"teacher": {}, "method": "kd"}, "teacher has no run and no model"),
         ({"teacher": {"model": "espnet"}, "method": "kd"}, "expected a file of trained weights"),
         ({"teacher": {"run": "nowhere"}, "method": "kd"}, "no run at nowhere"),
+        (
+            {"teacher": {"run": "a", "model": "enet"}, "method": "kd"},
+            "run is a beside teacher.model",
+        ),
+        (
+            {"teacher": {"run": "a", "weights": "b"}, "method": "kd"},
+            "run is a beside teacher.weights",
+        ),
+        ({"teacher": {"run": "a", "options": {"width": 3}}}, "run is a beside teacher.options"),
+        ({"data": {"root": "data/mine"}}, "data.root is data/mine, which the data set 'synthetic'"),
         ({"student": {"model": "pspnet_r81"}}, "did you mean 'pspnet_r18'"),
         ({"data": {"name": "synthetc"}}, "did you mean 'synthetic'"),
     ],

@@ -3,7 +3,7 @@
 import os
 from collections.abc import Sequence
 
-from segdistill.config import Recipe, check_ranges
+from segdistill.config import Recipe, TeacherConfig, check_ranges
 from segdistill.data.dataset import require_labels
 from segdistill.distillation.method import Method
 from segdistill.models import encoders
@@ -27,6 +27,7 @@ def check_recipe(recipe: Recipe) -> None:
     device = resolve_device(config.device)
     if config.precision == "fp16" and device == "cpu":
         raise ValueError("train.precision is fp16; expected bf16 or 32 on a CPU")
+    _check_one_teacher(recipe.teacher)
     method = recipe.chosen_method()
     if not 0 <= method.confidence <= 1:
         raise ValueError(
@@ -41,6 +42,18 @@ def check_recipe(recipe: Recipe) -> None:
         raise ValueError(
             f"train.batch is {config.batch}; expected a multiple of {world * config.accumulate} "
             f"({world} processes x {config.accumulate} parts of train.accumulate)"
+        )
+
+
+def _check_one_teacher(teacher: TeacherConfig | None) -> None:
+    """Refuse a run beside another network, such as the run of a `base` that a recipe names a file over."""
+    if teacher is None or teacher.run is None:
+        return
+    others = [key for key in ("model", "weights", "options") if getattr(teacher, key)]
+    if others:
+        raise ValueError(
+            f"teacher.run is {teacher.run} beside teacher.{others[0]}; expected a run, or a model and its weights. Set "
+            f"run to null, or remove {' and '.join(others)}"
         )
 
 

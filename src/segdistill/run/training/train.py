@@ -81,6 +81,7 @@ from segdistill.run.training.records import (
     show_parts,
     show_taps,
 )
+from segdistill.run.training.starting.idle import idle_settings
 from segdistill.run.training.starting.preparation import prepare
 from segdistill.run.training.teacher_audit import audit_teacher
 from segdistill.run.training.watching import watching
@@ -348,6 +349,8 @@ def _execute(job: Job, progress: bool) -> RunFolder:
         show_taps(rows, distiller.method)
         show_parts(distiller, config, fabric.world_size)
         show_mix(job, labelled_images(job, distiller.method))
+        for line in idle_settings(job.recipe, distiller):
+            _log.warning("%s", line)
     if job.teacher is not None:
         with doing("measuring the teacher"):
             audit_teacher(job, fabric, write=first)
