@@ -5,7 +5,9 @@ from operator import truediv
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
+import torch
 import yaml
 
 from segdistill import config
@@ -19,7 +21,7 @@ from segdistill.config import (
     recipe_text,
     to_dict,
 )
-from segdistill.run.recipe import load_recipe, parse_recipe, recipe_name
+from segdistill.run.recipe import load_recipe, parse_recipe, recipe_name, variant_training
 
 
 @pytest.mark.parametrize(
@@ -154,8 +156,8 @@ def test_parsing_does_not_change_the_values() -> None:
             "here: data.size is 3; expected",
         ),
         (
-            {"train": {"precision": 32}},
-            "train.precision is 32; expected 'auto', '32', 'bf16' or 'fp16'",
+            {"train": {"precision": 16}},
+            "train.precision is '16'; expected 'auto', '32', 'bf16' or 'fp16'",
         ),
     ],
 )
@@ -282,6 +284,27 @@ def test_overrides_change_single_keys_and_keep_the_rest() -> None:
     assert (recipe.teacher.run, recipe.teacher.min_miou) == ("runs/teacher", 30)
     assert (recipe.train.lr, recipe.train.crop, recipe.train.precision) == (1e-4, (64, 96), "32")
     assert (recipe.out, recipe.student.taps, recipe.data.size) == ("7", {"features": "0"}, None)
+
+
+def test_the_precision_32_needs_no_quotes() -> None:
+    values = {"train": {"precision": 32}, "variants": {"half": {"train": {"precision": 32}}}}
+    recipe = parse_recipe(values)
+    assert recipe.train.precision == "32"
+    assert variant_training(recipe, "half").precision == "32"
+    assert values["train"]["precision"] == 32  # what was given is not changed
+
+
+def test_numbers_and_arrays_of_numpy_and_torch_are_plain_in_a_recipe() -> None:
+    weight = {"options": {"weight": torch.tensor([1.0, 2.0]), "pair": (np.float32(0.5), 1)}}
+    recipe = parse_recipe(
+        {
+            "train": {"steps": np.int64(7), "lr": np.float32(0.5), "crop": np.array([32, 48])},
+            "terms": {"cross_entropy": {"weight": torch.tensor(2.0), **weight}},
+        }
+    )
+    assert (recipe.train.steps, recipe.train.lr, recipe.train.crop) == (7, 0.5, (32, 48))
+    term = recipe.terms["cross_entropy"]
+    assert (term.weight, term.options) == (2.0, {"weight": [1.0, 2.0], "pair": (0.5, 1)})
 
 
 def test_the_key_on_of_a_term_needs_no_quotes(tmp_path: Path) -> None:

@@ -1,6 +1,6 @@
 import pytest
 
-from segdistill.names import check_options, unknown
+from segdistill.names import check_options, hint, unknown
 
 
 def test_the_nearest_name_and_all_known_names_are_listed() -> None:
@@ -73,3 +73,9 @@ def test_words_that_yaml_takes_for_true_or_false_are_explained() -> None:
         check_options("set", {"names": [False, True]}, _named)
     with pytest.raises(ValueError, match=r"expected a list of text or an integer or null$"):
         check_options("set", {"names": [1, 2]}, _named)
+
+
+def test_a_number_that_yaml_takes_for_text_is_spelt_out() -> None:
+    assert hint("1e-3") == ". Write 1.0e-3, as YAML takes 1e-3 for text"
+    assert hint("-2E5") == ". Write -2.0e+5, as YAML takes -2E5 for text"
+    assert hint("e5") == hint("1.0e-3x") == ""

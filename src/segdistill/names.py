@@ -1,6 +1,7 @@
 """Report unknown names, and check options against a signature."""
 
 import inspect
+import re
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from contextlib import suppress
 from difflib import get_close_matches
@@ -131,7 +132,10 @@ _GREATEST = 10**9
 
 
 def hint(value: Any) -> str:
-    """What to do about words that YAML takes for something else, among others that it does not."""
+    """What to do about words and numbers that YAML takes for something else, among others that it does not."""
+    if isinstance(value, str) and re.fullmatch(r"[-+]?\d+[eE][-+]?\d+", value):
+        mantissa, _, exponent = value.lower().partition("e")
+        return f". Write {mantissa}.0e{int(exponent):+d}, as YAML takes {value} for text"
     if isinstance(value, list) and any(isinstance(one, bool) for one in value):
         return ". Quote words such as no, yes, on and off, which YAML takes for true or false"
     return ""

@@ -127,10 +127,9 @@ def parse_recipe(
     Raises:
         ValueError: As for `load_recipe`.
     """
-    merged = _with_on(_overridden(values, split_options(overrides or [])))
+    merged = _with_on(_overridden(_plain(values), split_options(overrides or [])))
+    _name_precision(merged)
     check_keys(merged)
-    if isinstance(merged.get("train"), dict) and merged["train"].get("precision") == 32:
-        merged["train"]["precision"] = "32"  # YAML reads it as a number
     parser = _parser()
     try:
         recipe = Recipe(**vars(parser.instantiate(parser.parse_object(deepcopy(merged)))))
@@ -241,6 +240,25 @@ def _with_on(value: Any) -> Any:
     if not isinstance(value, dict):
         return value
     return {"on" if key is True else key: _with_on(item) for key, item in value.items()}
+
+
+def _plain(value: Any) -> Any:
+    """Numbers, arrays and tensors of NumPy and torch as Python's own, as a recipe made in Python may hold them."""
+    if isinstance(value, dict):
+        return {key: _plain(item) for key, item in value.items()}
+    if type(value) in (list, tuple):
+        return type(value)(_plain(item) for item in value)
+    return value.tolist() if hasattr(value, "dtype") and hasattr(value, "tolist") else value
+
+
+def _name_precision(values: dict[str, Any]) -> None:
+    """Read the precision 32 as the name that it is: YAML takes it for a number."""
+    variants = values.get("variants")
+    parts = [values, *(variants.values() if isinstance(variants, dict) else [])]
+    for part in parts:
+        training = part.get("train") if isinstance(part, dict) else None
+        if isinstance(training, dict) and type(training.get("precision")) is int:
+            training["precision"] = str(training["precision"])
 
 
 def _restore_options(part: Any, values: dict[str, Any]) -> None:

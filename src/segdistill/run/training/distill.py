@@ -45,7 +45,7 @@ def distill(
     *,
     preset: str = "default",
     terms: Mapping[str, Mapping[str, Any]] | None = None,
-    labels: Literal["data", "teacher"] = "data",
+    labels: Literal["data", "teacher", "both"] = "data",
     confidence: float = 0.0,
     classes: list[str] | None = None,
     teacher_taps: Mapping[str, str] | None = None,
@@ -81,7 +81,8 @@ def distill(
         out: The run's folder.
         preset: `default` or `paper`.
         terms: Overrides of the method's terms, `{"channelwise": {"weight": 5}}`.
-        labels: Labels that terms learn from: those of the `data`, or the `teacher`'s predictions.
+        labels: Labels that terms learn from: those of the `data`, the `teacher`'s predictions, or `both`: the
+            teacher's on images without labels.
         confidence: With the teacher's labels, its probability (0..1) from which a pixel counts.
         classes: Names of the classes; those of the data set by default.
         teacher_taps: Tap name -> module path in the teacher. `logits` is its output, and `features` the
@@ -139,7 +140,10 @@ def distill(
         "data": {"name": _path_of(train_set)},
         "student": {"model": _path_of(student)},
         "method": {"name": method, "preset": preset, "labels": labels, "confidence": confidence},
-        "terms": {name: dict(change) for name, change in (terms or {}).items()},
+        "terms": {
+            name: dict(change) if isinstance(change, Mapping) else change
+            for name, change in (terms or {}).items()
+        },
         "train": {"steps": steps, **train},
         "out": str(out),
     }
