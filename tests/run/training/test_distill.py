@@ -10,9 +10,11 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 
 import segdistill
+from segdistill.models import wrap
 from segdistill.run.folder import RunFolder
 from segdistill.run.identity import IdentityDiffers, read_identity
 from segdistill.run.networks import load_run_model
+from segdistill.run.training.checks import kept_in_eval
 from segdistill.run.training.observing import ObserverFailed
 from segdistill.run.training.train import train
 from tests.run import small
@@ -308,3 +310,49 @@ def test_names_that_do_not_tell_classes_apart_are_refused(
     with pytest.raises(ValueError, match=problem):
         _distill(tmp_path / "run", Plain(3), classes=names)
     assert not (tmp_path / "run" / "metrics.jsonl").exists()
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.float64])
+@pytest.mark.parametrize("owner", ["student", "teacher"])
+def test_weights_in_another_type_are_named_where_they_fail(
+    owner: str, dtype: torch.dtype, tmp_path: Path
+) -> None:
+    networks = {"student": Plain(6), "teacher": Plain(12)}
+    networks[owner].to(dtype)
+    name = str(dtype).removeprefix("torch.")
+    with pytest.raises(ValueError, match=rf"The {owner} has weights in {name}; expected float32"):
+        _distill(tmp_path, **networks)
+
+
+@pytest.mark.parametrize("owner", ["student", "teacher"])
+def test_a_network_of_lazy_modules_is_refused(owner: str, tmp_path: Path) -> None:
+    networks = {"student": Plain(6), "teacher": Plain(12)}
+    networks[owner].module[0] = nn.LazyConv2d(6, 3, stride=2, padding=1)
+    with pytest.raises(ValueError, match=rf"the {owner} has no shape for \S*weight yet"):
+        _distill(tmp_path, **networks)
+
+
+class Steady(Plain):
+    """Keeps its batch norm in eval mode, as its own train() says."""
+
+    def train(self, mode: bool = True) -> "Steady":
+        super().train(mode)
+        self.module[1].eval()
+        return self
+
+
+@pytest.mark.parametrize(
+    ("kind", "mode", "warned"),
+    [(Plain, "part", True), (Plain, "all", False), (Plain, "none", False), (Steady, "part", False)],
+)
+def test_layers_kept_in_eval_mode_are_warned_of(kind: type[Plain], mode: str, warned: bool) -> None:
+    student = kind(6)
+    student.module[1] = nn.BatchNorm2d(6)
+    student.train()
+    if mode != "none":
+        (student if mode == "all" else student.module[1]).eval()
+    modes = [module.training for module in student.modules()]
+    line = kept_in_eval(wrap(student, 3))
+    assert line.startswith("module.1 of the student in eval() mode") == warned
+    assert bool(line) == warned
+    assert [module.training for module in student.modules()] == modes

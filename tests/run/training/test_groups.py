@@ -127,6 +127,17 @@ def test_the_log_shows_the_groups_with_their_rates(caplog: pytest.LogCaptureFixt
     assert ["all", "others", "2", "15", "0.1"] in rows
 
 
+def test_the_log_shows_what_is_frozen(caplog: pytest.LogCaptureFixture) -> None:
+    student = wrap(Own(), 3)
+    frozen = list(student.module.backbone.requires_grad_(False).parameters())
+    optimizer = build_optimizer(Distiller(student, build_method("supervised", 3)), TrainConfig())
+    with caplog.at_level("INFO", logger="segdistill"):
+        show_groups(optimizer.param_groups, 0.01, frozen)
+    rows = [line.split() for line in caplog.text.replace("│", " ").splitlines()]
+    assert ["all", "2", "15", "0.01"] in rows
+    assert ["frozen", "(student)", "2", "112", "-"] in rows
+
+
 def test_a_run_shows_its_groups(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     student = {"model": f"{__name__}.Own"}
     training = {"steps": 1, "head_lr_factor": 3.0}

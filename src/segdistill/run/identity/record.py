@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from torch import nn
+from torch.nn.parameter import is_lazy
 
 from segdistill import __version__
 from segdistill.data.dataset import list_names
@@ -119,9 +120,11 @@ def identify(
 
     Raises:
         OSError: A file of the data cannot be read.
-        ValueError: A sample is bad.
+        ValueError: A sample is bad, or a network's parameters have no shape yet.
     """
     networks = {"student": student, **({"teacher": teacher} if teacher is not None else {})}
+    for owner, model in networks.items():
+        _require_shapes(owner, model)
     return Identity(
         student_start=state_digest(student),
         teacher=None if teacher is None else state_digest(teacher),
@@ -133,6 +136,16 @@ def identify(
         settings={name: settings_of(model) for name, model in networks.items()},
         code=code_digests(code),
     )
+
+
+def _require_shapes(owner: str, model: nn.Module) -> None:
+    tensors = [*model.named_parameters(), *model.named_buffers()]
+    lazy = [name for name, tensor in tensors if is_lazy(tensor)]
+    if lazy:
+        raise ValueError(
+            f"the {owner} has no shape for {lazy[0]} yet (lazy modules); expected a network that has seen an image. "
+            "Show it one before, such as torch.zeros(1, 3, 64, 64)"
+        )
 
 
 def read_identity(run: RunFolder) -> Identity | None:

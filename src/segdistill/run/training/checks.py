@@ -3,6 +3,9 @@
 import os
 from collections.abc import Sequence
 
+import torch
+from torch import nn
+
 from segdistill.config import Recipe, TeacherConfig, check_ranges
 from segdistill.data.dataset import require_labels
 from segdistill.distillation.method import Method
@@ -196,3 +199,45 @@ def check_images(job: Job, method: Method) -> None:
                 f"terms.{name}: {where} has {images} image{'s' * (images > 1)}; expected {least} or more. "
                 "Raise train.batch"
             )
+
+
+def other_types(job: Job) -> str:
+    """What to do about a network whose weights are not in single precision, as the images are; "" for none."""
+    for owner, network in (("student", job.student), ("teacher", job.teacher)):
+        tensors = [] if network is None else [*network.parameters(), *network.buffers()]
+        types = {tensor.dtype for tensor in tensors if tensor.is_floating_point()}
+        if others := types - {torch.float32}:
+            name = str(min(others, key=str)).removeprefix("torch.")
+            return (
+                f"The {owner} has weights in {name}; expected float32, as train.precision chooses what is computed "
+                f"in. Call {owner}.float()"
+            )
+    return ""
+
+
+def kept_in_eval(student: nn.Module) -> str:
+    """A warning about layers in eval() mode inside a student in train() mode, which training changes; "" for none.
+
+    A student that is in eval() as a whole was only measured before. One whose own train() leaves layers in eval()
+    is not meant.
+    """
+    student = shipped(student)
+    if not student.training:
+        return ""
+    modes = {module: module.training for module in student.modules()}
+    student.train()
+    kinds = (nn.modules.batchnorm._BatchNorm, nn.modules.dropout._DropoutNd)
+    changed = [
+        path
+        for path, module in student.named_modules()
+        if isinstance(module, kinds) and module.training and not modes[module]
+    ]
+    for module, mode in modes.items():
+        module.training = mode
+    if not changed:
+        return ""
+    more = f" and {len(changed) - 1} more" if changed[1:] else ""
+    return (
+        f"{changed[0]}{more} of the student in eval() mode: training puts the whole student in train() mode, where "
+        "batch norm updates its statistics, frozen or not. To keep layers in eval(), override train() in the network"
+    )

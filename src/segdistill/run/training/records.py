@@ -9,6 +9,7 @@ from typing import Any
 
 from lightning_fabric import Fabric
 from rich.table import Table
+from torch.nn import Parameter
 
 from segdistill.config import TrainConfig, to_dict
 from segdistill.data.samples import read_sample
@@ -54,13 +55,18 @@ def show_taps(rows: list[TapRow], method: Method) -> None:
     log_table(_log, table)
 
 
-def show_groups(groups: Sequence[Mapping[str, Any]], lr: float) -> None:
-    """Log what is trained at which base learning rate."""
+def show_groups(
+    groups: Sequence[Mapping[str, Any]], lr: float, frozen: Sequence[Parameter] = ()
+) -> None:
+    """Log what is trained at which base learning rate, and what of the student is frozen."""
     table = Table("group", "tensors", "parameters", "learning rate", title="What is trained")
     for group in groups:
         numbers = [parameter.numel() for parameter in group["params"]]
         rate = lr * group["factor"]
         table.add_row(group["name"], str(len(numbers)), f"{sum(numbers):,}", f"{rate:g}")
+    if frozen:
+        numbers = [parameter.numel() for parameter in frozen]
+        table.add_row("frozen (student)", str(len(numbers)), f"{sum(numbers):,}", "-")
     log_table(_log, table)
 
 

@@ -64,6 +64,8 @@ from segdistill.run.training.checks import (
     check_reading,
     check_recipe,
     check_seen_sets,
+    kept_in_eval,
+    other_types,
 )
 from segdistill.run.training.job import Job, evaluate_with, make_fabric, share_state
 from segdistill.run.training.loop import Loop, Validation
@@ -303,6 +305,8 @@ def _build_distiller(job: Job, samples: bool = True) -> tuple[Distiller, Batch, 
     config = job.recipe.train
     check_classes(job)
     check_encoder(job)
+    if line := kept_in_eval(job.student):
+        _log.warning("%s", line)
     refuse_unclear_orientation(job.train_set, *job.measured_on.values())
     if samples and os.environ.get("RANK", "0") == "0":
         _check_shared(job)
@@ -321,7 +325,7 @@ def _build_distiller(job: Job, samples: bool = True) -> tuple[Distiller, Batch, 
     check_images(job, distiller.method)
     probe = probe_batch(job)
     check_channels(job, probe["image"].shape[1])
-    with _first_images(probe["image"]):
+    with _first_images(job, probe["image"]):
         _check_outputs(job, probe["image"])
         rows = distiller.dry_pass(probe["image"])
     try_losses(distiller, probe["image"], probe["label"])
@@ -377,7 +381,8 @@ def _execute(job: Job, progress: bool) -> RunFolder:
         observe=observers.row,
     )
     if first:
-        show_groups(loop.optimizer.param_groups, config.lr)
+        frozen = [p for p in job.student.parameters() if not p.requires_grad]
+        show_groups(loop.optimizer.param_groups, config.lr, frozen)
         show_average(config)
     resumed = loop.restore()
     observers.started(RunFolder(job.out))
@@ -464,7 +469,7 @@ def _check_outputs(job: Job, images: Tensor) -> None:
 
 
 @contextmanager
-def _first_images(images: Tensor) -> Iterator[None]:
+def _first_images(job: Job, images: Tensor) -> Iterator[None]:
     """The networks see their first images; an error that one raises becomes one line."""
     try:
         with doing("showing the networks their first images"):
@@ -474,9 +479,9 @@ def _first_images(images: Tensor) -> Iterator[None]:
             raise
         cause = f"{type(error).__name__}: {error}".splitlines()[0]
         shape = "x".join(map(str, images.shape))
+        remedy = other_types(job) or "Check the options of student and teacher, and train.crop"
         raise ValueError(
-            f"a network fails on images of {shape} ({cause:.300}). Check the options of student and "
-            "teacher, and train.crop"
+            f"a network fails on images of {shape} ({cause:.300}). {remedy}"
         ) from error
 
 
