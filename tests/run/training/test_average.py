@@ -182,11 +182,20 @@ def test_a_killed_run_resumes_bit_identically(tmp_path: Path) -> None:
     assert not torch.equal(weights["head.weight"], plain["head.weight"])
 
 
-def _loop(folder: Path, calls: list[int], poisoned: tuple[int, ...] = (), **changes: Any) -> Loop:
-    """A plain training whose loss is infinite on some calls."""
+def _loop(
+    folder: Path,
+    calls: list[int],
+    poisoned: tuple[int, ...] = (),
+    mask: torch.Tensor | None = None,
+    **changes: Any,
+) -> Loop:
+    """A plain training whose loss is infinite on some calls; the student may have a constant buffer."""
     torch.manual_seed(0)
     method = build_method("supervised", 3, terms=_TERMS)
-    distiller = Distiller(Tiny(6, aux=False), method)
+    student = Tiny(6, aux=False)
+    if mask is not None:
+        student.register_buffer("mask", mask)
+    distiller = Distiller(student, method)
     distiller.dry_pass(batch()[0])
     loss: Any = distiller.losses["cross_entropy"]
 
@@ -226,6 +235,18 @@ def test_a_non_finite_average_is_not_saved(tmp_path: Path) -> None:
     loop.run(progress=False)
     loop.average.state_dict()["averages"]["head.weight"][0] = float("nan")
     with pytest.raises(NonFiniteLoss, match=r"the average of student\.head\.weight not finite"):
+        loop.save()
+
+
+@pytest.mark.parametrize("decay", [0.0, 0.9])
+def test_a_mask_of_minus_infinity_is_kept_and_saved(decay: float, tmp_path: Path) -> None:
+    mask = torch.tensor([0.0, -torch.inf])
+    loop = _loop(tmp_path, [], mask=mask.clone(), average=decay)
+    loop.run(progress=False)
+    loop.save()
+    assert torch.equal(loop.distiller.student.get_buffer("mask"), mask)
+    loop.distiller.student.get_parameter("head.bias").data[0] = torch.inf
+    with pytest.raises(NonFiniteLoss, match=r"step 4: student\.head\.bias not finite"):
         loop.save()
 
 

@@ -32,6 +32,7 @@ from segdistill.run.training.updates.finite import (
     check_state,
     first_nonfinite,
     nonfinite_in_words,
+    not_finite,
 )
 from segdistill.run.training.updates.optimizer import build_optimizer, learning_rate_factor
 from segdistill.run.training.updates.rows import Window, kept_shares, write_row
@@ -140,6 +141,7 @@ class Loop:
         self.module, self.optimizer = fabric.setup(distiller, optimizer)
         self.adversaries = Adversaries(fabric, distiller, config)
         self.average = WeightAverage(distiller.student, config.average)
+        self._never_finite = not_finite(distiller.state_dict())
         self.step = 0
         self.best = -math.inf
         self.best_sha256: str | None = None
@@ -231,7 +233,8 @@ class Loop:
         Raises:
             NonFiniteLoss: A weight or running statistic is not finite; the state before stays.
         """
-        check_state(self.distiller.state_dict() | self.average.named_averages(), self.step)
+        tensors = self.distiller.state_dict() | self.average.named_averages()
+        check_state(tensors, self.step, self._never_finite)
         if self.fabric.is_global_zero:
             state = {
                 "step": self.step,

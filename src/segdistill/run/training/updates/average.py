@@ -18,10 +18,11 @@ class WeightAverage:
     the steps until it spans `1 / (1 - decay)` of them, so that the random start is soon forgotten. A
     step that is skipped as non-finite is no update.
 
-    Floating buffers are averaged like weights, and integers such as batch norm's counters are those of
-    the trained network. The mean of a layer's output is linear in the layer's weights, so averaged
-    running statistics fit the averaged weights better than a copy, which belongs to the newest weights;
-    this neglects that the layers before change, too. Averages are kept in float32 or more.
+    Floating buffers are averaged like weights, unless they are not finite at the start (a mask of -inf),
+    and integers such as batch norm's counters are those of the trained network. The mean of a layer's
+    output is linear in the layer's weights, so averaged running statistics fit the averaged weights
+    better than a copy, which belongs to the newest weights; this neglects that the layers before
+    change, too. Averages are kept in float32 or more.
 
     `torch.optim.swa_utils.AveragedModel` has the same rule at a constant decay, but owns a deep copy of
     the network. Here the averages take the place of the weights for a while, so that hooks, compiled
@@ -38,7 +39,10 @@ class WeightAverage:
         self._averages: dict[str, Tensor] = {}
         if decay:
             self._averages = {
-                name: _raised(value).clone() for name, value in self._weights().items()
+                name: _raised(value).clone()
+                for name, value in self._weights().items()
+                # The mean of two infinities, as in a mask of -inf, is NaN.
+                if bool(value.isfinite().all())
             }
 
     def __bool__(self) -> bool:
@@ -58,7 +62,8 @@ class WeightAverage:
         if not self:
             return
         decay = min(self._decay, (1 + self._updates) / (10 + self._updates))
-        weights = [_raised(value) for value in self._weights().values()]
+        own = self._weights()
+        weights = [_raised(own[name]) for name in self._averages]
         average = get_ema_multi_avg_fn(decay)  # type: ignore[no-untyped-call]
         average(list(self._averages.values()), weights, self._updates)
         self._updates += 1

@@ -1,7 +1,7 @@
 """What is not finite, found before it spoils the weights and every later checkpoint."""
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -44,20 +44,32 @@ def check_gradient(distiller: Distiller, step: int, files: Sequence[str]) -> Non
     )
 
 
-def check_state(tensors: Mapping[str, Any], step: int) -> None:
-    """Refuse to save weights, running statistics or averages of them that are not finite.
-
-    Raises:
-        NonFiniteLoss: One is not; up to three are named.
-    """
+def not_finite(tensors: Mapping[str, Any]) -> list[str]:
+    """Names of the floating tensors with a value that is infinite or NaN."""
     state = {
         name: value
         for name, value in tensors.items()
         if isinstance(value, Tensor) and value.is_floating_point()
     }
     if bool(torch.stack([torch.isfinite(value).all() for value in state.values()]).all()):
+        return []
+    return [name for name, value in state.items() if not bool(torch.isfinite(value).all())]
+
+
+def check_state(tensors: Mapping[str, Any], step: int, but: Collection[str] = ()) -> None:
+    """Refuse to save weights, running statistics or averages of them that are not finite.
+
+    Args:
+        tensors: The state.
+        step: The step that it is of.
+        but: Names of those that were not finite before step 1, such as a mask of -inf.
+
+    Raises:
+        NonFiniteLoss: One is not; up to three are named.
+    """
+    bad = [name for name in not_finite(tensors) if name not in but]
+    if not bad:
         return
-    bad = [name for name, value in state.items() if not bool(torch.isfinite(value).all())]
     raise NonFiniteLoss(
         f"step {step}: {', '.join(bad[:3])}{' and more' * (len(bad) > 3)} not finite. Lower train.lr or set "
         "train.clip; the last checkpoint is kept"
