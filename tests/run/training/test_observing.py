@@ -15,6 +15,7 @@ from segdistill.observers import EarlyStopping
 from segdistill.run.folder import RunFolder
 from segdistill.run.training.checkpoint import load_checkpoint
 from segdistill.run.training.loop import Interrupted
+from segdistill.run.training.observing import Observers
 from segdistill.run.training.train import train
 from tests.run import small
 from tests.run.processes import run_two
@@ -69,6 +70,17 @@ class Fails:
             raise self.error("the disk is full")
 
 
+class Changes:
+    """Changes the rows that it is given."""
+
+    def row(self, values: Any) -> None:
+        values["step"] = -1
+        values.get("terms", {}).clear()
+
+    def finished(self, run: RunFolder) -> None:
+        pass
+
+
 class NoObserver:
     """Has one of the two methods."""
 
@@ -79,6 +91,14 @@ class NoObserver:
 def _train(out: Path, *observers: Any, **changes: Any) -> RunFolder:
     changes = {"train": {"steps": 12, "val_every": 6, "save_every": 4}, **changes}
     return train(small.recipe(**changes, out=str(out)), progress=False, observers=observers)
+
+
+def test_an_observer_cannot_change_the_row_of_another() -> None:
+    keeps = Keeps()
+    row = {"kind": "train", "step": 3, "terms": {"cross_entropy": {"value": 1.0}}}
+    Observers([Changes(), keeps]).row(row)
+    assert keeps.rows == [row]
+    assert row["step"] == 3 and row["terms"]
 
 
 def test_every_row_is_shown_as_it_is_written(tmp_path: Path) -> None:

@@ -3,6 +3,7 @@
 import inspect
 import os
 from collections.abc import Callable, Mapping, Sequence
+from copy import deepcopy
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -69,7 +70,8 @@ class Observers:
 
     def _ask(self, observer: Any, values: Mapping[str, Any]) -> Answer | None:
         where = f"row() at step {values['step']}"
-        answer = _call(observer, where, _LATER, observer.row, values)
+        # A copy, as the loop and other observers read the row afterwards.
+        answer = _call(observer, where, _LATER, observer.row, deepcopy(values))
         if answer is None:
             return None
         if not isinstance(answer, str) or not answer:
