@@ -1,5 +1,6 @@
 """Data sets of the user's own: what stands between files and samples, and what is no data set."""
 
+import logging
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,7 @@ import segdistill
 from segdistill.data import build_dataset
 from segdistill.data.samples import read_sample
 from segdistill.run.identity.data import data_digest
+from segdistill.run.identity.seen import warn_of_same_samples
 from tests.run.identity.folders import write_pairs
 
 NAMES = ["ground", "sky"]
@@ -89,3 +91,26 @@ def test_what_has_no_samples_by_number_is_refused(
     with pytest.raises(ValueError, match=message):
         segdistill.distill(None, student, made(files), files, "supervised", out=tmp_path / "run")
     assert not (tmp_path / "run").exists()
+
+
+def _seen_twice(train_set: Any, val_set: Any, alike: bool, caplog: Any) -> str:
+    caplog.clear()
+    with caplog.at_level(logging.WARNING):
+        warn_of_same_samples(train_set, val_set, alike)
+    text: str = caplog.text
+    return text
+
+
+def test_samples_of_ones_own_that_are_trained_and_measured_on_are_warned_of(caplog: Any) -> None:
+    samples = [(torch.zeros(3, 4, 4), torch.zeros(4, 4).long())] * 6
+    for train_set, val_set, count in (
+        (samples, samples, "6 of the 6"),
+        (samples, Subset(samples, [1, 2]), "2 of the 2"),
+        (Subset(samples, [0, 1, 2]), Subset(samples, [2, 3]), "1 of the 2"),
+        (Subset(Subset(samples, [3, 4, 5]), [0, 1]), Subset(samples, [4, 0]), "1 of the 2"),
+    ):
+        found = _seen_twice(train_set, val_set, False, caplog)
+        assert f"{count} samples that are measured on are also trained on" in found
+    assert not _seen_twice(Subset(samples, [0, 1]), Subset(samples, [2, 3]), True, caplog)
+    assert "6 of the 6" in _seen_twice(samples, list(samples), True, caplog)
+    assert not _seen_twice(samples, list(samples), False, caplog)

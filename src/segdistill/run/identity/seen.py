@@ -4,6 +4,8 @@ import logging
 from collections.abc import Sequence
 from typing import Any
 
+from torch.utils.data import Subset
+
 from segdistill.config import Recipe, TeacherConfig
 from segdistill.data.dataset import list_names
 from segdistill.data.pair import Pair
@@ -93,6 +95,37 @@ def judged_shared(
         "images on purpose",
         "",
     )
+
+
+def warn_of_same_samples(train_set: Any, val_set: Any, alike: bool) -> None:
+    """Warn where samples of a set without files of ours are trained on and measured on.
+
+    Args:
+        train_set: What is trained on.
+        val_set: What is measured on.
+        alike: Whether both have the same digest, as two objects of the same data have.
+    """
+    if handed_on(train_set) or handed_on(val_set):
+        return  # their files are compared
+    (trained, places), (measured, others) = _samples_of(train_set), _samples_of(val_set)
+    shared = len({*places} & {*others}) if trained is measured else len(others) * alike
+    if shared:
+        _log.warning(
+            "%d of the %d samples that are measured on are also trained on; metrics on them are meaningless. Hold "
+            "some out, unless this is intended",
+            shared,
+            len(others),
+        )
+
+
+def _samples_of(dataset: Any) -> tuple[Any, Sequence[int]]:
+    """The set behind subsets, and which of its samples they are."""
+    places: Sequence[int] = range(len(dataset))
+    while isinstance(dataset, Subset) or getattr(dataset, "only_declares", False):
+        if isinstance(dataset, Subset):
+            places = [dataset.indices[place] for place in places]
+        dataset = dataset.dataset
+    return dataset, places
 
 
 def _unchanged_pairs(dataset: Any) -> Sequence[Pair]:

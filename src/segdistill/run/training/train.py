@@ -36,7 +36,7 @@ from segdistill.run.folder import (
     write_atomically,
 )
 from segdistill.run.identity import check_resumable
-from segdistill.run.identity.seen import check_seen
+from segdistill.run.identity.seen import check_seen, warn_of_same_samples
 from segdistill.run.lock import writing
 from segdistill.run.networks import build_student, load_teacher, save_network
 from segdistill.run.opening import (
@@ -412,6 +412,9 @@ def _check_shared(job: Job) -> None:
         split = job.recipe.data.val_split
         check_seen(job.recipe, job.train_set, split, job.val_set, further=False)
         check_seen_sets(job)
+        identity = job.identity
+        alike = identity.train_data is not None and identity.train_data == identity.val_data
+        warn_of_same_samples(job.train_set, job.val_set, alike)
 
 
 def _check_pixels(job: Job) -> None:
