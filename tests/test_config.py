@@ -307,6 +307,21 @@ def test_numbers_and_arrays_of_numpy_and_torch_are_plain_in_a_recipe() -> None:
     assert (term.weight, term.options) == (2.0, {"weight": [1.0, 2.0], "pair": (0.5, 1)})
 
 
+def test_paths_may_begin_at_home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.setenv("USERPROFILE", str(tmp_path))
+    (tmp_path / "below.yaml").write_text("data: {root: ~/data}\nlabel: ~/label\n")
+    path = tmp_path / "recipes" / "recipe.yaml"
+    path.parent.mkdir()
+    path.write_text("base: ~/below.yaml\nevaluation: {snow: {root: ~/snow}}\n")
+    recipe = load_recipe(path, ["--out=~/runs/a", "--teacher.run=~/runs/teacher"])
+    assert recipe.data.root == str(tmp_path / "data")
+    assert recipe.evaluation["snow"].root == str(tmp_path / "snow")
+    assert recipe.out == str(tmp_path / "runs" / "a")
+    assert recipe.teacher is not None and recipe.teacher.run == str(tmp_path / "runs" / "teacher")
+    assert recipe.label == "~/label"
+
+
 def test_the_key_on_of_a_term_needs_no_quotes(tmp_path: Path) -> None:
     path = tmp_path / "recipe.yaml"
     path.write_text("terms: {channelwise: {on: features}}\n")

@@ -40,12 +40,16 @@ def open_split(config: DataConfig, split: str, labelled: bool = True) -> Any:
     if labelled:
         require_labels(dataset, f"{config.name}, split {name!r},")
     if split == "val":
-        _require_all_labels(dataset, f"{config.name}, split {name!r},")
+        require_all_labels(dataset, f"{config.name}, split {name!r},")
     return dataset
 
 
-def _require_all_labels(dataset: Any, name: str) -> None:
-    """Refuse to measure on a split of which some images have labels."""
+def require_all_labels(dataset: Any, name: str) -> None:
+    """Refuse to measure on a split of which only some images have labels.
+
+    Raises:
+        ValueError: The message begins with `name` and has both numbers.
+    """
     require_indexed(dataset, name)
     flags = labelled_samples(dataset)
     if any(flags) and not all(flags):

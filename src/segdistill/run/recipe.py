@@ -1,5 +1,6 @@
 """Read recipe files, checking keys and types before anything is built."""
 
+import os
 import re
 from collections.abc import Mapping, Sequence
 from copy import deepcopy
@@ -82,7 +83,7 @@ def read_recipe(path: Path, above: tuple[Path, ...] = ()) -> dict[str, Any]:
     if not isinstance(base, str):
         raise ValueError(f"{path}: base is {base!r:.60}; expected the path of a recipe")
     try:
-        below = read_recipe(path.parent / base, (*above, path.resolve()))
+        below = read_recipe(path.parent / Path(base).expanduser(), (*above, path.resolve()))
     except FileNotFoundError as error:
         raise FileNotFoundError(f"{path}: base: {error}") from None
     return joined(below, values)
@@ -127,7 +128,7 @@ def parse_recipe(
     Raises:
         ValueError: As for `load_recipe`.
     """
-    merged = _with_on(_overridden(_plain(values), split_options(overrides or [])))
+    merged = _at_home(_with_on(_overridden(_plain(values), split_options(overrides or []))))
     _name_precision(merged)
     check_keys(merged)
     parser = _parser()
@@ -249,6 +250,19 @@ def _plain(value: Any) -> Any:
     if type(value) in (list, tuple):
         return type(value)(_plain(item) for item in value)
     return value.tolist() if hasattr(value, "dtype") and hasattr(value, "tolist") else value
+
+
+_PATHS = {"out", "root", "run", "weights"}
+
+
+def _at_home(value: Any) -> Any:
+    """Paths that begin with ~ as absolute ones: no shell expands them in a file, nor in `--out=~/runs/a`."""
+    if not isinstance(value, dict):
+        return value
+    return {
+        key: os.path.expanduser(item) if key in _PATHS and isinstance(item, str) else _at_home(item)
+        for key, item in value.items()
+    }
 
 
 def _name_precision(values: dict[str, Any]) -> None:

@@ -356,3 +356,10 @@ def test_layers_kept_in_eval_mode_are_warned_of(kind: type[Plain], mode: str, wa
     assert line.startswith("module.1 of the student in eval() mode") == warned
     assert bool(line) == warned
     assert [module.training for module in student.modules()] == modes
+
+
+def test_an_evaluation_set_with_labels_for_some_samples_is_refused(tmp_path: Path) -> None:
+    val_set: Any = Tuples(3)
+    val_set.labelled_samples = [True, False, True]
+    with pytest.raises(ValueError, match="val_set has labels for 2 of its 3 images; expected"):
+        _distill(tmp_path, Plain(6), val_set=val_set)

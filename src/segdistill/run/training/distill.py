@@ -24,7 +24,7 @@ from segdistill.run.folder import RunFolder, output_folder
 from segdistill.run.identity.digests import state_digest
 from segdistill.run.lock import writing
 from segdistill.run.networks import load_run_model, relabelled
-from segdistill.run.opening import with_precision
+from segdistill.run.opening import require_all_labels, with_precision
 from segdistill.run.recipe import parse_recipe
 from segdistill.run.training.checks import check_recipe
 from segdistill.run.training.job import Job
@@ -136,6 +136,8 @@ def distill(
         )
     for name, dataset in (("train_set", train_set), ("val_set", val_set)):
         require_indexed(dataset, name)
+    require_all_labels(val_set, "val_set")
+    out = Path(out).expanduser()
     values: dict[str, Any] = {
         "data": {"name": _path_of(train_set)},
         "student": {"model": _path_of(student)},
@@ -160,7 +162,7 @@ def distill(
     # These are modules of the program that runs now.
     remember([*code_names(recipe), (getattr(student, "spec", None) or {}).get("name")])
     with spoken(progress), writing(output_folder(out)):
-        open_folder(recipe, Path(out))
+        open_folder(recipe, out)
         own = _fulfil(student, len(names), student_taps, student_input)
         other = None
         if teacher is not None:
@@ -173,7 +175,7 @@ def distill(
         train_set, val_set = (_Declared.where_needed(s, names) for s in (train_set, val_set))
         _check_samples(val_set)
         origin = {} if teacher is None else {"module": _path_of(teacher)}
-        job = Job(recipe, Path(out), own, other, origin, train_set, val_set, names, observers)
+        job = Job(recipe, out, own, other, origin, train_set, val_set, names, observers)
         _remember_start(job)
         finished = handed_back(job, () if same_start else ("student_start",))
         if finished is not None:
