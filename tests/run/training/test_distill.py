@@ -363,3 +363,33 @@ def test_an_evaluation_set_with_labels_for_some_samples_is_refused(tmp_path: Pat
     val_set.labelled_samples = [True, False, True]
     with pytest.raises(ValueError, match="val_set has labels for 2 of its 3 images; expected"):
         _distill(tmp_path, Plain(6), val_set=val_set)
+
+
+class _Raises:
+    def row(self, values: Any) -> None:
+        raise RuntimeError("no")
+
+    def finished(self, run: RunFolder) -> None:
+        pass
+
+
+def _hooks(network: nn.Module) -> int:
+    modules = list(network.modules())
+    return sum(len(m._forward_hooks) + len(m._forward_pre_hooks) for m in modules)
+
+
+def test_a_training_that_fails_leaves_no_hooks_behind(tmp_path: Path) -> None:
+    student, teacher = Plain(6), Plain(12)
+    before = _hooks(student), _hooks(teacher)
+    with pytest.raises(ObserverFailed):
+        _distill(tmp_path / "a", student, teacher=teacher, method="ifvd", observers=[_Raises()])
+    assert (_hooks(student), _hooks(teacher)) == before
+    with pytest.raises(ValueError, match=r"train\.labelled_share is 0\.5"):
+        _distill(tmp_path / "b", student, teacher=teacher, method="ifvd", labelled_share=0.5)
+    assert (_hooks(student), _hooks(teacher)) == before
+
+
+def test_the_student_is_left_in_eval_mode(tmp_path: Path) -> None:
+    student = Plain(6)
+    _distill(tmp_path, student, steps=1)
+    assert not any(module.training for module in student.modules())

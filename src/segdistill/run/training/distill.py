@@ -106,7 +106,7 @@ def distill(
         **train: Other fields of a recipe's `train`: `batch`, `crop`, `lr`, `seed`, ...
 
     Returns:
-        The finished run.
+        The finished run; the student has its weights and is in `eval()` mode.
 
     Raises:
         IdentityDiffers: `out` holds a run of another student, teacher or data set; the message says which.
@@ -183,7 +183,9 @@ def distill(
             load_run_model(finished, model=own)
             return finished
         try:
-            return execute(job, progress)
+            run = execute(job, progress)
+            own.eval()  # as its metrics were measured, and as a finished run is loaded
+            return run
         finally:
             _started[network(student)] = job.identity.student_start, state_digest(student)
 

@@ -3,7 +3,7 @@
 import logging
 import os
 from collections.abc import Callable, Collection, Iterator, Sequence
-from contextlib import contextmanager, nullcontext
+from contextlib import ExitStack, contextmanager, nullcontext
 from pathlib import Path
 from typing import Any, Literal
 
@@ -191,10 +191,13 @@ def rehearse(recipe: Recipe, classes: Sequence[str], whole: bool = True) -> list
         for attempt in attempts:
             problems += _problem_of(attempt)
     if whole and not problems:
-        problems += _problem_of(
-            lambda: _build_distiller(open_job(recipe, Path()), samples=False)[0].close()
-        )
+        problems += _problem_of(lambda: _dry_run(open_job(recipe, Path())))
     return problems
+
+
+def _dry_run(job: Job) -> None:
+    with ExitStack() as ends:
+        _build_distiller(job, ends, samples=False)
 
 
 def _problem_of(attempt: Callable[[], object]) -> list[str]:
@@ -291,15 +294,19 @@ def execute(job: Job, progress: bool = True) -> RunFolder:
     with (
         watching(job.out, rank, world, job.recipe.train.hang_after),
         doing("starting", job.out.name),
+        ExitStack() as ends,
     ):
-        return _execute(job, progress)
+        return _execute(job, progress, ends)
 
 
-def _build_distiller(job: Job, samples: bool = True) -> tuple[Distiller, Batch, list[TapRow]]:
+def _build_distiller(
+    job: Job, ends: ExitStack, samples: bool = True
+) -> tuple[Distiller, Batch, list[TapRow]]:
     """The distiller of a job after its dry pass, the crops used for that, and the taps.
 
     Args:
         job: The training.
+        ends: Closes the taps; networks of somebody's own outlive a training that failed.
         samples: Check every mask and the pixels of a few images, too.
     """
     config = job.recipe.train
@@ -320,6 +327,7 @@ def _build_distiller(job: Job, samples: bool = True) -> tuple[Distiller, Batch, 
     method = _build_method(job.recipe, len(job.classes))
     chosen = job.recipe.chosen_method()
     distiller = Distiller(job.student, method, job.teacher, chosen.labels, chosen.confidence)
+    ends.callback(distiller.close)
     check_labels(job, distiller.method)
     check_mix(job, distiller.method)
     check_images(job, distiller.method)
@@ -337,11 +345,11 @@ def _build_method(recipe: Recipe, classes: int) -> Method:
     return build_method(settings.name, classes, settings.preset, to_dict(recipe)["terms"])
 
 
-def _execute(job: Job, progress: bool) -> RunFolder:
+def _execute(job: Job, progress: bool, ends: ExitStack) -> RunFolder:
     config = job.recipe.train
     _ = job.identity  # computed before anything changes the student
     torch.use_deterministic_algorithms(config.deterministic)
-    distiller, probe, rows = _build_distiller(job)
+    distiller, probe, rows = _build_distiller(job, ends)
     fabric = make_fabric(job.recipe, find_unused=_has_unused(distiller, probe, len(job.classes)))
     first = fabric.is_global_zero
     balance_classes(job, distiller.method, fabric)
