@@ -181,7 +181,7 @@ def _trained(setting: Setting, out: str, *changes: str) -> dict[str, Any]:
 def step(setting: Setting) -> dict[str, Any]:
     """The benchmark of the step, in a process of its own."""
     out = setting.folder / "step.json"
-    words = ["--device", setting.device, "--out", str(out)]
+    words = ["--device", setting.device, "--pairs", "cityscapes", "--out", str(out)]
     words += (
         ["--size", "144", "--repeats", "1"] if setting.quick else ["--size", "512", "--batch", "8"]
     )

@@ -11,7 +11,7 @@ import argparse
 import json
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from statistics import median
 from typing import Any
@@ -112,6 +112,8 @@ def measure(pair: Pair, repeats: int, device: torch.device) -> dict[str, Any]:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--pairs", nargs="+", choices=tuple(PAIRS), default=tuple(PAIRS))
+    parser.add_argument("--size", type=int, help="side of the crops; default: that of the pair")
+    parser.add_argument("--batch", type=int, help="default: that of the pair")
     parser.add_argument("--repeats", type=int, default=9)
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--out", type=Path)
@@ -119,12 +121,16 @@ def main() -> None:
     device = torch.device(options.device)
     found = {}
     for name in options.pairs:
-        found[name] = measure(PAIRS[name], options.repeats, device)
+        pair = PAIRS[name]
+        size = (options.size, options.size) if options.size else pair.size
+        pair = replace(pair, size=size, batch=options.batch or pair.batch)
+        found[name] = measure(pair, options.repeats, device)
         ratio = found[name]["median_of_paired_ratios"]
         print(f"{name}: idd / reference {ratio:.3f} (median of {options.repeats} pairs)")
-    names = " ".join(options.pairs)
+    given = " ".join(options.pairs)
+    given += "".join(f" --{key} {n}" for key in ("size", "batch") if (n := getattr(options, key)))
     result = {
-        "command": f"python benchmarks/step.py --pairs {names} --repeats {options.repeats}",
+        "command": f"python benchmarks/step.py --pairs {given} --repeats {options.repeats}",
         "pairs": found,
         "environment": describe_environment(device),
     }
