@@ -296,6 +296,11 @@ class PositionInformation(Loss):
             return masks.mean(0, keepdim=True)
         return masks.roll(1, 0) if self.target == "shuffled" else masks
 
+    @property
+    def switched_off(self) -> bool:
+        """Whether no axis is taught, as was logged before step 1."""
+        return self.target != "ramp" and self._is_off()
+
     def _is_off(self) -> bool:
         """Whether both axes are switched off; asked once, as reading a buffer makes a GPU wait."""
         if self._off is None:

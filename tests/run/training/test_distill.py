@@ -281,6 +281,26 @@ def test_label_ids_of_a_custom_data_set_are_checked_during_training(tmp_path: Pa
         train(recipe, progress=False)
 
 
+class Unlabelled(Tuples):
+    def __getitem__(self, index: int) -> tuple[Tensor, Tensor]:
+        image, label = super().__getitem__(index)
+        return image, torch.full_like(label, 255)
+
+
+def test_terms_that_learn_nothing_are_told_once(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    terms = {"inter_class": {"on": "logits", "weight": 1.0}}
+    with caplog.at_level("WARNING"):
+        _distill(tmp_path, Plain(4), train_set=Unlabelled(), method="kd", terms=terms)
+    told = [text for text in caplog.messages if "nothing is learnt from it" in text]
+    assert [re.findall(r": (\w+) is 0", text) for text in told] == [
+        ["cross_entropy"],
+        ["inter_class"],
+    ]
+    assert told[0].startswith("steps up to 2: ")
+
+
 def test_a_run_still_resumes_after_its_classes_moved_to_other_modules(tmp_path: Path) -> None:
     data = segdistill.build_dataset("synthetic", size=(32, 48), count=4)
     student = segdistill.build_model("compact", num_classes=11, width=8, depth=1)

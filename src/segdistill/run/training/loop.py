@@ -159,6 +159,7 @@ class Loop:
         self._window = Window()
         self._kept: Mapping[str, Tensor] = {}
         self._closed: set[str] = set()
+        self._zero: set[str] = set()
 
     # State -------------------------------------------------------------------------------------
 
@@ -536,7 +537,22 @@ class Loop:
             }
             self.record(row)
             self._tell_closed_gates(row.get("kept", {}))
+            self._tell_zero_terms(terms)
         return means
+
+    def _tell_zero_terms(self, terms: Mapping[str, Mapping[str, Any]]) -> None:
+        """Warn once of each term that was 0 in all steps since the last row, but for one that is switched off."""
+        for name, one in terms.items():
+            term = self.distiller.method.terms.get(name)
+            off = term is None or getattr(term.loss, "switched_off", False)
+            if one["value"] == 0 and one["weight"] and not off and name not in self._zero:
+                self._zero.add(name)
+                _log.warning(
+                    "steps up to %d: %s is 0, so nothing is learnt from it. Terms are 0 where no pixel of a crop has a "
+                    "label, or no class that they need is there. Check the labels",
+                    self.step,
+                    name,
+                )
 
     def _tell_closed_gates(self, kept: Mapping[str, Sequence[float | None]]) -> None:
         """Warn once of each gate that lets no pixel of a logged step through: its term learns nothing there."""
