@@ -12,6 +12,8 @@ import yaml
 
 from segdistill import config
 from segdistill.config import (
+    DataConfig,
+    ModelConfig,
     Recipe,
     annotation_at,
     check_keys,
@@ -374,6 +376,61 @@ def test_a_recipe_is_merged_into_its_base_key_by_key(tmp_path: Path) -> None:
     assert (train.steps, train.crop, train.batch, train.lr) == (5, (5, 6), 2, 0.5)
     # The run's copy does not need its base.
     assert "base" not in to_dict(recipe)
+
+
+def test_options_change_a_recipe_as_a_recipe_changes_its_base(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    values = {
+        "train": {"steps": 7, "lr": 0.1},
+        "data": {"name": "folder", "root": "a", "options": {"classes": 3, "limit": 5}},
+        "student": {"model": "compact", "options": {"width": 8}},
+    }
+    made = parse_recipe(values, ["--train={lr: 0.2}", "--data.options={limit: 9}"])
+    assert (made.train.steps, made.train.lr) == (7, 0.2)
+    assert made.data.options == {"classes": 3, "limit": 9} and not caplog.text
+    with caplog.at_level("INFO"):
+        made = parse_recipe(values, ["--student.options.aux=true", "--student.model", "enet"])
+    assert made.student == ModelConfig("enet", options={"aux": True})
+    assert "options: student is another one; not taken over: options" in caplog.text
+    assert parse_recipe(values, ["--data.name=synthetic"]).data == DataConfig("synthetic")
+
+
+@pytest.mark.parametrize(
+    ("base", "changes", "left", "lost"),
+    [
+        ("student: {model: compact, options: {width: 8}, taps: {a: b}}", "student: {model: enet}",
+         {"student": {"model": "enet"}}, "student .*: options, taps"),
+        ("student: {model: compact, weights: a.pth}", "student: {model: enet, options: {aux: true}}",
+         {"student": {"model": "enet", "options": {"aux": True}}}, "student .*: weights"),
+        ("teacher: {run: a, scale: 2.0, min_miou: 3}", "teacher: {model: enet, weights: b.pth}",
+         {"teacher": {"model": "enet", "weights": "b.pth", "min_miou": 3}}, "teacher .*: run, scale"),
+        ("teacher: {model: enet, weights: b.pth, labels: {0: 0}}", "teacher: {run: a}",
+         {"teacher": {"run": "a"}}, "teacher .*: model, weights, labels"),
+        ("data: {name: folder, root: a, options: {classes: 3}}", "data: {name: camvid, size: [8, 8]}",
+         {"data": {"name": "camvid", "size": [8, 8]}}, "data .*: root, options"),
+        # The same network, another run of a fold, and a base that names none.
+        ("student: {model: enet, options: {aux: true}}", "student: {model: enet, weights: a.pth}",
+         {"student": {"model": "enet", "weights": "a.pth", "options": {"aux": True}}}, None),
+        ("teacher: {run: a, scale: 2.0}", "teacher: {run: b}",
+         {"teacher": {"run": "b", "scale": 2.0}}, None),
+        ("student: {options: {aux: true}}", "student: {model: enet}",
+         {"student": {"model": "enet", "options": {"aux": True}}}, None),
+    ],
+)  # fmt: skip
+def test_another_network_or_data_set_takes_nothing_of_the_former_one(
+    base: str,
+    changes: str,
+    left: dict[str, Any],
+    lost: str | None,
+    tmp_path: Path,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    (tmp_path / "base.yaml").write_text(base)
+    (tmp_path / "own.yaml").write_text(f"base: base.yaml\n{changes}\n")
+    with caplog.at_level("INFO"):
+        assert to_dict(load_recipe(tmp_path / "own.yaml")) == to_dict(parse_recipe(left))
+    assert re.search(rf"own\.yaml: {lost}$", caplog.text, re.M) if lost else not caplog.text
 
 
 @pytest.mark.parametrize(

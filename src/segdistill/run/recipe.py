@@ -1,5 +1,6 @@
 """Read recipe files, checking keys and types before anything is built."""
 
+import logging
 import os
 import re
 from collections.abc import Mapping, Sequence
@@ -27,8 +28,19 @@ from segdistill.config import (
 )
 from segdistill.names import shortened
 
+_log = logging.getLogger(__name__)
+
 KEYS = [entry.name for entry in fields(Recipe)]
 """The keys of a recipe's first level."""
+
+_NETWORK = ("factory", "weights", "options", "taps")
+_OWNED = {
+    "student": _NETWORK,
+    "teacher": ("run", "model", *_NETWORK, "labels", "channels", "scale"),
+    "data": ("root", "options", "train_options", "val_options"),
+}
+"""Keys of a part that apply only to the network or data set that it names."""
+_RUN = object()
 
 
 def recipe_parser() -> ArgumentParser:
@@ -86,13 +98,23 @@ def read_recipe(path: Path, above: tuple[Path, ...] = ()) -> dict[str, Any]:
         below = read_recipe(path.parent / Path(base).expanduser(), (*above, path.resolve()))
     except FileNotFoundError as error:
         raise FileNotFoundError(f"{path}: base: {error}") from None
+    _tell_dropped(below, values, str(path))
     return joined(below, values)
+
+
+def _tell_dropped(below: Mapping[str, Any], upon: Mapping[str, Any], source: str) -> None:
+    """Log what `joined` leaves out of a recipe, since `upon` names another network or data set."""
+    for part in _OWNED:
+        if lost := _outdated(part, below.get(part), upon.get(part)):
+            _log.info("%s: %s is another one; not taken over: %s", source, part, ", ".join(lost))
 
 
 def joined(
     below: dict[str, Any], upon: dict[str, Any], place: tuple[str, ...] = ()
 ) -> dict[str, Any]:
     """Merge two mappings key by key, at every depth; any other value of `upon` replaces that of `below`.
+
+    Where `upon` names another network or data set, what `below` states of the former one is left out.
 
     Args:
         below: The values to change.
@@ -103,13 +125,37 @@ def joined(
         >>> joined({"a": {"b": 1, "c": 2}}, {"a": {"c": 3}})
         {'a': {'b': 1, 'c': 3}}
     """
-    result = dict(below)
+    lost = _outdated(place[0], below, upon) if len(place) == 1 else []
+    result = {key: value for key, value in below.items() if key not in lost}
     for key, value in upon.items():
         old = _as_mapping(result.get(key), (*place, key))
         if isinstance(old, dict) and isinstance(value, dict):
             value = joined(old, value, (*place, key))
         result[key] = value
     return result
+
+
+def _outdated(part: str, below: Any, upon: Any) -> list[str]:
+    """The keys of a part that do not apply to the network or data set that `upon` names instead."""
+    if part not in _OWNED or not (isinstance(below, dict) and isinstance(upon, dict)):
+        return []
+    names = [_named(part, values) for values in (below, upon)]
+    if None in names or names[0] == names[1]:
+        return []
+    return [
+        key
+        for key, value in below.items()
+        if key in _OWNED[part]
+        and value not in (None, False, {})
+        and not (key == "model" and key in upon)
+    ]
+
+
+def _named(part: str, values: dict[str, Any]) -> Any:
+    """The network or data set of a part. All runs are alike, since folds name runs of one network."""
+    if part == "teacher" and values.get("run") is not None:
+        return _RUN
+    return values.get("name" if part == "data" else "model")
 
 
 def _as_mapping(value: Any, path: Sequence[str]) -> Any:
@@ -314,16 +360,16 @@ def split_options(arguments: Sequence[str]) -> dict[str, str]:
 
 
 def _overridden(values: dict[str, Any], options: dict[str, str]) -> dict[str, Any]:
-    result = deepcopy(values)
+    """The values with options of the command line, which change them as a recipe changes its `base`."""
+    changes: dict[str, Any] = {}
     for name, text in options.items():
         path = name.split(".")
-        place = result
-        for depth, key in enumerate(path[:-1]):
-            inner = _as_mapping(place.get(key), path[: depth + 1])
-            place[key] = inner if isinstance(inner, dict) else {}
-            place = place[key]
-        place[path[-1]] = _value(text, path)
-    return result
+        value = _value(text, path)
+        for key in reversed(path):
+            value = {key: value}
+        changes = joined(changes, value)
+    _tell_dropped(values, changes, "options")
+    return deepcopy(joined(values, changes))
 
 
 def _value(text: str, path: list[str]) -> Any:

@@ -49,10 +49,10 @@ def check_recipe(recipe: Recipe) -> None:
 
 
 def _check_one_teacher(teacher: TeacherConfig | None) -> None:
-    """Refuse a run beside another network, such as the run of a `base` that a recipe names a file over."""
+    """Refuse a run beside another network, of which only the run would be read."""
     if teacher is None or teacher.run is None:
         return
-    others = [key for key in ("model", "weights", "options") if getattr(teacher, key)]
+    others = [key for key in ("model", "factory", "weights", "options") if getattr(teacher, key)]
     if others:
         raise ValueError(
             f"teacher.run is {teacher.run} beside teacher.{others[0]}; expected a run, or a model and its weights. Set "
