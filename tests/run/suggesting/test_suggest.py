@@ -3,6 +3,7 @@
 import re
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -155,6 +156,39 @@ def test_nothing_within_the_budget_writes_nothing(
     assert "no candidate takes 8 ms or less at 32x48; the nearest is compact with 12.5" in told.err
     assert told.out.count(" no ") == 2
     assert not list(inside.iterdir())
+
+
+def test_each_candidate_is_announced_with_the_time_left(
+    inside: Path,
+    times: dict[str, float],
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    clock = iter([0.0, 0.0, 70.0, 130.0])
+    monkeypatch.setattr(runtimes, "time", SimpleNamespace(monotonic=lambda: next(clock)))
+    names = ["compact", "espnet_c", "tests.run.plain.NoNorm"]
+    assert _call(*PYTORCH, "--latency", "8ms", "--size", "32x48", "--candidates", *names) == 0
+    lines = [line for line in capsys.readouterr().err.splitlines() if line.startswith("prep")]
+    assert lines == [
+        "preparing compact for pytorch (1 of 3)",
+        "preparing espnet_c for pytorch (2 of 3, about 2:20 left)",
+        "preparing tests.run.plain.NoNorm for pytorch (3 of 3, about 1:05 left)",
+    ]
+
+
+def test_pretrained_weights_are_not_loaded(monkeypatch: pytest.MonkeyPatch) -> None:
+    def forbidden(*_: object, **__: object) -> None:
+        raise AssertionError("loads weights")
+
+    monkeypatch.setattr("segdistill.run.networks.build_trained", forbidden)
+    for name, options in (
+        ("pspnet:mobilenetv3_small_050", {"weights": "imagenet"}),
+        ("torchvision:lraspp_mobilenet_v3_large", {"weights_backbone": "DEFAULT"}),
+    ):
+        config = ModelConfig(name, weights="absent.pth", options=dict(options))
+        candidate = built(Candidate(name, config), 3, (64, 96))
+        assert candidate.reason == ""
+        assert candidate.config == config
 
 
 def test_a_candidate_that_fails_is_listed_with_its_reason(

@@ -45,6 +45,8 @@ FROM_TIMM = (
 )
 """Encoders of timm with a head of this package."""
 
+_PRETRAINED = ("weights", "weights_backbone")
+
 
 class AtPixels(nn.Module):
     """A network whose logits are resized to the pixels of its images, as in evaluation."""
@@ -119,10 +121,8 @@ def listed(
 
 def built(candidate: Candidate, classes: int, size: Size) -> Candidate:
     """The candidate with its network and cost, or with the reason why it cannot be built."""
-    config = candidate.config
     try:
-        # The figures do not depend on the weights, and a file of them need not be at hand.
-        model = build_student(replace(config, weights=None), classes, seed=0).cpu().eval()
+        model = build_student(_untrained(candidate.config), classes, seed=0).cpu().eval()
         names = [str(number) for number in range(classes)]
         info = file_info(model, names, generated_palette(classes), size, False, True)
         cost = profile(model, size, latency=False)
@@ -130,3 +130,10 @@ def built(candidate: Candidate, classes: int, size: Size) -> Candidate:
     except Exception as error:  # whatever a user's own network raises
         return candidate.failed(error)
     return replace(candidate, deployed=deployed.eval(), cost=cost)
+
+
+def _untrained(config: ModelConfig) -> ModelConfig:
+    """Without weights, on which no figure depends, so that none need be at hand or downloaded."""
+    own = "." in config.model  # its options are its own
+    options = {k: v for k, v in config.options.items() if own or k not in _PRETRAINED}
+    return replace(config, weights=None, options=options)

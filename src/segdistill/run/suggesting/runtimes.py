@@ -1,7 +1,8 @@
 """Candidates in the runtime that will be shipped, timed in turns."""
 
 import logging
-from collections.abc import Sequence
+import time
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from typing import Literal
 
@@ -11,6 +12,7 @@ from torch import nn
 from segdistill.extras import check_installed, require
 from segdistill.run.evaluation import Size, evaluating
 from segdistill.run.evaluation.profile import Latency, measure_latency
+from segdistill.run.progress import duration
 from segdistill.run.shipping.onnx_file import OPSETS, Deployed, OnnxNetwork, onnx_bytes
 from segdistill.run.shipping.openvino.file import OpenVinoAlone
 from segdistill.run.shipping.timing import FileAlone
@@ -44,7 +46,6 @@ def ready(candidate: Candidate, runtime: Runtime, size: Size) -> tuple[Candidate
     """Export a candidate and open it in the runtime; if that fails, None and the candidate with the reason."""
     if candidate.deployed is None:
         return candidate, None
-    _log.info("%s is prepared for %s", candidate.label, runtime)
     try:
         network = _opened(candidate.deployed, runtime, size)
         with evaluating(network):
@@ -79,7 +80,7 @@ def timed(
         The candidates, those that failed with their reason, and the latency of the others by label.
     """
     found, networks = list[Candidate](), dict[str, nn.Module]()
-    for candidate in candidates:
+    for candidate in _announced(candidates, runtime):
         candidate, network = ready(candidate, runtime, size)
         if network is not None:
             networks[candidate.label] = network
@@ -89,3 +90,14 @@ def timed(
     _log.info("%d networks are timed in turns, for at most about %.0f s", len(networks), seconds)
     times = measure_latency(networks, size, repeats, warmup=3, seconds=seconds, device=device)
     return found, times
+
+
+def _announced(candidates: Sequence[Candidate], runtime: Runtime) -> Iterator[Candidate]:
+    """The candidates, each with a line beforehand, since an export may take a minute."""
+    began = time.monotonic()
+    for number, candidate in enumerate(candidates):
+        left = (time.monotonic() - began) / max(number, 1) * (len(candidates) - number)
+        rest = f", about {duration(left)} left" if number else ""
+        what = f"preparing {candidate.label} for {runtime}"
+        _log.info("%s (%d of %d%s)", what, number + 1, len(candidates), rest)
+        yield candidate

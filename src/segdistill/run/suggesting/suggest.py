@@ -95,6 +95,7 @@ def suggest(
     task = _task(recipe, size, classes)
     own = None if task.recipe is None else task.recipe.student
     asked = listed(own, candidates, built_in, task.channels)
+    _log.info("building %d candidates", len(asked))
     found, times = timed(
         [built(one, task.classes, task.size) for one in asked], runtime, task.size, device, repeats
     )
