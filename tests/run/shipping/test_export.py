@@ -34,7 +34,7 @@ from segdistill.run.commands import predict_run
 from segdistill.run.evaluation.evaluate import Evaluation
 from segdistill.run.folder import RunFolder, file_sha256
 from segdistill.run.opening import open_split
-from segdistill.run.shipping.bundle import BUNDLE, check_card
+from segdistill.run.shipping.bundle import BUNDLE, check_card, check_replaced
 from segdistill.run.shipping.export import export
 from segdistill.run.shipping.int8 import report_int8
 from segdistill.run.shipping.onnx_file import Deployed, OnnxNetwork, info_from
@@ -239,6 +239,28 @@ def test_a_card_that_somebody_changed_is_not_replaced(
         (folder / "parity.json").unlink()
         with pytest.raises(ValueError, match="was changed beyond"):
             check_card(folder)
+
+
+@pytest.mark.parametrize("name", ["infer.py", "labels.json", "model.onnx", "model.bin"])
+def test_a_file_that_somebody_put_there_or_changed_is_not_replaced(
+    run: RunFolder, bundle: Path, tmp_path: Path, name: str
+) -> None:
+    folder = Path(shutil.copytree(bundle, tmp_path / "out"))
+    check_replaced(folder)
+    (folder / name).write_text("mine")
+    with pytest.raises(
+        ValueError, match=rf"{name}: export did not write what is there, or .*--out"
+    ):
+        export(run, folder)
+    assert (folder / name).read_text() == "mine" and (folder / "model.safetensors").is_file()
+    alone = tmp_path / "alone"
+    alone.mkdir()
+    (alone / name).write_text("mine")
+    with pytest.raises(ValueError, match=rf"{name}: export did not write"):
+        check_replaced(alone)
+    for unrecorded in ('{"unfinished": true}', "damaged"):
+        (alone / "parity.json").write_text(unrecorded)
+        check_replaced(alone)
 
 
 def test_run_bundle_and_file_predict_the_same(

@@ -236,6 +236,7 @@ _SHAPES: dict[str, Shape] = {
             "model.onnx": record({"sha256": text}),
             "int8": maybe(record({}, {"model.int8.onnx": record({"sha256": text})})),
             "data": maybe(record({"name": text})),
+            "written": mapping(text),
             "openvino": maybe(
                 record(
                     {},

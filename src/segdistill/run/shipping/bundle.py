@@ -21,6 +21,7 @@ from segdistill.run.shipping.predict import write_legend
 
 SCRIPT = "infer.py"
 CARD = "MODEL_CARD.md"
+PARITY = "parity.json"
 BUNDLE = (
     "model.onnx",
     "model.int8.onnx",
@@ -29,7 +30,7 @@ BUNDLE = (
     "model.int8.xml",
     "model.int8.bin",
     "model.safetensors",
-    "parity.json",
+    PARITY,
     "labels.json",
     SCRIPT,
     CARD,
@@ -67,6 +68,35 @@ def write_files(run: RunFolder, target: Path, info: FileInfo) -> None:
         shutil.copyfile(Path(__file__).with_name(SCRIPT), target / SCRIPT)
 
 
+def files_record(target: Path) -> dict[str, str]:
+    """SHA-256 of each file of an export but its card and record, by name."""
+    names = [name for name in BUNDLE if name not in (CARD, PARITY) and (target / name).is_file()]
+    return {name: file_sha256(target / name) for name in names}
+
+
+def check_replaced(target: Path) -> None:
+    """Refuse to replace files that no export wrote, or that were changed since, and a card as `check_card` says.
+
+    Raises:
+        ValueError: One is there; nothing was removed yet.
+    """
+    check_card(target)
+    found = files_record(target)
+    try:
+        parity = read_json(target / PARITY)
+    except ValueError:  # damaged, but an export's
+        parity = {}
+    # An export that was interrupted, or is of an older version, has no record.
+    recorded = {} if parity is None else parity.get("written", found)
+    others = [name for name, digest in found.items() if recorded.get(name) != digest]
+    if others:
+        more = f", and {len(others) - 1} more" if others[1:] else ""
+        raise ValueError(
+            f"{target / others[0]}{more}: export did not write what is there, or it was changed since; expected files "
+            "that may be replaced. Move them, or name another folder with --out"
+        )
+
+
 def check_card(target: Path) -> None:
     """Refuse to replace a card that somebody changed beyond its licence, which the next card takes over.
 
@@ -78,7 +108,7 @@ def check_card(target: Path) -> None:
         return
     text, recorded = _text(card), None
     with suppress(ValueError):  # a damaged file is written anew
-        recorded = (read_json(target / "parity.json") or {}).get(CARD)
+        recorded = (read_json(target / PARITY) or {}).get(CARD)
     # Cards of older versions have no record.
     own = recorded == card_record(text) if recorded else "exported by segdistill" in text
     if not own:

@@ -34,9 +34,11 @@ from segdistill.run.opening import open_split
 from segdistill.run.shipping.bundle import (
     BUNDLE,
     CARD,
+    PARITY,
     SCRIPT,
-    check_card,
+    check_replaced,
     file_record,
+    files_record,
     write_card,
     write_files,
 )
@@ -123,12 +125,13 @@ def export(
     Raises:
         FileNotFoundError: The run does not exist or is not finished.
         IdentityDiffers: The data, or the teacher at its path, is not what the run used.
-        ValueError: A setting is out of range, the folder cannot be written to, its model card was changed
-            beyond the licence, the evaluation split has no labels, a package of the extra `export`
-            (`openvino`, `nncf`) is missing, the network cannot be exported, the file disagrees with PyTorch
-            on more than 0.1 % of the pixels at one of the sizes (in OpenVINO, too), `infer.py` disagrees
-            with evaluation on image files by more than that and not for rounding to 8 bits (the files are
-            kept for inspection), or int8 loses too much (the float32 file is kept).
+        ValueError: A setting is out of range, the folder cannot be written to or holds files that no export
+            wrote or that were changed since (but for the licence in the card), the evaluation split has no
+            labels, a package of the extra `export` (`openvino`, `nncf`) is missing, the network cannot be
+            exported, the file disagrees with PyTorch on more than 0.1 % of the pixels at one of the sizes (in
+            OpenVINO, too), `infer.py` disagrees with evaluation on image files by more than that and not for
+            rounding to 8 bits (the files are kept for inspection), or int8 loses too much (the float32 file is
+            kept).
     """
     for package in _EXTRA:
         require(package, "export")
@@ -213,6 +216,8 @@ def _write(
     # Files of an earlier export do not belong to this one; its card has the licence.
     for name in set(BUNDLE) - {CARD}:
         (target / name).unlink(missing_ok=True)
+    # It says whose the files are, should the rest be interrupted.
+    write_json(target / PARITY, {"unfinished": True})
     write_atomically(target / "model.onnx", content)
     network = OnnxNetwork(target / "model.onnx")
     plain = measure(network, val_set, Protocol(network.size))
@@ -242,7 +247,7 @@ def _write(
     if (target / SCRIPT).exists():
         parity["files"] = _from_files(target, deployed, size, val_set)
     parity[CARD] = write_card(run, target, deployed.info, plain, parity)
-    write_json(target / "parity.json", parity)
+    write_json(target / PARITY, {**parity, "written": files_record(target)})
     _warn(deployed.info, plain, parity)
     _report(target, parity)
 
@@ -289,7 +294,7 @@ def _target(run: RunFolder, out: str | Path | None) -> Path:
     target = output_folder(run.path / "export" if out is None else out)
     if (target / "config.yaml").exists():
         raise ValueError(f"{target} is a run. Name another folder with --out")
-    check_card(target)
+    check_replaced(target)
     return target
 
 
