@@ -25,6 +25,8 @@ from PIL import Image
 import segdistill.run.training.train as train_module
 from segdistill import cli
 from segdistill.cli import main
+from segdistill.models import build_model
+from segdistill.run.evaluation.profile import profile
 from segdistill.run.folder import RunFolder
 from segdistill.run.listing import KINDS
 from segdistill.run.shipping.predict import load_predictor, predict
@@ -101,9 +103,15 @@ def _refused(command: Command, *argv: object) -> str:
         (["reproduce", "tabel1"], ["tabel1", "table1"]),
         (["reproduce", "table1", "--runs", "nowhere"], ["no run at nowhere"]),
         (["profile", "compct"], ["did you mean 'compact'"]),
-        (["profile", "compact", "--size", "64"], ["--size is 64; expected [H,W], such as"]),
-        (["profile", "compact", "--size", "64,64"], ["--size is 64,64; expected [H,W]"]),
-        (["evaluate", "nowhere", "--window", "[64]"], ["--window is [64]; expected [H,W]"]),
+        (
+            ["profile", "compact", "--size", "64"],
+            ["--size is 64; expected height x width in pixels, such as 512x1024"],
+        ),
+        (["profile", "compact", "--size", "64x"], ["--size is 64x; expected height x width"]),
+        (
+            ["evaluate", "nowhere", "--window", "[64]"],
+            ["--window is [64]; expected height x width"],
+        ),
         (["evaluate", "nowhere", "--overlap", "x"], ["--overlap is x; expected a number"]),
         (["evaluate", "nowhere", "--scales", "2"], ["--scales is 2; expected a list"]),
         (["evaluate", "nowhere", "--flip=may"], ["--flip is may; expected true or false"]),
@@ -677,3 +685,11 @@ def _last_line(command: Command, *argv: object) -> str:
     code, _, error = command(*argv)
     assert code == 2
     return error.splitlines()[-1]
+
+
+@pytest.mark.parametrize("size", ["32x48", "32,48", "[32,48]", "[32, 48]", "=32x48"])
+def test_a_size_is_given_as_suggest_takes_it(size: str, capsys: pytest.CaptureFixture[str]) -> None:
+    given = [f"--size{size}"] if size[0] == "=" else ["--size", size]
+    main(["profile", "compact", *given, "--latency", "false"])
+    cost = profile(build_model("compact", 19), (32, 48), latency=False)
+    assert f"{cost.multiply_adds / 1e9:.3f}G" in capsys.readouterr().out

@@ -35,13 +35,24 @@ class Parser(ArgumentParser):
             if action.nargs in ("*", "+"):
                 count = next((i for i, w in enumerate(left) if w.startswith("--")), len(left))
             elif takes_bool(action) and not equals:
-                given = left.pop(0) if left and left[0].lower() in BOOL else "true"
-                word = f"{name}={given}"
+                flag = left.pop(0) if left and left[0].lower() in BOOL else "true"
+                word = f"{name}={flag}"
             elif action.nargs is None and not equals:
                 count = 1
-            options += [word, *left[:count]]
+            given = [word, *left[:count]]
+            options += [_as_list(w) for w in given] if _takes_size(action) else given
             del left[:count]
         return [*words, *options]
+
+
+def _takes_size(action: Any) -> bool:
+    kind = getattr(action, "_typehint", None)
+    return tuple[int, int] in (kind, *get_args(kind))
+
+
+def _as_list(word: str) -> str:
+    """The size 512x1024, as `suggest` takes it, in the form [512,1024]."""
+    return re.sub(r"(^|=)(\d+)[x×,](\d+)$", r"\1[\2,\3]", word)
 
 
 def takes_bool(action: Any) -> bool:
@@ -61,7 +72,7 @@ def in_words(error: ArgumentError, annotations: dict[str, Any], words: Sequence[
     Example:
         >>> error = ArgumentError(None, 'Parser key "size": Expected a tuple. Got value: 64')
         >>> in_words(error, {"size": tuple[int, int] | None})
-        '--size is 64; expected [H,W], such as [512,1024]'
+        '--size is 64; expected height x width in pixels, such as 512x1024'
     """
     text = " ".join(str(error).split())
     if missing := re.search(r"arguments are required: (\w+)\.(\w+)", text):
@@ -90,6 +101,6 @@ _FORMS = {
     bool: "true or false",
     int: "an integer",
     float: "a number",
-    tuple[int, int]: "[H,W], such as [512,1024]",
+    tuple[int, int]: "height x width in pixels, such as 512x1024",
     tuple[float, ...]: "a list, such as [0.75,1.0]",
 }

@@ -174,7 +174,7 @@ def check_overlap(overlap: float | None, protocol: Protocol) -> None:
     """
     if overlap is not None and protocol.window is None:
         raise ValueError(
-            f"overlap is {overlap:g} without a window; expected a window, whose steps it sets. Add --window [H,W], or "
+            f"overlap is {overlap:g} without a window; expected a window, whose steps it sets. Add --window HxW, or "
             "omit it"
         )
 

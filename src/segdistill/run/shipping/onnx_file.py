@@ -148,7 +148,7 @@ def onnx_bytes(deployed: Deployed, opset: int) -> bytes:
         )
     except Exception as error:  # the type of error depends on where the exporter fails
         sides = "" if fixed else " with dynamic height and width"
-        remedy = "Change or wrap its forward" if fixed else "Fix the size with --size [H,W]"
+        remedy = "Change or wrap its forward" if fixed else "Fix the size with --size HxW"
         raise ValueError(
             f"{name} cannot be exported{sides} ({root_cause(error)}). {remedy}"
         ) from error
