@@ -127,6 +127,26 @@ def test_networks_take_turns_and_keep_their_modes(monkeypatch):
     assert measure_latency(models, (8, 8), repeats=50, warmup=0, seconds=5.0)["a"].repeats == 3
 
 
+def test_networks_of_one_structure_have_one_latency():
+    def made(width: int = 4, stride: int = 1) -> nn.Module:
+        return nn.Sequential(nn.Conv2d(3, width, 3, stride), nn.Conv2d(width, 2, 1))
+
+    models = {"a": made(), "b": made(), "wide": made(5), "strided": made(stride=2)}
+    found = profile_module.compare(models, (16, 24), repeats=3)
+    assert found["a"] == found["b"]
+    assert len({one.latency_ms_median for one in found.values()}) == 3
+    files = {name: Plain() for name in ("one", "other")}
+    found = profile_module.compare(files, (16, 24), repeats=3)
+    assert found["one"].latency_ms_median != found["other"].latency_ms_median
+
+
+class Plain(nn.Module):
+    """As a file has no weights of its own."""
+
+    def forward(self, images: Tensor) -> Tensor:
+        return images.exp().sum(1, keepdim=True)
+
+
 def test_latency_is_measured_in_milliseconds_on_real_networks():
     small, large = nn.Conv2d(3, 4, 1), nn.Conv2d(3, 256, 5, padding=2)
     found = compare({"teacher": large, "student": small}, (64, 64), repeats=3)

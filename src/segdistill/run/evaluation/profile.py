@@ -107,22 +107,43 @@ def compare(
     repeats: int = 20,
     device: str | torch.device | None = None,
 ) -> dict[str, Profile]:
-    """Profile several networks at one size, timing their forward passes in turns; see `profile`."""
+    """Profile several networks at one size, timing their forward passes in turns; see `profile`.
+
+    Of networks of one structure one is timed, since their times would only differ by chance.
+    """
     check_size(size)
-    times = measure_latency(models, size, repeats, device=device) if latency else {}
+    counts = {name: _counted(model, size, count) for name, model in models.items()}
+    timed: dict[object, str] = {}
+    alike = {
+        name: timed.setdefault(_structure(model, counts[name], device), name)
+        for name, model in models.items()
+    }
+    few = {name: models[name] for name in timed.values()}
+    times = measure_latency(few, size, repeats, device=device) if latency else {}
     return {
         name: Profile(
-            **_counted(model, size, count),
+            **counts[name],
             count=count,
             size=size,
-            latency_ms_median=times[name].median if latency else None,
-            latency_ms_p90=times[name].p90 if latency else None,
-            repeats=times[name].repeats if latency else 0,
+            latency_ms_median=times[alike[name]].median if latency else None,
+            latency_ms_p90=times[alike[name]].p90 if latency else None,
+            repeats=times[alike[name]].repeats if latency else 0,
             threads=torch.get_num_threads(),
             device=str(_placed(model, device)),
         )
         for name, model in models.items()
     }
+
+
+def _structure(
+    model: nn.Module, counts: Mapping[str, Any], device: str | torch.device | None
+) -> object:
+    """What two networks of one structure share; a network without weights, such as a file, is one by itself."""
+    state = {name: (value.shape, value.dtype) for name, value in model.state_dict().items()}
+    if not state:
+        return id(model)
+    own = (type(model), repr(model), str(_placed(model, device)))
+    return (*own, tuple(state.items()), tuple(counts.items()))
 
 
 def _counted(model: nn.Module, size: Size, count: Count) -> dict[str, Any]:
