@@ -426,6 +426,29 @@ def test_every_row_of_the_table_on_camvid_was_tuned_and_shares_its_seeds() -> No
     assert _drives()["claims_waiting"] == [] and "Holm over 8" in _drives_section()
 
 
+def test_the_table_at_equal_time_is_the_one_measured() -> None:
+    folder = DRIVES.parent / "table-time"
+    content, costs = (_compared(folder / f"{name}.json") for name in ("comparison", "costs"))
+    text = (ROOT / "benchmarks" / "README.md").read_text()
+    section = text[text.index("### At equal time") : text.index("### How its student")]
+    for label in ("control", "idd"):
+        one = content["methods"][label]
+        cells = [f"{costs['rows'][label]['step']:.2f}", str(content["equal_time"][label])]
+        cells += [f"{one['miou_mean']:.1f}", f"{one['thin_classes']['val']['miou_mean']:.1f}"]
+        row = r" \| ".join(map(re.escape, cells))
+        assert re.search(rf"^\| \**`?{label}`?\**[^|]* \| {row} \|$", section, re.M), cells
+        assert len(one["miou_by_seed"]) == 5
+    (claim,) = content["claims"]
+    (one,) = claim["on"].values()
+    difference = f"{signed(one['mean'])} ± {(one['high'] - one['low']) / 2:.1f}"
+    words = " ".join(section.split())
+    assert f"IDD − control is {difference} (p = {one['p']:.3f}, not corrected)" in words
+    first = f"IDD is {difference} against the student alone, which trains for 409 steps while IDD trains for 250"
+    assert first in _page("README.md") and content["equal_time"] == {"control": 409, "idd": 250}
+    steps = _drives("without_0006R0")["methods"]
+    assert f"differ by {signed(steps['idd']['miou_mean'] - steps['control']['miou_mean'])}" in words
+
+
 @pytest.mark.parametrize(("reference", "name"), [("hint", "`hint`"), ("kd", "KD")])
 def test_the_claims_of_the_combination_are_as_measured(reference: str, name: str) -> None:
     claims = {(c["label"], c["reference"]): c for c in _drives()["claims"]}
