@@ -38,12 +38,14 @@ def test_newer_keys_have_defaults_in_runs_of_earlier_versions(tmp_path: Path) ->
 def test_a_path_without_a_run_is_refused_with_what_to_name(tmp_path: Path) -> None:
     (tmp_path / "empty").mkdir()
     (tmp_path / "run").mkdir()
+    (tmp_path / "several" / "kd-s0").mkdir(parents=True)
     files = ("alone.pth", "model.xml", "model.bin", "run/config.yaml", "run/model.safetensors")
-    for name in files:
+    for name in (*files, "several/kd-s0/config.yaml"):
         (tmp_path / name).write_text("{}")
     for name, said in {
         "nowhere": "there is no such folder. Name a folder written by `segdistill train`",
         "empty": "it has no config.yaml. Name a folder written by `segdistill train`",
+        "several": f"it holds runs. Name one of them, such as {tmp_path / 'several' / 'kd-s0'}",
         "alone.pth": "it is a file. Name a folder written by `segdistill train`",
         "model.bin": f"these are the weights of {tmp_path / 'model.xml'}. Where files are read, name that one",
         "run/model.safetensors": f"it is a file of the run {tmp_path / 'run'}. Name that folder",

@@ -134,6 +134,10 @@ def _parsed(run: str, content: bytes) -> Recipe:
 def _no_run(path: Path) -> str:
     """Why there is no run at a path, and what to name."""
     if path.is_dir():
+        inside = sorted(config.parent.name for config in path.glob("*/config.yaml"))
+        if inside:
+            more = f", and {len(inside) - 1} more" if inside[1:] else ""
+            return f"it holds runs. Name one of them, such as {path / inside[0]}{more}"
         return "it has no config.yaml. Name a folder written by `segdistill train`"
     if not path.is_file():
         return "there is no such folder. Name a folder written by `segdistill train`"
