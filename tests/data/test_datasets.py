@@ -5,8 +5,10 @@ import inspect
 import pytest
 import torch
 
+from segdistill.config import DataConfig
 from segdistill.data import DATASETS, build_dataset
 from segdistill.data.dataset import SegmentationDataset
+from segdistill.run.opening import open_split, refuse_unread_root
 from tests.data import trees
 
 
@@ -116,12 +118,13 @@ class Custom(torch.utils.data.Dataset):
 
 
 def test_a_root_that_nothing_reads_is_refused() -> None:
-    with pytest.raises(ValueError, match=r"data\.root is there, which the data set 'synthetic'"):
-        build_dataset("synthetic", "there")
-    with pytest.raises(
-        ValueError, match=rf"which the data set '{__name__}\.Rootless' does not read"
-    ):
-        build_dataset(f"{__name__}.Rootless", "there")
+    for name in ("synthetic", f"{__name__}.Rootless"):
+        config = DataConfig(name, "there")
+        with pytest.raises(ValueError, match=rf"there, which the data set '{name}' does not read"):
+            refuse_unread_root(config)
+        open_split(config, "val")  # as of a run that was trained before
+    refuse_unread_root(DataConfig("camvid", "there"))
+    refuse_unread_root(DataConfig("synthetic", "there", options={"labelled": "names.txt"}))
 
 
 class Rootless:

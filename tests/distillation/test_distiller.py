@@ -213,6 +213,14 @@ def test_student_and_teacher_that_share_weights_or_statistics_are_refused(part: 
     assert all(parameter.requires_grad for parameter in student.parameters())
 
 
+def test_constants_and_frozen_parts_may_be_shared() -> None:
+    student, teacher, mean = Tiny(6), Tiny(6), torch.zeros(3)
+    for network in (student, teacher):
+        network.register_buffer("mean", mean)
+    teacher.stem = student.stem.requires_grad_(False)
+    Distiller(student, build_method("kd", 3), teacher)
+
+
 def test_a_method_that_learns_from_a_teacher_needs_one() -> None:
     with pytest.raises(ValueError, match="needs a teacher, but none is given"):
         Distiller(Tiny(6), build_method("kd", 3))

@@ -99,16 +99,6 @@ def build_dataset(
     given = {"root": root, "split": split}
     if not any(p.kind is p.VAR_KEYWORD for p in parameters.values()):
         given = {key: value for key, value in given.items() if key in parameters}
-    # Names of samples with labels may be in a file of that folder, whatever the samples are.
-    if (
-        root is not None
-        and not isinstance(labelled, str)
-        and (name == "synthetic" or "root" not in given)
-    ):
-        raise ValueError(
-            f"data.root is {root}, which {owner} does not read; expected null. Remove root, or set data.name to "
-            "another data set, such as folder"
-        )
     dataset = _called(builder, name, {**given, **options})
     if labelled is not None:
         if not isinstance(dataset, SegmentationDataset):
@@ -118,6 +108,17 @@ def build_dataset(
             )
         keep_labels(dataset, labelled, labelled_seed, root)
     return dataset
+
+
+def takes_root(name: str) -> bool:
+    """Whether a data set reads a folder `root`; true for one that does not exist, which opening it reports."""
+    if name == "synthetic" or (name not in DATASETS and "." not in name):
+        return name != "synthetic"
+    builder = DATASETS.get(name) or import_class(
+        name, "data set", "a subclass of torch.utils.data.Dataset", _is_dataset
+    )
+    parameters = inspect.signature(builder).parameters.values()
+    return any(p.name == "root" or p.kind is p.VAR_KEYWORD for p in parameters)
 
 
 def _is_dataset(kind: type) -> bool:

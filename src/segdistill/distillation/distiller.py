@@ -636,14 +636,21 @@ def untouched(name: str, arguments: Mapping[str, Tensor]) -> Iterator[None]:
 
 def _check_apart(student: nn.Module, teacher: nn.Module) -> None:
     """Refuse networks that share weights or statistics: training changes the student's, and the teacher is frozen."""
-    theirs = {id(tensor) for tensor in [*teacher.parameters(), *teacher.buffers()]}
-    named = [*student.named_parameters(), *student.named_buffers()]
-    shared = [name for name, tensor in named if id(tensor) in theirs]
+    theirs = {id(part) for part in [*teacher.parameters(), *teacher.buffers(), *teacher.modules()]}
+    shared = [n for n, p in student.named_parameters() if p.requires_grad and id(p) in theirs]
+    # Statistics change in training; a constant that both networks register does not.
+    shared += [
+        f"{path}.{name}".lstrip(".")
+        for path, module in student.named_modules()
+        for name, buffer in module.named_buffers(recurse=False)
+        if isinstance(module, nn.modules.batchnorm._NormBase)
+        and (id(module) in theirs or id(buffer) in theirs)
+    ]
     if shared:
         more = f" and {len(shared) - 1} more" if shared[1:] else ""
         raise ValueError(
             f"student and teacher share {shared[0]}{more}; expected networks of their own, as one is trained and the "
-            "other frozen. Pass copy.deepcopy(teacher) as the teacher"
+            "other frozen. Build two networks, or pass copy.deepcopy(teacher)"
         )
 
 

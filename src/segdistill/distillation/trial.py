@@ -13,7 +13,8 @@ from segdistill.distillation.distiller import Distiller, untouched
 def try_losses(distiller: Distiller, images: Tensor, labels: Tensor) -> None:
     """Call each loss that is not of this package once, on a copy; nothing is trained or changed.
 
-    Losses that are prepared, or given the pixels of each class, before step 1 are left out.
+    Losses that are prepared, or given the pixels of each class, before step 1 are left out, and so are those that
+    need more images than there are.
 
     Args:
         distiller: After its dry pass, on the device of the images.
@@ -30,6 +31,7 @@ def try_losses(distiller: Distiller, images: Tensor, labels: Tensor) -> None:
         for name, term in distiller.method.terms.items()
         if not type(term.loss).__module__.startswith("segdistill.")
         and name not in waiting
+        and getattr(term.loss, "least_images", 1) <= len(images)
         and not getattr(term.loss, "wants_class_pixels", False)
     }
     if not losses:
@@ -42,7 +44,7 @@ def try_losses(distiller: Distiller, images: Tensor, labels: Tensor) -> None:
 
 
 def _untrainable(name: str, loss: nn.Module, given: Mapping[str, Tensor]) -> str:
-    """Why a loss cannot train the student; "" if it can, or cannot be copied."""
+    """Why a loss cannot train the student; "" if it can, cannot be copied, or finds nothing to learn in these crops."""
     if unshaped := [key for key, parameter in loss.named_parameters() if is_lazy(parameter)]:
         return f"its loss has parameters without a shape ({unshaped[0]}). {_MAKE}"
     try:
@@ -55,7 +57,18 @@ def _untrainable(name: str, loss: nn.Module, given: Mapping[str, Tensor]) -> str
     try:
         with untouched(name, arguments):
             value = copied(**arguments)
-    except (RuntimeError, TypeError, AttributeError, LookupError, ArithmeticError) as error:
+    except torch.OutOfMemoryError:
+        raise
+    except (
+        RuntimeError,
+        TypeError,
+        AttributeError,
+        LookupError,
+        ArithmeticError,
+        AssertionError,
+    ) as error:
+        if "device" in str(error):  # its constants are where it trains; the crops are not there yet
+            return ""
         return f"its loss fails on the first crops ({_in_one_line(error)}). Change its forward"
     if not isinstance(value, Tensor) or value.ndim or not value.is_floating_point():
         return f"its loss gives {_in_words(value)}; expected one real number as a tensor. Return a mean or a sum"
@@ -75,7 +88,8 @@ def _without_gradient(value: Tensor, student: Tensor | None) -> str:
             (gradient,) = torch.autograd.grad(value, student, allow_unused=True)
         except RuntimeError as error:
             return f"its loss fails when its gradient is computed ({_in_one_line(error)}). Change its forward"
-    if gradient is not None:
+    # A plain 0 is what a loss may give where no pixel of these crops counts.
+    if gradient is not None or (float(value.detach()) == 0 and not value.requires_grad):
         return ""
     return (
         "no gradient of its loss reaches the student, which would learn nothing from it. Compute it from `student` "

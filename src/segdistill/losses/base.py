@@ -151,8 +151,8 @@ def precise(tensor: Float[Tensor, "..."]) -> Float[Tensor, "..."]:
 def _raised(value: Any) -> Any:
     if not isinstance(value, Tensor):
         return value
-    plain = value.dtype in (torch.uint8, torch.int8, torch.int16, torch.int32)
-    return value.long() if plain else raised(value)
+    kept = value.is_floating_point() or value.is_complex() or value.dtype is torch.bool
+    return raised(value) if kept else value.long()
 
 
 def nan_where_broken(value: Tensor, tensors: Iterable[Tensor]) -> Tensor:

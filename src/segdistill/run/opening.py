@@ -10,7 +10,7 @@ from typing import Any, Literal
 import torch
 
 from segdistill.config import DataConfig, EvaluationSetConfig, Recipe
-from segdistill.data import build_dataset
+from segdistill.data import build_dataset, takes_root
 from segdistill.data.dataset import list_names, require_labels
 from segdistill.data.labelled import labelled_samples
 from segdistill.data.samples import require_indexed
@@ -42,6 +42,24 @@ def open_split(config: DataConfig, split: str, labelled: bool = True) -> Any:
     if split == "val":
         require_all_labels(dataset, f"{config.name}, split {name!r},")
     return dataset
+
+
+def refuse_unread_root(config: DataConfig) -> None:
+    """Refuse a folder for a data set that reads none: something else would be trained on than is meant.
+
+    Runs that were trained before it was refused can still be opened.
+
+    Raises:
+        ValueError: The data set takes no `root`, and no list of labelled samples is read from it either.
+    """
+    listed = any(
+        isinstance(split_options(config, split).get("labelled"), str) for split in ("train", "val")
+    )
+    if config.root is not None and not listed and not takes_root(config.name):
+        raise ValueError(
+            f"data.root is {config.root}, which the data set {config.name!r} does not read; expected null. Remove "
+            "root, or set data.name to another data set, such as folder"
+        )
 
 
 def require_all_labels(dataset: Any, name: str) -> None:

@@ -98,15 +98,22 @@ def read_recipe(path: Path, above: tuple[Path, ...] = ()) -> dict[str, Any]:
         below = read_recipe(path.parent / Path(base).expanduser(), (*above, path.resolve()))
     except FileNotFoundError as error:
         raise FileNotFoundError(f"{path}: base: {error}") from None
-    _tell_dropped(below, values, str(path))
+    tell_dropped(below, values, str(path))
     return joined(below, values)
 
 
-def _tell_dropped(below: Mapping[str, Any], upon: Mapping[str, Any], source: str) -> None:
-    """Log what `joined` leaves out of a recipe, since `upon` names another network or data set."""
+def tell_dropped(below: Mapping[str, Any], upon: Mapping[str, Any], source: str) -> None:
+    """Warn of what `joined` leaves out of a recipe, since `upon` names another network or data set."""
     for part in _OWNED:
         if lost := _outdated(part, below.get(part), upon.get(part)):
-            _log.info("%s: %s is another one; not taken over: %s", source, part, ", ".join(lost))
+            named = "name" if part == "data" else "model"
+            _log.warning(
+                "%s: another %s.%s; not taken over of the former one: %s",
+                source,
+                part,
+                named,
+                ", ".join(lost),
+            )
 
 
 def joined(
@@ -365,11 +372,22 @@ def _overridden(values: dict[str, Any], options: dict[str, str]) -> dict[str, An
     for name, text in options.items():
         path = name.split(".")
         value = _value(text, path)
+        if value == {}:
+            values, changes = _emptied(values, path), _emptied(changes, path)
         for key in reversed(path):
             value = {key: value}
         changes = joined(changes, value)
-    _tell_dropped(values, changes, "options")
+    tell_dropped(values, changes, "options")
     return deepcopy(joined(values, changes))
+
+
+def _emptied(values: dict[str, Any], path: Sequence[str]) -> dict[str, Any]:
+    """The values with an empty mapping at a path, which merging with one would not make."""
+    key, *rest = path
+    if key not in values:
+        return values
+    inner = values[key]
+    return {**values, key: _emptied(inner, rest) if rest and isinstance(inner, dict) else {}}
 
 
 def _value(text: str, path: list[str]) -> Any:

@@ -135,9 +135,23 @@ def test_networks_of_one_structure_have_one_latency():
     found = profile_module.compare(models, (16, 24), repeats=3)
     assert found["a"] == found["b"]
     assert len({one.latency_ms_median for one in found.values()}) == 3
+    rounds = {"one": Rounds(1), "eight": Rounds(8)}
+    found = profile_module.compare(rounds, (16, 24), repeats=3)
+    assert found["one"].latency_ms_median != found["eight"].latency_ms_median
     files = {name: Plain() for name in ("one", "other")}
     found = profile_module.compare(files, (16, 24), repeats=3)
     assert found["one"].latency_ms_median != found["other"].latency_ms_median
+
+
+class Rounds(nn.Module):
+    def __init__(self, rounds: int) -> None:
+        super().__init__()
+        self.convolution, self.rounds = nn.Conv2d(3, 2, 1), rounds
+
+    def forward(self, images: Tensor) -> Tensor:
+        for _ in range(self.rounds):
+            images = nn.functional.avg_pool2d(images, 3, 1, 1)
+        return self.convolution(images)
 
 
 class Plain(nn.Module):

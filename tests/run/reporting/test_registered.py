@@ -140,9 +140,14 @@ def test_claims_are_made_on_the_set_that_is_named() -> None:
 @pytest.mark.parametrize(
     ("options", "name"),
     [
-        ({"val_options": {"groups": ["b"]}}, "train (held out)"),
+        (
+            {"train_options": {"groups": ["a"]}, "val_options": {"groups": ["b"]}},
+            "train (held out)",
+        ),
+        ({"val_options": {"groups": ["b"]}}, "train"),
+        ({"train_options": {"groups": ["a", "b"]}, "val_options": {"groups": ["b"]}}, "train"),
+        ({"val_options": {"limit": 20}}, "train"),
         ({}, "train"),
-        ({"train_split": "some", "val_options": {"groups": ["b"]}}, "train"),
     ],
 )
 def test_images_held_out_of_the_training_split_are_not_called_training_images(

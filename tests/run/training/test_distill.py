@@ -373,7 +373,7 @@ def test_layers_kept_in_eval_mode_are_warned_of(kind: type[Plain], mode: str, wa
         (student if mode == "all" else student.module[1]).eval()
     modes = [module.training for module in student.modules()]
     line = kept_in_eval(wrap(student, 3))
-    assert line.startswith("module.1 of the student in eval() mode") == warned
+    assert line.startswith("module.1 of the student is in eval() mode") == warned
     assert bool(line) == warned
     assert [module.training for module in student.modules()] == modes
 

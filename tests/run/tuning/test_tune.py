@@ -321,7 +321,7 @@ def test_the_mean_over_seeds_decides(teacher: RunFolder, tmp_path: Path) -> None
         (
             {"tuning": {"data": {"options": {"seed": 7}, "val_split": "train"}}},
             None,
-            r"tuning.data trains and evaluates on the same 6 images \(train-7-0000",
+            r"tuning.data trains on 6 of the images that it evaluates on \(train-7-0000",
         ),
         ({}, ["kdd"], r"did you mean 'kd'"),
         ({"teacher": None}, ["kd"], r"tune: the recipe has no teacher"),

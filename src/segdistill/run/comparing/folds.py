@@ -5,7 +5,7 @@ from pathlib import Path
 
 from segdistill.config import Recipe, to_dict
 from segdistill.run.opening import check_set_name
-from segdistill.run.recipe import joined, parse_recipe
+from segdistill.run.recipe import joined, parse_recipe, tell_dropped
 
 
 def fold_recipes(recipe: Recipe, base: Path) -> dict[str, Recipe]:
@@ -29,6 +29,7 @@ def _of_fold(recipe: Recipe, name: str, base: Path) -> Recipe:
     whole = {**to_dict(recipe), "folds": {}, "out": str(base / name)}
     if whole["teacher"] is None:
         whole.pop("teacher")
+    tell_dropped(whole, changes, f"folds.{name}")
     try:
         return parse_recipe(joined(whole, changes))
     except ValueError as error:

@@ -143,7 +143,13 @@ def _structure(
     if not state:
         return id(model)
     own = (type(model), repr(model), str(_placed(model, device)))
-    return (*own, tuple(state.items()), tuple(counts.items()))
+    strides = tuple(value.stride() for value in model.state_dict().values())
+    # What a forward pass reads beside modules and weights, such as a number of rounds.
+    plain = [
+        sorted((key, repr(value)) for key, value in vars(part).items() if not key.startswith("_"))
+        for part in model.modules()
+    ]
+    return (*own, strides, repr(plain), tuple(state.items()), tuple(counts.items()))
 
 
 def _counted(model: nn.Module, size: Size, count: Count) -> dict[str, Any]:

@@ -67,10 +67,11 @@ class RunSummary:
 
     @property
     def split(self) -> str:
-        """Name of the evaluation split. One that shares its name with the training split says that it is held out."""
+        """Name of the evaluation split. Other groups of the training split are said to be held out."""
         name = str((self.evaluation or {}).get("split") or "val")
         data = DataConfig() if self.recipe is None else self.recipe.data
-        apart = name == data.train_split and data.train_options != data.val_options
+        groups = [set(one.get("groups") or ()) for one in (data.train_options, data.val_options)]
+        apart = name == data.train_split and all(groups) and groups[0].isdisjoint(groups[1])
         return f"{name} (held out)" if apart else name
 
     @property
@@ -143,6 +144,12 @@ class RunSummary:
         return float(
             sum(span * row["seconds_per_step"] for span, row in zip(spans, rows, strict=True))
         )
+
+
+def split_of(summaries: Sequence[RunSummary]) -> str:
+    """Name of the evaluation split of runs that are compared; a teacher has a recipe of its own, with other splits."""
+    known = sorted((run for run in summaries if run.evaluation), key=lambda r: r.role == "teacher")
+    return known[0].split if known else "val"
 
 
 def points(share: float | None) -> float | None:

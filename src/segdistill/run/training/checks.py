@@ -14,7 +14,7 @@ from segdistill.models import network as shipped
 from segdistill.names import unknown
 from segdistill.run.auditing import missing_labels
 from segdistill.run.identity.seen import check_seen
-from segdistill.run.opening import resolve_device
+from segdistill.run.opening import refuse_unread_root, resolve_device, set_data
 from segdistill.run.training.batches import labelled_share
 from segdistill.run.training.job import Job
 
@@ -30,6 +30,13 @@ def check_recipe(recipe: Recipe) -> None:
     device = resolve_device(config.device)
     if config.precision == "fp16" and device == "cpu":
         raise ValueError("train.precision is fp16; expected bf16 or 32 on a CPU")
+    refuse_unread_root(recipe.data)
+    for name, one in recipe.evaluation.items():
+        if one.root is not None:
+            try:
+                refuse_unread_root(set_data(recipe.data, one))
+            except ValueError as error:
+                raise ValueError(f"evaluation.{name}: {error}") from None
     _check_one_teacher(recipe.teacher)
     method = recipe.chosen_method()
     if not 0 <= method.confidence <= 1:
@@ -238,6 +245,7 @@ def kept_in_eval(student: nn.Module) -> str:
         return ""
     more = f" and {len(changed) - 1} more" if changed[1:] else ""
     return (
-        f"{changed[0]}{more} of the student in eval() mode: training puts the whole student in train() mode, where "
-        "batch norm updates its statistics, frozen or not. To keep layers in eval(), override train() in the network"
+        f"{changed[0]}{more} of the student {'are' if changed[1:] else 'is'} in eval() mode: training puts the whole "
+        "student in train() mode, where batch norm updates its statistics, frozen or not. To keep layers in "
+        "eval(), override train() in the network"
     )

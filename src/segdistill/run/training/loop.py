@@ -545,13 +545,16 @@ class Loop:
         for name, one in terms.items():
             term = self.distiller.method.terms.get(name)
             off = term is None or getattr(term.loss, "switched_off", False)
-            if one["value"] == 0 and one["weight"] and not off and name not in self._zero:
+            told = name in self._zero or name in self._closed
+            if one["value"] == 0 and one["weight"] and not off and not told:
                 self._zero.add(name)
                 _log.warning(
-                    "steps up to %d: %s is 0, so nothing is learnt from it. Terms are 0 where no pixel of a crop has a "
-                    "label, or no class that they need is there. Check the labels",
+                    "steps up to %d: %s is 0, so nothing is learnt from it there%s",
                     self.step,
                     name,
+                    ". Check that the labels are not all ignored, and that the classes that it needs occur"
+                    if term and term.needs_labels
+                    else "",
                 )
 
     def _tell_closed_gates(self, kept: Mapping[str, Sequence[float | None]]) -> None:

@@ -13,7 +13,7 @@ from segdistill.run.contents import read_json
 from segdistill.run.folder import discarded_if_empty, output_folder, write_atomically, write_json
 from segdistill.run.lock import writing
 from segdistill.run.opening import open_split, with_precision, with_teacher_classes
-from segdistill.run.recipe import joined, parse_recipe
+from segdistill.run.recipe import joined, parse_recipe, tell_dropped
 from segdistill.run.rows import check_runs, checked_entries, measured_run, obtain
 from segdistill.run.training.checks import check_recipe
 from segdistill.run.training.updates.finite import NonFiniteLoss
@@ -127,6 +127,7 @@ def on_tuning_data(recipe: Recipe) -> Recipe:
             "tuning.teacher changes the teacher, but the recipe has no teacher. Add one"
         )
     parts = {part: to_dict(recipe)[part] for part in kinds}
+    tell_dropped(parts, changes, "tuning")
     try:
         made = parse_recipe(joined(parts, {k: v for k, v in changes.items() if v}))
     except ValueError as error:

@@ -41,8 +41,8 @@ def check_unreported(recipe: Recipe, tuning: Recipe) -> None:
     trained = open_split(tuning.data, "train", labelled=False)
     if shared := shared_images(used, trained):
         raise ValueError(
-            f"tuning.data trains and evaluates on the same {len(shared)} images ({list_names(shared)}); expected "
-            "none in common, as the settings that fit them best are not the best on new ones. Hold some out"
+            f"tuning.data trains on {len(shared)} of the images that it evaluates on ({list_names(shared)}); expected "
+            "none, as the settings that fit them best are not the best on new ones. Hold some out"
         )
     learnt = learnt_by_teacher(tuning.teacher, used)
     if learnt:

@@ -20,6 +20,7 @@ from segdistill.run.reporting.summary import (
     on_set,
     paired_miou,
     set_names,
+    split_of,
 )
 
 Tone = Literal["better", "worse", "unclear"]
@@ -114,9 +115,7 @@ def exploratory(summaries: Sequence[RunSummary]) -> list[tuple[str, str]]:
 def measured_on(summaries: Sequence[RunSummary]) -> dict[str, list[RunSummary]]:
     """The runs on the set of the claims, then on every other, by the names of columns."""
     runs = list(summaries)
-    # A teacher has a recipe of its own, with other splits.
-    known = sorted((run for run in runs if run.evaluation), key=lambda run: run.role == "teacher")
-    split = known[0].split if known else "val"
+    split = split_of(runs)
     found = {split: runs, **{name: on_set(runs, name) for name in set_names(runs)}}
     first = claims_on(runs) or split
     return {first: found.pop(first, runs), **found}

@@ -5,7 +5,7 @@ from dataclasses import replace
 from typing import Any
 
 from segdistill.data.dataset import list_names
-from segdistill.run.reporting.summary import RunSummary, mean_of_known, set_names
+from segdistill.run.reporting.summary import RunSummary, mean_of_known, set_names, split_of
 
 KEY = "left_out"
 """Key of an evaluation with the names of the classes that its mean leaves out for the sake of a comparison."""
@@ -31,9 +31,10 @@ def with_labelled_classes(summaries: Sequence[RunSummary]) -> list[RunSummary]:
 def left_out(summaries: Sequence[RunSummary]) -> dict[str, list[str]]:
     """Names of the classes that the means leave out, by the set whose images do not label them."""
     found: dict[str, list[str]] = {}
+    split = split_of(summaries)
     for run in summaries:
         for name, one in {"": run.evaluation or {}, **run.sets}.items():
-            names = found.setdefault(name or run.split, [])
+            names = found.setdefault(name or split, [])
             names += [each for each in one.get(KEY, ()) if each not in names]
     return {name: names for name, names in found.items() if names}
 
