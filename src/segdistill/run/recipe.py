@@ -40,6 +40,7 @@ _OWNED = {
     "data": ("root", "options", "train_options", "val_options"),
 }
 """Keys of a part that apply only to the network or data set that it names."""
+_IN_WORDS = {"student": "student", "teacher": "teacher", "data": "data set"}
 _RUN = object()
 
 
@@ -106,12 +107,10 @@ def tell_dropped(below: Mapping[str, Any], upon: Mapping[str, Any], source: str)
     """Warn of what `joined` leaves out of a recipe, since `upon` names another network or data set."""
     for part in _OWNED:
         if lost := _outdated(part, below.get(part), upon.get(part)):
-            named = "name" if part == "data" else "model"
             _log.warning(
-                "%s: another %s.%s; not taken over of the former one: %s",
+                "%s replaces the %s; not taken over from the former one: %s",
                 source,
-                part,
-                named,
+                _IN_WORDS[part],
                 ", ".join(lost),
             )
 
@@ -377,7 +376,7 @@ def _overridden(values: dict[str, Any], options: dict[str, str]) -> dict[str, An
         for key in reversed(path):
             value = {key: value}
         changes = joined(changes, value)
-    tell_dropped(values, changes, "options")
+    tell_dropped(values, changes, "the command line")
     return deepcopy(joined(values, changes))
 
 

@@ -6,6 +6,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from segdistill.models import build_model
 from segdistill.run.evaluation import profile as profile_module
 from segdistill.run.evaluation.profile import (
     Latency,
@@ -135,6 +136,9 @@ def test_networks_of_one_structure_have_one_latency():
     found = profile_module.compare(models, (16, 24), repeats=3)
     assert found["a"] == found["b"]
     assert len({one.latency_ms_median for one in found.values()}) == 3
+    encoders = {name: build_model("deeplabv3plus:mobilenetv2_100", 3) for name in ("a", "b")}
+    found = profile_module.compare(encoders, (32, 32), repeats=1)
+    assert found["a"] == found["b"]
     rounds = {"one": Rounds(1), "eight": Rounds(8)}
     found = profile_module.compare(rounds, (16, 24), repeats=3)
     assert found["one"].latency_ms_median != found["eight"].latency_ms_median

@@ -1,6 +1,7 @@
 """The cost of a network: parameters, multiply-adds at a size, and measured latency."""
 
 import copy
+import re
 import statistics
 import time
 from collections.abc import Mapping
@@ -139,17 +140,22 @@ def _structure(
     model: nn.Module, counts: Mapping[str, Any], device: str | torch.device | None
 ) -> object:
     """What two networks of one structure share; a network without weights, such as a file, is one by itself."""
-    state = {name: (value.shape, value.dtype) for name, value in model.state_dict().items()}
+    state = model.state_dict()
     if not state:
         return id(model)
     own = (type(model), repr(model), str(_placed(model, device)))
-    strides = tuple(value.stride() for value in model.state_dict().values())
+    tensors = [(name, value.shape, value.dtype, value.stride()) for name, value in state.items()]
     # What a forward pass reads beside modules and weights, such as a number of rounds.
     plain = [
-        sorted((key, repr(value)) for key, value in vars(part).items() if not key.startswith("_"))
+        sorted((key, _told(value)) for key, value in vars(part).items() if not key.startswith("_"))
         for part in model.modules()
     ]
-    return (*own, strides, repr(plain), tuple(state.items()), tuple(counts.items()))
+    return (*own, repr(plain), tuple(tensors), tuple(counts.items()))
+
+
+def _told(value: object) -> str:
+    """An attribute as text; of an object that tells only its address the type, but not of a function."""
+    return repr(value) if callable(value) else re.sub(r" at 0x[0-9a-f]+", "", repr(value))
 
 
 def _counted(model: nn.Module, size: Size, count: Count) -> dict[str, Any]:
