@@ -14,6 +14,7 @@ from segdistill import config
 from segdistill.config import (
     DataConfig,
     ModelConfig,
+    ObserverConfig,
     Recipe,
     annotation_at,
     check_keys,
@@ -142,7 +143,7 @@ def test_parsing_does_not_change_the_values() -> None:
     [
         ({"train": {"lr": "abc"}}, "here: train.lr is abc; expected a number"),
         ({"train": {"steps": 1.5}}, "train.steps is 1.5; expected an integer"),
-        ({"train": {"crop": [3]}}, "train.crop is [3]; expected a list of two values"),
+        ({"train": {"crop": [3]}}, "train.crop is [3]; expected height x width in pixels"),
         ({"terms": 5}, "terms is 5; expected a mapping"),
         ({"out": 5}, "out is 5; expected text or null"),
         ({"train": {"lr": " "}}, "here: train.lr is empty text; expected a number"),
@@ -315,13 +316,23 @@ def test_paths_may_begin_at_home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     (tmp_path / "below.yaml").write_text("data: {root: ~/data}\nlabel: ~/label\n")
     path = tmp_path / "recipes" / "recipe.yaml"
     path.parent.mkdir()
-    path.write_text("base: ~/below.yaml\nevaluation: {snow: {root: ~/snow}}\n")
+    path.write_text(
+        "base: ~/below.yaml\nevaluation: {snow: {root: ~/snow}}\n"
+        "data: {train_options: {labelled: ~/names.txt, splits: [~/a, '~b']}}\n"
+        "observers: [{path: watch.Log, options: {folder: ~/logs, mark: '~'}}]\n"
+    )
     recipe = load_recipe(path, ["--out=~/runs/a", "--teacher.run=~/runs/teacher"])
     assert recipe.data.root == str(tmp_path / "data")
     assert recipe.evaluation["snow"].root == str(tmp_path / "snow")
     assert recipe.out == str(tmp_path / "runs" / "a")
     assert recipe.teacher is not None and recipe.teacher.run == str(tmp_path / "runs" / "teacher")
     assert recipe.label == "~/label"
+    assert recipe.data.train_options == {
+        "labelled": str(tmp_path / "names.txt"),
+        "splits": [str(tmp_path / "a"), "~b"],
+    }
+    assert isinstance(recipe.observers[0], ObserverConfig)
+    assert recipe.observers[0].options == {"folder": str(tmp_path / "logs"), "mark": "~"}
 
 
 def test_the_key_on_of_a_term_needs_no_quotes(tmp_path: Path) -> None:
@@ -480,3 +491,21 @@ def test_options_are_the_paths_of_all_keys_and_say_what_they_are() -> None:
 def test_a_run_folder_is_named_after_the_recipe() -> None:
     assert recipe_name("recipes/camvid/idd.yaml") == "camvid/idd"
     assert Recipe().chosen_method().name == "supervised"
+
+
+@pytest.mark.parametrize("text", ["96x128", "96 x 128", "96X128", "[96, 128]"])
+@pytest.mark.parametrize("key", ["data.size", "train.crop", "evaluate.window"])
+def test_a_size_is_read_in_the_form_of_suggest(key: str, text: str) -> None:
+    part, name = key.split(".")
+    assert getattr(getattr(parse_recipe({}, [f"--{key}", text]), part), name) == (96, 128)
+    assert getattr(getattr(parse_recipe({part: {name: text}}), part), name) == (96, 128)
+
+
+@pytest.mark.parametrize("value", ["96", "96x", "wide", [96], [96, 128, 3], ["a", 128]])
+@pytest.mark.parametrize("key", ["data.size", "train.crop", "evaluate.window"])
+def test_what_is_no_size_is_refused_with_the_form_of_one(key: str, value: Any) -> None:
+    part, name = key.split(".")
+    with pytest.raises(
+        ValueError, match=rf"{key} is .*; expected height x width in pixels, such as 512x1024"
+    ):
+        parse_recipe({part: {name: value}})

@@ -182,6 +182,7 @@ def parse_recipe(
     """
     merged = _at_home(_with_on(_overridden(_plain(values), split_options(overrides or []))))
     _name_precision(merged)
+    _read_sizes(merged)
     check_keys(merged)
     parser = _parser()
     try:
@@ -305,16 +306,20 @@ def _plain(value: Any) -> Any:
 
 
 _PATHS = {"out", "root", "run", "weights"}
+_OPTIONS = {"options", "train_options", "val_options"}
 
 
-def _at_home(value: Any) -> Any:
+def _at_home(value: Any, key: str = "", option: bool = False) -> Any:
     """Paths that begin with ~ as absolute ones: no shell expands them in a file, nor in `--out=~/runs/a`."""
-    if not isinstance(value, dict):
-        return value
-    return {
-        key: os.path.expanduser(item) if key in _PATHS and isinstance(item, str) else _at_home(item)
-        for key, item in value.items()
-    }
+    if isinstance(value, dict):
+        return {
+            name: _at_home(item, name, option or key in _OPTIONS) for name, item in value.items()
+        }
+    if isinstance(value, list):
+        return [_at_home(item, key, option) for item in value]
+    # Only a data set or an observer knows which of its options are paths.
+    is_path = isinstance(value, str) and (key in _PATHS or (option and value.startswith("~/")))
+    return os.path.expanduser(value) if is_path else value
 
 
 def _name_precision(values: dict[str, Any]) -> None:
@@ -325,6 +330,23 @@ def _name_precision(values: dict[str, Any]) -> None:
         training = part.get("train") if isinstance(part, dict) else None
         if isinstance(training, dict) and type(training.get("precision")) is int:
             training["precision"] = str(training["precision"])
+
+
+def _read_sizes(values: dict[str, Any]) -> None:
+    """Read a size such as 512x1024, as `suggest` takes and prints it, as the list [512, 1024]."""
+    for part, kind in get_type_hints(Recipe).items():
+        given = values.get(part)
+        if not is_dataclass(kind) or not isinstance(given, dict):
+            continue
+        for key, annotation in get_type_hints(kind).items():
+            if not _is_size(annotation) or not isinstance(given.get(key), str):
+                continue
+            if found := re.fullmatch(r"\s*(\d+)\s*[xX×]\s*(\d+)\s*", given[key]):
+                given[key] = [int(side) for side in found.groups()]
+
+
+def _is_size(annotation: Any) -> bool:
+    return tuple[int, int] in (annotation, *get_args(annotation))
 
 
 def _restore_options(part: Any, values: dict[str, Any]) -> None:
@@ -438,6 +460,8 @@ def _one_line(error: Exception) -> str:
     if match is None:
         return re.sub(r'^Parser key "([^"]*)":', r"\1:", text)
     value = shortened(match[3], 100) or "empty text"
+    if _is_size(annotation_at(match[1].split("."))):
+        return f"{match[1]} is {value}; expected height x width in pixels, such as 512x1024"
     return f"{match[1]} is {value}; expected {_KINDS.get(match[2], match[2])}"
 
 
