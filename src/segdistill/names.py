@@ -42,6 +42,20 @@ def shortened(text: str, length: int) -> str:
     return f"{text[:half]} .. {text[-half:]}"
 
 
+def height_by_width(size: tuple[int, int]) -> str:
+    """A size as Pillow gives it, in the order of `data.size` and `train.crop`.
+
+    Args:
+        size: Width and height in pixels.
+
+    Example:
+        >>> height_by_width((640, 480))
+        '480x640'
+    """
+    width, height = size
+    return f"{height}x{width}"
+
+
 def check_options(
     owner: str,
     options: Iterable[str],

@@ -339,7 +339,8 @@ def test_image_and_mask_of_different_sizes_are_both_named(tmp_path):
     )
     dataset = PairDataset([pair], IDENTITY, ["a", "b", "c"])
     with pytest.raises(
-        ValueError, match=r"a_mask\.png: the mask is 16x10; expected 16x12, .*a\.png"
+        ValueError,
+        match=r"a_mask\.png: the mask is 10x16 \(height x width\); expected 12x16, .*a\.png",
     ):
         dataset[0]
 

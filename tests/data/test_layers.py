@@ -164,5 +164,7 @@ def test_masks_in_colour_or_of_another_size_are_refused(tmp_path):
     save_mask(tmp_path / "masks/c_car_car.png", np.zeros((3, 4), np.uint8))
     with pytest.raises(ValueError, match=r"b_car\.png: the mask of a class is in colour"):
         dataset.read(1)
-    with pytest.raises(ValueError, match=r"c_car_car\.png: the mask is 4x3; expected 16x12"):
+    with pytest.raises(
+        ValueError, match=r"c_car_car\.png: the mask is 3x4 \(height x width\); expected 12x16"
+    ):
         dataset.read(2)

@@ -487,13 +487,13 @@ def a_mask_of_whole_numbers_in_32_bits(root: Path) -> Options:
     return {}
 
 
-@hostile("the mask is 48x24; expected 48x32")
+@hostile("the mask is 24x48 (height x width); expected 32x48")
 def a_mask_of_another_size(root: Path) -> Options:
     Image.fromarray(blocks()[:24]).save(masks(root)[-1])
     return {}
 
 
-@hostile("the mask is 32x48; expected 48x32")
+@hostile("the mask is 48x32 (height x width); expected 32x48")
 def a_mask_turned_by_90_degrees(root: Path) -> Options:
     Image.fromarray(np.rot90(blocks()).copy()).save(masks(root)[0])
     return {}

@@ -217,7 +217,7 @@ class PairDataset(SegmentationDataset):
         if image.shape[-2:] != label.shape:
             (h, w), (label_h, label_w) = image.shape[-2:], label.shape
             raise ValueError(
-                f"{pair.label_place}: the mask is {label_w}x{label_h}; expected {w}x{h}, the size of "
+                f"{pair.label_place}: the mask is {label_h}x{label_w} (height x width); expected {h}x{w}, the size of "
                 f"{pair.image}. Check the pairing, or export the mask again"
             )
         return image, label

@@ -157,7 +157,7 @@ def test_a_box_has_no_pixels_of_its_own(tmp_path):
     [
         ([], "has no segmentation, only a box"),
         (None, "has no segmentation, only a box"),
-        ([[20, 2, 28, 2, 28, 8]], r"lies outside its image of 16x12"),
+        ([[20, 2, 28, 2, 28, 8]], r"lies outside its image of 12x16 \(height x width\)"),
     ],
 )
 def test_shapes_without_pixels_are_refused_or_skipped(tmp_path, segmentation, message):
@@ -173,7 +173,7 @@ def test_what_lies_outside_is_cut_off_and_what_lies_far_outside_refused(tmp_path
     for far in (1e9, float("nan"), -40):
         coco(tmp_path, [annotation(1, [[0, 0, far, 0, 4, 4]])])
         with pytest.raises(
-            ValueError, match=r"annotation 1 \('car'\) reaches from .*image of 16x12"
+            ValueError, match=r"annotation 1 \('car'\) reaches from .*image of 12x16"
         ):
             _label(tmp_path, undrawable="skip")
 
@@ -183,7 +183,7 @@ def test_an_annotation_of_another_size_is_refused(tmp_path):
     save_image(tmp_path / "train/a.png", 24, 32)
     with pytest.raises(
         ValueError,
-        match=r"\(a\.png\): the labels are for 16x12; expected 32x24, the size of .*a\.png",
+        match=r"\(a\.png\): the labels are for 12x16 \(height x width\); expected 24x32, the size of .*a\.png",
     ):
         _label(tmp_path)
 
@@ -194,7 +194,9 @@ def test_labels_match_the_upright_photograph_unless_declared_as_stored(tmp_path)
     exif[0x0112] = 6
     stored = Image.open(tmp_path / "train/a.jpg").copy()
     stored.save(tmp_path / "train/a.jpg", exif=exif)  # shown as 12x16
-    with pytest.raises(ValueError, match=r"for 16x12; expected 12x16, .*orientation: stored"):
+    with pytest.raises(
+        ValueError, match=r"for 12x16 \(height x width\); expected 16x12, .*orientation: stored"
+    ):
         _label(tmp_path)
     turned = _label(tmp_path, orientation="stored")
     expected = np.zeros((12, 16), np.uint8)

@@ -82,7 +82,9 @@ def test_the_embedded_image_is_never_decoded(tmp_path):
 def test_the_size_of_the_labelled_image_is_checked(tmp_path):
     labelme(tmp_path, "a", [shape("car", SQUARE)])
     save_image(tmp_path / "a.png", 24, 32)
-    with pytest.raises(ValueError, match=r"a\.json: the labels are for 16x12; expected 32x24"):
+    with pytest.raises(
+        ValueError, match=r"a\.json: the labels are for 12x16 \(height x width\); expected 24x32"
+    ):
         _label(tmp_path)
     labelme(tmp_path, "a", [shape("car", SQUARE)], imageWidth=None, imageHeight=None)
     assert _label(tmp_path).any()

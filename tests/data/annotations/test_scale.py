@@ -35,7 +35,7 @@ def _box(polygon, form="corner and size"):
 def test_fractions_of_coco_are_refused(tmp_path):
     shapes = [annotation(i, [(np.array(SQUARE) / 16).tolist()]) for i in (1, 2)]
     with pytest.raises(ValueError, match=r"coco\.json: all coordinates .* in 0\.\.1; expected pixels, as of a\.png "
-                       r"with 16x12\. Export"):  # fmt: skip
+                       r"with 12x16 \(height x width\)\. Export"):  # fmt: skip
         _coco(tmp_path, shapes)
     assert _coco(tmp_path, [*shapes, annotation(3, [SQUARE])]).read(0)[1].any()
 
@@ -52,7 +52,7 @@ def test_fractions_of_labelme_are_refused(tmp_path, one):
     dataset = _labelme(tmp_path, [one, shape("car", [[0.5, 0.5]], "point")])
     with pytest.raises(
         ValueError,
-        match=r"a\.json: all points of its shapes are in 0\.\.1; expected pixels .*16x12",
+        match=r"a\.json: all points of its shapes are in 0\.\.1; expected pixels .*12x16",
     ):
         dataset.read(0)
     mixed = _labelme(tmp_path, [one, shape("car", [[1, 1], [9, 1], [9, 9]])])

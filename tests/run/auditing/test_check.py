@@ -95,7 +95,7 @@ def test_sound_data_pass_with_a_summary(tree: Path, check: Check) -> None:
     code, out, error = check(data=_data(tree))
     assert (code, error) == (0, "")
     assert "train: 8 images with masks" in out
-    assert "16x12 (8)" in out
+    assert "12x16 (8)" in out
     assert "mode L (4)" in out
     # 192 pixels, each id 64 times; every class in every image.
     row = next(line for line in out.splitlines() if "road [/x]" in line)
@@ -263,7 +263,9 @@ def _spoil(tree: Path, fault: str) -> str:
         return "images/3.png: the image has several channels of 16 bits"
     if fault == "size":
         save_mask(mask, ids(3, 10, 16))
-        return "masks/3.png: the mask is 16x10; expected 16x12, the size of its image"
+        return (
+            "masks/3.png: the mask is 10x16 (height x width); expected 12x16, the size of its image"
+        )
     if fault == "16 bits":
         save_mask(mask, np.full((12, 16), 26001, np.uint16))
         return "masks/3.png: the mapping lacks label id 26001"

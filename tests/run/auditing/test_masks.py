@@ -42,7 +42,7 @@ def _cut_off(path: Path) -> None:
     ("spoil", "message"),
     [
         (_wrong_id, "label id 7"),
-        (_wrong_size, "the mask is 10x10; expected 48x32"),
+        (_wrong_size, r"the mask is 10x10 \(height x width\); expected 32x48"),
         (_cut_off, "cannot read this mask"),
     ],
 )

@@ -171,7 +171,7 @@ class CocoFile:
             name, width, height = self.images[images[0]]
             raise ValueError(
                 f"{self.path}: all coordinates of its polygons are in 0..1; expected pixels, as of {name} with "
-                f"{width}x{height}. Export the labels in pixels, not in fractions"
+                f"{height}x{width} (height x width). Export the labels in pixels, not in fractions"
             )
         scaled = mostly_scaled(coordinates, self._ring_ends, self._ring_counts, boxes)
         if scaled is None:

@@ -14,6 +14,7 @@ from jaxtyping import Bool, Float64, UInt8
 from segdistill.data.annotations.categories import Categories
 from segdistill.extras import require
 from segdistill.labels import IGNORED
+from segdistill.names import height_by_width
 
 Overlap = Literal["later", "smaller", "ignore"]
 """Which shape a pixel of several has: the later one in the file, the smaller one, or none."""
@@ -205,14 +206,15 @@ def _outside(shape: Shape, size: tuple[int, int], drawing: Drawing, file: Path |
     if not ((low >= -_REACH * limit) & (high <= (1 + _REACH) * limit)).all():
         raise ValueError(
             f"{where} reaches from ({low[0]:g}, {low[1]:g}) to ({high[0]:g}, {high[1]:g}); expected pixels of an "
-            f"image of {size[0]}x{size[1]}. Check that the labels belong to this image, at this size"
+            f"image of {height_by_width(size)} (height x width). Check that the labels belong to this image, at this "
+            "size"
         )
     if not ((high <= 0) | (low >= limit)).any():
         return ""
     if drawing.undrawable == "refuse":
         raise ValueError(
-            f"{where} lies outside its image of {size[0]}x{size[1]}; expected a part inside. Correct or remove "
-            "it, or set undrawable: skip to leave such shapes out"
+            f"{where} lies outside its image of {height_by_width(size)} (height x width); expected a part inside. "
+            "Correct or remove it, or set undrawable: skip to leave such shapes out"
         )
     return "lies outside its image"
 

@@ -10,6 +10,7 @@ from PIL import Image
 from segdistill.data.annotations.drawing import Drawing, Drawn, Shape, draw
 from segdistill.data.orientation import ImageGeometry, Orientation, turned, upright_size
 from segdistill.data.reading.opening import stamp
+from segdistill.names import height_by_width
 
 Size = tuple[int, int]
 """Width and height."""
@@ -74,8 +75,8 @@ class ShapesLabel(DrawnLabel):
 
 def _other_size(place: str, declared: Size, size: Size, image: Path | str) -> str:
     text = (
-        f"{place}: the labels are for {declared[0]}x{declared[1]}; expected {size[0]}x{size[1]}, the size of "
-        f"{image} as a viewer shows it. "
+        f"{place}: the labels are for {height_by_width(declared)} (height x width); expected "
+        f"{height_by_width(size)}, the size of {image} as a viewer shows it. "
     )
     if declared == size[::-1]:
         return text + (

@@ -16,6 +16,7 @@ from segdistill.data.annotations.drawing import Drawing, Shape, rasteriser
 from segdistill.data.annotations.drawn import ShapesLabel, Size
 from segdistill.data.annotations.json_file import items, read_json
 from segdistill.data.annotations.scale import all_fractions
+from segdistill.names import height_by_width
 
 _CORNERS = 180
 """A circle is drawn with so many: the polygon leaves it by less than a fifth of a pixel up to a radius of 1000."""
@@ -58,7 +59,7 @@ class LabelmeLabel(ShapesLabel):
         if rings and all_fractions(np.concatenate(rings)):
             raise ValueError(
                 f"{self.file}: all points of its shapes are in 0..1; expected pixels of an image of "
-                f"{size[0]}x{size[1]}. Export the labels in pixels, not in fractions"
+                f"{height_by_width(size)} (height x width). Export the labels in pixels, not in fractions"
             )
         return declared, shapes
 
@@ -139,18 +140,18 @@ def _mask(
     if not (0 <= left <= right < size[0] and 0 <= top <= bottom < size[1]):
         raise ValueError(
             f"{where} is a mask from ({left}, {top}) to ({right}, {bottom}); expected it inside its image of "
-            f"{size[0]}x{size[1]}. Draw it again"
+            f"{height_by_width(size)} (height x width). Draw it again"
         )
     try:
         stored = io.BytesIO(base64.b64decode(str(encoded), validate=True))
         with Image.open(stored, formats=("PNG",)) as picture:
             if picture.size != box:
-                raise ValueError(f"it has {picture.size[0]}x{picture.size[1]} pixels")
+                raise ValueError(f"it has {height_by_width(picture.size)} pixels")
             inside = np.asarray(picture.convert("L")) > 0
     except (binascii.Error, OSError, SyntaxError, ValueError) as error:
         raise ValueError(
-            f"{where} has a mask that cannot be read ({error!s:.60}); expected a PNG of {box[0]}x{box[1]} as "
-            "text. Draw it again"
+            f"{where} has a mask that cannot be read ({error!s:.60}); expected a PNG of "
+            f"{height_by_width(box)} (height x width) as text. Draw it again"
         ) from None
     pixels = np.zeros(size[::-1], np.uint8, order="F")
     pixels[top : bottom + 1, left : right + 1] = inside

@@ -5,6 +5,7 @@ from typing import Any
 import numpy as np
 
 from segdistill.data.annotations.drawing import rasteriser
+from segdistill.names import height_by_width
 
 
 def checked_runs(outline: dict[str, Any], size: tuple[int, int], place: str) -> dict[str, Any]:
@@ -37,7 +38,7 @@ def checked_runs(outline: dict[str, Any], size: tuple[int, int], place: str) -> 
     if not len(runs) or min(runs) < 0 or sum(map(int, runs)) != total:
         raise ValueError(
             f"{place} has an RLE of {sum(map(int, runs))} pixels; expected runs from 0 on that add up to {total}, "
-            f"{size[0]}x{size[1]}. Export the labels again"
+            f"{height_by_width(size)}. Export the labels again"
         )
     if isinstance(counts, str):
         return {"size": height_width, "counts": counts.encode()}

@@ -20,6 +20,7 @@ from segdistill.data.layouts.pairs import FolderPairs, Missing
 from segdistill.data.orientation import ImageGeometry, Orientation
 from segdistill.data.pair import Pair
 from segdistill.labels import IGNORED
+from segdistill.names import height_by_width
 
 
 @dataclass(frozen=True)
@@ -72,10 +73,10 @@ class LayersLabel(DrawnLabel):
                 f"{path}: the mask of a class is in colour; expected black and white. Export it again"
             )
         if mask.image.size != image.size:
-            found, size = ("{}x{}".format(*one) for one in (mask.image.size, image.size))
+            found, size = (height_by_width(one) for one in (mask.image.size, image.size))
             raise ValueError(
-                f"{path}: the mask is {found}; expected {size}, the size of {image.path}. Check the pairing, or "
-                "export the mask again"
+                f"{path}: the mask is {found} (height x width); expected {size}, the size of "
+                f"{image.path}. Check the pairing, or export the mask again"
             )
         if self.threshold is not None:
             above: Bool[np.ndarray, "h w"] = grey >= self.threshold

@@ -13,6 +13,7 @@ from segdistill.data.label_map import colour_text
 from segdistill.data.labelled import labelled_samples
 from segdistill.distillation.catalogue import build_method
 from segdistill.escaping import terminal_line
+from segdistill.names import height_by_width
 from segdistill.run.auditing.data_audit import (
     Findings,
     Split,
@@ -102,7 +103,7 @@ def check(
 
 
 def _print_split(split: Split, one: Survey) -> None:
-    sizes = [f"{w}x{h} ({count})" for (w, h), count in one.sizes.most_common()]
+    sizes = [f"{height_by_width(size)} ({count})" for size, count in one.sizes.most_common()]
     modes = [
         f"{mode} ({seen.images}{'' if seen.images == one.samples else f', first {seen.file}'})"
         for mode, seen in sorted(one.modes.items(), key=lambda item: -item[1].images)
@@ -110,7 +111,7 @@ def _print_split(split: Split, one: Survey) -> None:
     _print(f"{split.name}: {one.samples} images {_labels_of(split)}")
     if split.name != "train" and one.names:
         _print(f"  names: {list_names(list(one.names.values()))}")
-    _print(f"  images: {list_names(sizes) or 'none could be read'}")
+    _print(f"  images, height x width: {list_names(sizes) or 'none could be read'}")
     if split.labelled:
         _print(f"  masks: mode {list_names(modes) or 'none could be read'}")
 

@@ -28,6 +28,7 @@ from segdistill.data.orientation import (
 from segdistill.data.pair import Pair, open_label
 from segdistill.data.reading.opening import opened
 from segdistill.data.samples import check_label, read_sample
+from segdistill.names import height_by_width
 
 Size = tuple[int, int]
 
@@ -117,10 +118,10 @@ def _mask_faults(
     facts.mode, facts.lossy, facts.left_out = mask.image.mode, mask.lossy, mask.left_out
     faults = []
     if facts.image_size not in (None, mask.image.size):
-        sizes = "{}x{}; expected {}x{}".format(*mask.image.size, *facts.image_size)
+        found, expected = height_by_width(mask.image.size), height_by_width(facts.image_size)
         faults.append(
-            f"{pair.label_place}: the mask is {sizes}, the size of its image. Check the pairing, or export the "
-            "mask again"
+            f"{pair.label_place}: the mask is {found} (height x width); expected {expected}, the size of its "
+            "image. Check the pairing, or export the mask again"
         )
     try:
         mask.check(label_map)

@@ -90,7 +90,7 @@ def _sample_view(
         "name": name,
         "image": _uri(pixels),
         "label": _uri(_coloured(pixels, numbers, palette)),
-        "size": f"{image.shape[-1]}x{image.shape[-2]}",
+        "size": f"{image.shape[-2]}x{image.shape[-1]}",
     }
 
 
