@@ -5,6 +5,7 @@ import math
 import re
 from functools import cache
 from pathlib import Path
+from statistics import median
 from typing import Any
 
 import pytest
@@ -39,7 +40,11 @@ def _compared(path: Path) -> dict[str, Any]:
     return content
 
 
-TABLES = {"scenes": SYNTHETIC, "CamVid": DRIVES / "comparison.json"}
+TABLES = {
+    "scenes": SYNTHETIC,
+    "CamVid": DRIVES / "comparison.json",
+    "parts": RESULTS / "synthetic-parts" / "table" / "comparison.json",
+}
 
 
 def _difference(table: str, label: str, reference: str) -> str:
@@ -293,9 +298,7 @@ def test_the_first_screen_says_what_the_synthetic_table_measured(
 
 def _synthetic_section() -> str:
     text = (ROOT / "benchmarks" / "README.md").read_text()
-    return text[
-        text.index("## The table on synthetic scenes") : text.index("## The table on CamVid")
-    ]
+    return text[text.index("## The table on synthetic scenes") : text.index("### The parts of IDD")]
 
 
 def test_the_synthetic_table_has_the_measured_rows() -> None:
@@ -325,6 +328,81 @@ def test_the_synthetic_table_has_the_measured_gains() -> None:
         name: (round(one["mean"], 1), round((one["high"] - one["low"]) / 2, 1))
         for name, one in gains.items()
     }
+
+
+def _parts_section() -> str:
+    text = (ROOT / "benchmarks" / "README.md").read_text()
+    return text[text.index("### The parts of IDD") : text.index("## The table on CamVid")]
+
+
+def test_the_table_of_the_parts_of_idd_has_what_was_measured() -> None:
+    content = _compared(TABLES["parts"])
+    assert content["claims_registered_after"] == 0 and not content["claims_waiting"]
+    said = re.findall(
+        r"^\| \**`?(\w+)`?[^|]*\| ([\d.]+) \| `?(\w*)`? ?\| ([^|]*)\| ([^|]*)\|$",
+        _parts_section(),
+        re.M,
+    )
+    rows = {"teacher" if name == "teachers" else name: cells for name, *cells in said}
+    assert rows.keys() == content["methods"].keys()
+    assert {name: cells[0] for name, cells in rows.items()} == {
+        name: _mean("parts", name) for name in rows
+    }
+    compared = {(name, cells[1]): cells[2:] for name, cells in rows.items() if cells[1]}
+    assert {frozenset(pair) for pair in compared} == {
+        frozenset((claim["label"], claim["reference"])) for claim in content["claims"]
+    }
+    corrected = {
+        frozenset((claim["label"], claim["reference"])): p_text(claim["p_holm"])
+        for claim in content["claims"]
+    }
+    for pair, (difference, p) in compared.items():
+        assert difference.strip() == _difference("parts", *pair)
+        assert p.strip() == corrected[frozenset(pair)].removeprefix("p = ").removeprefix("p ")
+    means = {name: one["miou_mean"] for name, one in content["methods"].items()}
+    assert (
+        min(means[n] for n in ("equal", "permuted", "shuffled", "averaged", "ramp")) > means["idd"]
+    )
+
+
+def test_what_is_said_of_the_parts_of_idd_was_measured() -> None:
+    text = " ".join(_parts_section().split())
+    for row in ("skd_cwd", "bpkd"):
+        assert f"`{row}` {_difference('parts', row, 'control')}" in text
+    runs = [RunFolder(one) for one in TABLES["parts"].parent.glob("world_*/idd-s*")]
+    logged = [[r for r in run.metrics() if r["kind"] == "train"] for run in runs]
+    shares = {
+        (term, at): median(rows[at]["terms"][term]["share"] for rows in logged)
+        for term in ("position", "inter_class", "channelwise")
+        for at in (0, -1)
+    }
+    assert len(runs) == 6
+    for sentence, term in (
+        (r"position's gradient is ([\d.]+) at first and ([\d.]+) at", "position"),
+        (r"inter-class distances is ([\d.]+) and ([\d.]+),", "inter_class"),
+        (r"channel-wise term ([\d.]+) and ([\d.]+) \(medians of six", "channelwise"),
+    ):
+        found = re.search(sentence, text)
+        assert found is not None
+        assert list(found.groups()) == [f"{shares[term, at]:.2g}" for at in (0, -1)]
+    for run in runs:
+        found_out = json.loads((run.path / "preparation.json").read_text())["position"]
+        assert found_out["headroom_x"] < 0 and [found_out["taught_x"], found_out["taught_y"]] == [
+            0,
+            1,
+        ]
+    steps = ["skd", "skd_cwd", "skd_cwd_position", "skd_cwd_inter_class", "idd"]
+    means = [
+        float(mean)
+        for mean in re.findall(
+            r"(?<= )(\d\d\.\d)(?=[,.] )", _page("idd").partition("Term by term")[2]
+        )
+    ]
+    assert means[:5] == [float(_mean("parts", row)) for row in steps]
+    assert f"Only CWD's gain ({_difference('parts', 'skd_cwd', 'skd')}, p = 0.007)" in _page("idd")
+    assert f"it is {_difference('parts', 'bpkd', 'bpkd_random')[1:]} lower" in _page("bpkd")
+    gain = _difference("parts", "skd_cwd", "skd")
+    assert f"the channel-wise one alone is seen to gain there ({gain})" in _page("README.md")
 
 
 PILOT = ROOT / "benchmarks" / "results" / "camvid-drives" / "pilot"
