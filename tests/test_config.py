@@ -18,13 +18,12 @@ from segdistill.config import (
     Recipe,
     annotation_at,
     check_keys,
-    load_yaml,
     option_texts,
-    read_yaml,
     recipe_text,
     to_dict,
 )
 from segdistill.run.recipe import load_recipe, parse_recipe, recipe_name, variant_training
+from segdistill.yaml_files import load_yaml, read_yaml
 
 
 @pytest.mark.parametrize(

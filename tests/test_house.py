@@ -19,6 +19,7 @@ MAY_IMPORT = {
     "names": set(),
     "labels": set(),
     "config": set(),
+    "yaml_files": set(),
     "escaping": set(),
     "dotted": {"trust"},
     "trust": {"module_files"},
@@ -28,7 +29,7 @@ MAY_IMPORT = {
     "models": {"extras", "geometry"},
     "data": {"extras"},
     "distillation": {"losses", "geometry"},
-    "run": {"config", "losses", "models", "data", "distillation", "extras"}
+    "run": {"config", "yaml_files", "losses", "models", "data", "distillation", "extras"}
     | {"activity", "trust", "escaping", "geometry"},
     "arguments": set(),
     "extras": set(),

@@ -14,10 +14,11 @@ from typing import Any
 
 import yaml
 
-from segdistill.config import Recipe, map_code_names, read_yaml
+from segdistill.config import Recipe, map_code_names
 from segdistill.run.contents import SETS, Damaged, is_there, read_json, read_metrics
 from segdistill.run.recipe import parse_recipe
 from segdistill.trust import FromRun, from_run
+from segdistill.yaml_files import read_yaml
 
 _log = logging.getLogger(__name__)
 TRANSFER = "transfer.json"

@@ -21,12 +21,11 @@ from segdistill.config import (
     annotation_at,
     check_keys,
     check_ranges,
-    load_yaml,
     option_texts,
-    read_yaml,
     to_dict,
 )
 from segdistill.names import shortened
+from segdistill.yaml_files import load_yaml, read_yaml
 
 _log = logging.getLogger(__name__)
 
