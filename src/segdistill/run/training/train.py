@@ -3,26 +3,22 @@
 import logging
 import os
 from collections.abc import Callable, Collection, Iterator, Sequence
-from contextlib import ExitStack, contextmanager, nullcontext
+from contextlib import ExitStack, nullcontext
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import torch
 from lightning_fabric import Fabric
-from torch import Tensor, nn
+from torch import nn
 
 from segdistill.activity import doing
 from segdistill.config import Recipe, code_names, recipe_text, to_dict
-from segdistill.data.dataset import PairDataset
 from segdistill.data.loader import Batch
 from segdistill.distillation.catalogue import build_method
 from segdistill.distillation.distiller import Distiller, TapRow
 from segdistill.distillation.method import Method
 from segdistill.distillation.trial import try_losses
 from segdistill.run.auditing import (
-    check_masks,
-    judged_outputs,
-    judged_pixels,
     refuse_unclear_orientation,
 )
 from segdistill.run.console import quiet, spoken
@@ -36,7 +32,6 @@ from segdistill.run.folder import (
     write_atomically,
 )
 from segdistill.run.identity import check_resumable
-from segdistill.run.identity.seen import check_seen, warn_of_same_samples
 from segdistill.run.lock import writing
 from segdistill.run.networks import build_student, load_teacher, save_network
 from segdistill.run.opening import (
@@ -46,7 +41,6 @@ from segdistill.run.opening import (
     with_precision,
     with_teacher_classes,
 )
-from segdistill.run.progress import counting
 from segdistill.run.training.balance import balance_classes, losses_to_balance
 from segdistill.run.training.batches import (
     labelled_images,
@@ -63,9 +57,7 @@ from segdistill.run.training.checks import (
     check_mix,
     check_reading,
     check_recipe,
-    check_seen_sets,
     kept_in_eval,
-    other_types,
 )
 from segdistill.run.training.job import Job, evaluate_with, make_fabric, share_state
 from segdistill.run.training.loop import Loop, Validation
@@ -84,6 +76,13 @@ from segdistill.run.training.records import (
     show_taps,
 )
 from segdistill.run.training.starting.idle import idle_settings
+from segdistill.run.training.starting.looks import (
+    check_masks_of,
+    check_outputs,
+    check_pixels,
+    check_shared,
+    first_images,
+)
 from segdistill.run.training.starting.preparation import prepare
 from segdistill.run.training.teacher_audit import audit_teacher
 from segdistill.run.training.watching import watching
@@ -316,10 +315,10 @@ def _build_distiller(
         _log.warning("%s", line)
     refuse_unclear_orientation(job.train_set, *job.measured_on.values())
     if samples and os.environ.get("RANK", "0") == "0":
-        _check_shared(job)
-        _check_masks(job)
+        check_shared(job)
+        check_masks_of(job)
         # Afterwards, since a sample holds a mask, and each bad one should have been named.
-        _check_pixels(job)
+        check_pixels(job)
     if int(os.environ.get("WORLD_SIZE", "1")) > 1 and resolve_device(config.device) == "cuda":
         # Before taps are opened, since the conversion replaces modules.
         job.student = nn.SyncBatchNorm.convert_sync_batchnorm(job.student)  # type: ignore[no-untyped-call]
@@ -333,8 +332,8 @@ def _build_distiller(
     check_images(job, distiller.method)
     probe = probe_batch(job)
     check_channels(job, probe["image"].shape[1])
-    with _first_images(job, probe["image"]):
-        _check_outputs(job, probe["image"])
+    with first_images(job, probe["image"]):
+        check_outputs(job, probe["image"])
         rows = distiller.dry_pass(probe["image"])
     try_losses(distiller, probe["image"], probe["label"])
     return distiller, probe, rows
@@ -413,87 +412,6 @@ def _execute(job: Job, progress: bool, ends: ExitStack) -> RunFolder:
     run = RunFolder(job.out)
     observers.finished(run)
     return run
-
-
-def _check_shared(job: Job) -> None:
-    with doing("looking for images in both splits"):
-        split = job.recipe.data.val_split
-        check_seen(job.recipe, job.train_set, split, job.val_set, further=False)
-        check_seen_sets(job)
-        identity = job.identity
-        alike = identity.train_data is not None and identity.train_data == identity.val_data
-        warn_of_same_samples(job.train_set, job.val_set, alike)
-
-
-def _check_pixels(job: Job) -> None:
-    for split, dataset in ((job.recipe.data.train_split, job.train_set), *job.measured_on.items()):
-        with doing(f"looking at the images of {split}"):
-            _refuse_or_warn(*judged_pixels(dataset, split))
-
-
-def _refuse_or_warn(refused: str, warning: str) -> None:
-    if refused:
-        raise ValueError(refused)
-    if warning:
-        _log.warning("%s", warning)
-
-
-def _check_masks(job: Job) -> None:
-    """Read the masks of all splits; of somebody's own data set only those that are measured on."""
-    config, identity = job.recipe.data, job.identity
-    opened = (
-        (config.train_split, job.train_set, identity.train_data),
-        (config.val_split, job.val_set, identity.val_data),
-    )
-    splits, digests = [], []
-    for name, dataset, digest in opened:
-        files = isinstance(dataset, PairDataset)
-        if getattr(dataset, "labelled", True) and (files or dataset is job.val_set):
-            splits.append((name, dataset))
-            # A set of somebody's own was told apart by three samples only.
-            digests.append(digest if files else None)
-    known = " ".join(digest for digest in digests if digest is not None)
-    with doing("reading the masks"), counting("masks") as progress:
-        check_masks(splits, None if None in digests else known, progress)
-        # Each by itself: another data set may have another mapping and other palettes.
-        for name, dataset in job.sets.items():
-            digest = job.set_digest(name) if isinstance(dataset, PairDataset) else None
-            check_masks([(f"evaluation.{name}", dataset)], digest, progress)
-
-
-def _check_outputs(job: Job, images: Tensor) -> None:
-    """Refuse networks of somebody's own that return no logits, or others in training than in evaluation."""
-    networks: tuple[tuple[Literal["student", "teacher"], nn.Module | None], ...] = (
-        ("student", job.student),
-        ("teacher", job.teacher),
-    )
-    for owner, network in networks:
-        if network is None:
-            continue
-        found = judged_outputs(owner, network, images, len(job.classes))
-        if found.refused:
-            raise ValueError(found.refused)
-        for line in found.warnings:
-            _log.warning("%s", line)
-        for line in found.notes:
-            _log.info("%s", line)
-
-
-@contextmanager
-def _first_images(job: Job, images: Tensor) -> Iterator[None]:
-    """The networks see their first images; an error that one raises becomes one line."""
-    try:
-        with doing("showing the networks their first images"):
-            yield
-    except (RuntimeError, TypeError, AttributeError, LookupError, ArithmeticError) as error:
-        if isinstance(error, torch.OutOfMemoryError) or "allocate memory" in str(error):
-            raise
-        cause = f"{type(error).__name__}: {error}".splitlines()[0]
-        shape = "x".join(map(str, images.shape))
-        remedy = other_types(job) or "Check the options of student and teacher, and train.crop"
-        raise ValueError(
-            f"a network fails on images of {shape} ({cause:.300}). {remedy}"
-        ) from error
 
 
 def _has_unused(distiller: Distiller, batch: Batch, classes: int) -> bool:
