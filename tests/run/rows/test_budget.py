@@ -91,6 +91,14 @@ def test_a_probe_times_each_step_but_the_first_and_the_preparation(
     assert preparation > module._probe(_recipe(teacher, tmp_path, method="kd"))[1]
 
 
+def test_a_probe_measures_no_set_though_claims_are_made_on_one(
+    teacher: RunFolder, tmp_path: Path
+) -> None:
+    further = {"evaluation": {"other": {"options": {"seed": 9}}}, "claims_on": "other"}
+    paces, _ = module._probe(_recipe(teacher, tmp_path, method="kd", **further))
+    assert len(paces) == module._STEPS - 1
+
+
 def test_several_processes_do_not_measure(
     teacher: RunFolder, tmp_path: Path, measured: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:

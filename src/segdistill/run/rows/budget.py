@@ -178,7 +178,9 @@ def _probe(recipe: Recipe) -> tuple[list[float], float]:
     """Seconds of each step but the first of a short training, and of its preparation."""
     config = replace(recipe.train, steps=_STEPS, log_every=1, val_every=0, warmup=0)
     teacher = recipe.teacher and replace(recipe.teacher, min_miou=0.0)
-    probe = replace(recipe, train=config, teacher=teacher, evaluation={}, observers=[])
+    probe = replace(
+        recipe, train=config, teacher=teacher, evaluation={}, claims_on=None, observers=[]
+    )
     with TemporaryDirectory() as folder, quiet():
         job = open_job(with_teacher_classes(probe), Path(folder))
         job.val_set = _Few(job.val_set)
