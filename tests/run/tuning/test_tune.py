@@ -251,6 +251,36 @@ def test_the_choice_for_rows_that_are_not_tuned_again_is_kept(
 
 
 @pytest.mark.usefixtures("unbuilt")
+@pytest.mark.parametrize(
+    ("tuning", "what"),
+    [
+        ({"data": {"options": {"seed": 8}}, "seeds": [50]}, "another tuning.data"),
+        ({**TUNING, "teacher": {"scale": 2.0}}, "another tuning.teacher"),
+        ({**TUNING, "seeds": [50, 51]}, "other tuning.seeds"),
+        (TUNING, ""),
+    ],
+)
+def test_a_choice_that_was_made_on_other_data_is_dropped(
+    teacher: RunFolder,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: Any,
+    tuning: dict[str, Any],
+    what: str,
+) -> None:
+    monkeypatch.setattr(module, "obtain", _fixed(lambda recipe: recipe.train.lr))
+    tune(_recipe(teacher, tmp_path), ["supervised", "kd"], 2, progress=False)
+    tune(_recipe(teacher, tmp_path, tuning=tuning), ["mixed"], 2, progress=False)
+    trials = load_recipe(tmp_path / "tuned.yaml").tuned.trials  # type: ignore[union-attr]
+    methods = json.loads((tmp_path / "tuning.json").read_text())["methods"]
+    kept = {} if what else {"supervised": 2, "kd": 2}
+    assert trials == {**kept, "mixed": 2}
+    assert methods.keys() == {*(("control", "kd") if kept else ()), "mixed"}
+    told = f"the choice for supervised, kd is dropped, as it was made with {what}"
+    assert (told in caplog.text) == bool(what)
+
+
+@pytest.mark.usefixtures("unbuilt")
 def test_equal_trials_are_decided_by_their_order_and_diverged_ones_never_win(
     teacher: RunFolder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: Any
 ) -> None:

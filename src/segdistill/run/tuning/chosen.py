@@ -1,5 +1,6 @@
 """The chosen settings as a recipe for `segdistill compare`, with all trials in a comment."""
 
+import json
 import logging
 import os
 from collections.abc import Mapping, Sequence
@@ -11,6 +12,7 @@ import yaml
 from segdistill.config import Recipe, to_dict
 from segdistill.run.comparing import set_keys, tuned_settings
 from segdistill.run.console import render
+from segdistill.run.contents import read_json
 from segdistill.run.recipe import joined
 from segdistill.run.tuning.outcome import RULE, Tuned, table
 
@@ -52,10 +54,19 @@ def tuned_recipe(
     return comment + body
 
 
-def earlier(recipe: Recipe, rows: Sequence[Tuned], folder: Path) -> dict[str, Any]:
+def earlier(
+    recipe: Recipe, rows: Sequence[Tuned], folder: Path, on: Mapping[str, Any]
+) -> dict[str, Any]:
     """`variants` and `trials` of the other rows that a tuned recipe in the folder holds.
 
-    None of them if they were chosen with another student or training, which the log says.
+    None of them if they were chosen with another student or training, or on other data, with another teacher or
+    other seeds, which the log says.
+
+    Args:
+        recipe: The recipe whose settings are chosen.
+        rows: What is chosen now.
+        folder: Folder of the tuning.
+        on: `data` and `teacher` that are tuned on now, as plain values.
     """
     try:
         values = yaml.safe_load((folder / FILE).read_text(encoding="utf-8"))
@@ -65,17 +76,45 @@ def earlier(recipe: Recipe, rows: Sequence[Tuned], folder: Path) -> dict[str, An
             for name, count in tuned["trials"].items()
             if name not in map(_name, rows) and name in variants
         }
-        alike = {part: tuned[part] for part in ("student", "train")} == tuned_settings(recipe)
+        before = {part: tuned[part] for part in ("student", "train")}
     except (OSError, UnicodeDecodeError, yaml.YAMLError, LookupError, TypeError, AttributeError):
         return {"variants": {}, "trials": {}}
-    if trials and not alike:
+    settings = tuned_settings(recipe)
+    unlike = [f"other settings of {part}" for part in before if before[part] != settings[part]]
+    unlike += _tuned_elsewhere(folder, on, rows)
+    if trials and unlike:
         _log.warning(
-            "%s: the choice for %s is dropped, as it was made with another student or training",
+            "%s: the choice for %s is dropped, as it was made with %s. Repeat tune with all rows",
             folder / FILE,
             ", ".join(trials),
+            " and ".join(unlike),
         )
         trials = {}
     return {"variants": {name: variants[name] for name in trials}, "trials": trials}
+
+
+def _tuned_elsewhere(folder: Path, on: Mapping[str, Any], rows: Sequence[Tuned]) -> list[str]:
+    """What the trials in the folder's tuning.json do not share with those of now, in words; [] without the file."""
+    before = read_json(folder / "tuning.json") or {}
+    unlike = [
+        f"another tuning.{part}"
+        for part in on
+        if part in before and _plain(before[part]) != _plain(on[part])
+    ]
+    first: Mapping[str, Any] = next(iter((before.get("methods") or {}).values()), {"trials": []})
+    seeds = {str(seed) for seed in rows[0].best.miou_by_seed}
+    if any({*trial["miou_by_seed"]} != seeds for trial in first["trials"][:1]):
+        unlike.append("other tuning.seeds")
+    return unlike
+
+
+def _plain(part: Any) -> Any:
+    """Data or teacher as JSON has it, without what changes no figure."""
+    values = json.loads(json.dumps(part))
+    for given in (values, (values or {}).get("options")):
+        for key in ("cache", "min_miou"):
+            (given or {}).pop(key, None)
+    return values
 
 
 def _comment(recipe: Recipe, rows: Sequence[Tuned]) -> str:

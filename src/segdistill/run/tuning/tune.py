@@ -181,11 +181,11 @@ def _write(
                 row.label,
                 edge,
             )
-    kept = earlier(recipe, rows, base)
+    on = {part: to_dict(tuning)[part] for part in ("data", "teacher")}
+    kept = earlier(recipe, rows, base, on)
     content: dict[str, Any] = {
         "rule": RULE,
-        "data": to_dict(tuning)["data"],
-        "teacher": to_dict(tuning)["teacher"],
+        **on,
         "methods": {**_earlier_trials(base, recipe, kept["trials"]), **as_json(rows)},
     }
     write_json(base / "tuning.json", content)
