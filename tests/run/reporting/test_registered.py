@@ -8,6 +8,7 @@ from rich.console import Console
 from segdistill.config import MethodConfig, VariantConfig
 from segdistill.run.comparing import claims_of, entries_of, finished_runs, register, registered
 from segdistill.run.folder import write_json
+from segdistill.run.reporting.claims.gist import gist
 from segdistill.run.reporting.claims.registered import (
     claim_tables,
     claims,
@@ -51,6 +52,17 @@ def test_holm_runs_over_the_registered_claims_alone() -> None:
     assert exploratory(runs) == [("kd", "control")]
     (alone,) = claims(_runs([["idd", "kd"]]))
     assert alone.p == pytest.approx(plain["1"])
+
+
+@pytest.mark.parametrize(("on", "told"), [(None, "mIoU: mean"), ("far", "mIoU on far: mean")])
+def test_the_gist_is_of_the_set_that_claims_are_made_on(on: str | None, told: str) -> None:
+    runs = _runs(on=on)
+    sets = {"far": {"miou": 0.5}}
+    teacher = replace(runs[0], role="teacher", evaluation={"miou": 0.8}, sets=sets)
+    said = gist([teacher, *(run for run in runs if run.role != "teacher")], "idd") or ""
+    idd = [run if on is None else run.on(on) for run in runs if run.label == "idd"]
+    share = sum(run.miou or 0 for run in idd) / len(idd) / (0.8 if on is None else 0.5)
+    assert told in said and f"{share:.1f}" in said
 
 
 def test_a_claim_that_waits_for_runs_counts_and_is_told() -> None:

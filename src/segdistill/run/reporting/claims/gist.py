@@ -5,14 +5,21 @@ from typing import Any
 
 from segdistill.run.reporting.notation import factor, spread
 from segdistill.run.reporting.statistics import mean, sd
-from segdistill.run.reporting.summary import RunSummary, by_label, mean_of_known, same_view
+from segdistill.run.reporting.summary import (
+    RunSummary,
+    by_label,
+    claims_on,
+    judged,
+    mean_of_known,
+    same_view,
+)
 
 
 def gist(summaries: Sequence[RunSummary], subject: str) -> str | None:
     """One sentence on size, speed and mIoU of a student relative to its teacher, and how they were measured.
 
     Unknown parts are left out: speed without latencies measured side by side, mIoU if the two were
-    evaluated on different images or at different inputs.
+    evaluated on different images or at different inputs. mIoU is that of the set that claims are made on.
 
     Args:
         summaries: The runs.
@@ -22,10 +29,11 @@ def gist(summaries: Sequence[RunSummary], subject: str) -> str | None:
         For example "idd: 12.2× smaller, 7.5× faster, keeps 88.2 % of the teacher's mIoU (..)"; None if
         nothing is known.
     """
-    groups = by_label(summaries)
+    name, groups = claims_on(summaries), by_label(judged(summaries))
     if subject not in groups or "teacher" not in groups:
         return None
-    known = [part(groups["teacher"], groups[subject]) for part in (_smaller, _faster, _kept)]
+    pair = groups["teacher"], groups[subject]
+    known = [_smaller(*pair), _faster(*pair), _kept(*pair, f" on {name}" if name else "")]
     claims = [claim for claim, _ in filter(None, known)]
     grounds = "; ".join(ground for _, ground in filter(None, known))
     return f"{subject}: {', '.join(claims)} ({grounds})" if claims else None
@@ -52,7 +60,7 @@ def _faster(teacher: Sequence[RunSummary], student: Sequence[RunSummary]) -> _Pa
     return factor(one / other, "faster", "slower"), f"median latency of one image, {where}"
 
 
-def _kept(teacher: Sequence[RunSummary], student: Sequence[RunSummary]) -> _Part:
+def _kept(teacher: Sequence[RunSummary], student: Sequence[RunSummary], on: str) -> _Part:
     if not all(same_view(teacher[0].view, run.view) for run in (*teacher, *student)):
         return None
     whole = mean_of_known(run.miou for run in teacher)
@@ -61,7 +69,8 @@ def _kept(teacher: Sequence[RunSummary], student: Sequence[RunSummary]) -> _Part
         return None
     verb = "keeps" if mean(shares) <= 100 else "reaches"
     seeds = f"mean ± sd of {len(shares)} seeds" if len(shares) > 1 else "one seed"
-    return f"{verb} {spread(mean(shares), sd(shares))} % of the teacher's mIoU", f"mIoU: {seeds}"
+    share = spread(mean(shares), sd(shares))
+    return f"{verb} {share} % of the teacher's mIoU", f"mIoU{on}: {seeds}"
 
 
 def _profile(runs: Sequence[RunSummary]) -> Mapping[str, Any]:
