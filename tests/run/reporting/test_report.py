@@ -117,6 +117,18 @@ def test_roles_labels_and_order_follow_the_runs(runs: Path) -> None:
     assert summaries[-1].wall_seconds > 0
 
 
+def test_the_plain_control_comes_first_whatever_others_are_called(
+    runs: Path, tmp_path: Path
+) -> None:
+    for name, label in (("balanced-s0", "balanced"), ("control-s0", None)):
+        own = copied(runs / "control-s0", tmp_path / name)
+        values = yaml.safe_load((own / "config.yaml").read_text())
+        (own / "config.yaml").write_text(yaml.safe_dump({**values, "label": label}))
+    assert [run.path.name for run in find_runs([tmp_path])] == ["control-s0", "balanced-s0"]
+    asked = [tmp_path / "balanced-s0", tmp_path / "control-s0"]
+    assert [run.path for run in find_runs(asked)] == asked
+
+
 def test_a_supervised_run_that_only_names_a_teacher_is_a_control(
     runs: Path, tmp_path: Path
 ) -> None:

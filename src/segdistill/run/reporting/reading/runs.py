@@ -19,6 +19,8 @@ from segdistill.run.reporting.summary import RunSummary, set_names
 def find_runs(paths: Iterable[str | Path]) -> list[RunFolder]:
     """The runs at these paths, in order, followed by the runs of their teachers.
 
+    Of the runs inside a folder plain controls come first, as in a comparison: differences are from the first one.
+
     Raises:
         FileNotFoundError: A path is not a run and holds no runs.
     """
@@ -26,13 +28,19 @@ def find_runs(paths: Iterable[str | Path]) -> list[RunFolder]:
     for path in map(Path, paths):
         is_run = (path / "config.yaml").is_file()
         inside = [] if is_run else sorted(file.parent for file in path.rglob("config.yaml"))
-        for folder in inside or [path]:
-            runs.setdefault(folder.resolve(), RunFolder(folder))
+        found = [RunFolder(folder) for folder in inside or [path]]
+        for run in sorted(found, key=lambda run: not _is_plain_control(run)):
+            runs.setdefault(run.path.resolve(), run)
     for run in list(runs.values()):
         teacher = _teacher_path(run)
         if teacher is not None and (teacher / "config.yaml").is_file():
             runs.setdefault(teacher.resolve(), RunFolder(teacher))
     return list(runs.values())
+
+
+def _is_plain_control(run: RunFolder) -> bool:
+    recipe = run.recipe()
+    return role_of(recipe) == "control" and recipe.label in (None, "control")
 
 
 def _teacher_path(run: RunFolder) -> Path | None:
