@@ -1,4 +1,5 @@
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -20,9 +21,12 @@ from segdistill.run.evaluation.transfer import (
     on_boundary,
 )
 from segdistill.run.folder import RunFolder
+from segdistill.run.reporting.page import render
+from segdistill.run.reporting.reading.runs import find_runs, summarise
 from segdistill.run.reporting.report import report
+from segdistill.run.reporting.transferred import transfer_view
 from segdistill.run.training.train import train
-from tests.run import small
+from tests.run import made_up, small
 
 CLASSES = 3
 
@@ -257,6 +261,31 @@ def test_a_run_keeps_what_was_measured_and_the_report_shows_it(
     assert f"<td>{100 * control['student']['ece']:.1f}</td>" in section
     assert "<h3>seen</h3>" in section
     assert f"<td>{student['student']['position']['interior'][0]:.2f}</td>" in section
+
+
+@pytest.mark.parametrize(
+    ("key", "digest", "left_out"),
+    [("teacher", "1" * 64, "control"), ("data", "1" * 64, "control"), (None, "", "")],
+)
+def test_figures_of_another_teacher_or_other_images_are_left_out_of_the_report(
+    runs: Path, tmp_path: Path, key: str | None, digest: str, left_out: str
+) -> None:
+    folder = tmp_path / "runs"
+    for name, options in (("kd", ()), ("control", ("--teacher", str(runs / "teacher")))):
+        measured = _measured(runs / name, *options)
+        shutil.copytree(runs / name, folder / name)
+        if key is not None and name == "control":
+            measured["val"]["of"][key] = digest
+            (folder / name / "transfer.json").write_text(json.dumps(measured))
+    view = transfer_view(summarise(find_runs([folder]))) or {}
+    assert view["left_out"] == ({"val": left_out} if left_out else {})
+    rows = dict(view["tables"][0][1])
+    assert rows.keys() == {"teacher", "kd", *(() if left_out else ("control",))}
+    assert "±" not in " ".join(rows["teacher"])
+    said = "Left out, as measured beside another network" in render(
+        made_up.full_report(summaries=summarise(find_runs([folder])))
+    )
+    assert said == bool(left_out)
 
 
 def test_figures_of_other_weights_are_not_shown(runs: Path) -> None:

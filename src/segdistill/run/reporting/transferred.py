@@ -5,7 +5,7 @@ from statistics import mean, stdev
 from typing import Any
 
 from segdistill.run.reporting.notation import spread
-from segdistill.run.reporting.summary import RunSummary, by_label
+from segdistill.run.reporting.summary import RunSummary, by_label, by_teacher
 
 _COLUMNS = (
     ("distances", "edge_correlation", 1, 3),
@@ -23,14 +23,45 @@ _COLUMNS = (
 
 
 def transfer_view(summaries: Sequence[RunSummary]) -> dict[str, Any] | None:
-    """A table for each set that any run was measured on, with a row for each label; None for no set."""
-    names = dict.fromkeys(name for run in summaries for name in run.transfer)
+    """A table for each set that any run was measured on, with a row for each label; None for no set.
+
+    Measurements beside another network than the teacher of the methods, or on other images than the rest, are left
+    out and named: they stand for something else than the others in their column.
+    """
+    runs = list(summaries)
+    names = dict.fromkeys(name for run in runs for name in run.transfer)
     if not names:
         return None
+    other = {name: _other(runs, name) for name in names}
     return {
         "headings": [heading for heading, *_ in _COLUMNS],
-        "tables": [(name, _rows(summaries, name)) for name in names],
+        "tables": [
+            (name, _rows([run for run in runs if run.name not in other[name]], name))
+            for name in names
+        ],
+        "left_out": {name: ", ".join(found) for name, found in other.items() if found},
     }
+
+
+def _other(runs: Sequence[RunSummary], name: str) -> list[str]:
+    """Names of the runs whose measurement on a set is of another teacher, or of other images."""
+    measured = {run.name: run.transfer[name]["of"] for run in runs if name in run.transfer}
+    teachers, images = {*by_teacher(runs)}, _images(runs, name)
+    images = images or {next(iter(measured.values())).get("data")}
+    return [
+        run
+        for run, of in measured.items()
+        if (teachers and of["teacher"] is not None and of["teacher"] not in teachers)
+        or of.get("data") not in images
+    ]
+
+
+def _images(runs: Sequence[RunSummary], name: str) -> set[str | None]:
+    """Digests of the images of a set, as the runs' metrics on it were measured."""
+    found = [(run.sets[name].get("of") or {}).get("data") for run in runs if name in run.sets]
+    figures = [run.evaluation or {} for run in runs if run.role != "teacher"]
+    found += [one.get("val_data") for one in figures if one.get("split") == name]
+    return {digest for digest in found if digest is not None}
 
 
 def _rows(summaries: Sequence[RunSummary], name: str) -> list[tuple[str, list[str]]]:
