@@ -44,6 +44,7 @@ TABLES = {
     "scenes": SYNTHETIC,
     "CamVid": DRIVES / "comparison.json",
     "parts": RESULTS / "synthetic-parts" / "table" / "comparison.json",
+    "rivals": RESULTS / "camvid-rivals" / "table" / "comparison.json",
 }
 
 
@@ -525,6 +526,47 @@ def test_the_table_at_equal_time_is_the_one_measured() -> None:
     assert first in _page("README.md") and content["equal_time"] == {"control": 409, "idd": 250}
     steps = _drives("without_0006R0")["methods"]
     assert f"differ by {signed(steps['idd']['miou_mean'] - steps['control']['miou_mean'])}" in words
+
+
+def test_the_table_of_bpkd_on_camvid_is_the_one_measured() -> None:
+    content = _compared(TABLES["rivals"])
+    text = (ROOT / "benchmarks" / "README.md").read_text()
+    section = text[text.index("### BPKD") : text.index("### How its student")]
+    for label, one in content["methods"].items():
+        thin = one["thin_classes"]["val"]["miou_mean"]
+        differences = ["", ""]
+        if label != "teacher":
+            differences = [
+                _difference("rivals", label, "control"),
+                _difference("rivals", "idd", label),
+            ]
+            assert len(one["miou_by_seed"]) == 5
+        cells = [f"{one['miou_mean']:.1f}", f"{thin:.1f}", *differences]
+        row = "|".join(f" {cell} " if cell else " " for cell in cells)
+        assert re.search(rf"^\| \**`?{label}\b[^|]*\|{re.escape(row)}\|$", section, re.M), row
+    assert {p_text(claim["p_holm"]) for claim in content["claims"]} == {"p = 1.000"}
+    assert {claim["reference"] for claim in content["claims"]} == {"bpkd", "control"}
+    said = f"on the same drive, IDD is {_difference('rivals', 'idd', 'bpkd')} at equal steps"
+    assert said in _page("README.md")
+    assert content["claims_waiting"] == [["idd", "skd"], ["idd", "ifvd"]]
+    for label in ("control", "idd"):  # copies
+        seeds = content["methods"][label]["miou_by_seed"]
+        there = _drives("without_0006R0")["methods"][label]["miou_by_seed"]
+        assert list(seeds.values()) == list(there.values())
+    trials = _trials_on_camvid("bpkd")
+    found = re.search(
+        r"0001TP: ([\d.]+), ([\d.]+) with half the learning rate, ([\d.]+) with twice, ([\d.]+) and ([\d.]+) with",
+        " ".join(section.split()),
+    )
+    assert found is not None and [*map(float, found.groups())] == trials
+
+
+def _trials_on_camvid(method: str) -> list[float]:
+    """mIoU of the five trials of a method on CamVid."""
+    factors = ("lr1-weights1", "lr0.5-weights1", "lr2-weights1", "lr1-weights0.3", "lr1-weights3")
+    folder = RESULTS / "camvid-rivals" / "tuning"
+    runs = [RunFolder(folder / f"{method}-{factor}-s1000") for factor in factors]
+    return [round(100 * (run.evaluation() or {})["miou"], 1) for run in runs]
 
 
 @pytest.mark.parametrize(("reference", "name"), [("hint", "`hint`"), ("kd", "KD")])
