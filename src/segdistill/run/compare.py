@@ -376,7 +376,7 @@ def _conclude_folds(folds: Mapping[str, Sequence[RunFolder]], base: Path) -> lis
         _log.info("fold %s", fold)
         summaries = conclude(runs, base / fold)
         together += [replace(one, fold=fold, name=f"{fold}/{one.name}") for one in summaries]
-    _log.info("all %d folds", len(folds))
+    _log.info("all %d fold%s", len(folds), "s" * (len(folds) != 1))
     _tell(together, base)
     return together
 

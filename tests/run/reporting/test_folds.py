@@ -85,6 +85,21 @@ def test_runs_are_paired_by_fold_and_seed() -> None:
         comparison_rows([replace(run, fold="") for run in runs])
 
 
+def test_images_are_counted_over_all_folds_and_one_seed_in_each_gives_no_interval() -> None:
+    images = {"a": 62, "b": 171}
+    runs = [
+        replace(run, evaluation={**(run.evaluation or {}), "images": images[run.fold]})
+        for run in _folds()
+        if run.seed == 0
+    ]
+    verdict = next(v for v in verdicts(runs) if v.label == "idd")
+    assert "(mean of 2 folds, 2 paired runs, 233 images)" in verdict.headline
+    told = "Each fold: a +2.8, b +2.8. With one seed in each fold there is no interval. Add seeds."
+    assert told in verdict.details
+    alone = [run for run in runs if run.fold == "a"]
+    assert "Mean mIoU of 1 fold: " in context(alone)
+
+
 def _measured(seed: int, hits: float, images: int = 12, k: int = 3) -> dict[str, Any]:
     """An evaluation of made-up images of two drives; harder ones in the second."""
     noise = np.random.default_rng(seed)

@@ -237,10 +237,14 @@ def _over(difference: Paired) -> str:
 def image_count(
     summaries: Sequence[RunSummary], label: str, reference: str | None = None
 ) -> int | None:
-    """How many images two labels were measured on; None if unknown or not the same in all runs."""
-    pairs = seed_pairs(summaries, label, reference)
-    counts = {(run.evaluation or {}).get("images") for pair in pairs for run in pair}
-    return counts.pop() if len(counts) == 1 else None
+    """How many images two labels were measured on, over all folds; None if unknown or not the same in all runs."""
+    counts: dict[str, set[int | None]] = {}
+    for run in (run for pair in seed_pairs(summaries, label, reference) for run in pair):
+        counts.setdefault(run.fold, set()).add((run.evaluation or {}).get("images"))
+    known = [next(iter(found)) for found in counts.values() if len(found) == 1]
+    if not counts or len(known) < len(counts) or None in known:
+        return None
+    return sum(count for count in known if count is not None)
 
 
 def _chance(
@@ -248,7 +252,7 @@ def _chance(
 ) -> list[str]:
     n = len(difference.differences)
     if difference.half_width is None or difference.low is None or difference.high is None:
-        return []
+        return _folds(difference)
     seeds = ", ".join(signed(value) for value in difference.differences)
     sentences = [*_folds(difference), f"Each {_unit(difference)}: {seeds}."]
     if not any(difference.differences):
@@ -278,10 +282,12 @@ def _unit(difference: Paired) -> str:
 
 
 def _folds(difference: Paired) -> list[str]:
-    """Each fold's mean, and what the pooled interval leaves out."""
+    """Each fold's mean, and what the pooled interval leaves out or why there is none."""
     if not difference.folds:
         return []
     listed = ", ".join(f"{name} {signed(value)}" for name, value in difference.folds.items())
+    if difference.half_width is None:
+        return [f"Each fold: {listed}. With one seed in each fold there is no interval. Add seeds."]
     return [
         f"Each fold: {listed}. The interval is over seeds on these folds, not over other folds."
     ]

@@ -51,7 +51,7 @@ def _over_folds(summaries: Sequence[RunSummary], folds: int) -> str:
         for row in comparison_rows(summaries)
         if row.label in stand and row.miou is not None
     ]
-    return f"Mean mIoU of {folds} folds: {', '.join(known)}."
+    return f"Mean mIoU of {folds} fold{'s' * (folds != 1)}: {', '.join(known)}."
 
 
 def _standing(summaries: Sequence[RunSummary]) -> str:
