@@ -1,3 +1,4 @@
+from contextlib import nullcontext
 from dataclasses import replace
 from io import StringIO
 from typing import Any
@@ -23,6 +24,7 @@ from segdistill.run.reporting.page import render
 from segdistill.run.reporting.statistics import holm, paired
 from segdistill.run.reporting.summary import RunSummary, paired_miou
 from segdistill.run.reporting.verdict import verdicts
+from segdistill.run.training.checks import check_reading
 from tests.run import made_up, small
 
 PAIRS = [["idd", "control"], ["idd", "kd"]]
@@ -176,6 +178,22 @@ def test_images_held_out_of_the_training_split_are_not_called_training_images(
     ]
     assert claim_tables(runs)[0].title == f"Registered claims on {name}; Holm over 2"
     assert f"The claims are made on {name}, and" in render(made_up.full_report(summaries=runs))
+
+
+@pytest.mark.parametrize(
+    ("keys", "message"),
+    [
+        ({"thin_classes": ["pol"]}, "thin_classes: no class named 'pol'; did you mean 'pole'"),
+        ({"thin_classes": ["pole", "sign", "pole"]}, "thin_classes names pole twice"),
+        ({"claims_on": "far"}, "claims_on: no evaluation set named 'far'"),
+        ({"thin_classes": ["pole", "sign"]}, None),
+    ],
+)
+def test_what_is_read_after_the_training_is_checked_before(
+    keys: dict[str, Any], message: str | None
+) -> None:
+    with nullcontext() if message is None else pytest.raises(ValueError, match=message):
+        check_reading(small.recipe(**keys), ["road", "pole", "sign"])
 
 
 def test_thin_classes_have_a_column_of_their_own() -> None:

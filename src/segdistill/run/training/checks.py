@@ -97,11 +97,15 @@ def check_reading(recipe: Recipe, classes: Sequence[str]) -> None:
     """Refuse unknown names among what is measured and claimed after the training.
 
     Raises:
-        ValueError: `thin_classes` names no class of the data, or `claims_on` no evaluation set.
+        ValueError: `thin_classes` names no class of the data or one twice, or `claims_on` no evaluation set.
     """
     for name in recipe.thin_classes:
         if name not in classes:
             raise ValueError(f"thin_classes: {unknown('class', name, classes)}")
+        if recipe.thin_classes.count(name) > 1:
+            raise ValueError(
+                f"thin_classes names {name} twice; expected each class once, as their mean is taken. Remove one"
+            )
     if recipe.claims_on is not None and recipe.claims_on not in recipe.evaluation:
         known = recipe.evaluation
         raise ValueError(f"claims_on: {unknown('evaluation set', recipe.claims_on, known)}")
