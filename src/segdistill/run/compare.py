@@ -158,7 +158,8 @@ def _compared(
 ) -> list[RunSummary]:
     """Train what plans name, register claims before it, and write the comparison of what is finished."""
     plan = next(iter(plans.values()))
-    for remark in tuning_remarks(recipe, plan.entries):
+    seeds = {run.train.seed for one in plans.values() for run in one.recipes}
+    for remark in tuning_remarks(recipe, plan.entries, seeds):
         _log.warning("%s", remark)
     finished = _finished(recipe, plans)
     planned = {Path(str(run.out)).resolve() for one in plans.values() for run in one.recipes}

@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from segdistill.config import Recipe, TunedConfig
+from segdistill.config import Recipe, TunedConfig, TuningConfig
 from segdistill.run.comparing import entries_of, tuned_settings, tuning_remarks
 from tests.run import small
 
@@ -39,6 +39,15 @@ def test_nothing_is_said_of_rows_that_were_tuned_alike() -> None:
 def test_rows_that_were_not_tuned_alike_are_named(trials: dict[str, int], remark: str) -> None:
     (found,) = _remarks(_recipe(trials))
     assert remark in found
+
+
+def test_seeds_that_settings_were_chosen_by_are_named() -> None:
+    recipe = replace(_recipe(TRIALS), tuning=TuningConfig(seeds=[2, 1, 1000]))
+    entries = entries_of(recipe, NAMES)
+    assert tuning_remarks(recipe, entries, range(3, 8)) == []
+    (found,) = tuning_remarks(recipe, entries, range(3))
+    assert "seeds that settings were chosen by are compared, too: 1, 2. " in found
+    assert tuning_remarks(replace(recipe, tuned=None), entries, range(3)) == []
 
 
 @pytest.mark.parametrize(

@@ -1,6 +1,6 @@
 """What the settings of a tuned recipe were chosen on, and whether a comparison stands on it."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 from segdistill.config import Recipe, to_dict
@@ -26,8 +26,16 @@ def tuned_settings(recipe: Recipe) -> dict[str, dict[str, Any]]:
     }
 
 
-def tuning_remarks(recipe: Recipe, entries: Sequence[Entry]) -> list[str]:
-    """Why a comparison with a tuned recipe is not one of rows that were tuned alike, one sentence per reason."""
+def tuning_remarks(
+    recipe: Recipe, entries: Sequence[Entry], seeds: Collection[int] = ()
+) -> list[str]:
+    """Why a comparison with a tuned recipe is not one of rows that were tuned alike, one sentence per reason.
+
+    Args:
+        recipe: The comparison's.
+        entries: Its rows.
+        seeds: Its seeds.
+    """
     tuned = recipe.tuned
     if tuned is None:
         return []
@@ -44,6 +52,12 @@ def tuning_remarks(recipe: Recipe, entries: Sequence[Entry]) -> list[str]:
         found.append(
             f"rows had different numbers of trials ({counts}), and more trials find better settings. Repeat tune with "
             "all rows"
+        )
+    used = recipe.tuning.seeds if recipe.tuning is not None else ()
+    if both := sorted({*used} & {*seeds}):
+        found.append(
+            f"seeds that settings were chosen by are compared, too: {', '.join(map(str, both))}. What suits them may "
+            "not suit others, so choose others by --first_seed"
         )
     before = {"student": tuned.student, "train": tuned.train}
     if changed := _changes(before, tuned_settings(recipe)):
