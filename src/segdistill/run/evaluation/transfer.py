@@ -39,7 +39,8 @@ class NetworkFigures:
 
     Attributes:
         boundary_miou: mIoU (0 to 1) over the pixels at most 3 pixels, in rows and in columns, from a pixel
-            that is labelled as another class.
+            that is labelled as another class. A class that labels none of them is left out, whether it is
+            predicted or not, so that the means of all networks are over the same classes.
         interior_miou: The same over all other labelled pixels.
         ece: Expected calibration error (Guo et al., 2017, https://arxiv.org/abs/1706.04599): the mean over
             labelled pixels of |accuracy − mean confidence| of a pixel's bin; 15 bins of equal width, the
@@ -260,7 +261,13 @@ class _Pixels:
 
 
 def _miou(confusion: Int64[Tensor, "k k"]) -> float | None:
-    known = [value for value in class_iou(confusion) if value is not None]
+    """mIoU over the classes that have a label."""
+    labelled = confusion.sum(1).tolist()
+    known = [
+        value
+        for value, count in zip(class_iou(confusion), labelled, strict=True)
+        if value is not None and count
+    ]
     return sum(known) / len(known) if known else None
 
 
