@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from segdistill.geometry import Cells
-from segdistill.run.evaluation.positions import PositionProbe
+from segdistill.run.evaluation.positions import PositionProbe, _along
 
 GRID = (16, 24)
 IMAGE = (61, 93)
@@ -43,6 +43,16 @@ def test_features_that_hold_a_place_and_those_that_do_not() -> None:
     everywhere = (found["border"][0] + found["interior"][0]) / 2
     assert everywhere == pytest.approx(expected, abs=0.02) and found["interior"][0] > 0.9
     assert max(found["border"][1], found["interior"][1]) < 0.02
+
+
+@pytest.mark.parametrize(("cells", "pixels"), [(14, 55), (15, 59), (65, 513), (30, 240)])
+def test_rounding_leaves_no_cell_out_where_the_outer_cells_lie_on_the_corners(
+    cells: int, pixels: int
+) -> None:
+    line = Cells.by_corners((cells, cells), (pixels, pixels)).rows
+    _, inside, rim = _along(line, pixels)
+    assert inside.all() and rim[0] and rim[-1]
+    assert int(_along(line, pixels - 1)[1].sum()) == cells - 1
 
 
 def test_padding_tells_the_place_at_the_border_only() -> None:

@@ -11,6 +11,8 @@ from segdistill.geometry import Cells, Line
 RIM = 8
 """A cell is at the border if it is in the outer eighth of the rows or columns, at least one, of a side."""
 _RIDGE = 1e-4
+_ROUNDING = 1e-6
+"""Pixels by which the last centre may lie beyond the last pixel: 54 / 13 · 13 is more than 54."""
 
 
 @dataclass
@@ -141,7 +143,7 @@ def _places(
 
 def _along(line: Line, pixels: int) -> tuple[Tensor, Tensor, Tensor]:
     centres = line.centres().double()
-    inside = centres <= pixels - 1
+    inside = centres <= pixels - 1 + _ROUNDING
     count = int(inside.sum())
     width = max(round(count / RIM), 1)
     order = torch.arange(len(centres))
