@@ -9,6 +9,7 @@ from rich.console import Console
 from segdistill.config import MethodConfig, VariantConfig
 from segdistill.run.comparing import claims_of, entries_of, finished_runs, register, registered
 from segdistill.run.folder import write_json
+from segdistill.run.identity import IdentityDiffers
 from segdistill.run.reporting.claims.gist import gist
 from segdistill.run.reporting.claims.registered import (
     claim_tables,
@@ -21,6 +22,7 @@ from segdistill.run.reporting.claims.registered import (
 from segdistill.run.reporting.claims.standing import context
 from segdistill.run.reporting.claims.table import comparison_rows, further_table
 from segdistill.run.reporting.page import render
+from segdistill.run.reporting.reading.runs import _with_one_meaning
 from segdistill.run.reporting.statistics import holm, paired
 from segdistill.run.reporting.summary import RunSummary, paired_miou
 from segdistill.run.reporting.verdict import verdicts
@@ -194,6 +196,34 @@ def test_what_is_read_after_the_training_is_checked_before(
 ) -> None:
     with nullcontext() if message is None else pytest.raises(ValueError, match=message):
         check_reading(small.recipe(**keys), ["road", "pole", "sign"])
+
+
+def test_a_set_of_different_data_is_left_out_unless_claims_are_made_on_it(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    def runs(on: str | None = None) -> list[RunSummary]:
+        data = {"control": "b"}
+        return [
+            replace(
+                run,
+                sets={
+                    name: {
+                        **one,
+                        "of": {"data": data.get(run.label, "a") if name == "far" else "a"},
+                    }
+                    for name, one in {"near": run.sets["far"], **run.sets}.items()
+                },
+            )
+            for run in _runs(on=on)
+        ]
+
+    assert {tuple(run.sets) for run in _with_one_meaning(runs())} == {("near",)}
+    assert "were measured on different data as evaluation set 'far', so it is left out" in (
+        caplog.text
+    )
+    assert {tuple(run.sets) for run in _with_one_meaning(runs("near"))} == {("near",)}
+    with pytest.raises(IdentityDiffers, match="'far', which claims are made on"):
+        _with_one_meaning(runs("far"))
 
 
 def test_thin_classes_have_a_column_of_their_own() -> None:

@@ -1,5 +1,6 @@
 """Runs as a report sees them: found in folders, named, and summarised with their roles."""
 
+import logging
 import re
 from collections import Counter
 from collections.abc import Iterable, Sequence
@@ -13,7 +14,9 @@ from segdistill.run.folder import RunFolder
 from segdistill.run.identity import FILE, IdentityDiffers, check_comparable, check_teacher
 from segdistill.run.reporting.reading.classes import with_labelled_classes
 from segdistill.run.reporting.reading.teachers import at_students_input, sets_of
-from segdistill.run.reporting.summary import RunSummary, set_names
+from segdistill.run.reporting.summary import RunSummary, claims_on, set_names
+
+_log = logging.getLogger(__name__)
 
 
 def find_runs(paths: Iterable[str | Path]) -> list[RunFolder]:
@@ -69,27 +72,42 @@ def summarise(folders: Sequence[RunFolder]) -> list[RunSummary]:
         (_summary(name, run, labels[run.path]), run) for name, run in named if run.path in labels
     ]
     check_comparable([(summary.label, run) for summary, run in students])
-    _check_sets([summary for summary, _ in students])
+    alike = _with_one_meaning([summary for summary, _ in students])
+    students = [(summary, run) for summary, (_, run) in zip(alike, students, strict=True)]
     summarised = {run.path: summary for summary, run in students}
     summaries = [summarised.get(run.path) or _teacher(name, run, students) for name, run in named]
     return with_labelled_classes(summaries if teachers else [*_audited(students), *summaries])
 
 
-def _check_sets(students: Sequence[RunSummary]) -> None:
-    """Refuse runs that were measured on different data under one name of a set.
+def _with_one_meaning(students: Sequence[RunSummary]) -> list[RunSummary]:
+    """The runs without sets that stand for different data in some of them, which the log names.
 
     Raises:
-        IdentityDiffers: Two runs differ; both are named.
+        IdentityDiffers: Claims are made on such a set; two runs that differ are named.
     """
     for name in set_names(students):
         measured = [(run.name, run.sets[name]) for run in students if name in run.sets]
         first, one = measured[0]
         for other, two in measured[1:]:
-            if (one.get("of") or {}).get("data") != (two.get("of") or {}).get("data"):
+            if (one.get("of") or {}).get("data") == (two.get("of") or {}).get("data"):
+                continue
+            told = f"{first} and {other} were measured on different data as evaluation set {name!r}"
+            if name == claims_on(students):
                 raise IdentityDiffers(
-                    f"{first} and {other} were measured on different data as evaluation set {name!r}. "
-                    "Repeat the command that trained them, which measures again on the data as it is now"
+                    f"{told}, which claims are made on. Repeat the command that trained them, with the set in its "
+                    "recipe, which measures again on the data as it is now"
                 )
+            _log.warning(
+                "%s, so it is left out. Measure both again on the same data, by evaluate --on or as a set of a recipe",
+                told,
+            )
+            students = [_without_set(run, name) for run in students]
+            break
+    return list(students)
+
+
+def _without_set(run: RunSummary, name: str) -> RunSummary:
+    return replace(run, sets={key: one for key, one in run.sets.items() if key != name})
 
 
 def _labels(folders: Sequence[RunFolder]) -> dict[Path, str]:
