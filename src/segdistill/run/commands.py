@@ -29,6 +29,7 @@ from segdistill.run.opening import (
     check_set_classes,
     check_set_name,
     open_split,
+    refuse_unread_root,
     resolve_device,
     set_data,
 )
@@ -76,6 +77,8 @@ def evaluate_run(
     run = RunFolder(path)
     model = load_run_model(run, weights)
     data = _data_of(run, on, changes)
+    if "root" in changes:
+        refuse_unread_root(data)
     device = resolve_device(device)
     check_teacher(run)
     dataset = open_split(data, "val", labelled=on is not None or run.recipe().teacher is None)

@@ -259,6 +259,8 @@ def test_metrics_and_cost_are_those_at_the_size_that_is_given(
         ("--overlap 0.5", "overlap is 0.5 without a window; expected a window"),
         ("--on other --overlap 0.5", "overlap is 0.5 without a window; expected a window"),
         ("--split val --data.val_split test", "--split is val and --data.val_split test; expected"),
+        ("--data.root far", "data.root is far, which the data set 'synthetic' does not read"),
+        ("--on new --data.root far", "data.root is far, which the data set 'synthetic' does not"),
     ],
 )
 def test_what_would_have_no_effect_or_replace_a_set_of_the_recipe_is_refused(

@@ -15,7 +15,7 @@ from segdistill.run.evaluation.profile import compare, table
 from segdistill.run.evaluation.protocol import check_overlap
 from segdistill.run.folder import file_sha256
 from segdistill.run.identity.seen import check_seen_by
-from segdistill.run.opening import check_set_classes, open_split
+from segdistill.run.opening import check_set_classes, open_split, refuse_unread_root
 from segdistill.run.recipe import changed_data, parse_recipe
 from segdistill.run.shipping.onnx_file import FileNetwork, OnnxNetwork
 from segdistill.run.shipping.openvino.file import OpenVinoAlone, OpenVinoNetwork
@@ -107,6 +107,8 @@ def evaluate_exported(
         )
     network = load_exported(file)
     data = changed_data(_data_of(file, changes), changes)
+    if "root" in changes:
+        refuse_unread_root(data)
     dataset = open_split(data, "val")
     check_set_classes(dataset, network.info.classes, f"{data.name}, split {data.val_split!r},")
     if (known := recorded_data(file)) is not None and known.root is not None:
