@@ -107,6 +107,22 @@ def test_pixels_of_two_classes(tmp_path, options, both):
     assert np.unique(label[road & car]).tolist() == [both]
 
 
+@pytest.mark.parametrize("overlap", ["later", "smaller", "ignore"])
+def test_masks_of_one_class_are_one(tmp_path, overlap):
+    """Road and car, together 132 - 18 pixels, are of one class; the lane is another, of 100 pixels."""
+    road, car = _tree(tmp_path)
+    lane = np.zeros((12, 16), bool)
+    lane[1:11, 3:13] = True
+    save_mask(tmp_path / "masks/a_lane.png", np.uint8(lane))
+    classes, mapping = ["background", "lane", "traffic"], {"road": "traffic", "car": "traffic"}
+    dataset = _folder(tmp_path, classes=classes, mapping=mapping, overlap=overlap)
+    both = {"later": 2, "smaller": 1, "ignore": 255}[overlap]
+    traffic = road | car
+    assert lane.sum() < traffic.sum()
+    expected = np.select([traffic & lane, traffic, lane], [both, 2, 1])
+    np.testing.assert_array_equal(dataset.read(0)[1], expected)
+
+
 def test_pixels_in_no_mask_and_mapped_masks(tmp_path):
     road, car = _tree(tmp_path)
     dataset = _folder(

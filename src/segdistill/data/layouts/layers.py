@@ -51,16 +51,26 @@ class LayersLabel(DrawnLabel):
     def drawn(self, image: ImageGeometry, orientation: Orientation | None) -> Drawn:
         """Upright class numbers, 255 ignored."""
         label = np.full(image.size[::-1], self.unannotated, np.uint8)
-        layers = [self._layer(path, image, orientation) for path in self.files]
-        order = range(len(layers))
+        layers = self._layers(image, orientation)
+        order = list(layers)
         if self.overlap == "smaller":
-            order = sorted(order, key=lambda place: -int(layers[place].sum()))  # type: ignore[assignment]
-        for place in order:
-            label[layers[place]] = self.numbers[place]
+            order.sort(key=lambda number: -int(layers[number].sum()))
+        for number in order:
+            label[layers[number]] = number
         if self.overlap == "ignore":
-            for one, other in combinations(layers, 2):
+            for one, other in combinations(layers.values(), 2):
                 label[one & other] = IGNORED
         return Drawn(label)
+
+    def _layers(
+        self, image: ImageGeometry, orientation: Orientation | None
+    ) -> dict[int, Bool[np.ndarray, "h w"]]:
+        """The pixels of each class number; masks of one class are one."""
+        layers: dict[int, Bool[np.ndarray, "h w"]] = {}
+        for number, path in zip(self.numbers, self.files, strict=True):
+            layer = self._layer(path, image, orientation)
+            layers[number] = layers[number] | layer if number in layers else layer
+        return layers
 
     def _layer(
         self, path: Path, image: ImageGeometry, orientation: Orientation | None
@@ -90,8 +100,8 @@ class LayersLabel(DrawnLabel):
         return grey > 0
 
     def facts(self) -> str:
-        """Classes and overlap."""
-        return repr([self.numbers, self.unannotated, self.overlap, self.threshold])
+        """Classes and overlap; masks of one class are one."""
+        return repr([self.numbers, self.unannotated, self.overlap, self.threshold, "one a class"])
 
 
 class LayerSamples:
