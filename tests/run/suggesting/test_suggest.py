@@ -183,6 +183,7 @@ def test_pretrained_weights_are_not_loaded(monkeypatch: pytest.MonkeyPatch) -> N
     monkeypatch.setattr("segdistill.run.networks.build_trained", forbidden)
     for name, options in (
         ("pspnet:mobilenetv3_small_050", {"weights": "imagenet"}),
+        ("pspnet:mobilenetv3_small_050.lamb_in1k", {"weights": "imagenet"}),
         ("torchvision:lraspp_mobilenet_v3_large", {"weights_backbone": "DEFAULT"}),
     ):
         config = ModelConfig(name, weights="absent.pth", options=dict(options))

@@ -134,6 +134,7 @@ def built(candidate: Candidate, classes: int, size: Size) -> Candidate:
 
 def _untrained(config: ModelConfig) -> ModelConfig:
     """Without weights, on which no figure depends, so that none need be at hand or downloaded."""
-    own = "." in config.model  # its options are its own
+    # A dotted path, whose options are its own; names of encoders may have dots, too.
+    own = "." in config.model and ":" not in config.model
     options = {k: v for k, v in config.options.items() if own or k not in _PRETRAINED}
     return replace(config, weights=None, options=options)
