@@ -36,6 +36,7 @@ FORMS: dict[str, dict[str, Any]] = {
     "compiled in Lightning": {"state_dict": _named("model._orig_mod.net.")},
     "model_state_dict": {"model_state_dict": STATE, "epoch": 1},
     "averages alone": {"ema": STATE, "epoch": 1},
+    "another name": {"net": STATE, "optimizer": {"state": {0: torch.ones(1)}}, "epoch": 1},
     "weights beside averages": {"model": STATE, "model_ema": OTHER},
     "weights beside settings": {"model": {"name": "x"}, "state_dict": STATE, "ema": {"decay": 0.9}},
 }
@@ -65,6 +66,28 @@ def test_a_choice_among_several_weights_is_told(
     for text in told:
         both = chosen[form]
         assert f"under {both}; those under {both.split()[0]} are read. To read others" in text
+
+
+@pytest.mark.parametrize("name", ["last.ckpt", "model_best.pth.tar", "pytorch_model.bin", "a.b.pt"])
+def test_files_are_read_as_trainers_call_them(name: str, tmp_path: Path) -> None:
+    torch.save({"state_dict": STATE}, tmp_path / name)
+    assert load_weights(_net(2), tmp_path / name).complete
+
+
+def test_files_of_other_names_are_refused(tmp_path: Path) -> None:
+    torch.save(STATE, tmp_path / "weights.tar")
+    with pytest.raises(
+        ValueError, match=r"is weights\.tar; expected \.safetensors, \.pt, .* or \.bin\."
+    ):
+        load_weights(_net(2), tmp_path / "weights.tar")
+
+
+def test_several_sets_under_names_that_say_nothing_are_refused(tmp_path: Path) -> None:
+    torch.save({"student": STATE, "teacher": OTHER, "epoch": 1}, tmp_path / "f.pth")
+    with pytest.raises(
+        ValueError, match=r"f\.pth holds tensors under student and teacher; expected those of one"
+    ):
+        load_weights(_net(2), tmp_path / "f.pth")
 
 
 def test_a_file_that_holds_itself_holds_no_tensors(tmp_path: Path) -> None:

@@ -154,7 +154,7 @@ class _Unsafe:
             b"",
             "a.onnx",
             ValueError,
-            r"the weights file is a\.onnx; expected \.safetensors, \.pt or \.pth",
+            r"the weights file is a\.onnx; expected \.safetensors, \.pt, \.pth",
         ),
         (b"<!DOCTYPE html><html>", "a.pth", ValueError, r"\(it is a web page: download the file"),
         (b" <HTML><body>", "a.safetensors", ValueError, r"\(it is a web page: download the file"),

@@ -81,20 +81,23 @@ def _some(names: list[str], most: int = 3) -> str:
 
 
 def read_weights(path: str | Path) -> dict[str, Tensor]:
-    """Tensors of a `.safetensors`, `.pt` or `.pth` file, on the CPU. Runs no code from the file.
+    """Tensors of a `.safetensors` file or one that `torch.save` wrote, on the CPU. Runs no code from the file.
 
     A checkpoint that holds its weights under `state_dict`, `model` or `model_state_dict` is unpacked; under
-    `state_dict_ema`, `model_ema` or `ema`, averages of them, if it has none of these. Which of several is read is
-    logged. The prefixes `module.`
+    `state_dict_ema`, `model_ema` or `ema`, averages of them, if it has none of these; under another name if that is
+    the only one with nothing but tensors. Which of several is read is logged. The prefixes `module.`
     and `_orig_mod.`, which DistributedDataParallel and torch.compile leave on every key, are taken off.
 
     Raises:
         FileNotFoundError: nothing at `path`.
-        ValueError: the file cannot be read safely, or holds no tensors.
+        ValueError: the file cannot be read safely, or holds no tensors, or several sets of them under names
+            that say nothing.
     """
     return unprefixed(read_tensors(path))
 
 
+_SAVED = (".pt", ".pth", ".ckpt", ".pth.tar", ".bin")
+"""Ends of files of `torch.save`, those of Lightning, timm and transformers among them."""
 _DEEPEST = 5
 """Mappings inside each other that are opened."""
 _HOLDERS = ("state_dict", "model", "model_state_dict")
@@ -164,9 +167,9 @@ def read_tensors(path: str | Path) -> dict[str, Tensor]:
     path = Path(path)
     if not path.is_file():
         raise FileNotFoundError(f"no weights file at {path}. Check the path")
-    if path.suffix not in (".safetensors", ".pt", ".pth"):
+    if not path.name.endswith((".safetensors", *_SAVED)):
         raise ValueError(
-            f"the weights file is {path.name}; expected .safetensors, .pt or .pth. "
+            f"the weights file is {path.name}; expected .safetensors, {', '.join(_SAVED[:-1])} or {_SAVED[-1]}. "
             "Save model.state_dict() as one of these"
         )
     try:
@@ -224,10 +227,36 @@ def _unpacked(path: Path, content: Any) -> Any:
                 " and ".join(held),
                 held[0],
             )
+        held = held or _only_tensors(path, content)
         if not held:
             break
         content = content[held[0]]
     return content
+
+
+def _only_tensors(path: Path, content: Any) -> list[str]:
+    """The name under which a checkpoint without any tensor of its own holds nothing but tensors; none: [].
+
+    Raises:
+        ValueError: There are several.
+    """
+    if not isinstance(content, Mapping) or any(isinstance(v, Tensor) for v in content.values()):
+        return []
+    found = [str(key) for key, value in content.items() if _are_tensors(value)]
+    if len(found) > 1:
+        raise ValueError(
+            f"{path} holds tensors under {' and '.join(found)}; expected those of one network. Save one of them as a "
+            "file of its own"
+        )
+    return found
+
+
+def _are_tensors(value: Any) -> bool:
+    return (
+        isinstance(value, Mapping)
+        and bool(value)
+        and all(isinstance(k, str) and isinstance(v, Tensor) for k, v in value.items())
+    )
 
 
 def _held(content: Any, depth: int = _DEEPEST) -> list[str]:
