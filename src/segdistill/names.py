@@ -1,6 +1,7 @@
 """Report unknown names, and check options against a signature."""
 
 import inspect
+import json
 import re
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from contextlib import suppress
@@ -8,6 +9,8 @@ from difflib import get_close_matches
 from pathlib import Path
 from types import NoneType, UnionType
 from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
+
+import yaml
 
 
 def unknown(kind: str, name: str, known: Iterable[str]) -> str:
@@ -143,6 +146,20 @@ def _check_types(owner: str, options: Mapping[Any, Any], maker: Callable[..., An
 
 
 _GREATEST = 10**9
+
+
+def in_yaml(text: str) -> str:
+    """Text as it stands in a list or mapping in braces of a recipe: quoted where YAML would read something else.
+
+    Example:
+        >>> in_yaml("car"), in_yaml("no"), in_yaml("a: b"), in_yaml(" car ")
+        ('car', '"no"', '"a: b"', '" car "')
+    """
+    try:
+        read = yaml.safe_load(f"{{{text}: 0, k: [{text}]}}")
+    except yaml.YAMLError:
+        read = None
+    return text if read == {text: 0, "k": [text]} else json.dumps(text, ensure_ascii=False)
 
 
 def hint(value: Any) -> str:

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import yaml
 
-from segdistill.data.folder import Folder
+from segdistill.data.folder import Folder, folder_pairs
 from tests.data.files import ids, save_image, save_mask
 
 
@@ -187,3 +187,26 @@ def test_labels_of_annotation_tools_are_proposed(tmp_path, files, options):
     with pytest.raises(FileNotFoundError) as error:
         Folder(tmp_path, "train", classes=3)
     assert _proposed(str(error.value)) == options
+
+
+def test_names_that_differ_at_their_beginnings_can_be_paired_by_a_list(tmp_path):
+    lines = []
+    for value, name in enumerate("abc"):
+        save_image(tmp_path / f"images/img_{name}.png", value=value)
+        save_mask(tmp_path / f"masks/mask_{name}.png", ids(3))
+        lines.append(f"images/img_{name}.png masks/mask_{name}.png\n")
+    advice = "name image and mask of each sample in a list_file"
+    with pytest.raises(ValueError, match=f"3 of 3 images .* `mask_suffix`. .*{advice}$"):
+        Folder(tmp_path, classes=3)
+    with pytest.raises(ValueError, match=f"tell images from masks. .*{advice}$"):
+        Folder(tmp_path, classes=3, image_dir="images", mask_dir="images")
+    (tmp_path / "all.txt").write_text("".join(lines))
+    assert len(Folder(tmp_path, "train", classes=3, list_file="all.txt")) == 3
+
+
+def test_check_does_not_blame_the_held_out_fraction_for_names_that_do_not_pair(tmp_path):
+    save_image(tmp_path / "images/img_a.png")
+    save_mask(tmp_path / "masks/mask_a.png", ids(3))
+    unpaired = []
+    assert folder_pairs(tmp_path, "val", unpaired=unpaired) == []
+    assert len(unpaired) == 1

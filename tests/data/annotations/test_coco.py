@@ -8,6 +8,7 @@ from unicodedata import normalize
 
 import numpy as np
 import pytest
+import yaml
 from PIL import Image
 from pycocotools import mask as api
 from pycocotools.coco import COCO
@@ -371,3 +372,29 @@ def test_a_file_named_by_an_option_has_its_images_elsewhere(tmp_path):
         for split in ("train", "val", "all")
     ]
     assert sorted(parts[0] + parts[1]) == sorted(parts[2]) and parts[1]
+
+
+@pytest.mark.parametrize("before", ["/home/me/", "images\\", "https://host/"])
+def test_names_in_folders_that_are_not_there_are_to_be_corrected(tmp_path, before):
+    path = coco(tmp_path, images=["a.png", "b.png"])
+    content = json.loads(path.read_text())
+    for image in content["images"]:
+        image["file_name"] = before + image["file_name"]
+    path.write_text(json.dumps(content))
+    with pytest.raises(FileNotFoundError) as error:
+        _folder(tmp_path)
+    text = str(error.value)
+    assert f"lists {before + 'a.png'!r}, and {tmp_path / 'train'} holds a.png; expected" in text
+    assert text.endswith("Correct the names in the file")
+
+
+@pytest.mark.parametrize("name", [" road ", "no", "road: wet", "#1", "12", "road, wet", "null"])
+def test_a_proposed_mapping_is_what_yaml_reads(tmp_path, name):
+    categories = [{"id": 3, "name": name}]
+    coco(tmp_path, [annotation(1, [SQUARE])], categories=categories)
+    with pytest.raises(ValueError) as error:
+        _folder(tmp_path, classes=["background", "way"])
+    proposed = re.search(r"mapping: (\{.*\}), with null", str(error.value))[1]
+    mapping = yaml.safe_load(proposed.replace("CLASS", "way"))
+    label = _label(tmp_path, classes=["background", "way"], mapping=mapping)
+    assert np.unique(label).tolist() == [0, 1]

@@ -5,6 +5,7 @@ from difflib import get_close_matches
 from typing import Any
 
 from segdistill.labels import IGNORED
+from segdistill.names import in_yaml
 
 IGNORE = "ignore"
 """The word that `unannotated` has in place of a class."""
@@ -73,7 +74,9 @@ class Categories:
         """What is wrong with categories that are not declared, and the mapping that declares them."""
         names = sorted(undeclared)
         near = get_close_matches(names[0], self.classes, n=1, cutoff=0.75)
-        entries = ", ".join(f"{name}: {near[0] if near else 'CLASS'}" for name in names[:5])
+        entries = ", ".join(
+            f"{in_yaml(name)}: {in_yaml(near[0]) if near else 'CLASS'}" for name in names[:5]
+        )
         what = f"category {names[0]!r} is" if len(names) == 1 else f"categories {names[:5]} are"
         return (
             f"{what} not among the classes {', '.join(self.classes)}; expected a class for each. Add it to "

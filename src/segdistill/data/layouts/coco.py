@@ -2,7 +2,7 @@
 
 import logging
 from collections.abc import Sequence
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from unicodedata import normalize
 
 from segdistill.data.annotations.categories import Categories
@@ -123,11 +123,24 @@ def _image_folder(finder: FolderPairs, split: str, path: Path, names: Sequence[s
         held = [sum(_holds(folder, name) for name in some) for folder in there]
         if any(held):
             return there[held.index(max(held))]
+    _refuse_other_folders(path, names, there)
     raise FileNotFoundError(
         f"{path} lists {len(names)} images ({list_names(names, 3)}), of which none is in "
         f"{list_names(sorted(map(str, there)), 8)}. Set image_dir to the folder that holds the images, relative to "
         "root"
     )
+
+
+def _refuse_other_folders(path: Path, names: Sequence[str], there: Sequence[Path]) -> None:
+    """Refuse names in folders that are not there, if the images lie where they are looked for."""
+    last = [PurePosixPath(name.replace("\\", "/")).name for name in names[:_SOME]]
+    for folder in there:
+        for full, name in zip(names, last, strict=False):
+            if name and _holds(folder, name):
+                raise FileNotFoundError(
+                    f"{path} lists {full!r:.80}, and {folder} holds {name}; expected file_name relative to the folder "
+                    "of the images. Correct the names in the file"
+                )
 
 
 def _holds(folder: Path, name: str) -> bool:

@@ -29,6 +29,8 @@ HELD_OUT_SPLITS = ("train", "val", "all")
 _NO_LABELS = ("classes.txt",)
 """Files that tools write beside their labels."""
 
+_IN_A_LIST = "If names differ otherwise, name image and mask of each sample in a list_file"
+
 _log = logging.getLogger(__name__)
 
 
@@ -108,6 +110,8 @@ class FolderPairs:
         check_held_out(split, self.root)
         everything = self._paired(self.root / self.image_dir, self._masks(self.root))
         names = [pair.name for pair in everything]
+        if not names and self.unpaired:  # what is said of the files says why
+            return []
         kept = set(held_out_names(names, split, fraction, seed, self.root))
         return [pair for pair in everything if pair.name in kept]
 
@@ -135,7 +139,8 @@ class FolderPairs:
             self._tell_unpaired(sides[1:])
         else:
             only_images = some and not without_image
-            self._tell_unpaired(sides, self._advice(likely_suffixes(found, stored), only_images))
+            likely = likely_suffixes(found, stored)
+            self._tell_unpaired(sides, self._advice(likely, only_images, not some))
             images = {name: path for name, path in images.items() if name in masks}
         for files, folder in ((found, image_folder), (stored, mask_folder)):
             tell_others(files, chosen, images.keys(), folder)
@@ -145,17 +150,20 @@ class FolderPairs:
     def _word(self) -> str:
         return "mask" if self.endings == IMAGE_SUFFIXES else "label"
 
-    def _advice(self, likely: Sequence[Suffixes], some: bool) -> str:
+    def _advice(self, likely: Sequence[Suffixes], some: bool, none: bool) -> str:
         """What to do about files without a partner: set likely suffixes, or `missing` if some images have masks.
 
         Args:
             likely: Suffixes by which files would pair.
             some: Whether some images have masks, and all masks have images.
+            none: Whether no image has a mask.
         """
         if likely:
             return f"Set data.options: {in_words(likely)}"
         if some and self.missing == "refuse":
             return "Set `missing` to unlabelled to read images without a mask as unlabelled ones"
+        if none:
+            return _IN_A_LIST
         return ""
 
     def _tell_unpaired(
@@ -231,7 +239,7 @@ def _not_told_apart(folder: Path, suffixes: Suffixes, files: dict[str, Path]) ->
     choice = (
         in_words(likely)
         if likely
-        else "{mask_suffix: SUFFIX}, what follows an image's name in its mask's"
+        else "{mask_suffix: SUFFIX}, what follows an image's name in its mask's. " + _IN_A_LIST
     )
     return (
         f"{folder} is both image_dir and mask_dir, and image_suffix and mask_suffix are {suffixes.image!r}; "

@@ -9,6 +9,7 @@ from segdistill.data.dataset import list_names
 from segdistill.data.files import IMAGE_SUFFIXES
 from segdistill.data.layouts.suffixes import Suffixes
 from segdistill.data.reading.listing import list_lines, visible_files
+from segdistill.names import in_yaml
 
 TRAINING = ("train", "training")
 _SPLITS = {
@@ -151,7 +152,7 @@ def likely_classes(root: Path) -> str:
         rows = [line.split(",", 1) for _, line in list_lines(path)[1:]]
         pairs = [(row[0].strip(), row[-1].strip()) for row in rows]
         if pairs and [value for value, _ in pairs] == [str(number) for number in range(len(pairs))]:
-            return f". Set data.options: {{classes: [{', '.join(name for _, name in pairs)}]}}"
+            return f". Set data.options: {{classes: [{', '.join(in_yaml(name) for _, name in pairs)}]}}"
     return ""
 
 
