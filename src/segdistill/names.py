@@ -151,10 +151,14 @@ _GREATEST = 10**9
 def in_yaml(text: str) -> str:
     """Text as it stands in a list or mapping in braces of a recipe: quoted where YAML would read something else.
 
+    Whole numbers stay as they are, since names are read as text.
+
     Example:
-        >>> in_yaml("car"), in_yaml("no"), in_yaml("a: b"), in_yaml(" car ")
-        ('car', '"no"', '"a: b"', '" car "')
+        >>> in_yaml("car"), in_yaml("7"), in_yaml("no"), in_yaml("a: b"), in_yaml(" car ")
+        ('car', '7', '"no"', '"a: b"', '" car "')
     """
+    if re.fullmatch(r"0|[1-9]\d*", text, re.ASCII):
+        return text
     try:
         read = yaml.safe_load(f"{{{text}: 0, k: [{text}]}}")
     except yaml.YAMLError:
