@@ -148,6 +148,15 @@ def test_a_disk_that_fills_up_ends_no_training(
     assert "cannot be written" in caplog.text and not _kept(root)
 
 
+def test_a_folder_that_cannot_be_made_ends_no_training(
+    root: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    (root.parent / "file").write_text("")
+    monkeypatch.setenv("XDG_CACHE_HOME", str(root.parent / "file"))
+    assert torch.equal(_folder(root).read(0)[0], _folder(root, False).read(0)[0])
+    assert "cannot be written" in caplog.text and "damaged" not in caplog.text
+
+
 def test_the_space_is_told_once(root: Path, caplog: pytest.LogCaptureFixture) -> None:
     dataset = _folder(root)
     with caplog.at_level("INFO"):

@@ -6,6 +6,7 @@ import os
 import secrets
 import shutil
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Literal
 
@@ -63,7 +64,7 @@ class DiskCache:
         try:
             with safe_open(path, framework="pt") as file:
                 return file.get_tensor("image"), file.get_tensor("label")
-        except FileNotFoundError:
+        except (FileNotFoundError, NotADirectoryError):
             pass
         except (OSError, SafetensorError) as error:
             _log.warning("%s is damaged (%s); the sample is decoded again", path, error)
@@ -135,5 +136,6 @@ def _write(path: Path, image: Tensor, label: Tensor) -> None:
         save_file({"image": image.contiguous(), "label": label.contiguous()}, temporary)
         temporary.replace(path)
     except (OSError, SafetensorError) as error:
-        temporary.unlink(missing_ok=True)
+        with suppress(OSError):  # where it could not be made it cannot be removed
+            temporary.unlink()
         _log.warning("%s cannot be written (%s); the sample is not kept", path, error)

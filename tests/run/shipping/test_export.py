@@ -581,6 +581,9 @@ def test_an_exported_file_is_evaluated_on_other_data(
     assert "names no data" in message and "--data.name folder --data.root FOLDER" in message
     given = ("--data.name", "synthetic", "--data.options", json.dumps(options))
     assert ", 3 images" in _printed(capsys, "evaluate", alone, *given, *other)
+    (alone / "parity.json").unlink()
+    message = _refused(capsys, "evaluate", alone)
+    assert f"there is no parity.json beside {alone / 'model.onnx'}, which names" in message
     monkeypatch.setattr(exported_module, "open_split", lambda *_: SimpleNamespace(classes=["road"]))
     assert "expected those of data" in _refused(capsys, "evaluate", alone, *given)
 

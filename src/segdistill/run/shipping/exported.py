@@ -145,8 +145,14 @@ def _data_of(file: Path, changes: Mapping[str, str]) -> DataConfig:
     if (data := recorded_data(file)) is not None:
         return data
     if "name" not in changes:
+        record = file.with_name("parity.json")
+        why = (
+            f"{record.name} beside {file} names no data, since the run was exported with data from Python or by an "
+            "older version"
+            if record.exists()
+            else f"there is no {record.name} beside {file}, which names the data"
+        )
         raise ValueError(
-            f"evaluate: parity.json beside {file} names no data, since the run was exported with data from "
-            "Python or by an older version. Say which, such as --data.name folder --data.root FOLDER"
+            f"evaluate: {why}. Say which, such as --data.name folder --data.root FOLDER"
         )
     return DataConfig(changes["name"])
