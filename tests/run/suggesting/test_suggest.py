@@ -11,11 +11,11 @@ import yaml
 from torch import Tensor, nn
 
 from segdistill import cli
-from segdistill.config import ModelConfig
+from segdistill.config import ModelConfig, Recipe
 from segdistill.models import build_model
 from segdistill.run.evaluation.profile import Latency, profile
 from segdistill.run.recipe import load_recipe
-from segdistill.run.suggesting import runtimes
+from segdistill.run.suggesting import probing, runtimes
 from segdistill.run.suggesting.asked import height_and_width, milliseconds
 from segdistill.run.suggesting.candidates import BUILT_IN, FROM_TIMM, Candidate, built, listed
 from segdistill.run.suggesting.choice import Measured, check_any_fits, largest_first, table_of
@@ -216,6 +216,28 @@ def test_a_short_training_chooses_by_miou(
     assert "mIoU of probe" in said and "after 2 steps within 8 ms" in said
     runs = sorted(path.name for path in (inside / "suggested-probe").iterdir())
     assert runs == ["compact-2", f"{small.MODEL}-recipe-2"]
+
+
+@pytest.mark.parametrize(
+    ("own", "told"),
+    [
+        (ModelConfig("compact", weights="w.safetensors"), True),
+        (ModelConfig("compact", options={"weights": "imagenet"}), True),
+        (ModelConfig("compact", options={"width": 8}), False),
+    ],
+)
+def test_unequal_starts_of_short_trainings_are_told(
+    own: ModelConfig, told: bool, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(probing, "_miou", lambda *_: 50.0)
+    monkeypatch.setattr(probing, "_recipe_of", lambda *_: Recipe())
+    pair = [("own", own), ("other", ModelConfig("enet"))]
+    rows = [Measured(Candidate(name, config), None) for name, config in pair]
+    assert len(probing.probed(rows, Recipe(), 5, Path("runs"))) == 2
+    assert ("only own starts from weights" in caplog.text) is told
+    caplog.clear()
+    probing.probed(rows[:1], Recipe(), 5, Path("runs"))
+    assert not caplog.text
 
 
 @pytest.mark.parametrize(

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from segdistill.config import Recipe
+from segdistill.config import ModelConfig, Recipe
 from segdistill.run.comparing import entry_of
 from segdistill.run.rows import obtain
 from segdistill.run.suggesting.choice import Measured
@@ -32,10 +32,26 @@ def probed(
         folder: Folder of the runs; finished ones of the same recipe are reused.
         progress: Show progress.
     """
+    _tell_unequal_starts(rows)
     found = [
         replace(row, miou=_miou(_recipe_of(row, recipe, steps, folder), progress)) for row in rows
     ]
     return sorted(found, key=lambda row: -1.0 if row.miou is None else row.miou, reverse=True)
+
+
+def _tell_unequal_starts(rows: Sequence[Measured]) -> None:
+    """Warn where only some candidates start from weights: a short training cannot make up for that."""
+    starts = {row.candidate.label: _has_weights(row.candidate.config) for row in rows}
+    if any(starts.values()) and not all(starts.values()):
+        _log.warning(
+            "suggest: only %s starts from weights, as the recipe says; the others start from scratch, which a short "
+            "training does not make up for. For equal starts remove the student's weights from the recipe",
+            ", ".join(name for name, ready in starts.items() if ready),
+        )
+
+
+def _has_weights(config: ModelConfig) -> bool:
+    return bool(config.weights or config.options.get("weights"))
 
 
 def _recipe_of(row: Measured, recipe: Recipe, steps: int, folder: Path) -> Recipe:
