@@ -531,7 +531,7 @@ def test_the_table_at_equal_time_is_the_one_measured() -> None:
 def test_the_table_of_bpkd_on_camvid_is_the_one_measured() -> None:
     content = _compared(TABLES["rivals"])
     text = (ROOT / "benchmarks" / "README.md").read_text()
-    section = text[text.index("### BPKD") : text.index("### How its student")]
+    section = text[text.index("### BPKD and SKD") : text.index("### How its student")]
     for label, one in content["methods"].items():
         thin = one["thin_classes"]["val"]["miou_mean"]
         differences = ["", ""]
@@ -559,6 +559,38 @@ def test_the_table_of_bpkd_on_camvid_is_the_one_measured() -> None:
         " ".join(section.split()),
     )
     assert found is not None and [*map(float, found.groups())] == trials
+
+
+def test_what_is_said_of_skd_on_camvid_was_measured() -> None:
+    text = (ROOT / "benchmarks" / "README.md").read_text()
+    words = " ".join(
+        text[text.index("SKD has three of the five") : text.index("### How its")].split()
+    )
+    folder = RESULTS / "camvid-rivals" / "table" / "without_0006R0"
+    runs = {
+        label: [RunFolder(folder / f"{label}-s{seed}").evaluation() for seed in range(3)]
+        for label in ("skd", "control", "idd")
+    }
+    figures = {label: [100 * (one or {})["miou"] for one in found] for label, found in runs.items()}
+    for label, start in (("skd", "so far: "), ("control", "control has "), ("idd", "and IDD ")):
+        first, second, third = (f"{value:.1f}" for value in figures[label])
+        assert f"{start}{first}, {second} and {third}" in words
+    for (label, reference), sentence in {
+        ("skd", "control"): "SKD − control is {}",
+        ("idd", "skd"): "IDD − SKD {} (p = 0.174, not corrected)",
+    }.items():
+        pairs = zip(figures[label], figures[reference], strict=True)
+        found = paired([one - other for one, other in pairs])
+        assert found.half_width is not None and abs(found.mean) < found.half_width
+        assert sentence.format(f"{signed(found.mean)} ± {found.half_width:.1f}") in words
+        assert label == "skd" or f"{found.p:.3f}" == "0.174"
+    gain = paired([a - b for a, b in zip(figures["skd"], figures["control"], strict=True)])
+    assert f"{signed(gain.mean)} ± {gain.half_width:.1f} against the student alone" in _page("skd")
+    said = re.search(
+        r"gave ([\d.]+), ([\d.]+) with half the learning rate, ([\d.]+) with twice, ([\d.]+) and ([\d.]+) with",
+        words,
+    )
+    assert said is not None and [*map(float, said.groups())] == _trials_on_camvid("skd")
 
 
 def _trials_on_camvid(method: str) -> list[float]:
