@@ -7,7 +7,7 @@ from typing import Any, Literal, get_args, get_origin
 
 from jsonargparse import ArgumentError, ArgumentParser
 
-from segdistill.names import shortened, unknown
+from segdistill.names import shortened, size_in, unknown
 
 BOOL = ("true", "false", "yes", "no")
 
@@ -52,7 +52,9 @@ def _takes_size(action: Any) -> bool:
 
 def _as_list(word: str) -> str:
     """The size 512x1024, as `suggest` takes it, in the form [512,1024]."""
-    return re.sub(r"(^|=)(\d+)[x×,](\d+)$", r"\1[\2,\3]", word)
+    name, equals, text = word.rpartition("=")
+    size = size_in(text)
+    return word if size is None else f"{name}{equals}[{size[0]},{size[1]}]"
 
 
 def takes_bool(action: Any) -> bool:

@@ -59,6 +59,19 @@ def height_by_width(size: tuple[int, int]) -> str:
     return f"{height}x{width}"
 
 
+def size_in(text: str) -> tuple[int, int] | None:
+    """Height and width in a text such as 512x1024; None if it is no size.
+
+    Example:
+        >>> size_in("512x1024"), size_in("[512, 1024]"), size_in("512")
+        ((512, 1024), (512, 1024), None)
+    """
+    found = re.fullmatch(r"\s*(\[?)\s*(\d+)\s*[xX×,]\s*(\d+)\s*(\]?)\s*", text, re.ASCII)
+    if found is None or bool(found[1]) != bool(found[4]):
+        return None
+    return int(found[2]), int(found[3])
+
+
 def check_options(
     owner: str,
     options: Iterable[str],

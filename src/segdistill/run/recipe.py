@@ -24,7 +24,7 @@ from segdistill.config import (
     option_texts,
     to_dict,
 )
-from segdistill.names import shortened
+from segdistill.names import shortened, size_in
 from segdistill.yaml_files import load_yaml, read_yaml
 
 _log = logging.getLogger(__name__)
@@ -340,8 +340,8 @@ def _read_sizes(values: dict[str, Any]) -> None:
         for key, annotation in get_type_hints(kind).items():
             if not _is_size(annotation) or not isinstance(given.get(key), str):
                 continue
-            if found := re.fullmatch(r"\s*(\d+)\s*[xX×]\s*(\d+)\s*", given[key]):
-                given[key] = [int(side) for side in found.groups()]
+            if size := size_in(given[key]):
+                given[key] = list(size)
 
 
 def _is_size(annotation: Any) -> bool:

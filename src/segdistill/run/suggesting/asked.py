@@ -2,10 +2,10 @@
 
 import re
 
+from segdistill.names import size_in
 from segdistill.run.evaluation import Size
 
 _LATENCY = re.compile(r"\s*(\d+(?:\.\d*)?|\.\d+)\s*(ms|s)\s*")
-_SIZE = re.compile(r"\s*\[?\s*(\d+)\s*[x×,]\s*(\d+)\s*\]?\s*")
 
 
 def milliseconds(text: str) -> float:
@@ -37,9 +37,8 @@ def height_and_width(text: str) -> Size:
         >>> height_and_width("512x1024"), height_and_width("[512, 1024]")
         ((512, 1024), (512, 1024))
     """
-    match = _SIZE.fullmatch(text)
-    size = (0, 0) if match is None else (int(match[1]), int(match[2]))
-    if min(size) < 1:
+    size = size_in(text)
+    if size is None or min(size) < 1:
         raise ValueError(
             f"--size is {text!r:.60}; expected height x width in pixels, such as 512x1024"
         )

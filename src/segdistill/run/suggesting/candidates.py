@@ -45,7 +45,7 @@ FROM_TIMM = (
 )
 """Encoders of timm with a head of this package."""
 
-_PRETRAINED = ("weights", "weights_backbone")
+PRETRAINED = ("weights", "weights_backbone")
 
 
 class AtPixels(nn.Module):
@@ -136,5 +136,5 @@ def _untrained(config: ModelConfig) -> ModelConfig:
     """Without weights, on which no figure depends, so that none need be at hand or downloaded."""
     # A dotted path, whose options are its own; names of encoders may have dots, too.
     own = "." in config.model and ":" not in config.model
-    options = {k: v for k, v in config.options.items() if own or k not in _PRETRAINED}
+    options = {k: v for k, v in config.options.items() if own or k not in PRETRAINED}
     return replace(config, weights=None, options=options)

@@ -9,6 +9,7 @@ from pathlib import Path
 from segdistill.config import ModelConfig, Recipe
 from segdistill.run.comparing import entry_of
 from segdistill.run.rows import obtain
+from segdistill.run.suggesting.candidates import PRETRAINED
 from segdistill.run.suggesting.choice import Measured
 from segdistill.run.training.updates.finite import NonFiniteLoss
 
@@ -51,7 +52,7 @@ def _tell_unequal_starts(rows: Sequence[Measured]) -> None:
 
 
 def _has_weights(config: ModelConfig) -> bool:
-    return bool(config.weights or config.options.get("weights"))
+    return bool(config.weights or any(config.options.get(key) for key in PRETRAINED))
 
 
 def _recipe_of(row: Measured, recipe: Recipe, steps: int, folder: Path) -> Recipe:

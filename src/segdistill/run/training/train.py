@@ -18,9 +18,7 @@ from segdistill.distillation.catalogue import build_method
 from segdistill.distillation.distiller import Distiller, TapRow
 from segdistill.distillation.method import Method
 from segdistill.distillation.trial import try_losses
-from segdistill.run.auditing import (
-    refuse_unclear_orientation,
-)
+from segdistill.run.auditing import refuse_unclear_orientation
 from segdistill.run.console import quiet, spoken
 from segdistill.run.evaluation import Agreement, Evaluation
 from segdistill.run.folder import (

@@ -1,1 +1,1 @@
-"""What a training works out before step 1, and remembers for the next one of the same networks and data."""
+"""What a training looks at and works out before step 1, and remembers for the next one of the same kind."""
