@@ -4,7 +4,7 @@ A protocol is a folder with `table.yaml`, whose rows are compared, and `teachers
 Runs lie in `runs/PROTOCOL`. After each step their records, without weights, are copied to
 `benchmarks/results/PROTOCOL`; records that are there already take the place of trainings.
 
-    python benchmarks/table.py synthetic --trials 5 --seeds 5
+    python benchmarks/table.py synthetic --trials 5 --seeds 10
     python benchmarks/table.py camvid-drives --trials 5 --seeds 5 --rows control kd idd
     python benchmarks/table.py camvid-drives --trials 5 --seeds 5 --rows control idd --budget time
 
